@@ -1,0 +1,170 @@
+//! What one message costs the server: processor time for TCP echo of 6 bytes, beside a minimal C epoll loop
+//! (benches/floor/echo.c) and redis-server's PING.
+//!
+//!     cargo bench --bench echo_cpu                                  everything, some minutes
+//!     cargo bench --bench echo_cpu -- echo --rounds 15              one section
+//!     cargo bench --bench echo_cpu -- --skip redis                  without a server
+//!
+//! Sections:
+//! - `echo`: 50 clients in a closed loop, each sending when it has its reply.
+//! - `idle`: the same, with 15,000 idle connections beside them, and without, on two processes of each server.
+//! - `churn`: accept, one echo, close; 50 at a time, the client closes first.
+//!
+//! How to read it: servers take turns, one round each (A B C A B C …), and every round gives one ratio between
+//! neighbours in time; the tables show medians of these. Compare ratios, not microseconds, which change from
+//! machine to machine and from hour to hour. The total is exact (the scheduler's own count, in nanoseconds). User
+//! and system are divided by the timer interrupt's samples over all rounds together; the ± beside user is one
+//! standard deviation of that, so ask for more rounds when it matters. "sleeps" is how often per message the server
+//! ran out of work: a server that is quicker than its clients sleeps more, and pays for it.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use anyhow::Result;
+use support::load::{self, ClosedLoop, ECHO, Exchange, Held, REDIS_PING, Talk};
+use support::server::{Cpu, Server};
+use support::{Options, Table, median, range};
+
+const CLIENTS: usize = 50;
+
+fn main() -> Result<()> {
+    let numbers = [("rounds", 9), ("messages", 200_000), ("connections", 20_000), ("idle", 15_000)];
+    let Some(options) = Options::read(&["echo", "idle", "churn"], &numbers)? else { return Ok(()) };
+    support::prepare()?;
+    if options.wants("echo") {
+        echo(&options)?;
+    }
+    if options.wants("idle") {
+        idle(&options)?;
+    }
+    if options.wants("churn") {
+        churn(&options)?;
+    }
+    Ok(())
+}
+
+/// One server, what loads it, and what each round took of it. The first contender is what others are divided by.
+struct Contender<'a> {
+    label: String,
+    server: &'a Server,
+    load: Box<dyn FnMut() -> Result<()> + 'a>,
+    rounds: Vec<Cpu>,
+}
+
+impl<'a> Contender<'a> {
+    fn closed_loop(label: &str, server: &'a Server, exchange: Exchange, messages: u64) -> Result<Contender<'a>> {
+        let mut clients = ClosedLoop::connect(server.address, CLIENTS, exchange)?;
+        let load = Box::new(move || clients.run(messages));
+        Ok(Contender { label: label.into(), server, load, rounds: Vec::new() })
+    }
+}
+
+/// Lets the contenders take turns, after one turn each that does not count.
+fn alternate(contenders: &mut [Contender], rounds: u64) -> Result<()> {
+    for round in 0..=rounds {
+        for contender in contenders.iter_mut() {
+            let before = contender.server.cpu()?;
+            (contender.load)()?;
+            let used = contender.server.cpu()?.since(before);
+            if round > 0 {
+                contender.rounds.push(used);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn report(contenders: &[Contender], per_round: u64, unit: &str) {
+    let Some(base) = contenders.first() else { return };
+    let ratio = format!("÷ {}", base.label);
+    let (cost, sleeps) = (format!("µs/{unit}"), format!("sleeps/{unit}"));
+    let mut table = Table::new(&["server", &cost, "user", "±", "system", &ratio, "all rounds", "user ÷", &sleeps]);
+    let sum = |contender: &Contender| contender.rounds.iter().fold(Cpu::default(), |sum, round| sum.plus(*round));
+    let micros = |cpu: Cpu, times: f64| cpu.nanos as f64 / 1e3 / times;
+    let messages = per_round as f64 * base.rounds.len() as f64;
+    let user = |total: Cpu| micros(total, messages) * total.user_share();
+    for contender in contenders {
+        let costs: Vec<f64> = contender.rounds.iter().map(|round| micros(*round, per_round as f64)).collect();
+        let pairs = contender.rounds.iter().zip(&base.rounds);
+        let ratios: Vec<f64> = pairs.map(|(own, base)| own.nanos as f64 / base.nanos as f64).collect();
+        let total = sum(contender);
+        // Sampled at 100 per second or more often: the error is that of counting so many samples, or less.
+        let error = user(total) / (total.user_ticks as f64).sqrt();
+        table.row(vec![
+            contender.label.clone(),
+            format!("{:.2}", median(&costs)),
+            format!("{:.2}", user(total)),
+            format!("{error:.2}"),
+            format!("{:.2}", micros(total, messages) - user(total)),
+            format!("{:.3}", median(&ratios)),
+            range(&ratios),
+            format!("{:.2}", user(total) / user(sum(base))),
+            format!("{:.2}", total.sleeps as f64 / messages),
+        ]);
+    }
+    table.print();
+}
+
+fn echo(options: &Options) -> Result<()> {
+    let messages = options.number("messages");
+    println!("## TCP echo of 6 bytes, {CLIENTS} clients: server CPU per message\n");
+    let floor = Server::floor_echo()?;
+    let slabd = options.includes("slabd").then(|| Server::slabd("echo", &[])).transpose()?;
+    let redis = if options.includes("redis") { Server::redis()? } else { None };
+    let mut contenders = vec![Contender::closed_loop("C floor", &floor, ECHO, messages)?];
+    if let Some(slabd) = &slabd {
+        contenders.push(Contender::closed_loop("slabd", slabd, ECHO, messages)?);
+    }
+    if let Some(redis) = &redis {
+        contenders.push(Contender::closed_loop("redis PING", redis, REDIS_PING, messages)?);
+    }
+    alternate(&mut contenders, options.number("rounds"))?;
+    report(&contenders, messages, "msg");
+    Ok(())
+}
+
+/// The idle connections of one server are closed before the next is looked at: this process may not open as many
+/// files as both would need.
+fn idle(options: &Options) -> Result<()> {
+    let (messages, count) = (options.number("messages"), options.number("idle") as usize);
+    println!("## The same beside {count} idle connections\n");
+    let talk = Talk { greeting: b"", request: ECHO.request, reply_starts: ECHO.reply, reply_ends: b"" };
+    let compare = |name: &str, start: &dyn Fn() -> Result<Server>| -> Result<()> {
+        if !options.includes(name) {
+            return Ok(());
+        }
+        let (alone, crowded) = (start()?, start()?);
+        let _held = Held::open(&crowded, count, &talk)?;
+        let mut contenders = [
+            Contender::closed_loop(&format!("{name} alone"), &alone, ECHO, messages)?,
+            Contender::closed_loop(&format!("{name} + {count}"), &crowded, ECHO, messages)?,
+        ];
+        alternate(&mut contenders, options.number("rounds"))?;
+        report(&contenders, messages, "msg");
+        Ok(())
+    };
+    compare("C floor", &Server::floor_echo)?;
+    compare("slabd", &|| Server::slabd("echo", &[]))
+}
+
+fn churn(options: &Options) -> Result<()> {
+    let connections = options.number("connections");
+    println!("## Accept, one echo, close; {CLIENTS} at a time: server CPU per connection\n");
+    let floor = Server::floor_echo()?;
+    let slabd = options.includes("slabd").then(|| Server::slabd("echo", &[])).transpose()?;
+    let mut contenders = Vec::new();
+    for (label, server) in [("C floor", Some(&floor)), ("slabd", slabd.as_ref())] {
+        let Some(server) = server else { continue };
+        let files = server.open_files()?;
+        let load = Box::new(move || {
+            load::churn(server.address, CLIENTS, connections, ECHO)?;
+            // The last ones are closed by the server a moment later, and that belongs to the cost.
+            server.until_open_files(|open| open <= files)
+        });
+        contenders.push(Contender { label: label.into(), server, load, rounds: Vec::new() });
+    }
+    alternate(&mut contenders, options.number("rounds"))?;
+    report(&contenders, connections, "conn");
+    Ok(())
+}

@@ -1,0 +1,101 @@
+/* The floor that the TCP benchmarks compare with: echo by one thread on epoll, with nothing else.
+ *
+ * Level-triggered, one read and one write per event through one buffer on the stack, no memory per
+ * connection. What it leaves out is what a server adds: timeouts, limits, unsent output (a connection
+ * that does not take its echo at once is closed), counting.
+ *
+ *   cc -O2 -o echo echo.c && ./echo PORT      (0: any; listens on 127.0.0.1, prints "ready PORT")
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { EVENTS = 1024, BACKLOG = 4096, BUFFER = 16 * 1024 };
+
+static void die(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static int listen_on(unsigned short port)
+{
+    int one = 1;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        die("socket");
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    /* Every accepted socket inherits it. */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    if (bind(fd, (struct sockaddr *)&address, length) < 0)
+        die("bind");
+    if (listen(fd, BACKLOG) < 0)
+        die("listen");
+    if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+        die("getsockname");
+    printf("ready %d\n", ntohs(address.sin_port));
+    fflush(stdout);
+    return fd;
+}
+
+static void accept_all(int listener, int epoll)
+{
+    for (;;) {
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            if (errno == EINTR || errno == ECONNABORTED)
+                continue;
+            if (errno == EAGAIN)
+                return;
+            die("accept4");
+        }
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+            die("epoll_ctl");
+    }
+}
+
+static void echo(int fd)
+{
+    char buffer[BUFFER];
+    ssize_t n = read(fd, buffer, sizeof buffer);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0 || write(fd, buffer, n) != n)
+        close(fd);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2) {
+        fprintf(stderr, "usage: %s PORT\n", argv[0]);
+        return 2;
+    }
+    int listener = listen_on(atoi(argv[1]));
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener};
+    if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event) < 0)
+        die("epoll");
+    static struct epoll_event events[EVENTS];
+    for (;;) {
+        int count = epoll_wait(epoll, events, EVENTS, -1);
+        if (count < 0 && errno != EINTR)
+            die("epoll_wait");
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.fd == listener)
+                accept_all(listener, epoll);
+            else
+                echo(events[i].data.fd);
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Clients. Those that keep a server busy stand on the crate's own network seam; those that only hold connections
+//! are plain blocking sockets, because they must come from many source addresses.
+//!
+//! Every client checks each reply byte by byte, counts them, and gives up at a deadline.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use slabd::net::mio::MioNet;
+use slabd::net::{Net, Ready};
+use slabd::sys::DatagramBatch;
+use slabd::token::{Generation, Source, Token};
+use socket2::{Domain, Socket, Type};
+
+use super::server::Server;
+
+type Stream = <MioNet as Net>::Stream;
+
+/// Longest that one round, or opening the connections for it, may take.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest that anything may go without progress.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is sent and what must come back.
+#[derive(Clone, Copy)]
+pub struct Exchange {
+    pub request: &'static [u8],
+    pub reply: &'static [u8],
+}
+
+pub const ECHO: Exchange = Exchange { request: b"PING\r\n", reply: b"PING\r\n" };
+pub const REDIS_PING: Exchange = Exchange { request: b"PING\r\n", reply: b"+PONG\r\n" };
+
+/// One reply in the making on one connection.
+struct Pending {
+    stream: Stream,
+    token: Token,
+    received: usize,
+}
+
+impl Pending {
+    fn send(&mut self, net: &mut MioNet, exchange: Exchange) -> Result<()> {
+        self.received = 0;
+        let sent = net.write(&mut self.stream, exchange.request).context("sending a request")?;
+        ensure!(sent == exchange.request.len(), "a request of a few bytes was cut short");
+        Ok(())
+    }
+
+    /// Reads what has come; true when the reply is complete and right.
+    fn receive(&mut self, net: &mut MioNet, exchange: Exchange) -> Result<bool> {
+        let mut bytes = [0; 64];
+        let count = match net.read(&mut self.stream, &mut bytes) {
+            Ok(0) => bail!("the server closed the connection"),
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error).context("reading a reply"),
+        };
+        let expected = exchange.reply.get(self.received..self.received + count).unwrap_or_default();
+        ensure!(bytes[..count] == *expected, "a wrong reply: {:?}", String::from_utf8_lossy(&bytes[..count]));
+        self.received += count;
+        Ok(self.received == exchange.reply.len())
+    }
+}
+
+/// Connections that each wait for a reply before they send again.
+pub struct ClosedLoop {
+    net: MioNet,
+    clients: Vec<Pending>,
+    exchange: Exchange,
+    ready: Vec<Ready>,
+}
+
+impl ClosedLoop {
+    pub fn connect(address: SocketAddr, clients: usize, exchange: Exchange) -> Result<ClosedLoop> {
+        let mut net = MioNet::new()?;
+        let mut pending = Vec::with_capacity(clients);
+        for slot in 0..clients {
+            let token = Token::connection(slot as u32, Generation::FIRST);
+            pending.push(Pending { stream: net.connect(address, token)?, token, received: 0 });
+        }
+        let mut client = ClosedLoop { net, clients: pending, exchange, ready: Vec::new() };
+        let deadline = Instant::now() + STALL_TIMEOUT;
+        let mut missing = clients;
+        let mut connected = vec![false; clients];
+        while missing > 0 {
+            ensure!(Instant::now() < deadline, "{missing} connections not made within {STALL_TIMEOUT:?}");
+            client.poll()?;
+            for event in std::mem::take(&mut client.ready) {
+                let slot = slot_of(event.token)?;
+                if event.writable && !connected[slot] && client.net.connected(&client.clients[slot].stream)? {
+                    connected[slot] = true;
+                    missing -= 1;
+                }
+            }
+        }
+        Ok(client)
+    }
+
+    /// Exchanges so many messages over all connections together.
+    pub fn run(&mut self, messages: u64) -> Result<()> {
+        let deadline = Instant::now() + ROUND_TIMEOUT;
+        let first = self.clients.len().min(messages as usize);
+        for client in &mut self.clients[..first] {
+            client.send(&mut self.net, self.exchange)?;
+        }
+        let (mut sent, mut received) = (first as u64, 0);
+        while received < messages {
+            self.poll()?;
+            ensure!(!self.ready.is_empty(), "no reply for {STALL_TIMEOUT:?}: {received} of {messages} received");
+            ensure!(Instant::now() < deadline, "{received} of {messages} replies within {ROUND_TIMEOUT:?}");
+            for event in &self.ready {
+                let client = &mut self.clients[slot_of(event.token)?];
+                if event.readable && client.receive(&mut self.net, self.exchange)? {
+                    received += 1;
+                    if sent < messages {
+                        client.send(&mut self.net, self.exchange)?;
+                        sent += 1;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<()> {
+        self.ready.clear();
+        Ok(self.net.poll(&mut self.ready, Some(STALL_TIMEOUT))?)
+    }
+}
+
+fn slot_of(token: Token) -> Result<usize> {
+    match token.source() {
+        Source::Connection { slot, .. } => Ok(slot as usize),
+        other => bail!("an event for {other:?}"),
+    }
+}
+
+/// Makes so many connections, `at_once` of them at a time, each for one exchange. The client closes first.
+pub fn churn(address: SocketAddr, at_once: usize, connections: u64, exchange: Exchange) -> Result<()> {
+    let mut net = MioNet::new()?;
+    let deadline = Instant::now() + ROUND_TIMEOUT;
+    let mut generation = Generation::FIRST;
+    let mut open = |net: &mut MioNet, slot: usize| -> Result<Pending> {
+        generation = generation.next();
+        let token = Token::connection(slot as u32, generation);
+        loop {
+            match net.connect(address, token) {
+                Ok(stream) => return Ok(Pending { stream, token, received: 0 }),
+                // Every port waits out its TIME-WAIT; loopback reuses one after a second (net.ipv4.tcp_tw_reuse).
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable && Instant::now() < deadline => {
+                    sleep(Duration::from_millis(50));
+                }
+                Err(error) => return Err(error).context("connecting"),
+            }
+        }
+    };
+    let mut slots = Vec::with_capacity(at_once);
+    for slot in 0..at_once.min(connections as usize) {
+        slots.push(Some((open(&mut net, slot)?, false)));
+    }
+    let (mut opened, mut done) = (slots.len() as u64, 0);
+    let mut ready = Vec::new();
+    while done < connections {
+        ready.clear();
+        net.poll(&mut ready, Some(STALL_TIMEOUT))?;
+        ensure!(!ready.is_empty(), "no progress for {STALL_TIMEOUT:?}: {done} of {connections} done");
+        ensure!(Instant::now() < deadline, "{done} of {connections} done within {ROUND_TIMEOUT:?}");
+        for event in &ready {
+            let slot = slot_of(event.token)?;
+            // An event of the slot's previous connection misses.
+            let Some((pending, connected)) = slots[slot].as_mut().filter(|(pending, _)| pending.token == event.token)
+            else {
+                continue;
+            };
+            if !*connected && event.writable && net.connected(&pending.stream)? {
+                *connected = true;
+                pending.send(&mut net, exchange)?;
+            }
+            if !(*connected && event.readable && pending.receive(&mut net, exchange)?) {
+                continue;
+            }
+            done += 1;
+            if let Some((pending, _)) = slots[slot].take() {
+                net.close(pending.stream);
+            }
+            if opened < connections {
+                slots[slot] = Some((open(&mut net, slot)?, false));
+                opened += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Datagrams in flight between one socket and a server that echoes them.
+pub struct DatagramLoop {
+    net: MioNet,
+    socket: <MioNet as Net>::Socket,
+    server: SocketAddr,
+    batch: DatagramBatch,
+    /// The number the next datagram carries.
+    next: u64,
+}
+
+/// Datagram size: a number, and the same number mixed over the rest, so that a wrong byte shows.
+pub const DATAGRAM: usize = 64;
+
+/// Datagrams that were sent, and those of them that never came back.
+pub struct Delivery {
+    pub received: u64,
+    pub lost: u64,
+}
+
+impl DatagramLoop {
+    pub fn new(server: SocketAddr) -> Result<DatagramLoop> {
+        let mut net = MioNet::new()?;
+        let socket = net.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Token::socket(0))?;
+        Ok(DatagramLoop { net, socket, server, batch: DatagramBatch::new(), next: 0 })
+    }
+
+    /// Sends so many datagrams, `in_flight` of them at a time, and counts what comes back.
+    pub fn run(&mut self, datagrams: u64, in_flight: usize) -> Result<Delivery> {
+        let deadline = Instant::now() + ROUND_TIMEOUT;
+        let first = self.next;
+        let mut seen = vec![false; datagrams as usize];
+        let mut received = 0;
+        let last = first + datagrams;
+        self.batch.clear();
+        for index in 0..in_flight.min(datagrams as usize) {
+            ensure!(self.batch.push(self.server, b""), "{in_flight} in flight are more than a batch");
+            self.answer(index);
+        }
+        self.send()?;
+        let mut ready = Vec::new();
+        while received < datagrams {
+            let count = match self.net.receive(&self.socket, &mut self.batch) {
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ready.clear();
+                    self.net.poll(&mut ready, Some(Duration::from_secs(2)))?;
+                    if ready.is_empty() {
+                        // Whatever was in flight is gone, and with it this round.
+                        return Ok(Delivery { received, lost: self.next - first - received });
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error).context("receiving datagrams"),
+            };
+            ensure!(Instant::now() < deadline, "{received} of {datagrams} datagrams within {ROUND_TIMEOUT:?}");
+            for index in 0..count {
+                let (bytes, _) = self.batch.exchange(index);
+                let number = bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+                ensure!(*bytes == datagram(number) && (first..last).contains(&number), "a wrong datagram: {bytes:?}");
+                let seen = &mut seen[(number - first) as usize];
+                ensure!(!*seen, "datagram {number} came twice");
+                *seen = true;
+                received += 1;
+                if self.next < last {
+                    self.answer(index);
+                }
+            }
+            self.send()?;
+        }
+        Ok(Delivery { received, lost: 0 })
+    }
+
+    /// Answers datagram `index` of the batch by the next one.
+    fn answer(&mut self, index: usize) {
+        let (_, answer) = self.batch.exchange(index);
+        answer.extend_from_slice(&datagram(self.next));
+        self.batch.answer(index);
+        self.next += 1;
+    }
+
+    fn send(&mut self) -> Result<()> {
+        let mut sent = 0;
+        while sent < self.batch.answers_len() {
+            sent += self.net.send(&self.socket, &mut self.batch, sent).context("sending datagrams")?;
+        }
+        Ok(())
+    }
+}
+
+fn datagram(number: u64) -> [u8; DATAGRAM] {
+    let mut bytes = [0; DATAGRAM];
+    for (index, chunk) in bytes.chunks_exact_mut(8).enumerate() {
+        chunk.copy_from_slice(&(number.rotate_left(8 * index as u32) ^ (0x5555 * index as u64)).to_le_bytes());
+    }
+    bytes
+}
+
+/// How to tell that a reply is complete and right, when not all of it is known beforehand.
+#[derive(Clone, Copy)]
+pub struct Talk {
+    /// What the server says first.
+    pub greeting: &'static [u8],
+    pub request: &'static [u8],
+    pub reply_starts: &'static [u8],
+    pub reply_ends: &'static [u8],
+}
+
+impl Talk {
+    /// One request and its reply on a blocking connection.
+    pub fn exchange(&self, mut stream: &TcpStream) -> Result<()> {
+        stream.write_all(self.request)?;
+        let mut reply = [0; 1024];
+        let mut filled = 0;
+        let at_least = self.reply_starts.len().max(self.reply_ends.len());
+        loop {
+            let count = stream.read(&mut reply[filled..]).context("waiting for a reply")?;
+            ensure!(count > 0, "the server closed the connection, or its reply has no end");
+            filled += count;
+            let reply = &reply[..filled];
+            let known = filled.min(self.reply_starts.len());
+            ensure!(
+                reply[..known] == self.reply_starts[..known],
+                "a wrong reply: {:?}",
+                String::from_utf8_lossy(reply)
+            );
+            if filled >= at_least && reply.ends_with(self.reply_ends) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read_greeting(&self, mut stream: &TcpStream) -> Result<()> {
+        let mut greeting = vec![0; self.greeting.len()];
+        stream.read_exact(&mut greeting).context("waiting for the greeting")?;
+        ensure!(greeting == self.greeting, "a wrong greeting: {:?}", String::from_utf8_lossy(&greeting));
+        Ok(())
+    }
+}
+
+/// Connections on which nobody says anything unless told to.
+pub struct Held {
+    streams: Vec<TcpStream>,
+}
+
+/// Connections from one source address: a hundred addresses for 15,000.
+const PER_SOURCE: usize = 150;
+
+impl Held {
+    /// Opens `count` connections from 127.0.0.2, 127.0.0.3, …, reads what the server says first, and waits until
+    /// the server has accepted them all.
+    pub fn open(server: &Server, count: usize, talk: &Talk) -> Result<Held> {
+        let before = server.open_files()?;
+        let mut streams = Vec::with_capacity(count);
+        for index in 0..count {
+            let source = u32::from(Ipv4Addr::LOCALHOST) + 1 + (index / PER_SOURCE) as u32;
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from((Ipv4Addr::from(source), 0)).into())?;
+            socket.connect_timeout(&server.address.into(), STALL_TIMEOUT).context("connecting")?;
+            let stream = TcpStream::from(socket);
+            stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+            stream.set_nodelay(true)?;
+            talk.read_greeting(&stream)?;
+            streams.push(stream);
+            // Never more of them in the accept queue than it takes.
+            if index % 512 == 511 {
+                server.until_open_files(|files| files > before + index)?;
+            }
+        }
+        server.until_open_files(|files| files >= before + count)?;
+        Ok(Held { streams })
+    }
+
+    /// Exchanges `times` messages on every connection.
+    pub fn talk(&self, talk: &Talk, times: usize) -> Result<()> {
+        for _ in 0..times {
+            for stream in &self.streams {
+                talk.exchange(stream)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,346 @@
+//! Servers under measurement: started on their own core, read through /proc, killed by their id when dropped.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{SERVER_CORE, can_pin};
+
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Units of utime and stime in /proc/PID/stat: USER_HZ, which is 100 on every Linux (proc(5)).
+const TICK_NANOS: u64 = 10_000_000;
+
+const ECHO_SOURCE: &str = include_str!("../floor/echo.c");
+const UDP_SOURCE: &str = include_str!("../floor/udp.c");
+
+pub struct Server {
+    pub name: String,
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way `wait` takes its remains.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// slabd with one service and no deadlines, so that what is measured is connections at rest.
+    pub fn slabd(service: &str, arguments: &[&str]) -> Result<Server> {
+        let mut command = on_server_core(env!("CARGO_BIN_EXE_slabd"));
+        command.args(["serve", "--listen", &format!("{service}=127.0.0.1:0")]);
+        command.args(["--idle-timeout", "0", "--first-message-timeout", "0"]);
+        command.args(arguments).env("RUST_LOG", "info");
+        let name = format!("slabd {service} {}", arguments.join(" ")).trim_end().to_string();
+        Server::start_logging(name, command, "listening on")
+    }
+
+    /// The minimal TCP echo in C.
+    pub fn floor_echo() -> Result<Server> {
+        let mut command = on_server_core(compile("echo", ECHO_SOURCE)?);
+        command.arg("0");
+        Server::start_logging("C epoll floor".into(), command, "ready")
+    }
+
+    /// The minimal UDP echo in C.
+    pub fn floor_udp() -> Result<Server> {
+        let mut command = on_server_core(compile("udp", UDP_SOURCE)?);
+        command.arg("0");
+        Server::start_logging("C recvmmsg floor".into(), command, "ready")
+    }
+
+    /// Debian's Redis without persistence; `None` when it is not installed.
+    pub fn redis() -> Result<Option<Server>> {
+        if !check_installed("redis-server", "redis-server") {
+            return Ok(None);
+        }
+        let address = free_address()?;
+        let mut command = on_server_core("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
+        command.args(["--save", "", "--appendonly", "no", "--maxclients", "19000", "--tcp-backlog", "4096"]);
+        // Its protected mode knows no other loopback address than 127.0.0.1; it listens on nothing but loopback.
+        command.args(["--protected-mode", "no"]).arg("--dir").arg(scratch()?);
+        Server::start_listening("redis-server".into(), command, address).map(Some)
+    }
+
+    /// Debian's memcached with one worker thread; `None` when it is not installed.
+    pub fn memcached() -> Result<Option<Server>> {
+        if !check_installed("memcached", "memcached") {
+            return Ok(None);
+        }
+        let address = free_address()?;
+        let mut command = on_server_core("memcached");
+        // As root it wants to be told which user to become.
+        command.args(["-u", "root", "-t", "1", "-c", "20000", "-b", "4096", "-U", "0", "-l", "127.0.0.1"]);
+        command.args(["-p", &address.port().to_string()]);
+        Server::start_listening("memcached -t 1".into(), command, address).map(Some)
+    }
+
+    /// Debian's nginx as one process, which keeps connections alive for ever; `None` when it is not installed.
+    pub fn nginx() -> Result<Option<Server>> {
+        if !check_installed("nginx", "nginx") {
+            return Ok(None);
+        }
+        let address = free_address()?;
+        let prefix = scratch()?.join("nginx");
+        fs::create_dir_all(&prefix)?;
+        let configuration = format!(
+            "daemon off; master_process off; pid nginx.pid; error_log error.log; worker_rlimit_nofile 20000;
+             events {{ worker_connections 19900; }}
+             http {{
+                 access_log off; keepalive_timeout 1d; keepalive_requests 1000000000;
+                 client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
+                 server {{ listen {address} backlog=4096; location / {{ return 200 \"hello\\n\"; }} }}
+             }}"
+        );
+        fs::write(prefix.join("nginx.conf"), configuration)?;
+        let mut command = on_server_core("nginx");
+        command.arg("-p").arg(&prefix).args(["-e", "error.log", "-c", "nginx.conf"]);
+        Server::start_listening("nginx keep-alive".into(), command, address).map(Some)
+    }
+
+    /// Starts a server that says where it listens, in a line that begins or goes on with `announcement`.
+    fn start_logging(name: String, command: Command, announcement: &str) -> Result<Server> {
+        let (child, log) = spawn(&name, command)?;
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut server = Server { name, address: nowhere, child };
+        let address = server.until_started(&log, || Ok(find_address(&fs::read_to_string(&log)?, announcement)))?;
+        server.address = address;
+        Ok(server)
+    }
+
+    /// Starts a server that was told where to listen, and waits until it does.
+    fn start_listening(name: String, command: Command, address: SocketAddr) -> Result<Server> {
+        let (child, log) = spawn(&name, command)?;
+        let mut server = Server { name, address, child };
+        server.until_started(&log, || Ok(TcpStream::connect_timeout(&address, START_TIMEOUT).ok()))?;
+        // So that the connection of the attempt is closed on the other side too.
+        sleep(Duration::from_millis(100));
+        Ok(server)
+    }
+
+    fn until_started<T>(&mut self, log: &Path, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        let said = || fs::read_to_string(log).unwrap_or_default();
+        loop {
+            if let Some(found) = probe()? {
+                return Ok(found);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended while starting ({status}); it said:\n{}", self.name, said());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{} not ready within {START_TIMEOUT:?}; it said:\n{}",
+                self.name,
+                said()
+            );
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Processor time used so far. Exact while the server sleeps, so ask when it has nothing to do.
+    pub fn cpu(&self) -> Result<Cpu> {
+        sleep(Duration::from_millis(5));
+        Cpu::read(self.child.id())
+    }
+
+    /// Resident memory, in bytes.
+    ///
+    /// From smaps_rollup, which walks the page tables. statm and VmRSS are kept per core and may be off by some
+    /// hundred KiB, which would be many bytes per connection here.
+    pub fn resident(&self) -> Result<u64> {
+        let path = format!("/proc/{}/smaps_rollup", self.child.id());
+        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).with_context(|| path.clone())?;
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kilobytes * 1024)
+    }
+
+    /// Files the server has open: how one sees from outside that it accepted or closed connections.
+    pub fn open_files(&self) -> Result<usize> {
+        let path = format!("/proc/{}/fd", self.child.id());
+        match fs::metadata(&path)?.len() {
+            // Before Linux 6.2 the folder does not know. To list it costs the kernel an inode for each file, which
+            // then shows in what `memory` reports.
+            0 => Ok(fs::read_dir(&path)?.count()),
+            files => Ok(files as usize),
+        }
+    }
+
+    /// Waits until the server has at least (or at most) so many files open.
+    pub fn until_open_files(&self, enough: impl Fn(usize) -> bool) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let files = self.open_files()?;
+            if enough(files) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{}: still {files} open files", self.name);
+            sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Processor time of a process with all its threads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cpu {
+    /// Precise: the scheduler counts it in nanoseconds (schedstat).
+    pub nanos: u64,
+    /// How it is divided, from sampling by the timer interrupt, in ticks of 10 ms (stat). Only sums over seconds
+    /// mean something: after 10 s of work, 6 % of it user time is known within about a tenth.
+    pub user_ticks: u64,
+    pub system_ticks: u64,
+    /// How often it went to sleep.
+    pub sleeps: u64,
+}
+
+impl Cpu {
+    fn read(process: u32) -> Result<Cpu> {
+        let mut cpu = Cpu::default();
+        for task in fs::read_dir(format!("/proc/{process}/task"))? {
+            let task = task?.path();
+            let schedstat = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+            cpu.nanos += schedstat.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+            let status = fs::read_to_string(task.join("status"))?;
+            let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            cpu.sleeps += sleeps.context("voluntary_ctxt_switches")?.trim().parse::<u64>()?;
+        }
+        let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+        // The name, second field, is in parentheses and may hold anything; utime and stime are fields 14 and 15.
+        let fields: Vec<&str> = stat.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
+        (cpu.user_ticks, cpu.system_ticks) = (fields[11].parse()?, fields[12].parse()?);
+        if cpu.nanos == 0 {
+            // A kernel without CONFIG_SCHED_INFO: ticks are all there is.
+            cpu.nanos = (cpu.user_ticks + cpu.system_ticks) * TICK_NANOS;
+        }
+        Ok(cpu)
+    }
+
+    pub fn since(self, earlier: Cpu) -> Cpu {
+        Cpu {
+            nanos: self.nanos - earlier.nanos,
+            user_ticks: self.user_ticks - earlier.user_ticks,
+            system_ticks: self.system_ticks - earlier.system_ticks,
+            sleeps: self.sleeps - earlier.sleeps,
+        }
+    }
+
+    pub fn plus(self, other: Cpu) -> Cpu {
+        Cpu {
+            nanos: self.nanos + other.nanos,
+            user_ticks: self.user_ticks + other.user_ticks,
+            system_ticks: self.system_ticks + other.system_ticks,
+            sleeps: self.sleeps + other.sleeps,
+        }
+    }
+
+    /// Which part of the time was spent in user mode, from 0 to 1.
+    pub fn user_share(self) -> f64 {
+        self.user_ticks as f64 / (self.user_ticks + self.system_ticks).max(1) as f64
+    }
+}
+
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn check_installed(program: &str, package: &str) -> bool {
+    let installed = is_installed(program);
+    if !installed {
+        println!("SKIPPED {program}: not installed (apt-get install {package})\n");
+    }
+    installed
+}
+
+/// A command that runs on the servers' core, and does not outlive this process however that ends.
+fn on_server_core(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    if !can_pin() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("taskset");
+    command.args(["-c", SERVER_CORE]);
+    if is_installed("setpriv") {
+        command.args(["setpriv", "--pdeathsig", "KILL"]);
+    }
+    command.arg(program);
+    command
+}
+
+/// Starts a command with its output in a file: a pipe that nobody reads would stop it one day.
+fn spawn(name: &str, mut command: Command) -> Result<(Child, PathBuf)> {
+    let file_name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let path = scratch()?.join(format!("{file_name}.log"));
+    let log = File::create(&path)?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("starting {name}"))?;
+    Ok((child, path))
+}
+
+/// The address in the line that has `announcement`: an address, or a port of 127.0.0.1.
+fn find_address(log: &str, announcement: &str) -> Option<SocketAddr> {
+    // The last line may still be in the making.
+    let line = log.split_inclusive('\n').find(|line| line.ends_with('\n') && line.contains(announcement))?;
+    let (_, after) = line.split_once(announcement)?;
+    after.split_whitespace().find_map(|word| {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        word.parse().ok().or_else(|| word.parse().ok().map(local))
+    })
+}
+
+/// A port that was free a moment ago.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Where logs, compiled floors and servers' files go: inside cargo's target folder. One folder for each run, so
+/// that two runs do not meet.
+fn scratch() -> Result<PathBuf> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{SCRATCH}{}", std::process::id()));
+    fs::create_dir_all(&path)?;
+    Ok(path)
+}
+
+const SCRATCH: &str = "bench-";
+
+/// Removes what earlier runs left behind.
+pub fn clean_up() -> Result<()> {
+    for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR"))? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let run = name.strip_prefix(SCRATCH).filter(|process| process.parse::<u32>().is_ok());
+        if run.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn compile(name: &str, source: &str) -> Result<PathBuf> {
+    let program = scratch()?.join(name);
+    let mut compiler = Command::new("cc")
+        .args(["-O2", "-x", "c", "-o"])
+        .arg(&program)
+        .arg("-")
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("starting cc (apt-get install gcc libc6-dev)")?;
+    compiler.stdin.take().context("cc takes its source from standard input")?.write_all(source.as_bytes())?;
+    ensure!(compiler.wait()?.success(), "cc failed on {name}.c");
+    Ok(program)
+}

@@ -1,0 +1,409 @@
+//! Buffers that a connection has only while it needs one.
+//!
+//! A complete message is decoded where it was read and answered where the turn collects its output, so
+//! most connections never own a buffer. Two things need one: part of a message, and output that the peer
+//! is too slow for. Such a buffer comes from a pool in size classes of powers of two, is named by a four-byte
+//! index, and goes back the moment it is empty.
+//!
+//! In fixed mode ([`BufferMode::Fixed`]) every connection keeps two buffers of a given size for life
+//! instead, so that the cost of that common design can be measured on the same server.
+
+use std::num::NonZeroU32;
+
+use slab::Slab;
+
+/// How connections come by buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BufferMode {
+    /// From the pool, while there is something to hold.
+    Pooled,
+    /// Two of this many bytes from accept to close. They still grow for a larger message, and shrink back.
+    Fixed(usize),
+}
+
+/// What a buffer holds; the ledger counts the kinds apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Input: part of a message.
+    Read,
+    /// Output: what the peer has not taken yet.
+    Write,
+}
+
+/// Names a buffer in the pool. One is stored per connection and use: `Option<BufferId>` is four bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BufferId(NonZeroU32);
+
+impl BufferId {
+    fn new(key: usize) -> BufferId {
+        let id = u32::try_from(key + 1).expect("fewer buffers than 2^32");
+        BufferId(NonZeroU32::new(id).expect("one was added"))
+    }
+
+    fn key(&self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
+/// The budget does not allow another buffer, or a larger one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BudgetExceeded;
+
+/// Smallest buffer: 2^6 = 64 bytes, a cache line.
+const CLASS_MIN: u32 = 6;
+/// Largest buffer that the pool keeps for reuse: 2^20 = 1 MiB.
+const CLASS_MAX: u32 = 20;
+const CLASSES: usize = (CLASS_MAX - CLASS_MIN + 1) as usize;
+
+/// Free buffers kept for reuse, in bytes. Enough that a busy turn allocates nothing, too little to matter.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
+struct Buffer {
+    bytes: Vec<u8>,
+    /// Bytes at the front that are done with.
+    done: u32,
+    /// Bytes after `done` that a scan for the end of a message has passed.
+    scanned: u32,
+    used_for: Use,
+}
+
+pub struct BufferPool {
+    mode: BufferMode,
+    buffers: Slab<Buffer>,
+    spare: [Vec<Vec<u8>>; CLASSES],
+    spare_bytes: usize,
+    read_bytes: usize,
+    write_bytes: usize,
+    budget: usize,
+}
+
+impl BufferPool {
+    /// A pool that lends out at most `budget` bytes.
+    pub fn new(mode: BufferMode, budget: usize) -> BufferPool {
+        BufferPool {
+            mode,
+            buffers: Slab::new(),
+            spare: std::array::from_fn(|_| Vec::new()),
+            spare_bytes: 0,
+            read_bytes: 0,
+            write_bytes: 0,
+            budget,
+        }
+    }
+
+    pub fn set_budget(&mut self, budget: usize) {
+        self.budget = budget;
+    }
+
+    pub fn is_fixed(&self) -> bool {
+        matches!(self.mode, BufferMode::Fixed(_))
+    }
+
+    /// What a new connection starts with: nothing, or its fixed buffer.
+    pub fn open(&mut self, used_for: Use) -> Result<Option<BufferId>, BudgetExceeded> {
+        match self.mode {
+            BufferMode::Pooled => Ok(None),
+            BufferMode::Fixed(size) => {
+                let mut bytes = self.lend(size)?;
+                // The design this mode stands for declares `[0; SIZE]`: all of it is touched.
+                bytes.resize(size, 0);
+                bytes.clear();
+                self.count(used_for, 0, bytes.capacity());
+                Ok(Some(self.insert(bytes, used_for)))
+            }
+        }
+    }
+
+    /// Appends `input` to the buffer in `slot`, taking one from the pool when there is none.
+    pub fn append(&mut self, slot: &mut Option<BufferId>, used_for: Use, input: &[u8]) -> Result<(), BudgetExceeded> {
+        if input.is_empty() {
+            return Ok(());
+        }
+        let Some(id) = slot else {
+            let mut bytes = self.lend(input.len())?;
+            bytes.extend_from_slice(input);
+            self.count(used_for, 0, bytes.capacity());
+            *slot = Some(self.insert(bytes, used_for));
+            return Ok(());
+        };
+        self.make_room(id, input.len())?;
+        self.buffers[id.key()].bytes.extend_from_slice(input);
+        Ok(())
+    }
+
+    /// What the buffer holds; nothing when there is no buffer.
+    pub fn bytes(&self, slot: &Option<BufferId>) -> &[u8] {
+        slot.as_ref().map_or(&[], |id| {
+            let buffer = &self.buffers[id.key()];
+            &buffer.bytes[buffer.done as usize..]
+        })
+    }
+
+    pub fn len(&self, slot: &Option<BufferId>) -> usize {
+        self.bytes(slot).len()
+    }
+
+    /// How many of [`Self::bytes`] a scan for the end of a message has already passed.
+    pub fn scanned(&self, slot: &Option<BufferId>) -> usize {
+        slot.as_ref().map_or(0, |id| self.buffers[id.key()].scanned as usize)
+    }
+
+    pub fn set_scanned(&mut self, slot: &Option<BufferId>, scanned: usize) {
+        if let Some(id) = slot {
+            self.buffers[id.key()].scanned = scanned as u32;
+        }
+    }
+
+    /// Drops the first `count` bytes. A buffer that is empty then goes back to the pool.
+    pub fn consume(&mut self, slot: &mut Option<BufferId>, count: usize) {
+        let Some(id) = slot else { return };
+        let buffer = &mut self.buffers[id.key()];
+        buffer.done += count as u32;
+        buffer.scanned = buffer.scanned.saturating_sub(count as u32);
+        debug_assert!(buffer.done as usize <= buffer.bytes.len());
+        if buffer.done as usize == buffer.bytes.len() {
+            buffer.done = 0;
+            buffer.bytes.clear();
+            match self.mode {
+                BufferMode::Pooled => self.release(slot),
+                BufferMode::Fixed(size) => self.shrink(slot, size),
+            }
+        }
+    }
+
+    /// Gives the buffer in `slot` back, whatever it holds.
+    pub fn release(&mut self, slot: &mut Option<BufferId>) {
+        let Some(id) = slot.take() else { return };
+        let buffer = self.buffers.remove(id.key());
+        self.count(buffer.used_for, buffer.bytes.capacity(), 0);
+        self.keep(buffer.bytes);
+    }
+
+    /// Bytes lent out for partial input.
+    pub fn read_bytes(&self) -> usize {
+        self.read_bytes
+    }
+
+    /// Bytes lent out for unsent output.
+    pub fn write_bytes(&self) -> usize {
+        self.write_bytes
+    }
+
+    /// Bytes of free buffers kept for reuse.
+    pub fn spare_bytes(&self) -> usize {
+        self.spare_bytes
+    }
+
+    /// Bytes of the pool's own tables.
+    pub fn table_bytes(&self) -> usize {
+        self.buffers.capacity() * size_of::<Buffer>()
+            + self.spare.iter().map(|class| class.capacity() * size_of::<Vec<u8>>()).sum::<usize>()
+    }
+
+    /// Buffers lent out.
+    pub fn lent(&self) -> usize {
+        self.buffers.len()
+    }
+
+    /// Frees every buffer that is not lent out, and the table when none is.
+    pub fn shrink_to_fit(&mut self) {
+        self.spare = std::array::from_fn(|_| Vec::new());
+        self.spare_bytes = 0;
+        if self.buffers.is_empty() {
+            self.buffers = Slab::new();
+        } else {
+            self.buffers.shrink_to_fit();
+        }
+    }
+
+    fn insert(&mut self, bytes: Vec<u8>, used_for: Use) -> BufferId {
+        BufferId::new(self.buffers.insert(Buffer { bytes, done: 0, scanned: 0, used_for }))
+    }
+
+    /// An empty buffer of at least `size` bytes: a spare one, or a new one.
+    fn lend(&mut self, size: usize) -> Result<Vec<u8>, BudgetExceeded> {
+        let class = class_for(size);
+        if self.read_bytes + self.write_bytes + capacity_of(class) > self.budget {
+            return Err(BudgetExceeded);
+        }
+        if let Some(bytes) = self.spare.get_mut(class).and_then(Vec::pop) {
+            self.spare_bytes -= bytes.capacity();
+            return Ok(bytes);
+        }
+        Ok(Vec::with_capacity(capacity_of(class)))
+    }
+
+    /// Room for `more` bytes at the end: by moving to the front what is left, else in a larger buffer.
+    fn make_room(&mut self, id: &BufferId, more: usize) -> Result<(), BudgetExceeded> {
+        let buffer = &mut self.buffers[id.key()];
+        let (done, old) = (buffer.done as usize, buffer.bytes.capacity());
+        let held = buffer.bytes.len() - done;
+        if buffer.bytes.len() + more <= old {
+            return Ok(());
+        }
+        // Moving is worth it only when it frees at least as much as it copies.
+        if held + more <= old && done >= held {
+            buffer.bytes.copy_within(done.., 0);
+            buffer.bytes.truncate(held);
+            buffer.done = 0;
+            return Ok(());
+        }
+        let new = capacity_of(class_for(held + more)).max(old);
+        let mut larger = self.lend(new)?;
+        let buffer = &mut self.buffers[id.key()];
+        larger.extend_from_slice(&buffer.bytes[done..]);
+        buffer.done = 0;
+        let used_for = buffer.used_for;
+        let (capacity, smaller) = (larger.capacity(), std::mem::replace(&mut buffer.bytes, larger));
+        self.count(used_for, old, capacity);
+        self.keep(smaller);
+        Ok(())
+    }
+
+    /// An empty fixed buffer that had grown goes back to its size.
+    fn shrink(&mut self, slot: &mut Option<BufferId>, size: usize) {
+        let Some(id) = slot else { return };
+        let old = self.buffers[id.key()].bytes.capacity();
+        if old > capacity_of(class_for(size)) {
+            let buffer = &mut self.buffers[id.key()];
+            buffer.bytes = Vec::with_capacity(capacity_of(class_for(size)));
+            let (used_for, new) = (buffer.used_for, buffer.bytes.capacity());
+            self.count(used_for, old, new);
+        }
+    }
+
+    fn count(&mut self, used_for: Use, old: usize, new: usize) {
+        let bytes = match used_for {
+            Use::Read => &mut self.read_bytes,
+            Use::Write => &mut self.write_bytes,
+        };
+        *bytes = *bytes - old + new;
+    }
+
+    /// Keeps a free buffer for reuse, unless enough are kept.
+    fn keep(&mut self, mut bytes: Vec<u8>) {
+        let class = class_for(bytes.capacity());
+        if class < CLASSES
+            && capacity_of(class) == bytes.capacity()
+            && self.spare_bytes + bytes.capacity() <= SPARE_BYTES_MAX
+        {
+            bytes.clear();
+            self.spare_bytes += bytes.capacity();
+            self.spare[class].push(bytes);
+        }
+    }
+}
+
+/// Index of the smallest class that holds `size` bytes. Sizes above the largest kept class get one too.
+fn class_for(size: usize) -> usize {
+    let bits = size.max(1).next_power_of_two().trailing_zeros();
+    bits.saturating_sub(CLASS_MIN) as usize
+}
+
+fn capacity_of(class: usize) -> usize {
+    1 << (class as u32 + CLASS_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: usize = 1 << 20;
+
+    fn pool() -> BufferPool {
+        BufferPool::new(BufferMode::Pooled, BUDGET)
+    }
+
+    #[test]
+    fn nothing_is_lent_until_there_is_something_to_hold_and_all_goes_back() {
+        let mut pool = pool();
+        let mut slot = pool.open(Use::Read).unwrap();
+        assert_eq!(slot, None);
+        pool.append(&mut slot, Use::Read, b"").unwrap();
+        assert_eq!(slot, None);
+        pool.append(&mut slot, Use::Read, b"part").unwrap();
+        assert_eq!((pool.bytes(&slot), pool.read_bytes(), pool.lent()), (&b"part"[..], 64, 1));
+        pool.consume(&mut slot, 2);
+        assert_eq!(pool.bytes(&slot), b"rt");
+        pool.consume(&mut slot, 2);
+        assert_eq!((&slot, pool.read_bytes(), pool.lent(), pool.spare_bytes()), (&None, 0, 0, 64));
+        pool.shrink_to_fit();
+        assert_eq!((pool.spare_bytes(), pool.table_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_size_class_at_its_limit_one_below_and_one_above() {
+        for (size, class) in [(1, 64), (63, 64), (64, 64), (65, 128), (1 << 20, 1 << 20), ((1 << 20) + 1, 1 << 21)] {
+            assert_eq!(capacity_of(class_for(size)), class, "{size}");
+        }
+    }
+
+    #[test]
+    fn growing_keeps_the_bytes_and_counts_the_capacity() {
+        let mut pool = pool();
+        let mut slot = None;
+        let mut expected = Vec::new();
+        for round in 0..200u8 {
+            pool.append(&mut slot, Use::Write, &[round; 37]).unwrap();
+            expected.extend_from_slice(&[round; 37]);
+            if round % 3 == 0 {
+                pool.consume(&mut slot, 20);
+                expected.drain(..20);
+            }
+            assert_eq!(pool.bytes(&slot), expected);
+        }
+        assert_eq!(pool.write_bytes(), 8192);
+        pool.release(&mut slot);
+        assert_eq!(pool.write_bytes(), 0);
+    }
+
+    #[test]
+    fn the_budget_at_its_limit_one_below_and_one_above() {
+        for (budget, fits) in [(127, false), (128, true), (129, true)] {
+            let mut pool = BufferPool::new(BufferMode::Pooled, budget);
+            let mut first = None;
+            pool.append(&mut first, Use::Read, b"x").unwrap();
+            let mut second = None;
+            assert_eq!(pool.append(&mut second, Use::Write, b"y").is_ok(), fits, "budget {budget}");
+            assert_eq!(second.is_some(), fits);
+            assert_eq!(pool.bytes(&first), b"x");
+        }
+    }
+
+    #[test]
+    fn the_scan_position_follows_the_bytes() {
+        let mut pool = pool();
+        let mut slot = None;
+        pool.append(&mut slot, Use::Read, b"abcdef").unwrap();
+        pool.set_scanned(&slot, 5);
+        pool.consume(&mut slot, 2);
+        assert_eq!(pool.scanned(&slot), 3);
+        pool.consume(&mut slot, 3);
+        assert_eq!(pool.scanned(&slot), 0);
+    }
+
+    #[test]
+    fn fixed_buffers_stay_for_life_and_shrink_back() {
+        let mut pool = BufferPool::new(BufferMode::Fixed(4096), BUDGET);
+        let mut slot = pool.open(Use::Read).unwrap();
+        assert_eq!(pool.read_bytes(), 4096);
+        pool.append(&mut slot, Use::Read, &[1; 5000]).unwrap();
+        assert_eq!(pool.read_bytes(), 8192);
+        pool.consume(&mut slot, 5000);
+        assert_eq!((slot.is_some(), pool.read_bytes()), (true, 4096));
+        pool.release(&mut slot);
+        assert_eq!((pool.read_bytes(), pool.lent()), (0, 0));
+    }
+
+    #[test]
+    fn spare_buffers_are_bounded() {
+        let mut pool = BufferPool::new(BufferMode::Pooled, 64 << 20);
+        let mut slots: Vec<Option<BufferId>> = (0..100).map(|_| None).collect();
+        for slot in &mut slots {
+            pool.append(slot, Use::Read, &[0; 100_000]).unwrap();
+        }
+        slots.iter_mut().for_each(|slot| pool.release(slot));
+        assert!(pool.spare_bytes() <= SPARE_BYTES_MAX);
+        assert_eq!(pool.read_bytes(), 0);
+    }
+}

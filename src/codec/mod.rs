@@ -1,0 +1,42 @@
+//! How a byte stream is cut into messages. A stream has no boundaries of its own; a framing gives it some.
+//!
+//! Framings are sans-IO and stateless: they look at bytes and say where the first message is. What they have
+//! already scanned in vain they are told again, so no byte is looked at twice.
+
+pub mod line;
+
+/// The framing that a service asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Whatever has arrived is a message.
+    Raw,
+    /// A message ends at LF or CRLF, which are not part of it. At the end of the stream an unended line is one too.
+    Lines,
+}
+
+/// What the front of some bytes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// A whole message, and how many bytes it and its framing take up.
+    Message { message: &'a [u8], length: usize },
+    /// Part of one, or nothing.
+    Incomplete,
+    /// Longer than allowed; no message can be found any more.
+    TooLong,
+}
+
+impl Framing {
+    /// Looks for a message at the front of `bytes`. The first `scanned` of them are known to hold no end of one.
+    pub fn decode(self, bytes: &[u8], scanned: usize, max_line: usize) -> Decoded<'_> {
+        match self {
+            Framing::Raw if bytes.is_empty() => Decoded::Incomplete,
+            Framing::Raw => Decoded::Message { message: bytes, length: bytes.len() },
+            Framing::Lines => line::decode(bytes, scanned, max_line),
+        }
+    }
+
+    /// What is left at the end of the stream: the last message, if the framing lets the end complete one.
+    pub fn decode_end(self, rest: &[u8]) -> Option<&[u8]> {
+        (!rest.is_empty()).then(|| line::strip_cr(rest))
+    }
+}

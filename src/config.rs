@@ -1,0 +1,553 @@
+//! What can be set, by flag and by file, and what it resolves to.
+//!
+//! [`Settings`] is what someone wrote: every field optional, one struct for flags and file, so that their names agree.
+//! [`Config`] is what holds: flags over file over defaults, checked.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::buffer::BufferMode;
+use crate::limits::{CONNECTIONS_MAX, FILES_RESERVED, LISTENERS_MAX, Limits, MAX_LINE_MAX};
+use crate::service::SERVICES;
+use crate::units::{Size, Span};
+
+/// What can be set. The same names serve as flags and as keys of the file.
+#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Serve SERVICE (hello, echo or discard) on this address, by TCP and UDP. SERVICE+tcp or SERVICE+udp: by one of
+    /// them. Port 0: any free port. Repeatable [default: hello=127.0.0.1:9999]
+    #[arg(long, value_name = "SERVICE=ADDR:PORT")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listen: Vec<Listen>,
+
+    /// Connections held at once; more wait in the accept queue [default: the limit on open files, less 64]
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<usize>,
+
+    /// Length of the accept queue; the kernel takes net.core.somaxconn at most [default: 4096]
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<u32>,
+
+    /// Close a connection that completes no message for this long; 0: never [default: 5m]
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Span>,
+
+    /// Close a new connection that completes no message for this long; 0: never [default: 1m]
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_message_timeout: Option<Span>,
+
+    /// Close a connection that began a message and does not complete it in this time; 0: never [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_timeout: Option<Span>,
+
+    /// Close a connection that takes no byte of its output for this long; 0: never [default: 20s]
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_timeout: Option<Span>,
+
+    /// Time for a connection that is being closed to take what it is owed; 0: no limit [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub close_timeout: Option<Span>,
+
+    /// Time from SIGTERM until whatever is left is closed [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<Span>,
+
+    /// Where connections have buffers: from a pool while they need one, or two fixed ones for life [default: pooled]
+    #[arg(long, value_name = "pooled|fixed:BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buffers: Option<Buffers>,
+
+    /// Memory for connections and their buffers; who needs more is closed [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_budget: Option<Size>,
+
+    /// Write a line on connections, memory and turns to the log this often; 0: never [default: 0]
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report_every: Option<Span>,
+
+    /// Longest line that `hello` takes, without its line break [default: 4KiB]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_line: Option<Size>,
+
+    /// Stop reading a connection while this much of its output is unsent [default: 64KiB]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high_watermark: Option<Size>,
+
+    /// Read it again once no more than this much is unsent [default: a quarter of the high watermark]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low_watermark: Option<Size>,
+
+    /// Connections accepted in one turn of the loop [default: 64]
+    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepts_per_turn: Option<usize>,
+
+    /// Connections served in one turn [default: 1024]
+    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_turn: Option<usize>,
+
+    /// Messages of one connection served in one turn [default: 128]
+    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_per_turn: Option<usize>,
+
+    /// Reads of one connection in one turn, of up to 16 KiB each [default: 4]
+    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reads_per_turn: Option<usize>,
+
+    /// Batches of 64 datagrams received in one turn [default: 1]
+    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datagram_batches_per_turn: Option<usize>,
+
+    /// Output of one turn after which connections wait for the next [default: 1MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Budgets of one turn")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_per_turn: Option<Size>,
+
+    /// Timers expired in one turn [default: 1024]
+    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiries_per_turn: Option<usize>,
+}
+
+/// One `--listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    pub service: String,
+    pub address: SocketAddr,
+    pub tcp: bool,
+    pub udp: bool,
+}
+
+/// One `--buffers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers(pub BufferMode);
+
+/// Smallest and largest fixed buffer.
+const FIXED_MIN: usize = 64;
+const FIXED_MAX: usize = 1 << 20;
+
+/// Everything resolved and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub listen: Vec<Listen>,
+    pub backlog: u32,
+    pub buffers: BufferMode,
+    pub report_every: Duration,
+    pub limits: Limits,
+    /// What was adjusted, and why: for the log.
+    pub warnings: Vec<String>,
+}
+
+/// A configuration that cannot be used: one line that names the setting and what is accepted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Settings {
+    /// Reads a TOML file.
+    pub fn read(path: &Path) -> Result<Settings, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError(format!("cannot read config file {}: {error}", path.display())))?;
+        toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+            let what = error.message().trim().replace('\n', "; ");
+            ConfigError(format!("config file {}, line {line}: {what}", path.display()))
+        })
+    }
+
+    /// These settings, and what they leave open from `below`.
+    pub fn over(self, below: Settings) -> Settings {
+        Settings {
+            listen: if self.listen.is_empty() { below.listen } else { self.listen },
+            max_connections: self.max_connections.or(below.max_connections),
+            backlog: self.backlog.or(below.backlog),
+            idle_timeout: self.idle_timeout.or(below.idle_timeout),
+            first_message_timeout: self.first_message_timeout.or(below.first_message_timeout),
+            message_timeout: self.message_timeout.or(below.message_timeout),
+            output_timeout: self.output_timeout.or(below.output_timeout),
+            close_timeout: self.close_timeout.or(below.close_timeout),
+            drain_timeout: self.drain_timeout.or(below.drain_timeout),
+            buffers: self.buffers.or(below.buffers),
+            memory_budget: self.memory_budget.or(below.memory_budget),
+            report_every: self.report_every.or(below.report_every),
+            max_line: self.max_line.or(below.max_line),
+            high_watermark: self.high_watermark.or(below.high_watermark),
+            low_watermark: self.low_watermark.or(below.low_watermark),
+            accepts_per_turn: self.accepts_per_turn.or(below.accepts_per_turn),
+            connections_per_turn: self.connections_per_turn.or(below.connections_per_turn),
+            messages_per_turn: self.messages_per_turn.or(below.messages_per_turn),
+            reads_per_turn: self.reads_per_turn.or(below.reads_per_turn),
+            datagram_batches_per_turn: self.datagram_batches_per_turn.or(below.datagram_batches_per_turn),
+            output_per_turn: self.output_per_turn.or(below.output_per_turn),
+            expiries_per_turn: self.expiries_per_turn.or(below.expiries_per_turn),
+        }
+    }
+
+    /// Fills in the defaults and checks everything. `file_limit`: how many files this process may open.
+    pub fn resolve(self, file_limit: u64) -> Result<Config, ConfigError> {
+        let mut warnings = Vec::new();
+        let defaults = Limits::default();
+        let span = |given: Option<Span>, default: Duration| given.map_or(default, |Span(time)| time);
+        let bytes = |given: Option<Size>, default: usize| given.map_or(default, |Size(bytes)| bytes);
+        let high_watermark = bytes(self.high_watermark, defaults.high_watermark);
+        let limits = Limits {
+            max_connections: resolve_max_connections(self.max_connections, file_limit, &mut warnings)?,
+            first_message_timeout: span(self.first_message_timeout, defaults.first_message_timeout),
+            message_timeout: span(self.message_timeout, defaults.message_timeout),
+            idle_timeout: span(self.idle_timeout, defaults.idle_timeout),
+            output_timeout: span(self.output_timeout, defaults.output_timeout),
+            close_timeout: span(self.close_timeout, defaults.close_timeout),
+            drain_timeout: span(self.drain_timeout, defaults.drain_timeout),
+            max_line: bytes(self.max_line, defaults.max_line),
+            high_watermark,
+            low_watermark: bytes(self.low_watermark, high_watermark / 4),
+            memory_budget: bytes(self.memory_budget, defaults.memory_budget),
+            accepts_per_turn: self.accepts_per_turn.unwrap_or(defaults.accepts_per_turn),
+            connections_per_turn: self.connections_per_turn.unwrap_or(defaults.connections_per_turn),
+            messages_per_turn: self.messages_per_turn.unwrap_or(defaults.messages_per_turn),
+            reads_per_turn: self.reads_per_turn.unwrap_or(defaults.reads_per_turn),
+            datagram_batches_per_turn: self.datagram_batches_per_turn.unwrap_or(defaults.datagram_batches_per_turn),
+            output_per_turn: bytes(self.output_per_turn, defaults.output_per_turn),
+            expiries_per_turn: self.expiries_per_turn.unwrap_or(defaults.expiries_per_turn),
+        };
+        check(&limits)?;
+        let backlog = self.backlog.unwrap_or(DEFAULT_BACKLOG);
+        within("backlog", backlog as usize, 1, i32::MAX as usize)?;
+        let listen = if self.listen.is_empty() { vec![Listen::default()] } else { self.listen };
+        within("listen", listen.len(), 1, LISTENERS_MAX)?;
+        let buffers = self.buffers.map_or(BufferMode::Pooled, |Buffers(mode)| mode);
+        let report_every = span(self.report_every, Duration::ZERO);
+        Ok(Config { listen, backlog, buffers, report_every, limits, warnings })
+    }
+}
+
+/// Long enough that a burst of connections survives a busy turn; Linux takes at most net.core.somaxconn, 4,096 by default.
+const DEFAULT_BACKLOG: u32 = 4096;
+
+fn resolve_max_connections(
+    given: Option<usize>,
+    file_limit: u64,
+    warnings: &mut Vec<String>,
+) -> Result<usize, ConfigError> {
+    let possible = usize::try_from(file_limit.saturating_sub(FILES_RESERVED)).unwrap_or(CONNECTIONS_MAX);
+    let possible = possible.clamp(1, CONNECTIONS_MAX);
+    let Some(wanted) = given else { return Ok(possible) };
+    within("max-connections", wanted, 1, CONNECTIONS_MAX)?;
+    if wanted > possible {
+        warnings.push(format!(
+            "max-connections lowered from {wanted} to {possible}: this process may open {file_limit} files, and keeps \
+             {FILES_RESERVED} for itself; raise the limit (ulimit -n) to hold more"
+        ));
+    }
+    Ok(wanted.min(possible))
+}
+
+fn check(limits: &Limits) -> Result<(), ConfigError> {
+    within("max-line", limits.max_line, 1, MAX_LINE_MAX)?;
+    within("high-watermark", limits.high_watermark, 1, 1 << 30)?;
+    within("low-watermark", limits.low_watermark, 0, limits.high_watermark - 1)?;
+    within("accepts-per-turn", limits.accepts_per_turn, 1, 1 << 20)?;
+    within("connections-per-turn", limits.connections_per_turn, 1, 1 << 20)?;
+    within("messages-per-turn", limits.messages_per_turn, 1, 1 << 20)?;
+    within("reads-per-turn", limits.reads_per_turn, 1, 1 << 20)?;
+    within("datagram-batches-per-turn", limits.datagram_batches_per_turn, 1, 1 << 20)?;
+    within("output-per-turn", limits.output_per_turn, 1, 1 << 30)?;
+    within("expiries-per-turn", limits.expiries_per_turn, 1, 1 << 20)?;
+    if limits.drain_timeout.is_zero() {
+        return Err(ConfigError("drain-timeout is 0: a drain must end; accepted is a time of 1ms or more".into()));
+    }
+    Ok(())
+}
+
+fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError(format!("{name} is {value}: accepted is {least} to {most}")))
+}
+
+impl Config {
+    /// The whole configuration as a file: what `--check` prints, and what `--config` reads.
+    pub fn to_toml(&self) -> String {
+        let Limits {
+            max_connections,
+            first_message_timeout,
+            message_timeout,
+            idle_timeout,
+            output_timeout,
+            close_timeout,
+            drain_timeout,
+            max_line,
+            high_watermark,
+            low_watermark,
+            memory_budget,
+            accepts_per_turn,
+            connections_per_turn,
+            messages_per_turn,
+            reads_per_turn,
+            datagram_batches_per_turn,
+            output_per_turn,
+            expiries_per_turn,
+        } = self.limits;
+        let settings = Settings {
+            listen: self.listen.clone(),
+            max_connections: Some(max_connections),
+            backlog: Some(self.backlog),
+            idle_timeout: Some(Span(idle_timeout)),
+            first_message_timeout: Some(Span(first_message_timeout)),
+            message_timeout: Some(Span(message_timeout)),
+            output_timeout: Some(Span(output_timeout)),
+            close_timeout: Some(Span(close_timeout)),
+            drain_timeout: Some(Span(drain_timeout)),
+            buffers: Some(Buffers(self.buffers)),
+            memory_budget: Some(Size(memory_budget)),
+            report_every: Some(Span(self.report_every)),
+            max_line: Some(Size(max_line)),
+            high_watermark: Some(Size(high_watermark)),
+            low_watermark: Some(Size(low_watermark)),
+            accepts_per_turn: Some(accepts_per_turn),
+            connections_per_turn: Some(connections_per_turn),
+            messages_per_turn: Some(messages_per_turn),
+            reads_per_turn: Some(reads_per_turn),
+            datagram_batches_per_turn: Some(datagram_batches_per_turn),
+            output_per_turn: Some(Size(output_per_turn)),
+            expiries_per_turn: Some(expiries_per_turn),
+        };
+        toml::to_string(&settings).expect("texts and numbers have a TOML form")
+    }
+
+    /// Settings that differ from `running` and need a restart.
+    pub fn needs_restart(&self, running: &Config) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        if self.listen != running.listen {
+            names.push("listen");
+        }
+        if self.backlog != running.backlog {
+            names.push("backlog");
+        }
+        if self.buffers != running.buffers {
+            names.push("buffers");
+        }
+        names
+    }
+}
+
+/// Where settings come from: asked again at SIGHUP.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    pub flags: Settings,
+    pub file: Option<PathBuf>,
+}
+
+impl Sources {
+    pub fn load(&self, file_limit: u64) -> Result<Config, ConfigError> {
+        let file = self.file.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+        self.flags.clone().over(file).resolve(file_limit)
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Listen {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9999));
+        Listen { service: "hello".into(), address, tcp: true, udp: true }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        const HELP: &str = "expected SERVICE=ADDR:PORT, such as hello=127.0.0.1:9999 or echo+udp=[::1]:7";
+        let (service, address) = text.split_once('=').ok_or(HELP)?;
+        let (service, tcp, udp) = match service.split_once('+') {
+            None => (service, true, true),
+            Some((service, "tcp")) => (service, true, false),
+            Some((service, "udp")) => (service, false, true),
+            Some((_, other)) => return Err(format!("no transport '{other}': accepted are +tcp and +udp")),
+        };
+        let names: Vec<&str> = SERVICES.iter().map(|(name, _)| *name).collect();
+        if !names.contains(&service) {
+            return Err(format!("no service '{service}': accepted are {}", names.join(", ")));
+        }
+        let address = address.parse().map_err(|_| format!("'{address}' is not an IP address and port: {HELP}"))?;
+        Ok(Listen { service: service.into(), address, tcp, udp })
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match (self.tcp, self.udp) {
+            (true, false) => "+tcp",
+            (false, true) => "+udp",
+            _ => "",
+        };
+        write!(f, "{}{transport}={}", self.service, self.address)
+    }
+}
+
+impl FromStr for Buffers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Buffers, String> {
+        if text == "pooled" {
+            return Ok(Buffers(BufferMode::Pooled));
+        }
+        let size = text.strip_prefix("fixed:").ok_or("expected pooled, or fixed:BYTES such as fixed:4096")?;
+        let Size(bytes) = size.parse()?;
+        if !(FIXED_MIN..=FIXED_MAX).contains(&bytes) {
+            return Err(format!("a fixed buffer has {} to {}", Size(FIXED_MIN), Size(FIXED_MAX)));
+        }
+        Ok(Buffers(BufferMode::Fixed(bytes)))
+    }
+}
+
+impl fmt::Display for Buffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            BufferMode::Pooled => f.write_str("pooled"),
+            BufferMode::Fixed(bytes) => write!(f, "fixed:{bytes}"),
+        }
+    }
+}
+
+/// Both are texts in a file.
+macro_rules! text_in_a_file {
+    ($($name:ty),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(|error| serde::de::Error::custom(format!("invalid value '{text}': {error}")))
+            }
+        }
+    )*};
+}
+
+text_in_a_file!(Listen, Buffers);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(toml: &str) -> Result<Config, ConfigError> {
+        toml::from_str::<Settings>(toml).map_err(|error| ConfigError(error.message().into()))?.resolve(20_000)
+    }
+
+    #[test]
+    fn nothing_set_is_hello_on_loopback_with_the_documented_defaults() {
+        let config = resolve("").unwrap();
+        assert_eq!(config.listen, ["hello=127.0.0.1:9999".parse().unwrap()]);
+        assert_eq!(config.limits, Limits { max_connections: 19_936, ..Limits::default() });
+        assert_eq!((config.backlog, config.buffers), (4096, BufferMode::Pooled));
+        assert!(config.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_check_prints_is_a_file_that_means_the_same() {
+        let config = resolve(
+            "listen = [\"echo+udp=[::1]:0\", \"discard=0.0.0.0:9\"]\nbuffers = \"fixed:4096\"\nidle-timeout = 0",
+        )
+        .unwrap();
+        assert_eq!(resolve(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = toml::from_str::<Settings>("backlog = 7\nmax-line = \"1KiB\"").unwrap();
+        let flags = Settings { backlog: Some(9), ..Settings::default() };
+        let config = flags.over(file).resolve(20_000).unwrap();
+        assert_eq!((config.backlog, config.limits.max_line), (9, 1024));
+    }
+
+    #[test]
+    fn errors_name_the_setting_and_what_is_accepted() {
+        for (toml, named, accepted) in [
+            ("no-such-key = 1", "no-such-key", "max-connections"),
+            ("listen = [\"nope=127.0.0.1:1\"]", "nope", "hello, echo, discard"),
+            ("listen = [\"hello+sctp=127.0.0.1:1\"]", "sctp", "+tcp and +udp"),
+            ("listen = [\"hello=localhost:1\"]", "localhost:1", "SERVICE=ADDR:PORT"),
+            ("listen = [\"hello\"]", "hello", "SERVICE=ADDR:PORT"),
+            ("idle-timeout = \"5 parsecs\"", "5 parsecs", "ms, s, m, h or d"),
+            ("memory-budget = \"1MB\"", "1MB", "KiB"),
+            ("buffers = \"fixed:1\"", "fixed:1", "64B to 1MiB"),
+            ("buffers = \"some\"", "some", "fixed:4096"),
+            ("messages-per-turn = 0", "messages-per-turn", "1 to"),
+            ("low-watermark = \"64KiB\"", "low-watermark", "0 to 65535"),
+            ("drain-timeout = 0", "drain-timeout", "1ms or more"),
+        ] {
+            let ConfigError(message) = resolve(toml).unwrap_err();
+            assert!(message.contains(named) && message.contains(accepted), "{toml}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_limit_at_its_bounds_one_below_and_one_above() {
+        for (toml, fits) in [
+            ("max-line = 0", false),
+            ("max-line = 1", true),
+            ("max-line = 16382", true),
+            ("max-line = 16383", false),
+            ("max-connections = 0", false),
+            ("max-connections = 1", true),
+            ("max-connections = 4194304", true),
+            ("max-connections = 4194305", false),
+            ("buffers = \"fixed:63\"", false),
+            ("buffers = \"fixed:64\"", true),
+            ("buffers = \"fixed:1048576\"", true),
+            ("buffers = \"fixed:1048577\"", false),
+        ] {
+            assert_eq!(resolve(toml).is_ok(), fits, "{toml}");
+        }
+    }
+
+    #[test]
+    fn connections_are_bounded_by_files_and_that_is_said() {
+        for (wanted, resolved, warned) in [(19_935, 19_935, false), (19_936, 19_936, false), (19_937, 19_936, true)] {
+            let config = resolve(&format!("max-connections = {wanted}")).unwrap();
+            assert_eq!((config.limits.max_connections, !config.warnings.is_empty()), (resolved, warned));
+        }
+    }
+
+    #[test]
+    fn what_cannot_change_live_is_named() {
+        let running = resolve("").unwrap();
+        let new = resolve("backlog = 1\nbuffers = \"fixed:64\"\nidle-timeout = \"1s\"").unwrap();
+        assert_eq!(new.needs_restart(&running), ["backlog", "buffers"]);
+    }
+}

@@ -1,0 +1,416 @@
+//! One connection: its state, its deadlines, and why it ends. Every state transition is in this file.
+//!
+//! ```text
+//!            first message            part of one            rest of it
+//!   Silent ───────────────► Open ───────────────► Partial ───────────────► Open
+//!      │                      │                      │
+//!      └──────────┬───────────┴──────────────────────┘
+//!                 ▼ the peer half-closed, the service is done, a drain, an error to tell
+//!              Closing ──► Lingering ──► Closed      (Lingering only where input was left unread)
+//! ```
+//!
+//! From every state a timeout, a reset or an error leads to `Closed` directly.
+
+use crate::buffer::BufferId;
+use crate::clock::Tick;
+use crate::limits::Limits;
+use crate::net::Ready;
+use crate::token::Generation;
+
+/// Where a connection stands. Each arm says what has happened, what may come, and which deadline runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Accepted; has not completed a message yet, though part of one may be here. Deadline: first message.
+    Silent,
+    /// Has completed a message and holds no part of another. Deadline: idle.
+    Open,
+    /// Has sent part of a message. Deadline: message, from its first byte.
+    Partial,
+    /// Is read no more; what it is owed is still being sent. Deadline: close.
+    Closing(Reason),
+    /// All is sent and our side is shut, but input was left unread. Closing now would make the kernel
+    /// send a reset, and a reset destroys what the peer has not read yet; so input is read and dropped until
+    /// the peer closes. Deadline: close, still running from when `Closing` began.
+    Lingering(Reason),
+    /// Over. Waits for the end of the turn to be reaped; nothing else may happen to it.
+    Closed(Reason),
+}
+
+/// Why a connection ended: a closed set, each counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reason {
+    /// The peer closed or half-closed, and got what it was owed.
+    PeerClosed,
+    /// The peer reset the connection, or it broke: ECONNRESET, EPIPE, ETIMEDOUT and the like.
+    PeerReset,
+    /// The service said so.
+    ServiceClosed,
+    /// No complete message within `first-message-timeout`.
+    FirstMessageTimeout,
+    /// A message was begun and not completed within `message-timeout`.
+    MessageTimeout,
+    /// No message within `idle-timeout`.
+    IdleTimeout,
+    /// The peer took no byte of its output within `output-timeout`.
+    OutputTimeout,
+    /// What was owed could not be sent, or the peer did not close, within `close-timeout`.
+    CloseTimeout,
+    /// A line longer than `max-line`.
+    LineTooLong,
+    /// It needed memory beyond `memory-budget`.
+    MemoryBudget,
+    /// The server is stopping.
+    Drain,
+    /// The server is stopping, and `drain-timeout` ran out.
+    DrainTimeout,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 12] = [
+        Reason::PeerClosed,
+        Reason::PeerReset,
+        Reason::ServiceClosed,
+        Reason::FirstMessageTimeout,
+        Reason::MessageTimeout,
+        Reason::IdleTimeout,
+        Reason::OutputTimeout,
+        Reason::CloseTimeout,
+        Reason::LineTooLong,
+        Reason::MemoryBudget,
+        Reason::Drain,
+        Reason::DrainTimeout,
+    ];
+
+    /// Whether the peer may still be sending when the connection is closed for this reason. Only after the end of its
+    /// stream was read it cannot.
+    fn leaves_input_unread(self) -> bool {
+        self != Reason::PeerClosed
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::PeerClosed => "peer-closed",
+            Reason::PeerReset => "peer-reset",
+            Reason::ServiceClosed => "service-closed",
+            Reason::FirstMessageTimeout => "first-message-timeout",
+            Reason::MessageTimeout => "message-timeout",
+            Reason::IdleTimeout => "idle-timeout",
+            Reason::OutputTimeout => "output-timeout",
+            Reason::CloseTimeout => "close-timeout",
+            Reason::LineTooLong => "line-too-long",
+            Reason::MemoryBudget => "memory-budget",
+            Reason::Drain => "drain",
+            Reason::DrainTimeout => "drain-timeout",
+        }
+    }
+}
+
+/// Facts about a connection that combine freely with its state.
+#[derive(Clone, Copy, Default)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// The kernel may hold input that no further edge will announce.
+    pub const READABLE: Flags = Flags(1);
+    /// The peer has shut its side: reading goes on until the end of the stream shows.
+    pub const HALF_CLOSED: Flags = Flags(1 << 1);
+    /// On the list of connections to serve.
+    pub const QUEUED: Flags = Flags(1 << 2);
+    /// The input buffer may hold a complete message: decoding stopped at a budget.
+    pub const UNDECODED: Flags = Flags(1 << 3);
+    /// Not read because too much output is unsent.
+    pub const PAUSED: Flags = Flags(1 << 4);
+    /// The last write was short: the kernel will announce room for more.
+    pub const BLOCKED: Flags = Flags(1 << 5);
+    /// The kernel has been asked to announce room for output; that is asked once.
+    pub const WATCHES_WRITABLE: Flags = Flags(1 << 6);
+    /// The server is draining: what has arrived is answered, then the connection closes.
+    pub const DRAINING: Flags = Flags(1 << 7);
+
+    pub fn has(self, flag: Flags) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub fn set(&mut self, flag: Flags) {
+        self.0 |= flag.0;
+    }
+
+    pub fn clear(&mut self, flag: Flags) {
+        self.0 &= !flag.0;
+    }
+}
+
+/// What to do with a connection once everything owed to it has been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    GoOn,
+    /// Shut our side, then read and drop input until the peer closes.
+    ShutAndLinger,
+    Close(Reason),
+}
+
+/// The timeouts of [`Limits`] in ticks; 0 means never. Computed once, read at every transition.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    first_message: u32,
+    message: u32,
+    idle: u32,
+    output: u32,
+    close: u32,
+}
+
+impl Timeouts {
+    pub fn new(limits: &Limits) -> Timeouts {
+        let ticks = |timeout: std::time::Duration| if timeout.is_zero() { 0 } else { Tick::count(timeout) };
+        Timeouts {
+            first_message: ticks(limits.first_message_timeout),
+            message: ticks(limits.message_timeout),
+            idle: ticks(limits.idle_timeout),
+            output: ticks(limits.output_timeout),
+            close: ticks(limits.close_timeout),
+        }
+    }
+}
+
+/// A slab entry: half a cache line. `S` is the network's stream, four bytes for a real one.
+pub struct Connection<S> {
+    pub stream: S,
+    pub generation: Generation,
+    /// Part of a message, or messages that a budget left for the next turn.
+    pub input: Option<BufferId>,
+    /// What the peer was too slow to take.
+    pub output: Option<BufferId>,
+    /// When the wait began that the state's deadline limits.
+    since: Tick,
+    /// When the peer last took some of its output, or began to be owed it; meaningful while `BLOCKED`.
+    blocked_since: Tick,
+    state: State,
+    pub flags: Flags,
+    /// Index of the service it speaks with.
+    pub service: u8,
+}
+
+impl<S> Connection<S> {
+    pub fn new(stream: S, generation: Generation, service: u8, now: Tick) -> Connection<S> {
+        Connection {
+            stream,
+            generation,
+            input: None,
+            output: None,
+            since: now,
+            blocked_since: now,
+            state: State::Silent,
+            flags: Flags::default(),
+            service,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether input is still wanted, be it only to be dropped.
+    pub fn reads(&self) -> bool {
+        matches!(self.state, State::Silent | State::Open | State::Partial | State::Lingering(_))
+    }
+
+    /// Whether messages are still taken.
+    pub fn is_serving(&self) -> bool {
+        matches!(self.state, State::Silent | State::Open | State::Partial)
+    }
+
+    /// The reason it is closing or closed for.
+    pub fn reason(&self) -> Option<Reason> {
+        match self.state {
+            State::Closing(reason) | State::Lingering(reason) | State::Closed(reason) => Some(reason),
+            State::Silent | State::Open | State::Partial => None,
+        }
+    }
+
+    /// Input was decoded: `complete` messages, and whether part of another is left. True when the deadline
+    /// may have come nearer, so that the timer must be looked at.
+    pub fn received(&mut self, complete: usize, partial: bool, now: Tick) -> bool {
+        let before = self.state;
+        self.state = match (before, complete, partial) {
+            (State::Closing(_) | State::Lingering(_) | State::Closed(_), ..) => return false,
+            (State::Silent, 0, _) => State::Silent,
+            (_, _, true) => State::Partial,
+            (_, _, false) => State::Open,
+        };
+        // A complete message starts a new wait, and so does the first byte of one; more bytes of a part do not.
+        if complete > 0 || self.state != before {
+            self.since = now;
+        }
+        self.state != before
+    }
+
+    /// Nothing more is read for messages; what is owed goes out first. Keeps the reason of the first call.
+    pub fn begin_closing(&mut self, reason: Reason, now: Tick) {
+        if self.is_serving() {
+            self.state = State::Closing(reason);
+            self.since = now;
+        }
+    }
+
+    /// All that was owed is with the kernel: what comes next?
+    pub fn all_sent(&mut self) -> Sent {
+        match self.state {
+            State::Closing(reason) if reason.leaves_input_unread() => {
+                self.state = State::Lingering(reason);
+                Sent::ShutAndLinger
+            }
+            State::Closing(reason) => Sent::Close(reason),
+            _ => Sent::GoOn,
+        }
+    }
+
+    /// The end, from any state. True the first time.
+    pub fn close(&mut self, reason: Reason) -> bool {
+        let first = !matches!(self.state, State::Closed(_));
+        if first {
+            self.state = State::Closed(reason);
+        }
+        first
+    }
+
+    /// The kernel reported an edge.
+    pub fn note_ready(&mut self, event: &Ready) {
+        if event.readable {
+            self.flags.set(Flags::READABLE);
+        }
+        if event.half_closed {
+            self.flags.set(Flags::HALF_CLOSED);
+        }
+        if event.writable {
+            self.flags.clear(Flags::BLOCKED);
+        }
+    }
+
+    /// Whether input is known or suspected that no further edge will announce.
+    pub fn has_input_waiting(&self) -> bool {
+        self.flags.has(Flags::READABLE) || self.flags.has(Flags::UNDECODED)
+    }
+
+    /// The wait for the peer to take its output begins, or begins anew because it took some.
+    pub fn output_progress(&mut self, now: Tick) {
+        self.blocked_since = now;
+    }
+
+    /// The nearest deadline and what passing it means. `None`: no timeout applies.
+    pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
+        let (ticks, reason) = match self.state {
+            State::Silent => (timeouts.first_message, Reason::FirstMessageTimeout),
+            State::Open => (timeouts.idle, Reason::IdleTimeout),
+            State::Partial => (timeouts.message, Reason::MessageTimeout),
+            State::Closing(_) => (timeouts.close, Reason::CloseTimeout),
+            // It was told all it was owed: lingering to the end is no failure of its own.
+            State::Lingering(reason) => (timeouts.close, reason),
+            State::Closed(_) => return None,
+        };
+        let input = (ticks != 0).then(|| (self.since.plus(ticks), reason));
+        let output = (self.flags.has(Flags::BLOCKED) && timeouts.output != 0)
+            .then(|| (self.blocked_since.plus(timeouts.output), Reason::OutputTimeout));
+        match (input, output) {
+            (Some(input), Some(output)) if output.0.distance_from(input.0) < 0 => Some(output),
+            (Some(input), _) => Some(input),
+            (None, output) => output,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn connection() -> Connection<()> {
+        Connection::new((), Generation::FIRST, 0, Tick(100))
+    }
+
+    fn timeouts() -> Timeouts {
+        Timeouts { first_message: 10, message: 20, idle: 30, output: 5, close: 7 }
+    }
+
+    #[test]
+    fn the_first_message_is_due_from_accept_whatever_dribbles_in() {
+        let mut connection = connection();
+        assert!(!connection.received(0, true, Tick(105)));
+        assert_eq!(connection.state(), State::Silent);
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(110), Reason::FirstMessageTimeout)));
+        assert!(connection.received(1, false, Tick(108)));
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(138), Reason::IdleTimeout)));
+    }
+
+    #[test]
+    fn bytes_do_not_push_a_messages_deadline_back() {
+        let mut connection = connection();
+        connection.received(1, false, Tick(100));
+        assert!(connection.received(0, true, Tick(110)));
+        assert!(!connection.received(0, true, Tick(120)));
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(130), Reason::MessageTimeout)));
+        // The rest of one and the start of the next: a new wait, in the same state.
+        connection.received(1, true, Tick(125));
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(145), Reason::MessageTimeout)));
+        assert!(connection.received(1, false, Tick(126)));
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(156), Reason::IdleTimeout)));
+    }
+
+    #[test]
+    fn blocked_output_has_a_deadline_of_its_own_and_the_nearer_one_counts() {
+        let mut connection = connection();
+        connection.received(1, false, Tick(100));
+        connection.flags.set(Flags::BLOCKED);
+        connection.output_progress(Tick(110));
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(115), Reason::OutputTimeout)));
+        connection.output_progress(Tick(128));
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(130), Reason::IdleTimeout)));
+    }
+
+    #[test]
+    fn closing_keeps_the_first_reason_and_one_deadline_to_the_end() {
+        let mut connection = connection();
+        connection.begin_closing(Reason::LineTooLong, Tick(200));
+        connection.begin_closing(Reason::PeerClosed, Tick(201));
+        assert!(!connection.received(3, true, Tick(202)));
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(207), Reason::CloseTimeout)));
+        assert_eq!(connection.all_sent(), Sent::ShutAndLinger);
+        assert_eq!(connection.state(), State::Lingering(Reason::LineTooLong));
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(207), Reason::LineTooLong)));
+        assert!(connection.close(Reason::LineTooLong));
+        assert!(!connection.close(Reason::PeerReset));
+        assert_eq!(connection.reason(), Some(Reason::LineTooLong));
+        assert_eq!(connection.deadline(&timeouts()), None);
+    }
+
+    #[test]
+    fn a_peer_that_closed_first_is_not_lingered_for() {
+        let mut connection = connection();
+        assert_eq!(connection.all_sent(), Sent::GoOn);
+        connection.begin_closing(Reason::PeerClosed, Tick(200));
+        assert_eq!(connection.all_sent(), Sent::Close(Reason::PeerClosed));
+    }
+
+    #[test]
+    fn a_timeout_of_zero_never_comes() {
+        let never = Limits {
+            first_message_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            message_timeout: Duration::ZERO,
+            output_timeout: Duration::ZERO,
+            close_timeout: Duration::ZERO,
+            ..Limits::default()
+        };
+        let mut connection = connection();
+        connection.flags.set(Flags::BLOCKED);
+        assert_eq!(connection.deadline(&Timeouts::new(&never)), None);
+    }
+
+    #[test]
+    fn reasons_are_listed_once_in_order_and_named_apart() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            assert_eq!(Reason::ALL.iter().filter(|other| other.name() == reason.name()).count(), 1);
+        }
+    }
+}

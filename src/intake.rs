@@ -1,0 +1,179 @@
+//! Phase 5 for one connection: read, decode, serve, until the input is drained or a budget is used up.
+//!
+//! Bytes are read into one chunk that all connections share. A complete message is decoded and answered right there;
+//! only the part of a message that is left over moves to a buffer of the connection.
+
+use std::io;
+
+use crate::buffer::{BufferPool, Use};
+use crate::clock::Tick;
+use crate::codec::Decoded;
+use crate::connection::{Connection, Flags, Reason};
+use crate::limits::Limits;
+use crate::net::Net;
+use crate::outbox::Outbox;
+use crate::service::{Reply, Service};
+use crate::stats::Stats;
+
+/// What the input of a connection led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The connection goes on. `timer`: its deadline may have come nearer.
+    GoOn { timer: bool },
+    /// What has been answered is still owed; then it closes.
+    CloseAfterSending(Reason),
+    /// It is over at once.
+    Abort(Reason),
+}
+
+/// One connection, and what the loop lends it for its turn.
+pub struct Intake<'a, N: Net> {
+    pub net: &'a mut N,
+    pub connection: &'a mut Connection<N::Stream>,
+    pub service: &'a mut dyn Service,
+    pub pool: &'a mut BufferPool,
+    pub outbox: &'a mut Outbox,
+    pub chunk: &'a mut [u8],
+    pub limits: &'a Limits,
+    pub stats: &'a mut Stats,
+    /// Messages served so far.
+    pub messages: usize,
+}
+
+impl<N: Net> Intake<'_, N> {
+    /// Serves the connection for this turn. Its answers are in the outbox, not yet committed.
+    pub fn run(mut self, now: Tick) -> Outcome {
+        let start = self.outbox.position();
+        let mut reads = 0;
+        let ended = loop {
+            let unsent = self.pool.len(&self.connection.output) + (self.outbox.position() - start) as usize;
+            if unsent >= self.limits.high_watermark {
+                self.connection.flags.set(Flags::PAUSED);
+                break Ok(None);
+            }
+            // First what an earlier turn left, then new input.
+            let step = if self.connection.flags.has(Flags::UNDECODED) {
+                self.decode_held()
+            } else if self.connection.flags.has(Flags::READABLE) && reads < self.limits.reads_per_turn {
+                reads += 1;
+                self.read()
+            } else {
+                break Ok(None);
+            };
+            match step {
+                Ok(None) if self.messages < self.limits.messages_per_turn => {}
+                ended => break ended,
+            }
+        };
+        self.stats.messages += self.messages as u64;
+        let partial = self.pool.len(&self.connection.input) > 0;
+        let timer = self.connection.received(self.messages, partial, now);
+        match ended {
+            Ok(None) => Outcome::GoOn { timer },
+            Ok(Some(reason)) => Outcome::CloseAfterSending(reason),
+            Err(reason) => Outcome::Abort(reason),
+        }
+    }
+
+    /// Reads once and decodes what came. `Some`: close in order, for this reason; `Err`: at once.
+    fn read(&mut self) -> Result<Option<Reason>, Reason> {
+        self.stats.reads += 1;
+        let length = match self.net.read(&mut self.connection.stream, self.chunk) {
+            Ok(0) => return self.end_of_stream(),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.connection.flags.clear(Flags::READABLE);
+                return Ok(None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
+            Err(_) => return Err(Reason::PeerReset),
+        };
+        self.stats.bytes_in += length as u64;
+        // A short read drained the socket (epoll(7)), which saves asking again; but the end of a stream
+        // that has already been announced must still be read.
+        if length < self.chunk.len() && !self.connection.flags.has(Flags::HALF_CLOSED) {
+            self.connection.flags.clear(Flags::READABLE);
+        }
+        if self.pool.len(&self.connection.input) > 0 || self.pool.is_fixed() {
+            self.hold(0, length)?;
+            return self.decode_held();
+        }
+        let (used, scanned, ended) = self.decode(Source::Chunk(length), 0);
+        if ended.is_none() {
+            self.hold(used, length)?;
+            self.pool.set_scanned(&self.connection.input, scanned);
+        }
+        Ok(ended)
+    }
+
+    /// Decodes what the connection's buffer holds.
+    fn decode_held(&mut self) -> Result<Option<Reason>, Reason> {
+        let already = self.pool.scanned(&self.connection.input);
+        let (used, scanned, ended) = self.decode(Source::Held, already);
+        self.pool.consume(&mut self.connection.input, used);
+        self.pool.set_scanned(&self.connection.input, scanned);
+        Ok(ended)
+    }
+
+    /// Moves a part of the chunk to the connection's buffer.
+    fn hold(&mut self, from: usize, to: usize) -> Result<(), Reason> {
+        self.pool
+            .append(&mut self.connection.input, Use::Read, &self.chunk[from..to])
+            .map_err(|_over_budget| Reason::MemoryBudget)
+    }
+
+    /// Serves the messages at the front of `source`, up to the turn's budget. How many bytes they took, how many of
+    /// the rest were scanned in vain, and whether the connection is to close.
+    fn decode(&mut self, source: Source, already: usize) -> (usize, usize, Option<Reason>) {
+        let bytes = match source {
+            Source::Chunk(length) => &self.chunk[..length],
+            Source::Held => self.pool.bytes(&self.connection.input),
+        };
+        let framing = self.service.framing();
+        let (mut used, mut scanned) = (0, already);
+        self.connection.flags.clear(Flags::UNDECODED);
+        loop {
+            if self.messages == self.limits.messages_per_turn {
+                if used < bytes.len() {
+                    self.connection.flags.set(Flags::UNDECODED);
+                }
+                return (used, 0, None);
+            }
+            match framing.decode(&bytes[used..], scanned, self.limits.max_line) {
+                Decoded::Message { message, length } => {
+                    let mut reply = Reply::new(self.outbox.bytes_mut());
+                    self.service.message(message, &mut reply);
+                    (used, scanned) = (used + length, 0);
+                    self.messages += 1;
+                    if reply.wants_close() {
+                        return (used, 0, Some(Reason::ServiceClosed));
+                    }
+                }
+                Decoded::Incomplete => return (used, bytes.len() - used, None),
+                Decoded::TooLong => {
+                    let error = format!("error: line longer than {} bytes\r\n", self.limits.max_line);
+                    Reply::new(self.outbox.bytes_mut()).send(error.as_bytes());
+                    return (bytes.len(), 0, Some(Reason::LineTooLong));
+                }
+            }
+        }
+    }
+
+    /// The peer sent its last byte: what is left may be a last message.
+    fn end_of_stream(&mut self) -> Result<Option<Reason>, Reason> {
+        if let Some(message) = self.service.framing().decode_end(self.pool.bytes(&self.connection.input)) {
+            self.service.message(message, &mut Reply::new(self.outbox.bytes_mut()));
+            self.messages += 1;
+        }
+        Ok(Some(Reason::PeerClosed))
+    }
+}
+
+/// Where the bytes to decode are.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The first so many of the chunk.
+    Chunk(usize),
+    /// The connection's input buffer.
+    Held,
+}

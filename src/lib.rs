@@ -1,0 +1,59 @@
+//! slabd: a single-threaded server on one hand-written readiness loop.
+//!
+//! Start with [`reactor`]: its `turn()` is the loop. The README tells the reading order of the files; this page maps them.
+//!
+//! ```text
+//!   main ─► cli ─► config ─► daemon ─► reactor ─┬─► intake ─► codec, service     a connection's input
+//!                               │               ├─► outbox, buffer               output, and what waits
+//!                               └─► status      ├─► connection, timer, admission states and deadlines
+//!                                     │         ├─► ledger, stats                what is counted
+//!                                   memory      └─► net ─► sys                   sockets and time
+//! ```
+//!
+//! A byte's way: [`net::Net::read`] fills the chunk → [`intake`] decodes it ([`codec`]) and calls the [`service`] → whose answer
+//! goes to the [`outbox`] → and at the end of the turn to [`net::Net::write`]. What the peer does not take waits in a
+//! [`buffer`] of its connection.
+
+#[forbid(unsafe_code)]
+pub mod admission;
+#[forbid(unsafe_code)]
+pub mod buffer;
+#[forbid(unsafe_code)]
+pub mod cli;
+#[forbid(unsafe_code)]
+pub mod clock;
+#[forbid(unsafe_code)]
+pub mod codec;
+#[forbid(unsafe_code)]
+pub mod config;
+#[forbid(unsafe_code)]
+pub mod connection;
+#[forbid(unsafe_code)]
+pub mod daemon;
+#[forbid(unsafe_code)]
+pub mod intake;
+#[forbid(unsafe_code)]
+pub mod ledger;
+#[forbid(unsafe_code)]
+pub mod limits;
+#[forbid(unsafe_code)]
+pub mod memory;
+#[forbid(unsafe_code)]
+pub mod net;
+#[forbid(unsafe_code)]
+pub mod outbox;
+#[forbid(unsafe_code)]
+pub mod reactor;
+#[forbid(unsafe_code)]
+pub mod service;
+#[forbid(unsafe_code)]
+pub mod stats;
+#[forbid(unsafe_code)]
+pub mod status;
+pub mod sys;
+#[forbid(unsafe_code)]
+pub mod timer;
+#[forbid(unsafe_code)]
+pub mod token;
+#[forbid(unsafe_code)]
+pub mod units;

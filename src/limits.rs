@@ -1,0 +1,138 @@
+//! Every limit in one file: its default, its reason, and how the limits relate.
+//!
+//! [`Limits`] are set from the configuration, under the same names; most can change while the server runs. The
+//! constants are shapes of the code that nobody has needed to turn.
+
+use std::time::Duration;
+
+/// Largest payload of a UDP datagram over IPv6: 65,535 less the UDP header, jumbograms aside (RFC 8200).
+pub const DATAGRAM_MAX: usize = 65_527;
+
+/// The same over IPv4, whose header counts as well (RFC 791).
+pub const DATAGRAM_MAX_V4: usize = 65_507;
+
+/// Datagrams received by one system call, and answered by one. At 64 the call's own cost is 2 % of the work
+/// (recvmmsg(2) takes up to 1,024), and the answers of a batch still fit the processor's cache.
+pub const DATAGRAMS_PER_BATCH: usize = 64;
+
+/// Bytes asked for by one read. Redis reads as much (PROTO_IOBUF_LEN); more would only lengthen what one
+/// connection can make the loop copy before another has its turn.
+pub const READ_CHUNK: usize = 16 * 1024;
+
+/// Files kept back from connections: listeners, the poll system's own, logs, and room to look at /proc.
+pub const FILES_RESERVED: u64 = 64;
+
+/// Events taken from the kernel by one poll. What does not fit is reported by the next poll.
+pub const EVENTS_PER_POLL: usize = 1024;
+
+/// After an accept failed for want of files or memory, it is tried again this much later. An edge-triggered
+/// listener gets no further event for connections that already wait, not even when a file is freed.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// After load dropped, memory goes back to the system this much later: once for a whole drop, not for each step.
+pub const TRIM_DELAY: Duration = Duration::from_secs(1);
+
+/// A load drop worth giving memory back for: from this many connections, to a quarter of the peak.
+pub const TRIM_PEAK: usize = 512;
+pub const TRIM_FRACTION: usize = 4;
+
+/// Longest timeout that can be configured. Ticks are compared by distance and wrap after 397 days.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Most connections that can be configured: two million and a bit, with room in a 32-bit timer id.
+pub const CONNECTIONS_MAX: usize = 1 << 22;
+
+/// Listening addresses: their index is one byte of a token.
+pub const LISTENERS_MAX: usize = 64;
+
+/// What the loop may do and hold. Times are [`Duration`], sizes bytes, zero timeouts mean "never".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections held at once; more wait in the accept queue. Set from the file limit by default.
+    pub max_connections: usize,
+
+    /// From accept to the first complete message. 60 s: someone at a telnet prompt types that slowly, and
+    /// nginx's client_header_timeout is the same.
+    pub first_message_timeout: Duration,
+    /// From a message's first byte to its last. Bytes do not push it back, so dribbling does not help. 30 s.
+    pub message_timeout: Duration,
+    /// Between complete messages. 5 min: between nginx (75 s) and "never" (Redis).
+    pub idle_timeout: Duration,
+    /// Unsent output that the peer takes no byte of. 20 s, as TCP_USER_TIMEOUT is usually set.
+    pub output_timeout: Duration,
+    /// From deciding to close until the peer has what it is owed and has closed too. 5 s, nginx's lingering_timeout.
+    pub close_timeout: Duration,
+    /// From SIGTERM to exit. 10 s: what container runtimes wait before they kill.
+    pub drain_timeout: Duration,
+
+    /// Longest line without its line break; longer is an error. 4 KiB, above any line a person types, below
+    /// what would make a dribbled line expensive to hold.
+    pub max_line: usize,
+    /// Unsent output at which a connection is no longer read. 64 KiB keeps a fast link busy for a turn.
+    pub high_watermark: usize,
+    /// Unsent output at which it is read again: a quarter, so that reading does not start and stop at every write.
+    pub low_watermark: usize,
+    /// Memory for connections and their buffers, in bytes. Past it, who asks for more is closed. 256 MiB: 20,000
+    /// connections with both buffers at 4 KiB, and some.
+    pub memory_budget: usize,
+
+    /// Connections accepted per turn. 64: at 20 µs each, established connections wait a millisecond at most.
+    pub accepts_per_turn: usize,
+    /// Connections served per turn. As many as one poll reports.
+    pub connections_per_turn: usize,
+    /// Messages taken from one connection per turn; the rest waits on the carry list.
+    pub messages_per_turn: usize,
+    /// Reads of one connection per turn, each of up to 16 KiB. 4: 64 KiB is what a fast sender may hold the loop for.
+    pub reads_per_turn: usize,
+    /// Batches of 64 datagrams taken from all UDP sockets per turn.
+    pub datagram_batches_per_turn: usize,
+    /// Bytes that services may put out per turn before serving stops until they are sent. 1 MiB stays in the
+    /// processor's cache.
+    pub output_per_turn: usize,
+    /// Timers expired per turn. 1,024 at 0.2 µs keep a storm of deadlines under a millisecond.
+    pub expiries_per_turn: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_connections: 1024,
+            first_message_timeout: Duration::from_secs(60),
+            message_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(300),
+            output_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(10),
+            max_line: LINE_MAX,
+            high_watermark: HIGH_WATERMARK,
+            low_watermark: HIGH_WATERMARK / 4,
+            memory_budget: 256 << 20,
+            accepts_per_turn: 64,
+            connections_per_turn: EVENTS_PER_POLL,
+            messages_per_turn: 128,
+            reads_per_turn: 4,
+            datagram_batches_per_turn: 1,
+            output_per_turn: OUTPUT_PER_TURN,
+            expiries_per_turn: 1024,
+        }
+    }
+}
+
+const LINE_MAX: usize = 4096;
+const HIGH_WATERMARK: usize = 64 * 1024;
+const OUTPUT_PER_TURN: usize = 1 << 20;
+
+/// Longest line that can be configured: a whole line must fit into one read beside its line break, so that
+/// what a connection holds back is never more than a line and a read.
+pub const MAX_LINE_MAX: usize = READ_CHUNK - 2;
+
+const _: () = {
+    assert!(LINE_MAX <= MAX_LINE_MAX);
+    // One read's worth of output must not stop a connection from being read.
+    assert!(READ_CHUNK < HIGH_WATERMARK);
+    // One connection at its watermark must not use up a turn's output.
+    assert!(HIGH_WATERMARK < OUTPUT_PER_TURN);
+    assert!(DATAGRAMS_PER_BATCH <= 1024);
+    assert!(LISTENERS_MAX <= u8::MAX as usize);
+    assert!(CONNECTIONS_MAX < u32::MAX as usize / 2);
+};

@@ -1,0 +1,55 @@
+//! The `slabd` program: reads the command line, serves, and turns the outcome into an exit code.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use slabd::cli::{self, Request};
+use slabd::config::Sources;
+use slabd::daemon::{self, Ended};
+
+/// The command line or the configuration cannot be used.
+const USAGE: u8 = 2;
+/// What was asked for failed, or was cut short.
+const FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    match cli::parse(std::env::args()) {
+        Ok(Request::Print(text)) => print(&text),
+        Ok(Request::Check(sources)) => match sources.load(daemon::file_limit()) {
+            Ok(config) => {
+                config.warnings.iter().for_each(|warning| eprintln!("slabd: {warning}"));
+                print(&config.to_toml())
+            }
+            Err(error) => fail(USAGE, &error.to_string()),
+        },
+        Ok(Request::Serve(sources)) => serve(&sources),
+        Err(line) => fail(USAGE, &line),
+    }
+}
+
+fn serve(sources: &Sources) -> ExitCode {
+    let file_limit = daemon::file_limit();
+    let config = match sources.load(file_limit) {
+        Ok(config) => config,
+        Err(error) => return fail(USAGE, &error.to_string()),
+    };
+    match daemon::serve(sources, config, file_limit) {
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::AtOnce) => ExitCode::from(FAILURE),
+        Err(error) => fail(FAILURE, &format!("{error:#}")),
+    }
+}
+
+/// A reader that has gone away is no error: `slabd --help | head -1`.
+fn print(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(code: u8, line: &str) -> ExitCode {
+    eprintln!("slabd: {line}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,114 @@
+//! The seam to the network: everything the loop asks of the world outside, sockets and time.
+//!
+//! [`Net`] has two sides: [`mio::MioNet`] is the real one, and [`sim::SimNet`] a seeded one in memory, with
+//! virtual time. The loop is generic over them, so the very same code runs on both.
+//!
+//! The contract, which both sides keep:
+//! - Readiness is edge-triggered: [`Ready`] tells that something *changed*. Who stops reading, writing,
+//!   accepting or receiving before `WouldBlock` must remember to go on; no new event will come for it.
+//! - A read or write that moves fewer bytes than it could is as good as `WouldBlock` (epoll(7)), unless the
+//!   stream has ended: then the last bytes come by a short read and no further edge follows.
+//! - An error other than `WouldBlock` does not mean drained: more may be queued, and no edge will tell.
+//! - Nothing blocks but [`Net::poll`], and that may return early, with nothing.
+
+pub mod mio;
+pub mod sim;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::clock::Time;
+use crate::sys::DatagramBatch;
+use crate::token::Token;
+
+/// One source is ready for something. An event tells the whole state, not only what changed: `writable` may be set although only
+/// input arrived, and without having been asked for on a hang-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    pub token: Token,
+    /// There may be something to read or accept. Also set on errors, so that the next read finds them.
+    pub readable: bool,
+    /// There may be room to write. Also set on errors.
+    pub writable: bool,
+    /// The peer has shut its side, or both: reading must go on to the end of the stream.
+    pub half_closed: bool,
+}
+
+/// What the operator asks of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM, SIGINT: stop in good order; asked twice, at once.
+    Stop,
+    /// SIGHUP: read the configuration again.
+    Reload,
+    /// SIGUSR1: write the status to the log.
+    Status,
+}
+
+pub trait Net {
+    type Listener;
+    type Stream;
+    type Socket;
+
+    /// The present moment. Read once per turn.
+    fn now(&self) -> Time;
+
+    /// Waits until something is ready, at most `timeout` (for ever when `None`), and appends it to `ready`.
+    fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// Signals received since the last call; readiness of [`Token::SIGNALS`] announces them.
+    fn signals(&mut self) -> Vec<Signal>;
+
+    /// Listens for streams. Of the accept queue's length the kernel takes no more than net.core.somaxconn.
+    fn listen(&mut self, address: SocketAddr, backlog: u32, token: Token) -> io::Result<Self::Listener>;
+
+    /// Where it listens: the port obtained, when 0 was asked for.
+    fn listener_address(&self, listener: &Self::Listener) -> io::Result<SocketAddr>;
+
+    /// Stops listening. Connections that wait in the accept queue are reset.
+    fn close_listener(&mut self, listener: Self::Listener);
+
+    /// Takes one connection from the accept queue and watches it for input under `token`. Where watching fails, for want of memory
+    /// or epoll watches, that connection is lost and the error is like one of accept.
+    fn accept(&mut self, listener: &Self::Listener, token: Token) -> io::Result<(Self::Stream, SocketAddr)>;
+
+    /// Starts to connect. Once the stream is writable, [`Net::connected`] tells how it went.
+    fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Self::Stream>;
+
+    /// Whether a stream from [`Net::connect`] is connected yet; the error when it failed, which is told once (SO_ERROR, socket(7)).
+    fn connected(&mut self, stream: &Self::Stream) -> io::Result<bool>;
+
+    /// Reads what there is, up to `into.len()` bytes. 0 is the end of the stream.
+    fn read(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes what fits.
+    fn write(&mut self, stream: &mut Self::Stream, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Watches an accepted stream for room to write, from now on.
+    fn watch_writable(&mut self, stream: &mut Self::Stream, token: Token) -> io::Result<()>;
+
+    /// Shuts our side: the peer sees the end of the stream after what was written.
+    fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
+
+    /// Closes. Input left unread turns this into a reset.
+    fn close(&mut self, stream: Self::Stream);
+
+    /// Buffer memory the kernel holds for this stream, in bytes, without its fixed structures (SO_MEMINFO).
+    fn buffer_bytes(&self, stream: &Self::Stream) -> io::Result<u64>;
+
+    /// Binds a datagram socket.
+    fn bind(&mut self, address: SocketAddr, token: Token) -> io::Result<Self::Socket>;
+
+    /// Where it is bound: the port obtained, when 0 was asked for.
+    fn socket_address(&self, socket: &Self::Socket) -> io::Result<SocketAddr>;
+
+    /// Unbinds it. Datagrams not received yet are dropped.
+    fn close_socket(&mut self, socket: Self::Socket);
+
+    /// Receives a batch of datagrams. Fewer than a whole batch: the socket is drained.
+    fn receive(&mut self, socket: &Self::Socket, batch: &mut DatagramBatch) -> io::Result<usize>;
+
+    /// Sends the answers of a batch from number `first` on; how many were taken.
+    fn send(&mut self, socket: &Self::Socket, batch: &mut DatagramBatch, first: usize) -> io::Result<usize>;
+}

@@ -1,0 +1,187 @@
+//! One simulated stream: both ends of it, and what reads, writes and arrivals do to them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+
+use super::errno;
+use crate::clock::Time;
+
+/// How a stream ended in the eyes of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Open,
+    /// The loop shut its side or closed. Comes after the bytes that are still to be received.
+    Fin,
+    /// The loop closed with input unread, or the client sent to a closed stream. Destroys what was not received yet.
+    Reset,
+}
+
+/// One stream, both ends of it.
+pub(super) struct Connection {
+    /// The far end's address.
+    pub(super) peer: SocketAddr,
+    pub(super) side: Side,
+    /// Arrived and not read.
+    pub(super) inbound: VecDeque<u8>,
+    /// The client's FIN has arrived.
+    pub(super) fin_arrived: bool,
+    /// Reset by the client, or refused by it.
+    pub(super) broken: bool,
+    /// Told once, by the next read, write or question (SO_ERROR).
+    pub(super) error: Option<i32>,
+    /// The loop has shut its side.
+    pub(super) shut: bool,
+    /// The loop found no room to write and is to be told of some (SOCK_NOSPACE).
+    pub(super) wants_room: bool,
+
+    /// Written and not received by the client.
+    pub(super) outbound: VecDeque<u8>,
+    pub(super) window: usize,
+    pub(super) end: End,
+    pub(super) client_shut: bool,
+    pub(super) client_gone: bool,
+    pub(super) last_arrival: Time,
+}
+
+/// The loop's side of a stream.
+#[derive(Clone, Copy)]
+pub(super) enum Side {
+    /// In the accept queue.
+    Waiting,
+    Connecting(u32),
+    Open(u32),
+    Closed,
+}
+
+impl Connection {
+    pub(super) fn new(peer: SocketAddr, side: Side, window: usize) -> Connection {
+        Connection {
+            peer,
+            side,
+            inbound: VecDeque::new(),
+            fin_arrived: false,
+            broken: false,
+            error: None,
+            shut: false,
+            wants_room: false,
+            outbound: VecDeque::new(),
+            window,
+            end: End::Open,
+            client_shut: false,
+            client_gone: false,
+            last_arrival: Time::ZERO,
+        }
+    }
+
+    /// Room worth announcing: a third of the window (sk_stream_is_writeable). A write is taken with less.
+    pub(super) fn has_room(&self) -> bool {
+        self.outbound.len() < self.window && self.outbound.len() <= self.window - self.window / 3
+    }
+
+    /// What has arrived comes before the end of the stream, and that before an error, which comes once.
+    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if !self.inbound.is_empty() {
+            let length = into.len().min(self.inbound.len());
+            for (to, from) in into.iter_mut().zip(self.inbound.drain(..length)) {
+                *to = from;
+            }
+            return Ok(length);
+        }
+        match self.error {
+            _ if self.fin_arrived => Ok(0),
+            Some(error) => {
+                self.error = None;
+                Err(errno(error))
+            }
+            None if self.broken => Ok(0),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(error) = self.error.take() {
+            return Err(errno(error));
+        }
+        if self.broken || self.shut {
+            return Err(errno(libc::EPIPE));
+        }
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let length = match self.side {
+            Side::Open(_) => bytes.len().min(self.window.saturating_sub(self.outbound.len())),
+            Side::Waiting | Side::Connecting(_) | Side::Closed => 0,
+        };
+        self.wants_room |= length < bytes.len();
+        if length == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if !self.client_gone {
+            self.outbound.extend(&bytes[..length]);
+        }
+        Ok(length)
+    }
+
+    pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
+        if self.broken {
+            return Err(errno(libc::ENOTCONN));
+        }
+        self.shut = true;
+        self.end = End::Fin;
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self) {
+        if !self.inbound.is_empty() {
+            self.abort();
+        } else if !self.broken {
+            self.end = if self.end == End::Open { End::Fin } else { self.end };
+        }
+        self.side = Side::Closed;
+    }
+
+    /// Our side is gone, and a RST tells the client. It destroys what was under way to it: Linux would still let a
+    /// client read what has reached its machine, others do not, and a server must not count on it.
+    pub(super) fn abort(&mut self) {
+        self.side = Side::Closed;
+        self.inbound = VecDeque::new();
+        if !self.broken {
+            self.outbound = VecDeque::new();
+            self.end = End::Reset;
+        }
+    }
+
+    /// Reset, or refused: over at once.
+    pub(super) fn break_with(&mut self, error: i32) {
+        self.broken = true;
+        self.error = Some(error);
+        self.outbound = VecDeque::new();
+    }
+
+    /// A segment arrives. True when the loop has something new to look at.
+    pub(super) fn arrive(&mut self, segment: Segment) -> bool {
+        if self.broken {
+            return false;
+        }
+        match (segment, self.side) {
+            // Nobody is there to read it.
+            (Segment::Data(_), Side::Closed) => {
+                self.abort();
+                return false;
+            }
+            (Segment::Data(bytes), _) => self.inbound.extend(bytes),
+            (Segment::Fin, _) => self.fin_arrived = true,
+            (Segment::Reset, _) if self.fin_arrived => self.break_with(libc::EPIPE),
+            (Segment::Reset, _) => self.break_with(libc::ECONNRESET),
+        }
+        true
+    }
+}
+
+/// What a client sends, and its way to the loop.
+pub(super) enum Segment {
+    Data(Box<[u8]>),
+    Fin,
+    Reset,
+}

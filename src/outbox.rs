@@ -1,0 +1,76 @@
+//! What the services put out in one turn, in the order they did: the bytes in one buffer, and whose they are.
+//!
+//! Answers are written straight from here to their sockets at the end of the turn. Only what a peer is too slow to
+//! take is copied into a buffer of its connection.
+
+use std::ops::Range;
+
+use crate::connection::Reason;
+
+#[derive(Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// Output of one connection, all of it for this turn.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub slot: u32,
+    /// Where in the outbox's bytes. May be empty when there is only a close.
+    pub range: Range<u32>,
+    /// Close once it is sent, and why.
+    pub close: Option<Reason>,
+}
+
+impl Outbox {
+    /// Where the next byte goes.
+    pub fn position(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    /// Where services append their answers.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Everything since `start` is output of the connection in `slot`.
+    pub fn commit(&mut self, slot: u32, start: u32, close: Option<Reason>) {
+        let range = start..self.position();
+        if !range.is_empty() || close.is_some() {
+            self.entries.push(Entry { slot, range, close });
+        }
+    }
+
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub fn bytes(&self, range: &Range<u32>) -> &[u8] {
+        &self.bytes[range.start as usize..range.end as usize]
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.entries.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+
+    /// Memory held for the next turn, in bytes.
+    pub fn capacity_bytes(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// Gives that memory back. The outbox must be empty.
+    pub fn shrink(&mut self) {
+        debug_assert!(self.is_empty());
+        *self = Outbox::default();
+    }
+}

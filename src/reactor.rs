@@ -1,0 +1,348 @@
+//! THE LOOP. One thread, one table of connections, and turns: [`Reactor::turn`] is all there is to it.
+//!
+//! A turn asks the kernel what is ready, serves it within budgets, and sends what came of it. Its ten phases are
+//! numbered here as in the README. A byte's way through them: `Net::read` fills the chunk, [`Intake`](crate::intake::Intake)
+//! decodes it and calls the [`Service`], whose answer is put into the [`Outbox`]; at the end of the turn it leaves by `Net::write`.
+//!
+//! Three rules explain the rest:
+//! - Readiness is edge-triggered. What a budget leaves undone stays on its work list, the *carry*: `ready`,
+//!   `acceptable` and `receivable`. While one of them holds work, the next poll does not wait.
+//! - Nothing is freed before the last phase. Until then a slot means the same connection to every phase.
+//! - Costs follow events. No phase walks the table of connections.
+
+mod connections;
+mod control;
+mod datagrams;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use log::{debug, warn};
+use slab::Slab;
+
+use crate::admission::{AcceptError, Gate};
+use crate::buffer::{BufferPool, Use};
+use crate::clock::{Tick, Time};
+use crate::connection::{Connection, Flags, Reason, State, Timeouts};
+use crate::limits::{DATAGRAMS_PER_BATCH, Limits, TRIM_DELAY, TRIM_FRACTION, TRIM_PEAK};
+use crate::net::{Net, Ready};
+use crate::outbox::Outbox;
+use crate::service::Service;
+use crate::stats::Stats;
+use crate::sys::DatagramBatch;
+use crate::timer::{self, TimerWheel};
+use crate::token::{Generation, Source, Token};
+
+pub struct Reactor<N: Net> {
+    net: N,
+    limits: Limits,
+    timeouts: Timeouts,
+
+    services: Vec<Box<dyn Service>>,
+    listeners: Vec<Port<N::Listener>>,
+    sockets: Vec<Port<N::Socket>>,
+    gate: Gate,
+
+    connections: Slab<Connection<N::Stream>>,
+    generation: Generation,
+    pool: BufferPool,
+    timers: TimerWheel,
+
+    // The carry: work lists that poll adds to and the phases take from.
+    acceptable: VecDeque<u8>,
+    ready: VecDeque<Token>,
+    receivable: VecDeque<u8>,
+
+    // Filled and emptied within a turn; kept for their memory.
+    events: Vec<Ready>,
+    chunk: Box<[u8]>,
+    datagrams: DatagramBatch,
+    outbox: Outbox,
+    flushes: Vec<Flush>,
+    closed: Vec<u32>,
+
+    stats: Stats,
+    now: Time,
+    slots_used: usize,
+    peak: usize,
+    draining: bool,
+    report_every: Duration,
+    report_due: bool,
+    signals_due: bool,
+}
+
+/// A listening address and the service behind it.
+struct Port<H> {
+    handle: H,
+    address: SocketAddr,
+    service: u8,
+}
+
+/// Something to send at the end of the turn: a range of the outbox, or when that is empty, the connection's own buffer.
+struct Flush {
+    slot: u32,
+    range: Range<u32>,
+}
+
+/// Timers of the loop itself; those of connections come after, by slot.
+#[derive(Clone, Copy)]
+enum LoopTimer {
+    /// Accept and receive again after an error for want of resources.
+    Retry,
+    /// Give memory back after a load drop.
+    Trim,
+    Report,
+    /// The drain has taken too long.
+    DrainTimeout,
+}
+
+impl LoopTimer {
+    const ALL: [LoopTimer; 4] = [LoopTimer::Retry, LoopTimer::Trim, LoopTimer::Report, LoopTimer::DrainTimeout];
+    const COUNT: u32 = LoopTimer::ALL.len() as u32;
+}
+
+fn timer_id(slot: u32) -> u32 {
+    slot + LoopTimer::COUNT
+}
+
+impl<N: Net> Reactor<N> {
+    /// One turn of the loop.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let timeout = self.poll_timeout(); // 1
+        self.poll(timeout)?; //               2
+        let now = self.read_clock(); //       3
+        self.accept(now); //                  4
+        self.serve_connections(now); //       5
+        self.serve_datagrams(now); //         6
+        self.expire_timers(now); //           7
+        self.drain_outbox(now); //            8
+        self.flush(now); //                   9
+        self.reap(now); //                   10
+        Ok(())
+    }
+
+    /// Phase 1: no wait when work was carried over, else until the next timer.
+    fn poll_timeout(&self) -> Option<Duration> {
+        let accepts = !self.acceptable.is_empty() && self.gate == Gate::Open;
+        if accepts || !self.ready.is_empty() || !self.receivable.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.timers.next_fires().map(|tick| tick.wait_from(self.now))
+    }
+
+    /// Phase 2: asks what became ready, and sorts it onto the work lists.
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.events.clear();
+        self.net.poll(&mut self.events, timeout)?;
+        self.stats.turns += 1;
+        self.stats.events += self.events.len() as u64;
+        for event in &self.events {
+            match event.token.source() {
+                Source::Connection { slot, generation } => match self.connections.get_mut(slot as usize) {
+                    Some(connection) if connection.generation.get() == generation => {
+                        connection.note_ready(event);
+                        enqueue(&mut self.ready, connection, slot);
+                    }
+                    // Meant for a connection that is gone.
+                    _ => self.stats.stale_events += 1,
+                },
+                Source::Listener(index) => push_once(&mut self.acceptable, index),
+                Source::Socket(index) => push_once(&mut self.receivable, index),
+                Source::Signals => self.signals_due = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Phase 3: the one reading of the clock. It is passed down; nothing below reads another.
+    fn read_clock(&mut self) -> Time {
+        self.now = self.net.now();
+        self.now
+    }
+
+    /// Phase 4: takes new connections, from each listener in turn.
+    fn accept(&mut self, now: Time) {
+        for _ in 0..self.limits.accepts_per_turn {
+            if self.gate == Gate::Open && self.connections.len() >= self.limits.max_connections {
+                self.gate = Gate::Full;
+            }
+            if self.gate != Gate::Open {
+                return;
+            }
+            let Some(index) = self.acceptable.pop_front() else { return };
+            let Some(listener) = self.listeners.get(index as usize) else { continue };
+            let slot = self.connections.vacant_key() as u32;
+            match self.net.accept(&listener.handle, Token::connection(slot, self.generation)) {
+                Ok((stream, peer)) => {
+                    self.acceptable.push_back(index);
+                    debug!("accepted {peer} in slot {slot}");
+                    let service = listener.service;
+                    self.admit(stream, service, now.tick());
+                }
+                Err(error) => match AcceptError::of(&error) {
+                    AcceptError::Drained => {}
+                    AcceptError::Aborted => {
+                        self.acceptable.push_back(index);
+                        self.stats.accept_aborted += 1;
+                    }
+                    AcceptError::Exhausted => {
+                        self.acceptable.push_back(index);
+                        if self.stats.accept_exhausted == 0 {
+                            warn!("cannot accept on {}: {error}; will retry", listener.address);
+                        }
+                        self.stats.accept_exhausted += 1;
+                        self.gate = Gate::Exhausted;
+                        self.retry_later(now);
+                    }
+                },
+            }
+        }
+        self.stats.carried += self.acceptable.len() as u64;
+    }
+
+    /// Phase 5: serves the connections that are readable, or writable, or were left over.
+    fn serve_connections(&mut self, now: Time) {
+        for _ in 0..self.ready.len().min(self.limits.connections_per_turn) {
+            if self.outbox.len() >= self.limits.output_per_turn {
+                break;
+            }
+            let Some(token) = self.ready.pop_front() else { break };
+            let Source::Connection { slot, generation } = token.source() else { continue };
+            match self.connections.get_mut(slot as usize) {
+                Some(connection) if connection.generation.get() == generation => {
+                    connection.flags.clear(Flags::QUEUED);
+                    self.serve(slot, now.tick());
+                }
+                _ => self.stats.stale_events += 1,
+            }
+        }
+        self.stats.carried += self.ready.len() as u64;
+    }
+
+    /// Phase 6: takes datagrams a batch at a time, from each socket in turn, and answers them at once.
+    fn serve_datagrams(&mut self, now: Time) {
+        for _ in 0..self.limits.datagram_batches_per_turn {
+            let Some(index) = self.receivable.pop_front() else { return };
+            let Some(socket) = self.sockets.get(index as usize) else { continue };
+            match self.net.receive(&socket.handle, &mut self.datagrams) {
+                Ok(count) => {
+                    self.stats.datagrams_in += count as u64;
+                    self.answer_datagrams(index);
+                    if count == DATAGRAMS_PER_BATCH {
+                        self.receivable.push_back(index);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => {
+                    self.stats.datagram_errors += 1;
+                    self.retry_later(now);
+                }
+            }
+        }
+        self.stats.carried += self.receivable.len() as u64;
+    }
+
+    /// Phase 7: acts on the timers that are due.
+    fn expire_timers(&mut self, now: Time) {
+        for _ in 0..self.limits.expiries_per_turn {
+            let Some(id) = self.timers.poll_expired(now.tick()) else { return };
+            match id.checked_sub(LoopTimer::COUNT) {
+                Some(slot) => self.connection_timer(slot, now.tick()),
+                None => self.loop_timer(LoopTimer::ALL[id as usize], now),
+            }
+        }
+    }
+
+    /// Phase 8: gives what the services put out to the connections: bytes to send, and closes.
+    fn drain_outbox(&mut self, now: Time) {
+        for entry in self.outbox.entries() {
+            let connection = &mut self.connections[entry.slot as usize];
+            if let State::Closed(_) = connection.state() {
+                continue;
+            }
+            // Behind unsent output, more must queue. A blocked connection is flushed when it is writable again; one that
+            // has become so is on the flush list already.
+            let unsent = self.pool.len(&connection.output) > 0;
+            let mut range = entry.range.clone();
+            if unsent || self.pool.is_fixed() {
+                let bytes = self.outbox.bytes(&entry.range);
+                if self.pool.append(&mut connection.output, Use::Write, bytes).is_err() {
+                    close(&mut self.closed, connection, entry.slot, Reason::MemoryBudget);
+                    continue;
+                }
+                range = 0..0;
+            }
+            if let Some(reason) = entry.close {
+                connection.begin_closing(reason, now.tick());
+                arm(&mut self.timers, connection, entry.slot, &self.timeouts, now.tick());
+            }
+            if !unsent {
+                connection.output_progress(now.tick());
+                self.flushes.push(Flush { slot: entry.slot, range });
+            }
+        }
+    }
+
+    /// Phase 9: writes to every connection that has something to send, once.
+    fn flush(&mut self, now: Time) {
+        let mut flushes = std::mem::take(&mut self.flushes);
+        for flush in flushes.drain(..) {
+            self.flush_one(flush, now.tick());
+        }
+        self.flushes = flushes;
+        self.outbox.clear();
+    }
+
+    /// Phase 10: frees the connections that closed during the turn.
+    fn reap(&mut self, now: Time) {
+        self.peak = self.peak.max(self.connections.len());
+        while let Some(slot) = self.closed.pop() {
+            let mut connection = self.connections.remove(slot as usize);
+            self.timers.disarm(timer_id(slot));
+            self.pool.release(&mut connection.input);
+            self.pool.release(&mut connection.output);
+            if let Some(reason) = connection.reason() {
+                debug!("closed slot {slot}: {}", reason.name());
+                self.stats.closed[reason as usize] += 1;
+            }
+            self.net.close(connection.stream);
+            self.gate = Gate::Open;
+        }
+        let dropped = self.peak >= TRIM_PEAK && self.connections.len() <= self.peak / TRIM_FRACTION;
+        if dropped && self.timers.fires(LoopTimer::Trim as u32).is_none() {
+            self.arm_loop_timer(LoopTimer::Trim, TRIM_DELAY, now);
+        }
+    }
+}
+
+/// Puts a connection on the list of those to serve, unless it is there.
+fn enqueue<S>(ready: &mut VecDeque<Token>, connection: &mut Connection<S>, slot: u32) {
+    if !connection.flags.has(Flags::QUEUED) {
+        connection.flags.set(Flags::QUEUED);
+        ready.push_back(Token::connection(slot, connection.generation));
+    }
+}
+
+/// The same for listeners and sockets, of which there are few.
+fn push_once(list: &mut VecDeque<u8>, index: u8) {
+    if !list.contains(&index) {
+        list.push_back(index);
+    }
+}
+
+/// Ends a connection: the one way there is. It is reaped in the last phase.
+fn close<S>(closed: &mut Vec<u32>, connection: &mut Connection<S>, slot: u32, reason: Reason) {
+    if connection.close(reason) {
+        closed.push(slot);
+    }
+}
+
+/// Sees to it that the connection's timer fires by its deadline. Without a deadline it fires once a revolution all the same: every
+/// connection is in the wheel, always.
+fn arm<S>(timers: &mut TimerWheel, connection: &Connection<S>, slot: u32, timeouts: &Timeouts, now: Tick) {
+    let due = connection.deadline(timeouts).map_or(now.plus(timer::HORIZON), |(due, _)| due);
+    timers.arm_by(timer_id(slot), due);
+}

@@ -1,0 +1,195 @@
+//! What the phases do for one connection: admit it, serve it, write to it, look at its deadline.
+
+use std::io;
+
+use super::{Flush, Reactor, arm, close, enqueue};
+use crate::buffer::Use;
+use crate::clock::Tick;
+use crate::connection::{Connection, Flags, Reason, Sent, State};
+use crate::intake::{Intake, Outcome};
+use crate::net::Net;
+use crate::service::Reply;
+use crate::token::Token;
+
+impl<N: Net> Reactor<N> {
+    /// A new connection: a slot, a deadline, and whatever the service greets it with.
+    pub(super) fn admit(&mut self, stream: N::Stream, service: u8, now: Tick) {
+        self.stats.accepted += 1;
+        let mut connection = Connection::new(stream, self.generation, service, now);
+        self.generation = self.generation.next();
+        let input = self.pool.open(Use::Read);
+        let output = self.pool.open(Use::Write);
+        let over_budget = input.is_err() || output.is_err() || self.slot_bytes() > self.limits.memory_budget;
+        connection.input = input.unwrap_or_default();
+        connection.output = output.unwrap_or_default();
+        let slot = self.connections.insert(connection) as u32;
+        self.slots_used = self.slots_used.max(slot as usize + 1);
+        let connection = &mut self.connections[slot as usize];
+        if over_budget {
+            self.stats.accept_over_budget += 1;
+            return close(&mut self.closed, connection, slot, Reason::MemoryBudget);
+        }
+        arm(&mut self.timers, connection, slot, &self.timeouts, now);
+        let start = self.outbox.position();
+        let mut greeting = Reply::new(self.outbox.bytes_mut());
+        self.services[service as usize].connected(&mut greeting);
+        let close = greeting.wants_close().then_some(Reason::ServiceClosed);
+        self.outbox.commit(slot, start, close);
+    }
+
+    /// One ready connection.
+    pub(super) fn serve(&mut self, slot: u32, now: Tick) {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.flags.has(Flags::BLOCKED) && self.pool.len(&connection.output) > 0 {
+            self.flushes.push(Flush { slot, range: 0..0 });
+        }
+        match connection.state() {
+            State::Silent | State::Open | State::Partial if !connection.flags.has(Flags::PAUSED) => {
+                self.take_input(slot, now);
+            }
+            State::Lingering(reason) => self.drop_input(slot, reason),
+            _ => {}
+        }
+    }
+
+    /// Reads, decodes and serves; then decides whether the connection goes on, comes again, or ends.
+    fn take_input(&mut self, slot: u32, now: Tick) {
+        let connection = &mut self.connections[slot as usize];
+        let start = self.outbox.position();
+        let intake = Intake {
+            net: &mut self.net,
+            service: &mut *self.services[connection.service as usize],
+            connection,
+            pool: &mut self.pool,
+            outbox: &mut self.outbox,
+            chunk: &mut self.chunk,
+            limits: &self.limits,
+            stats: &mut self.stats,
+            messages: 0,
+        };
+        let outcome = intake.run(now);
+        let connection = &mut self.connections[slot as usize];
+        match outcome {
+            Outcome::Abort(reason) => close(&mut self.closed, connection, slot, reason),
+            Outcome::CloseAfterSending(reason) => self.outbox.commit(slot, start, Some(reason)),
+            Outcome::GoOn { timer } => {
+                if timer {
+                    arm(&mut self.timers, connection, slot, &self.timeouts, now);
+                }
+                let drained = !connection.has_input_waiting();
+                if !drained && !connection.flags.has(Flags::PAUSED) {
+                    enqueue(&mut self.ready, connection, slot);
+                }
+                let drain = drained && connection.flags.has(Flags::DRAINING);
+                let owed = self.outbox.position() > start || self.pool.len(&connection.output) > 0;
+                if drain && !owed {
+                    // Nothing is on its way to it that a reset could destroy.
+                    return close(&mut self.closed, connection, slot, Reason::Drain);
+                }
+                self.outbox.commit(slot, start, drain.then_some(Reason::Drain));
+            }
+        }
+    }
+
+    /// A lingering connection: input is read so that the kernel need not reset it, and dropped.
+    fn drop_input(&mut self, slot: u32, reason: Reason) {
+        let connection = &mut self.connections[slot as usize];
+        for _ in 0..self.limits.reads_per_turn {
+            self.stats.reads += 1;
+            match self.net.read(&mut connection.stream, &mut self.chunk) {
+                Ok(0) => return close(&mut self.closed, connection, slot, reason),
+                Ok(length) => self.stats.bytes_in += length as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return connection.flags.clear(Flags::READABLE);
+                }
+                Err(_) => return close(&mut self.closed, connection, slot, reason),
+            }
+        }
+        enqueue(&mut self.ready, connection, slot);
+    }
+
+    /// A connection's timer fired: its deadline has passed, or has moved away meanwhile.
+    pub(super) fn connection_timer(&mut self, slot: u32, now: Tick) {
+        let connection = &mut self.connections[slot as usize];
+        match connection.deadline(&self.timeouts) {
+            Some((due, reason)) if due.distance_from(now) <= 0 => {
+                self.stats.timers_fired += 1;
+                close(&mut self.closed, connection, slot, reason);
+            }
+            _ => {
+                self.stats.timers_early += 1;
+                arm(&mut self.timers, connection, slot, &self.timeouts, now);
+            }
+        }
+    }
+
+    /// One write. What the kernel does not take waits in the connection's buffer for the next writable edge.
+    pub(super) fn flush_one(&mut self, Flush { slot, range }: Flush, now: Tick) {
+        let connection = &mut self.connections[slot as usize];
+        if let State::Closed(_) = connection.state() {
+            return;
+        }
+        let from_outbox = !range.is_empty();
+        let bytes = if from_outbox { self.outbox.bytes(&range) } else { self.pool.bytes(&connection.output) };
+        let owed = bytes.len();
+        if owed > 0 {
+            self.stats.writes += 1;
+            let sent = match self.net.write(&mut connection.stream, bytes) {
+                Ok(sent) => sent,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+                Err(_) => return close(&mut self.closed, connection, slot, Reason::PeerReset),
+            };
+            self.stats.bytes_out += sent as u64;
+            if from_outbox {
+                let rest = &self.outbox.bytes(&range)[sent..];
+                if self.pool.append(&mut connection.output, Use::Write, rest).is_err() {
+                    return close(&mut self.closed, connection, slot, Reason::MemoryBudget);
+                }
+            } else {
+                self.pool.consume(&mut connection.output, sent);
+            }
+            if sent > 0 {
+                connection.output_progress(now);
+            }
+            if sent < owed {
+                return self.block(slot, now);
+            }
+        }
+        match connection.all_sent() {
+            Sent::Close(reason) => close(&mut self.closed, connection, slot, reason),
+            Sent::ShutAndLinger => {
+                // If that fails the connection is broken, and the next read says so.
+                let _ = self.net.shutdown_write(&mut connection.stream);
+                connection.flags.set(Flags::READABLE);
+                enqueue(&mut self.ready, connection, slot);
+            }
+            Sent::GoOn => self.resume(slot),
+        }
+    }
+
+    /// The kernel's buffer for this connection is full: the rest goes when it says that there is room.
+    fn block(&mut self, slot: u32, now: Tick) {
+        self.stats.short_writes += 1;
+        let connection = &mut self.connections[slot as usize];
+        connection.flags.set(Flags::BLOCKED);
+        if !connection.flags.has(Flags::WATCHES_WRITABLE) {
+            let token = Token::connection(slot, connection.generation);
+            if self.net.watch_writable(&mut connection.stream, token).is_err() {
+                return close(&mut self.closed, connection, slot, Reason::PeerReset);
+            }
+            connection.flags.set(Flags::WATCHES_WRITABLE);
+        }
+        arm(&mut self.timers, connection, slot, &self.timeouts, now);
+        self.resume(slot);
+    }
+
+    /// Reads a paused connection again once little enough of its output is unsent.
+    fn resume(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if connection.flags.has(Flags::PAUSED) && self.pool.len(&connection.output) <= self.limits.low_watermark {
+            connection.flags.clear(Flags::PAUSED);
+            enqueue(&mut self.ready, connection, slot);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The loop between turns: set up, change, stop, look at. And its own timers.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::{Flush, LoopTimer, Port, Reactor, arm, close, enqueue, push_once};
+use crate::admission::Gate;
+use crate::buffer::{BufferMode, BufferPool};
+use crate::clock::{Tick, Time};
+use crate::connection::{Connection, Flags, Reason, State, Timeouts};
+use crate::ledger::Ledger;
+use crate::limits::{ACCEPT_RETRY, Limits, READ_CHUNK};
+use crate::net::{Net, Ready, Signal};
+use crate::outbox::Outbox;
+use crate::service::Service;
+use crate::stats::Stats;
+use crate::sys::{self, DatagramBatch};
+use crate::timer::TimerWheel;
+use crate::token::{Generation, Token};
+
+impl<N: Net> Reactor<N> {
+    pub fn new(net: N, limits: Limits, buffers: BufferMode) -> Reactor<N> {
+        let now = net.now();
+        Reactor {
+            timeouts: Timeouts::new(&limits),
+            services: Vec::new(),
+            listeners: Vec::new(),
+            sockets: Vec::new(),
+            gate: Gate::Open,
+            connections: Slab::with_capacity(limits.max_connections),
+            generation: Generation::FIRST,
+            pool: BufferPool::new(buffers, limits.memory_budget),
+            timers: TimerWheel::new(limits.max_connections + LoopTimer::ALL.len(), now.tick()),
+            acceptable: VecDeque::new(),
+            ready: VecDeque::new(),
+            receivable: VecDeque::new(),
+            events: Vec::new(),
+            chunk: vec![0; read_chunk(buffers)].into_boxed_slice(),
+            datagrams: DatagramBatch::new(),
+            outbox: Outbox::default(),
+            flushes: Vec::new(),
+            closed: Vec::new(),
+            stats: Stats::default(),
+            now,
+            slots_used: 0,
+            peak: 0,
+            draining: false,
+            report_every: Duration::ZERO,
+            report_due: false,
+            signals_due: false,
+            net,
+            limits,
+        }
+    }
+
+    /// Adds a service; returns its index for [`Self::listen`] and [`Self::bind`].
+    pub fn add_service(&mut self, service: Box<dyn Service>) -> u8 {
+        self.services.push(service);
+        (self.services.len() - 1) as u8
+    }
+
+    /// Listens for streams on behalf of a service; returns the address with the port obtained.
+    pub fn listen(&mut self, address: SocketAddr, backlog: u32, service: u8) -> io::Result<SocketAddr> {
+        let handle = self.net.listen(address, backlog, Token::listener(self.listeners.len() as u8))?;
+        let address = self.net.listener_address(&handle)?;
+        self.listeners.push(Port { handle, address, service });
+        Ok(address)
+    }
+
+    /// Binds a datagram socket on behalf of a service; returns the address with the port obtained.
+    pub fn bind(&mut self, address: SocketAddr, service: u8) -> io::Result<SocketAddr> {
+        let handle = self.net.bind(address, Token::socket(self.sockets.len() as u8))?;
+        let address = self.net.socket_address(&handle)?;
+        self.sockets.push(Port { handle, address, service });
+        Ok(address)
+    }
+
+    /// Takes back the last [`Self::listen`].
+    pub fn unlisten_last(&mut self) {
+        if let Some(listener) = self.listeners.pop() {
+            self.net.close_listener(listener.handle);
+        }
+    }
+
+    /// A line for people to try a service with.
+    pub fn example(&self, service: u8, address: SocketAddr, stream: bool) -> String {
+        // What listens on every address is tried on this machine.
+        let host = match address.ip() {
+            ip if !ip.is_unspecified() => ip.to_string(),
+            ip if ip.is_ipv4() => "127.0.0.1".into(),
+            _ => "::1".into(),
+        };
+        self.services[service as usize].example(&host, address.port(), stream)
+    }
+
+    /// Changes the limits while running. New timeouts reach connections that are already open: this walks all of them, once,
+    /// because an operator asked.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.timeouts = Timeouts::new(&limits);
+        self.pool.set_budget(limits.memory_budget);
+        if self.gate == Gate::Full {
+            self.gate = Gate::Open;
+        }
+        self.limits = limits;
+        let now = self.now.tick();
+        for (slot, connection) in &self.connections {
+            arm(&mut self.timers, connection, slot as u32, &self.timeouts, now);
+        }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Makes [`Self::take_report_due`] come true every so often; never for zero.
+    pub fn set_report_every(&mut self, every: Duration) {
+        self.report_every = every;
+        self.timers.disarm(LoopTimer::Report as u32);
+        if !every.is_zero() {
+            self.arm_loop_timer(LoopTimer::Report, every, self.now);
+        }
+    }
+
+    pub fn take_report_due(&mut self) -> bool {
+        std::mem::take(&mut self.report_due)
+    }
+
+    pub fn take_signals(&mut self) -> Vec<Signal> {
+        if std::mem::take(&mut self.signals_due) { self.net.signals() } else { Vec::new() }
+    }
+
+    /// Starts to stop: nothing new is accepted, what has arrived is answered, what is owed is sent, then each connection
+    /// closes. This is the one walk over all connections, at the end of the server's life.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        for listener in self.listeners.drain(..) {
+            self.net.close_listener(listener.handle);
+        }
+        for socket in self.sockets.drain(..) {
+            self.net.close_socket(socket.handle);
+        }
+        self.acceptable.clear();
+        self.receivable.clear();
+        self.arm_loop_timer(LoopTimer::DrainTimeout, self.limits.drain_timeout, self.now);
+        for (slot, connection) in &mut self.connections {
+            connection.flags.set(Flags::DRAINING);
+            connection.flags.set(Flags::READABLE);
+            enqueue(&mut self.ready, connection, slot as u32);
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.connections.is_empty()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Connections by state, in the order of the arms of [`State`]. Walks all of them: for a status that someone asked for.
+    pub fn connections_by_state(&self) -> [(&'static str, usize); 5] {
+        let mut counts = [("silent", 0), ("open", 0), ("partial", 0), ("closing", 0), ("lingering", 0)];
+        for (_, connection) in &self.connections {
+            match connection.state() {
+                State::Silent => counts[0].1 += 1,
+                State::Open => counts[1].1 += 1,
+                State::Partial => counts[2].1 += 1,
+                State::Closing(_) => counts[3].1 += 1,
+                State::Lingering(_) => counts[4].1 += 1,
+                // Reaped before the turn ends.
+                State::Closed(_) => {}
+            }
+        }
+        counts
+    }
+
+    /// The kernel's buffer bytes of up to `sample` connections spread over the slab: their mean, when there are any.
+    pub fn sample_kernel_buffer_bytes(&self, sample: usize) -> Option<u64> {
+        let step = self.slots_used.div_ceil(sample).max(1);
+        let sampled = (0..self.slots_used).step_by(step).filter_map(|slot| {
+            let connection = self.connections.get(slot)?;
+            self.net.buffer_bytes(&connection.stream).ok()
+        });
+        let (count, sum) = sampled.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes));
+        (count > 0).then(|| sum / count)
+    }
+
+    pub fn ledger(&self) -> Ledger {
+        let lists = self.ready.capacity() * size_of::<Token>()
+            + self.flushes.capacity() * size_of::<Flush>()
+            + self.closed.capacity() * size_of::<u32>()
+            + self.events.capacity() * size_of::<Ready>();
+        let loop_timers = LoopTimer::ALL.len() * TimerWheel::BYTES_PER_TIMER;
+        Ledger {
+            slab: self.slots_used * Self::BYTES_PER_SLOT,
+            wheel: self.timers.bytes().saturating_sub(loop_timers),
+            read_buffers: self.pool.read_bytes(),
+            write_buffers: self.pool.write_bytes(),
+            spare_buffers: self.pool.spare_bytes(),
+            tables: lists + self.outbox.capacity_bytes() + self.pool.table_bytes(),
+            fixed: self.timers.fixed_bytes()
+                + loop_timers
+                + self.chunk.len()
+                + self.datagrams.answer_bytes()
+                + self.datagrams.receive_bytes(),
+        }
+    }
+
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    pub fn armed_timers(&self) -> usize {
+        self.timers.armed()
+    }
+
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    pub fn gate(&self) -> Gate {
+        self.gate
+    }
+
+    pub fn net(&self) -> &N {
+        &self.net
+    }
+
+    pub fn net_mut(&mut self) -> &mut N {
+        &mut self.net
+    }
+
+    /// Size of a slab entry: the slab keeps its free list where the connections are.
+    pub const BYTES_PER_SLOT: usize = size_of::<SlabEntry<Connection<N::Stream>>>();
+
+    /// Slab and wheel, which grow together.
+    pub(super) fn slot_bytes(&self) -> usize {
+        self.connections.len() * (Self::BYTES_PER_SLOT + TimerWheel::BYTES_PER_TIMER)
+    }
+
+    pub(super) fn arm_loop_timer(&mut self, timer: LoopTimer, after: Duration, now: Time) {
+        self.timers.arm(timer as u32, now.tick().plus(Tick::count(after)));
+    }
+
+    pub(super) fn retry_later(&mut self, now: Time) {
+        self.arm_loop_timer(LoopTimer::Retry, ACCEPT_RETRY, now);
+    }
+
+    /// Gives memory back to the system after a load drop. Slots can be freed only when none is in use: a connection
+    /// does not move.
+    fn trim(&mut self) {
+        self.stats.trims += 1;
+        self.peak = self.connections.len();
+        self.pool.shrink_to_fit();
+        self.ready.shrink_to_fit();
+        self.flushes.shrink_to_fit();
+        self.closed.shrink_to_fit();
+        self.datagrams.shrink();
+        if self.connections.is_empty() {
+            self.connections = Slab::with_capacity(self.limits.max_connections);
+            self.timers.truncate(LoopTimer::ALL.len());
+            self.slots_used = 0;
+        }
+        sys::trim_heap();
+    }
+
+    pub(super) fn loop_timer(&mut self, timer: LoopTimer, now: Time) {
+        match timer {
+            LoopTimer::Retry => {
+                self.gate = Gate::Open;
+                (0..self.sockets.len() as u8).for_each(|index| push_once(&mut self.receivable, index));
+            }
+            LoopTimer::Trim => self.trim(),
+            LoopTimer::Report => {
+                self.report_due = true;
+                self.arm_loop_timer(LoopTimer::Report, self.report_every, now);
+            }
+            LoopTimer::DrainTimeout => {
+                for (slot, connection) in &mut self.connections {
+                    close(&mut self.closed, connection, slot as u32, Reason::DrainTimeout);
+                }
+            }
+        }
+    }
+}
+
+/// The layout of an entry of the slab crate, which is private to it: what it takes in memory is measured on this.
+#[expect(dead_code, reason = "only its size is used")]
+enum SlabEntry<T> {
+    Vacant(usize),
+    Occupied(T),
+}
+
+/// How much one read asks for.
+fn read_chunk(buffers: BufferMode) -> usize {
+    match buffers {
+        BufferMode::Pooled => READ_CHUNK,
+        BufferMode::Fixed(size) => size.min(READ_CHUNK),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::mio::MioNet;
+
+    /// In a debug build mio's stream has 16 bytes, for checks of its own.
+    #[test]
+    #[cfg_attr(debug_assertions, ignore = "sizes are those of a release build")]
+    fn sizes_of_what_each_connection_has() {
+        assert_eq!(size_of::<<MioNet as Net>::Stream>(), 4);
+        assert_eq!(size_of::<Connection<<MioNet as Net>::Stream>>(), 32);
+        assert_eq!(Reactor::<MioNet>::BYTES_PER_SLOT, 32, "the slab's free list must fit where a connection lies");
+        assert_eq!(TimerWheel::BYTES_PER_TIMER, 12);
+    }
+}

@@ -1,0 +1,69 @@
+//! Greets with `Hello`, and answers every line `Hello, <line>!`.
+
+use log::debug;
+
+use super::{Reply, Service};
+use crate::codec::{Framing, line};
+
+pub struct Hello;
+
+impl Service for Hello {
+    fn framing(&self) -> Framing {
+        Framing::Lines
+    }
+
+    fn connected(&mut self, reply: &mut Reply<'_>) {
+        reply.send(b"Hello\r\n");
+    }
+
+    fn message(&mut self, line: &[u8], reply: &mut Reply<'_>) {
+        debug!("hello: {} bytes: {}", line.len(), line.escape_ascii());
+        answer(line, b"\r\n", reply);
+    }
+
+    /// Tools that send what was typed send its line break too: the answer then ends as the question did.
+    fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>) {
+        debug!("hello: datagram of {} bytes: {}", datagram.len(), datagram.escape_ascii());
+        let name = line::strip_cr(datagram.strip_suffix(b"\n").unwrap_or(datagram));
+        let name = if datagram.ends_with(b"\n") { name } else { datagram };
+        answer(name, &datagram[name.len()..], reply);
+    }
+}
+
+fn answer(name: &[u8], ending: &[u8], reply: &mut Reply<'_>) {
+    reply.send(b"Hello, ");
+    reply.send(name);
+    reply.send(b"!");
+    reply.send(ending);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::answers;
+    use super::*;
+
+    #[test]
+    fn lines_and_datagrams_are_answered_as_bytes() {
+        let (stream, datagram) = answers(&mut Hello, b"Ada");
+        assert_eq!((&stream[..], datagram.as_deref()), (&b"Hello, Ada!\r\n"[..], Some(&b"Hello, Ada!"[..])));
+        let (stream, datagram) = answers(&mut Hello, b"\0\xff");
+        assert_eq!((&stream[..], datagram.as_deref()), (&b"Hello, \0\xff!\r\n"[..], Some(&b"Hello, \0\xff!"[..])));
+        let (stream, datagram) = answers(&mut Hello, b"");
+        assert_eq!((&stream[..], datagram.as_deref()), (&b"Hello, !\r\n"[..], Some(&b"Hello, !"[..])));
+    }
+
+    #[test]
+    fn a_datagrams_line_break_ends_the_answer_too() {
+        assert_eq!(answers(&mut Hello, b"Ada\n").1.unwrap(), b"Hello, Ada!\n");
+        assert_eq!(answers(&mut Hello, b"Ada\r\n").1.unwrap(), b"Hello, Ada!\r\n");
+        assert_eq!(answers(&mut Hello, b"Ada\r").1.unwrap(), b"Hello, Ada\r!");
+        assert_eq!(answers(&mut Hello, b"A\nB").1.unwrap(), b"Hello, A\nB!");
+    }
+
+    #[test]
+    fn a_connection_is_greeted() {
+        let mut bytes = Vec::new();
+        Hello.connected(&mut Reply::new(&mut bytes));
+        assert_eq!(bytes, b"Hello\r\n");
+    }
+}

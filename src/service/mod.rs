@@ -1,0 +1,99 @@
+//! What a listener serves: the extension point. A service is a small file that implements [`Service`].
+//!
+//! A service is sans-IO: it is given messages and appends bytes to a [`Reply`]. It never sees a socket, a
+//! token or a clock, and it cannot block the loop but by being slow. One value of it serves every
+//! connection and datagram of its listeners.
+
+pub mod discard;
+pub mod echo;
+pub mod hello;
+
+use crate::codec::Framing;
+
+pub trait Service {
+    /// How messages are found in a stream.
+    fn framing(&self) -> Framing;
+
+    /// A peer connected: what to greet it with.
+    fn connected(&mut self, _reply: &mut Reply<'_>) {}
+
+    /// One whole message of a stream.
+    fn message(&mut self, message: &[u8], reply: &mut Reply<'_>);
+
+    /// One datagram. What is appended to `reply` goes back as one datagram; nothing appended, nothing sent.
+    fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>);
+
+    /// A line to try for people: by a stream, or by a datagram.
+    fn example(&self, host: &str, port: u16, stream: bool) -> String {
+        if stream { format!("nc {host} {port}") } else { format!("nc -u {host} {port}") }
+    }
+}
+
+/// Makes one value of a service.
+pub type Constructor = fn() -> Box<dyn Service>;
+
+/// Every service by its name in `--listen`. Add yours here.
+pub const SERVICES: [(&str, Constructor); 3] = [
+    ("hello", || Box::new(hello::Hello)),
+    ("echo", || Box::new(echo::Echo)),
+    ("discard", || Box::new(discard::Discard)),
+];
+
+/// Where a service puts its answer. The bytes lie in the loop's own buffer of this turn, and leave at its end.
+pub struct Reply<'a> {
+    bytes: &'a mut Vec<u8>,
+    start: usize,
+    empty_datagram: bool,
+    close: bool,
+}
+
+impl<'a> Reply<'a> {
+    pub fn new(bytes: &'a mut Vec<u8>) -> Reply<'a> {
+        let start = bytes.len();
+        Reply { bytes, start, empty_datagram: false, close: false }
+    }
+
+    /// Appends to the answer.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.empty_datagram |= bytes.is_empty();
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Closes the connection once the answer is sent. No meaning for datagrams.
+    pub fn close(&mut self) {
+        self.close = true;
+    }
+
+    /// Bytes appended so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn wants_close(&self) -> bool {
+        self.close
+    }
+
+    /// Whether there is an answer at all: a datagram may be answered by an empty one.
+    pub fn answers_datagram(&self) -> bool {
+        self.empty_datagram || !self.is_empty()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// What `service` answers to a message, and to the same as a datagram (`None`: nothing is sent).
+    pub fn answers(service: &mut dyn Service, message: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+        let (mut stream, mut datagram) = (Vec::new(), Vec::new());
+        service.message(message, &mut Reply::new(&mut stream));
+        let mut reply = Reply::new(&mut datagram);
+        service.datagram(message, &mut reply);
+        let answered = reply.answers_datagram();
+        (stream, answered.then_some(datagram))
+    }
+}

@@ -1,0 +1,345 @@
+//! A batch of datagrams: received by one recvmmsg(2), answered by one sendmmsg(2).
+//!
+//! The headers that the kernel reads are built once and point into buffers owned by the same value, so
+//! a batch costs no set-up per call beyond what the last call changed.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::limits::{DATAGRAM_MAX, DATAGRAMS_PER_BATCH as BATCH};
+
+/// Distance between two receive buffers. A cache line more than a datagram can fill: at a power of two
+/// the first lines of all buffers would compete for the same set of the processor's cache.
+const STRIDE: usize = DATAGRAM_MAX.next_multiple_of(64) + 64;
+
+/// A socket address as the kernel writes it: kept in that form because most are only handed back.
+#[derive(Clone, Copy)]
+#[repr(C, align(4))]
+pub struct Address {
+    /// A `sockaddr_in` or `sockaddr_in6`.
+    bytes: [u8; size_of::<libc::sockaddr_in6>()],
+    length: u32,
+}
+
+impl Address {
+    const EMPTY: Address = Address { bytes: [0; _], length: 0 };
+
+    /// The port, or 0 when the address is of neither IP family.
+    pub fn port(&self) -> u16 {
+        // Both families keep it in the same place, in network order: ip(7), ipv6(7).
+        if self.length < 8 { 0 } else { u16::from_be_bytes([self.bytes[2], self.bytes[3]]) }
+    }
+
+    /// The address in the standard library's form; `None` when it is of neither IP family.
+    pub fn to_socket_addr(&self) -> Option<SocketAddr> {
+        let family = i32::from(u16::from_ne_bytes([self.bytes[0], self.bytes[1]]));
+        let word = |at: usize| <[u8; 4]>::try_from(&self.bytes[at..at + 4]).expect("four bytes");
+        if family == libc::AF_INET && self.length >= 8 {
+            return Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::from(word(4))), self.port()));
+        }
+        if family == libc::AF_INET6 && self.length as usize >= self.bytes.len() {
+            let ip = <[u8; 16]>::try_from(&self.bytes[8..24]).expect("sixteen bytes");
+            let (flow, scope) = (u32::from_be_bytes(word(4)), u32::from_ne_bytes(word(24)));
+            return Some(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(ip), self.port(), flow, scope)));
+        }
+        None
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        let mut kernel = Address::EMPTY;
+        kernel.bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
+        let family = match address {
+            SocketAddr::V4(v4) => {
+                kernel.bytes[4..8].copy_from_slice(&v4.ip().octets());
+                kernel.length = size_of::<libc::sockaddr_in>() as u32;
+                libc::AF_INET
+            }
+            SocketAddr::V6(v6) => {
+                kernel.bytes[4..8].copy_from_slice(&v6.flowinfo().to_be_bytes());
+                kernel.bytes[8..24].copy_from_slice(&v6.ip().octets());
+                kernel.bytes[24..28].copy_from_slice(&v6.scope_id().to_ne_bytes());
+                kernel.length = size_of::<libc::sockaddr_in6>() as u32;
+                libc::AF_INET6
+            }
+        };
+        kernel.bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+        kernel
+    }
+}
+
+/// Datagrams received together, and the answers to send together.
+pub struct DatagramBatch {
+    /// `BATCH` receive buffers, `STRIDE` apart. Reserved, not touched, until datagrams fill them.
+    buffers: Box<[u8]>,
+    sources: Box<[Address; BATCH]>,
+    receive_vectors: Box<[libc::iovec; BATCH]>,
+    receive_headers: Box<[libc::mmsghdr; BATCH]>,
+    received: usize,
+    /// The answers, back to back, and for each its end in `answers` and the index of its source.
+    answers: Vec<u8>,
+    answered: Vec<(usize, usize)>,
+    send_vectors: Box<[libc::iovec; BATCH]>,
+    send_headers: Box<[libc::mmsghdr; BATCH]>,
+}
+
+impl Default for DatagramBatch {
+    fn default() -> DatagramBatch {
+        DatagramBatch::new()
+    }
+}
+
+impl DatagramBatch {
+    pub fn new() -> DatagramBatch {
+        // SAFETY: all-zero bytes are a valid mmsghdr and iovec: null pointers and zero lengths.
+        let (header, vector): (libc::mmsghdr, libc::iovec) = unsafe { std::mem::zeroed() };
+        let mut batch = DatagramBatch {
+            buffers: vec![0; BATCH * STRIDE].into_boxed_slice(),
+            sources: Box::new([Address::EMPTY; BATCH]),
+            receive_vectors: Box::new([vector; BATCH]),
+            receive_headers: Box::new([header; BATCH]),
+            received: 0,
+            answers: Vec::new(),
+            answered: Vec::with_capacity(BATCH),
+            send_vectors: Box::new([vector; BATCH]),
+            send_headers: Box::new([header; BATCH]),
+        };
+        for index in 0..BATCH {
+            // The boxes never move or change size, so what these pointers name stays where it is.
+            batch.receive_vectors[index] =
+                libc::iovec { iov_base: batch.buffers[index * STRIDE..].as_mut_ptr().cast(), iov_len: STRIDE };
+            let header = &mut batch.receive_headers[index].msg_hdr;
+            header.msg_name = batch.sources[index].bytes.as_mut_ptr().cast();
+            header.msg_namelen = size_of_val(&batch.sources[index].bytes) as libc::socklen_t;
+            header.msg_iov = &mut batch.receive_vectors[index];
+            header.msg_iovlen = 1;
+            let header = &mut batch.send_headers[index].msg_hdr;
+            header.msg_iov = &mut batch.send_vectors[index];
+            header.msg_iovlen = 1;
+        }
+        batch
+    }
+
+    /// Receives up to a batch of datagrams, replacing what the batch held. Never blocks: `WouldBlock`
+    /// when there is none. Fewer than a batch means the socket was drained.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.clear();
+        // SAFETY: every header points to a name and a buffer of the lengths it states, all owned by
+        // this value, none of them borrowed while it is borrowed mutably here.
+        let received = super::check(unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.receive_headers.as_mut_ptr(),
+                BATCH as u32,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        })? as usize;
+        for index in 0..received {
+            let header = &mut self.receive_headers[index].msg_hdr;
+            self.sources[index].length = header.msg_namelen;
+            // The kernel shortened it to what it wrote; the next call needs the room again.
+            header.msg_namelen = size_of_val(&self.sources[index].bytes) as libc::socklen_t;
+        }
+        self.received = received;
+        Ok(received)
+    }
+
+    /// Adds one received datagram by hand: how a simulated network fills a batch. False when it is full.
+    pub fn push(&mut self, source: SocketAddr, datagram: &[u8]) -> bool {
+        if self.received == BATCH {
+            return false;
+        }
+        let index = self.received;
+        self.buffers[index * STRIDE..][..datagram.len()].copy_from_slice(datagram);
+        self.receive_headers[index].msg_len = datagram.len() as u32;
+        self.sources[index] = Address::from(source);
+        self.received += 1;
+        true
+    }
+
+    pub fn clear(&mut self) {
+        self.received = 0;
+        self.answers.clear();
+        self.answered.clear();
+    }
+
+    /// Datagrams received.
+    pub fn len(&self) -> usize {
+        self.received
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.received == 0
+    }
+
+    pub fn source(&self, index: usize) -> &Address {
+        &self.sources[index]
+    }
+
+    /// Datagram `index`, and the buffer that its answer is appended to. [`Self::answer`] ends the answer.
+    pub fn exchange(&mut self, index: usize) -> (&[u8], &mut Vec<u8>) {
+        assert!(index < self.received, "datagram {index} of {}", self.received);
+        let length = (self.receive_headers[index].msg_len as usize).min(STRIDE);
+        (&self.buffers[index * STRIDE..][..length], &mut self.answers)
+    }
+
+    /// What has been appended since the last answer goes to the sender of datagram `index`.
+    pub fn answer(&mut self, index: usize) {
+        self.answered.push((self.answers.len(), index));
+    }
+
+    /// Takes back what has been appended since the last answer.
+    pub fn discard_answer(&mut self) {
+        let end = self.answered.last().map_or(0, |&(end, _)| end);
+        self.answers.truncate(end);
+    }
+
+    /// Length of the answer being written.
+    pub fn answer_len(&self) -> usize {
+        self.answers.len() - self.answered.last().map_or(0, |&(end, _)| end)
+    }
+
+    /// The answers: to whom, and what.
+    pub fn answers(&self) -> impl Iterator<Item = (&Address, &[u8])> {
+        let mut start = 0;
+        self.answered.iter().map(move |&(end, source)| {
+            let bytes = &self.answers[start..end];
+            start = end;
+            (&self.sources[source], bytes)
+        })
+    }
+
+    pub fn answers_len(&self) -> usize {
+        self.answered.len()
+    }
+
+    /// Sends the answers from number `first` on and returns how many the kernel took. An error is about answer
+    /// `first`; after fewer than all, calling again tells the error of the next. Never blocks.
+    pub fn send(&mut self, socket: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
+        let mut start = first.checked_sub(1).map_or(0, |before| self.answered[before].0);
+        for (index, &(end, source)) in self.answered.iter().enumerate().skip(first) {
+            // The kernel only reads these: the pointers are mutable because the structs serve recvmsg too.
+            self.send_vectors[index] =
+                libc::iovec { iov_base: self.answers[start..end].as_ptr().cast_mut().cast(), iov_len: end - start };
+            let address = &self.sources[source];
+            let header = &mut self.send_headers[index].msg_hdr;
+            header.msg_name = address.bytes.as_ptr().cast_mut().cast();
+            header.msg_namelen = address.length;
+            start = end;
+        }
+        let headers = &mut self.send_headers[first..self.answered.len()];
+        // SAFETY: each header names an address and a slice of `answers`, which does not grow during the call.
+        let sent = super::check(unsafe {
+            libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as u32, libc::MSG_DONTWAIT)
+        })?;
+        Ok(sent as usize)
+    }
+
+    /// Memory of the answers' buffer, in bytes.
+    pub fn answer_bytes(&self) -> usize {
+        self.answers.capacity()
+    }
+
+    /// Memory set aside for receiving, in bytes: address space, of which only what datagrams filled is real.
+    pub fn receive_bytes(&self) -> usize {
+        self.buffers.len()
+    }
+
+    /// Gives the answers' buffer back.
+    pub fn shrink(&mut self) {
+        self.clear();
+        self.answers = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    fn pair(ip: &str) -> (UdpSocket, UdpSocket) {
+        let server = UdpSocket::bind(format!("{ip}:0")).unwrap();
+        server.set_nonblocking(true).unwrap();
+        let client = UdpSocket::bind(format!("{ip}:0")).unwrap();
+        client.connect(server.local_addr().unwrap()).unwrap();
+        (server, client)
+    }
+
+    #[test]
+    fn addresses_survive_the_round_trip() {
+        for text in ["127.0.0.1:9999", "255.1.2.3:65535", "[::1]:1", "[fe80::1%7]:53"] {
+            let address: SocketAddr = text.parse().unwrap();
+            let kernel = Address::from(address);
+            assert_eq!(kernel.to_socket_addr(), Some(address));
+            assert_eq!(kernel.port(), address.port());
+        }
+        assert_eq!(Address::EMPTY.to_socket_addr(), None);
+        assert_eq!(Address::EMPTY.port(), 0);
+    }
+
+    #[test]
+    fn a_batch_is_received_and_answered_in_order_on_both_families() {
+        for ip in ["127.0.0.1", "[::1]"] {
+            let (server, client) = pair(ip);
+            let mut batch = DatagramBatch::new();
+            assert_eq!(batch.receive(server.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            for datagram in [&b"one"[..], b"", b"three"] {
+                client.send(datagram).unwrap();
+            }
+            assert_eq!(batch.receive(server.as_fd()).unwrap(), 3);
+            for index in 0..3 {
+                assert_eq!(batch.source(index).to_socket_addr(), Some(client.local_addr().unwrap()));
+                let (datagram, answer) = batch.exchange(index);
+                answer.extend_from_slice(datagram);
+                assert_eq!(batch.answer_len(), [3, 0, 5][index]);
+                batch.answer(index);
+            }
+            assert_eq!(batch.send(server.as_fd(), 0).unwrap(), 3);
+            let mut bytes = [0; 16];
+            for expected in [&b"one"[..], b"", b"three"] {
+                let n = client.recv(&mut bytes).unwrap();
+                assert_eq!(&bytes[..n], expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_datagram_fits_and_batches_end_at_their_limit() {
+        let (server, client) = pair("127.0.0.1");
+        let mut batch = DatagramBatch::new();
+        client.send(&[7; 65_507]).unwrap();
+        assert_eq!(batch.receive(server.as_fd()).unwrap(), 1);
+        assert_eq!(batch.exchange(0).0, [7; 65_507]);
+        for sent in [BATCH - 1, BATCH, BATCH + 1] {
+            (0..sent).for_each(|_| assert_eq!(client.send(b"x").unwrap(), 1));
+            assert_eq!(batch.receive(server.as_fd()).unwrap(), sent.min(BATCH));
+            if sent > BATCH {
+                assert_eq!(batch.receive(server.as_fd()).unwrap(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn sending_goes_on_from_where_it_stopped_and_an_answer_can_be_taken_back() {
+        let (server, client) = pair("127.0.0.1");
+        let mut batch = DatagramBatch::new();
+        let source = client.local_addr().unwrap();
+        for index in 0..3 {
+            assert!(batch.push(source, &[b'a' + index]));
+            let (datagram, answer) = batch.exchange(index as usize);
+            answer.extend_from_slice(datagram);
+            batch.answer(index as usize);
+        }
+        batch.exchange(0).1.extend_from_slice(b"never sent");
+        batch.discard_answer();
+        assert_eq!(batch.answers().map(|(_, bytes)| bytes).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
+        assert_eq!(batch.send(server.as_fd(), 1).unwrap(), 2);
+        let mut bytes = [0; 16];
+        let n = client.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..n], b"b");
+    }
+}

@@ -1,0 +1,104 @@
+//! The one module with `unsafe`: thin wrappers over libc for what no well-kept crate offers.
+//!
+//! Everything here is a single system or library call with its arguments checked by types. Socket
+//! options that socket2 has are set through socket2, not here.
+
+mod datagrams;
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+pub use datagrams::{Address, DatagramBatch};
+
+pub const SIGHUP: i32 = libc::SIGHUP;
+pub const SIGINT: i32 = libc::SIGINT;
+pub const SIGTERM: i32 = libc::SIGTERM;
+pub const SIGUSR1: i32 = libc::SIGUSR1;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Raises the soft limit on open files to the hard one; returns the limit then in force. getrlimit(2).
+pub fn raise_file_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid, writable rlimit for the length of the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    // SAFETY: `raised` is a valid rlimit, only read by the call.
+    match check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) }) {
+        Ok(_) => Ok(raised.rlim_cur),
+        // Not allowed to raise it: what is in force already is the answer.
+        Err(_) => Ok(limit.rlim_cur),
+    }
+}
+
+/// Gives the heap's free pages back to the system. glibc keeps them otherwise. malloc_trim(3).
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes no pointer, and is thread-safe.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Processor time of this process, user and system. clock_gettime(2), CLOCK_PROCESS_CPUTIME_ID.
+pub fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid, writable timespec for the length of the call.
+    match check(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) }) {
+        Ok(_) => Duration::new(time.tv_sec as u64, time.tv_nsec as u32),
+        Err(_) => Duration::ZERO,
+    }
+}
+
+/// Bytes in a page of memory. sysconf(3).
+pub fn page_size() -> u64 {
+    // SAFETY: sysconf takes no pointer.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(4096)
+}
+
+/// Buffer memory that the kernel holds for one socket, in bytes.
+///
+/// Packets received and not yet read, packets to send and not yet acknowledged, and what is set aside
+/// for both ahead of need. The socket's own structures are not in it. SO_MEMINFO, sock_diag(7).
+pub fn socket_buffer_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    // SK_MEMINFO_*: rmem_alloc, rcvbuf, wmem_alloc, sndbuf, fwd_alloc, wmem_queued, optmem, backlog, drops.
+    let mut words = [0u32; 9];
+    let mut length = size_of_val(&words) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `words`, which is that long.
+    check(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, words.as_mut_ptr().cast(), &mut length)
+    })?;
+    let [receive_allocated, _, _, _, forward_allocated, send_queued, options, backlog, _] = words.map(u64::from);
+    Ok(receive_allocated + forward_allocated + send_queued + options + backlog)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn unread_bytes_show_in_the_kernels_memory_of_a_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let before = socket_buffer_bytes(server.as_fd()).unwrap();
+        client.write_all(&[0; 10_000]).unwrap();
+        while socket_buffer_bytes(server.as_fd()).unwrap() < before + 10_000 {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn processor_time_and_page_size_are_plausible() {
+        assert!(page_size().is_power_of_two());
+        assert!(cpu_time() > Duration::ZERO);
+        assert!(raise_file_limit().unwrap() > 0);
+    }
+}

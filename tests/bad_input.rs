@@ -1,0 +1,160 @@
+//! Bad input gets a clear error or is dropped, is counted by reason, and costs its sender only.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use support::{Client, PATIENCE, Server, ask, datagrams};
+
+#[test]
+fn a_line_at_the_limit_one_below_and_one_above() {
+    let mut server = Server::start(&["--listen", "hello=127.0.0.1:0"]);
+    let address = server.address("hello");
+    for ending in ["\n", "\r\n"] {
+        for length in [4095, 4096] {
+            let line = "x".repeat(length);
+            let mut client = Client::connect(address);
+            client.expect("Hello\r\n").send(format!("{line}{ending}")).expect(format!("Hello, {line}!\r\n"));
+        }
+    }
+    let mut client = Client::connect(address);
+    client.expect("Hello\r\n").send("first\n").expect("Hello, first!\r\n");
+    client.send(format!("{}\n", "x".repeat(4097))).expect("error: line longer than 4096 bytes\r\n").expect_end();
+    drop(client);
+    server.wait_for_count("closed by reason/line-too-long", |count| count == 1);
+}
+
+/// The error must reach a sender that is still sending: a close with unread input would reset the connection, and the
+/// reset would overtake the error.
+#[test]
+fn the_error_arrives_even_while_the_line_is_still_being_sent() {
+    let mut server = Server::start(&["--listen", "hello=127.0.0.1:0"]);
+    let mut client = Client::connect(server.address("hello"));
+    client.expect("Hello\r\n");
+    for _ in 0..50 {
+        if client.0.write_all(&[b'x'; 10_000]).is_err() {
+            break;
+        }
+    }
+    client.expect("error: line longer than 4096 bytes\r\n").expect_end();
+    drop(client);
+    server.wait_for_count("closed by reason/line-too-long", |count| count == 1);
+}
+
+#[test]
+fn the_limit_is_configurable() {
+    let server = Server::start(&["--listen", "hello=127.0.0.1:0", "--max-line", "5"]);
+    let mut client = Client::connect(server.address("hello"));
+    client.expect("Hello\r\n").send("12345\n").expect("Hello, 12345!\r\n");
+    client.send("123456\n").expect("error: line longer than 5 bytes\r\n").expect_end();
+}
+
+#[test]
+fn nuls_and_invalid_utf8_are_bytes_like_others() {
+    let server = Server::start(&["--listen", "hello=127.0.0.1:0"]);
+    let address = server.address("hello");
+    let mut client = Client::connect(address);
+    client.expect("Hello\r\n").send(b"\0\xff\xc3\x28\x80\n").expect(b"Hello, \0\xff\xc3\x28\x80!\r\n");
+    assert_eq!(ask(&datagrams(address), b"\0\xff"), b"Hello, \0\xff!");
+}
+
+#[test]
+fn datagrams_of_no_bytes_and_of_the_most_there_can_be() {
+    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0", "--listen", "hello=127.0.0.1:0"]);
+    let (echo, hello) = (datagrams(server.address("echo")), datagrams(server.address("hello")));
+    assert_eq!(ask(&echo, b""), b"");
+    assert_eq!(ask(&hello, b""), b"Hello, !");
+    let largest = vec![b'x'; 65_507];
+    assert_eq!(ask(&echo, &largest), largest);
+    assert_eq!(ask(&echo, &largest[1..]), largest[1..]);
+    // "Hello, " and "!" are eight bytes: here the answer is as large as a datagram can be, then one larger.
+    assert_eq!(ask(&hello, &largest[8..]).len(), 65_507);
+    hello.send(&largest[7..]).unwrap();
+    server.wait_for_count("datagrams/dropped, too large", |count| count == 1);
+    assert_eq!(ask(&hello, b"still here"), b"Hello, still here!");
+}
+
+#[test]
+fn a_peer_that_resets_in_the_middle_of_a_line_is_one_close() {
+    let mut server = Server::start(&["--listen", "hello=127.0.0.1:0"]);
+    let mut client = Client::connect(server.address("hello"));
+    client.expect("Hello\r\n").send("half a li");
+    server.wait_for_count("user memory, bytes/read-buffers", |bytes| bytes == 64);
+    client.reset();
+    server.wait_for_count("closed by reason/peer-reset", |count| count == 1);
+    assert_eq!(server.count("connections/held"), 0);
+    assert_eq!(server.count("user memory, bytes/read-buffers"), 0);
+}
+
+#[test]
+fn a_peer_that_never_reads_is_bounded_and_closed_and_others_are_served() {
+    let arguments = ["--listen", "echo=127.0.0.1:0", "--output-timeout", "1s"];
+    let mut server = Server::start(&arguments);
+    let address = server.address("echo");
+    let mut deaf = Client::connect(address);
+    deaf.0.set_nonblocking(true).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    // It sends until nobody takes any more: the server has stopped reading, and the kernel's buffers are full.
+    let mut refused = 0;
+    while refused < 20 {
+        assert!(Instant::now() < deadline, "the server reads without end");
+        match deaf.0.write(&[b'x'; 65_536]) {
+            Ok(_) => refused = 0,
+            Err(_) => {
+                refused += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+    // At most the high watermark and what one read added, in a buffer of the next power of two.
+    let held = server.count("user memory, bytes/write-buffers");
+    assert!((1..=128 * 1024).contains(&held), "{held} bytes held for a peer that never reads");
+    let mut other = Client::connect(address);
+    other.send("ping").expect("ping");
+    server.wait_for_count("closed by reason/output-timeout", |count| count == 1);
+    assert_eq!(server.count("user memory, bytes/write-buffers"), 0);
+    other.send("pong").expect("pong");
+    deaf.0.set_nonblocking(false).unwrap();
+    let mut sink = Vec::new();
+    let _ = deaf.0.read_to_end(&mut sink);
+}
+
+#[test]
+fn a_dribbler_is_closed_by_the_message_deadline_whatever_it_sends() {
+    let mut server = Server::start(&["--listen", "hello=127.0.0.1:0", "--message-timeout", "300ms"]);
+    let mut client = Client::connect(server.address("hello"));
+    client.expect("Hello\r\n").send("a\n").expect("Hello, a!\r\n");
+    let started = Instant::now();
+    while client.0.write_all(b"x").is_ok() {
+        assert!(started.elapsed() < PATIENCE, "bytes push the deadline back");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.wait_for_count("closed by reason/message-timeout", |count| count == 1);
+}
+
+#[test]
+fn silence_is_closed_by_its_own_deadline() {
+    let arguments = ["--listen", "hello=127.0.0.1:0", "--first-message-timeout", "200ms", "--idle-timeout", "400ms"];
+    let mut server = Server::start(&arguments);
+    let address = server.address("hello");
+    let mut silent = Client::connect(address);
+    let mut idle = Client::connect(address);
+    idle.expect("Hello\r\n").send("a\n").expect("Hello, a!\r\n");
+    silent.expect("Hello\r\n").expect_end();
+    idle.expect_end();
+    let status = server.status();
+    assert_eq!(status["closed by reason/first-message-timeout"], "1");
+    assert_eq!(status["closed by reason/idle-timeout"], "1");
+}
+
+#[test]
+fn a_datagram_from_the_services_own_port_is_not_answered() {
+    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
+    let address = server.address("echo");
+    let twin = std::net::UdpSocket::bind(("127.0.0.77", address.port())).unwrap();
+    twin.send_to(b"around and around", address).unwrap();
+    server.wait_for_count("datagrams/dropped, could loop", |count| count == 1);
+    twin.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    assert!(twin.recv(&mut [0; 64]).is_err());
+}

@@ -1,0 +1,136 @@
+//! What a connection costs, and that all of it comes back. Prints what it measured.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Client, Server, raise_file_limit};
+
+/// `tests/run` measures a release build; a debug build's connections are larger.
+fn is_release_build() -> bool {
+    std::env::var("SLABD_PROGRAM").is_ok_and(|path| path.contains("release"))
+}
+
+const CONNECTIONS: usize = 15_000;
+
+/// The contract: at most 96 bytes of user memory per connection after traffic, and a ledger that tells the same.
+#[test]
+fn fifteen_thousand_connections_after_traffic() {
+    raise_file_limit();
+    for service in ["echo", "hello"] {
+        let mut server = Server::start(&["--listen", &format!("{service}=127.0.0.1:0"), "--idle-timeout", "0"]);
+        let address = server.address(service);
+        let (greeting, question, answer) = match service {
+            "hello" => ("Hello\r\n", "abc\r\n", "Hello, abc!\r\n"),
+            _ => ("", "abcdef", "abcdef"),
+        };
+        let connect = |index: usize| {
+            let mut client = Client::connect_from(1 + (index % 16) as u8, address).expect("room for one more");
+            client.expect(greeting);
+            client
+        };
+        // What the first connection touches is not what the next ones cost.
+        connect(0).send(question).expect(answer).shutdown().expect_end();
+        server.wait_for_count("connections/held", |count| count == 0);
+        let before = server.resident_bytes();
+        let ledger_before = server.count("user memory, bytes/ledger, without fixed");
+
+        let mut clients: Vec<Client> = (0..CONNECTIONS).map(connect).collect();
+        for _ in 0..3 {
+            clients.iter_mut().for_each(|client| {
+                client.send(question).expect(answer);
+            });
+        }
+        let grown = (server.resident_bytes() - before) as f64 / CONNECTIONS as f64;
+        let status = server.status();
+        let ledger: u64 = status["user memory, bytes/ledger, without fixed"].parse().unwrap();
+        let ledger = (ledger - ledger_before) as f64 / CONNECTIONS as f64;
+        let kernel = &status["kernel memory, bytes/structures per connection"];
+        println!(
+            "{service}: {CONNECTIONS} connections after 3 messages each: {grown:.1} B resident, {ledger:.1} B by the ledger, \
+             {kernel} B of kernel structures"
+        );
+        assert_eq!(status["connections/open"], CONNECTIONS.to_string());
+        assert_eq!(status["user memory, bytes/read-buffers"], "0");
+        assert_eq!(status["user memory, bytes/write-buffers"], "0");
+        assert!((ledger / grown - 1.0).abs() <= 0.10, "the ledger says {ledger:.1} B, the resident set {grown:.1} B");
+        if is_release_build() {
+            assert!(grown <= 96.0, "{grown:.1} B per connection");
+        }
+    }
+}
+
+/// A hundred cycles of five thousand connections: every slot, file and byte comes back.
+#[test]
+fn churn_leaves_nothing_behind() {
+    raise_file_limit();
+    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
+    let address = server.address("echo");
+    let files = server.open_files();
+    let (mut first, mut worst) = (0, 0);
+    for cycle in 0..100 {
+        let mut clients: Vec<Client> = (0..5000)
+            .map(|index| Client::connect_from(1 + (index % 200) as u8, address).expect("room for one more"))
+            .collect();
+        clients.iter_mut().step_by(10).for_each(|client| {
+            client.send("x").expect("x");
+        });
+        // Half of them end in order, half by a reset.
+        for (index, client) in clients.into_iter().enumerate() {
+            if index % 2 == 0 { drop(client) } else { client.reset() }
+        }
+        if cycle == 0 {
+            server.wait_for_count("connections/accepted", |count| count == 5000);
+            first = server.resident_bytes();
+        }
+        worst = worst.max(server.resident_bytes());
+    }
+    server.wait_for_count("connections/held", |count| count == 0);
+    server.wait_for_count("loop/memory given back", |count| count > 0);
+    std::thread::sleep(Duration::from_millis(100));
+    server.wait_for_count("user memory, bytes/slab", |bytes| bytes == 0);
+    let status = server.status();
+    let last = server.resident_bytes();
+    println!(
+        "100 cycles of 5,000: resident {} KiB in the first, {} KiB at worst, {} KiB at the end; ledger at the end {} B",
+        first / 1024,
+        worst / 1024,
+        last / 1024,
+        status["user memory, bytes/ledger, without fixed"]
+    );
+    assert_eq!(status["connections/accepted"], "500000");
+    assert_eq!(server.open_files(), files);
+    for kind in ["slab", "wheel", "read-buffers", "write-buffers", "spare-buffers"] {
+        assert_eq!(status[&format!("user memory, bytes/{kind}")], "0", "{kind}");
+    }
+    assert!(worst as f64 <= 1.25 * first as f64 && last as f64 <= 1.25 * first as f64);
+}
+
+/// Every connection with a part of a message and with unsent output has buffers; when they are gone, so is the memory.
+#[test]
+fn memory_goes_back_to_the_system_after_a_load_drop() {
+    raise_file_limit();
+    let mut server = Server::start(&["--listen", "hello=127.0.0.1:0"]);
+    let address = server.address("hello");
+    Client::connect(address).expect("Hello\r\n").shutdown().expect_end();
+    let before = server.resident_bytes();
+    let mut clients: Vec<Client> =
+        (0..10_000).map(|index| Client::connect_from(1 + (index % 16) as u8, address).expect("room")).collect();
+    clients.iter_mut().for_each(|client| {
+        client.send([b'x'; 2000]);
+    });
+    server.wait_for_count("user memory, bytes/read-buffers", |bytes| bytes == 10_000 * 2048);
+    let loaded = server.resident_bytes();
+    // A tenth of them stays.
+    clients.truncate(1000);
+    server.wait_for_count("connections/held", |count| count == 1000);
+    server.wait_for_count("loop/memory given back", |count| count > 0);
+    let dropped = server.resident_bytes();
+    println!(
+        "10,000 connections holding 2,000 B each: {} KiB more resident; with 1,000 of them left: {} KiB more",
+        (loaded - before) / 1024,
+        (dropped - before) / 1024
+    );
+    assert!(loaded - before >= 10_000 * 2048);
+    assert!(dropped - before <= (loaded - before) / 4, "memory is kept after the load drop");
+}
