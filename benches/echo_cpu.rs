@@ -10,6 +10,9 @@
 //! - `idle`: the same, with 15,000 idle connections beside them, and without, on two processes of each server.
 //! - `churn`: accept, one echo, close; 50 at a time, the client closes first.
 //!
+//! The C loop is level-triggered, as a minimal program is; a second row shows it edge-triggered, which is what slabd
+//! and mio do and costs the kernel less. That row is the stricter floor.
+//!
 //! How to read it: servers take turns, one round each (A B C A B C …), and every round gives one ratio between
 //! neighbours in time; the tables show medians of these. Compare ratios, not microseconds, which change from
 //! machine to machine and from hour to hour. The total is exact (the scheduler's own count, in nanoseconds). User
@@ -109,10 +112,13 @@ fn report(contenders: &[Contender], per_round: u64, unit: &str) {
 fn echo(options: &Options) -> Result<()> {
     let messages = options.number("messages");
     println!("## TCP echo of 6 bytes, {CLIENTS} clients: server CPU per message\n");
-    let floor = Server::floor_echo()?;
+    let (floor, edge) = (Server::floor_echo()?, Server::floor_echo_edge()?);
     let slabd = options.includes("slabd").then(|| Server::slabd("echo", &[])).transpose()?;
     let redis = if options.includes("redis") { Server::redis()? } else { None };
-    let mut contenders = vec![Contender::closed_loop("C floor", &floor, ECHO, messages)?];
+    let mut contenders = vec![
+        Contender::closed_loop("C floor", &floor, ECHO, messages)?,
+        Contender::closed_loop("C floor, edge", &edge, ECHO, messages)?,
+    ];
     if let Some(slabd) = &slabd {
         contenders.push(Contender::closed_loop("slabd", slabd, ECHO, messages)?);
     }
@@ -153,8 +159,9 @@ fn churn(options: &Options) -> Result<()> {
     println!("## Accept, one echo, close; {CLIENTS} at a time: server CPU per connection\n");
     let floor = Server::floor_echo()?;
     let slabd = options.includes("slabd").then(|| Server::slabd("echo", &[])).transpose()?;
+    let edge = Server::floor_echo_edge()?;
     let mut contenders = Vec::new();
-    for (label, server) in [("C floor", Some(&floor)), ("slabd", slabd.as_ref())] {
+    for (label, server) in [("C floor", Some(&floor)), ("C floor, edge", Some(&edge)), ("slabd", slabd.as_ref())] {
         let Some(server) = server else { continue };
         let files = server.open_files()?;
         let load = Box::new(move || {

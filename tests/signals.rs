@@ -2,9 +2,6 @@
 
 mod support;
 
-use std::io::Write;
-use std::time::Duration;
-
 use support::{Client, Server, ask, datagrams};
 
 #[test]
@@ -37,21 +34,10 @@ fn stopping_answers_what_has_arrived_sends_what_is_owed_and_exits_0() {
 fn a_slow_reader_gets_all_it_is_owed_within_the_drain_timeout() {
     let mut server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
     let mut client = Client::connect(server.address("echo"));
-    client.0.set_nonblocking(true).unwrap();
-    let (mut sent, mut refused) = (0, 0);
-    while refused < 10 {
-        match client.0.write(&[b'x'; 65_536]) {
-            Ok(count) => (sent, refused) = (sent + count, 0),
-            Err(_) => {
-                refused += 1;
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-    }
+    let sent = client.stuff();
     let taken = server.count("loop/bytes in");
     server.signal("TERM");
     server.wait_for_log("stopping");
-    client.0.set_nonblocking(false).unwrap();
     let received = client.read_to_end().unwrap_or_default().len();
     assert!(received as u64 >= taken, "{received} bytes of {taken} that the server had taken, of {sent}");
     drop(client);
@@ -62,11 +48,7 @@ fn a_slow_reader_gets_all_it_is_owed_within_the_drain_timeout() {
 fn who_does_not_take_what_it_is_owed_holds_the_server_up_no_longer_than_the_drain_timeout() {
     let mut server = Server::start(&["--listen", "echo=127.0.0.1:0", "--drain-timeout", "500ms"]);
     let mut deaf = Client::connect(server.address("echo"));
-    deaf.0.set_nonblocking(true).unwrap();
-    for _ in 0..200 {
-        let _ = deaf.0.write(&[b'x'; 65_536]);
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    deaf.stuff();
     server.wait_for_count("user memory, bytes/write-buffers", |bytes| bytes > 0);
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
@@ -76,11 +58,7 @@ fn who_does_not_take_what_it_is_owed_holds_the_server_up_no_longer_than_the_drai
 fn a_second_signal_exits_at_once() {
     let mut server = Server::start(&["--listen", "echo=127.0.0.1:0", "--drain-timeout", "1h"]);
     let mut deaf = Client::connect(server.address("echo"));
-    deaf.0.set_nonblocking(true).unwrap();
-    for _ in 0..200 {
-        let _ = deaf.0.write(&[b'x'; 65_536]);
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    deaf.stuff();
     server.wait_for_count("user memory, bytes/write-buffers", |bytes| bytes > 0);
     server.signal("TERM");
     server.wait_for_log("stopping");

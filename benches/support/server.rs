@@ -52,6 +52,13 @@ impl Server {
         Server::start_logging("C epoll floor".into(), command, "ready")
     }
 
+    /// The same, edge-triggered, which costs the kernel less.
+    pub fn floor_echo_edge() -> Result<Server> {
+        let mut command = on_server_core(compile("echo-edge", ECHO_SOURCE)?);
+        command.args(["0", "edge"]);
+        Server::start_logging("C epoll floor, edge".into(), command, "ready")
+    }
+
     /// The minimal UDP echo in C.
     pub fn floor_udp() -> Result<Server> {
         let mut command = on_server_core(compile("udp", UDP_SOURCE)?);

@@ -232,6 +232,26 @@ impl Client {
         self.0.read_to_end(&mut bytes).map(|_| bytes)
     }
 
+    /// Sends and never reads, until nobody takes any more: the server has stopped reading, and the kernel's buffers are
+    /// full. How many bytes that were.
+    pub fn stuff(&mut self) -> usize {
+        self.0.set_nonblocking(true).expect("nonblocking can be set");
+        let deadline = Instant::now() + PATIENCE;
+        let (mut sent, mut refused) = (0, 0);
+        while refused < 20 {
+            assert!(Instant::now() < deadline, "the server reads without end");
+            match self.0.write(&[b'x'; 65_536]) {
+                Ok(count) => (sent, refused) = (sent + count, 0),
+                Err(_) => {
+                    refused += 1;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+        self.0.set_nonblocking(false).expect("blocking can be set");
+        sent
+    }
+
     pub fn shutdown(&mut self) -> &mut Client {
         self.0.shutdown(Shutdown::Write).expect("shutdown works");
         self
