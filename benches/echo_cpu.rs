@@ -10,8 +10,8 @@
 //! - `idle`: the same, with 15,000 idle connections beside them, and without, on two processes of each server.
 //! - `churn`: accept, one echo, close; 50 at a time, the client closes first.
 //!
-//! The C loop is level-triggered, as a minimal program is; a second row shows it edge-triggered, which is what slabd
-//! and mio do and costs the kernel less. That row is the stricter floor.
+//! The C loop is level-triggered, as a minimal program is; a second row shows it edge-triggered, as slabd and mio are.
+//! Which of the two is cheaper depends on the machine and the load; hold slabd against the lower one.
 //!
 //! How to read it: servers take turns, one round each (A B C A B C …), and every round gives one ratio between
 //! neighbours in time; the tables show medians of these. Compare ratios, not microseconds, which change from

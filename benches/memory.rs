@@ -11,9 +11,10 @@
 //! (worker_connections 19,900), which therefore shows in "before" alone. All servers get 3 s to tidy up before
 //! each reading. The clients come from a hundred addresses, 127.0.0.2 and up.
 //!
-//! "kernel" is the growth of the kernel's slab memory per connection. Both ends of every connection are on this
-//! machine, so it is for two sockets; halve it for a server alone. The second table divides it by cache (needs root);
-//! the kernel keeps objects of one size together, so a name there may stand for others too.
+//! "kernel" is what the kernel's tables grew by per connection: its sockets, files, inodes, names and epoll entries,
+//! from /proc/slabinfo (needs root). Both ends of every connection are on this machine, so it is for two sockets (but
+//! one epoll entry); halve it for a server alone. Data waiting in a socket is not in it; here none waits. The second
+//! table divides it. The figures are of the whole machine: what else opens sockets meanwhile shows in them.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +23,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use support::load::{Held, Talk};
@@ -55,6 +56,7 @@ fn main() -> Result<()> {
     support::prepare()?;
     let connections = options.number("connections") as usize;
     let wants = |section: &str| options.wants(section) && options.includes(section);
+    until_quiet()?;
     println!("## Memory per connection, {connections} connections, {MESSAGES} messages each\n");
     let rows: [(&str, Start, &Talk); 7] = [
         ("slabd", || Server::slabd("echo", &[]).map(Some), &ECHO),
@@ -109,83 +111,107 @@ fn measure(server: Server, talk: &Talk, connections: usize) -> Result<Measured> 
     held.talk(talk, MESSAGES)?;
     let after = read(&server)?;
     let name = server.name.clone();
-    // The server first: it closes its end at once, and no client's port has to wait.
-    drop(server);
-    drop(held);
+    held.reset()?;
     Ok(Measured { name, before, fresh, after })
 }
 
 fn read(server: &Server) -> Result<Reading> {
     sleep(SETTLE);
-    Ok(Reading { resident: server.resident()?, kernel: Kernel::read()? })
+    Ok(Reading { resident: server.resident()?, kernel: Kernel::read() })
+}
+
+/// Waits for connections that others have closed to leave the kernel: they share caches with what is measured here.
+fn until_quiet() -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(75);
+    loop {
+        let sockstat = fs::read_to_string("/proc/net/sockstat")?;
+        let after = sockstat.split_once(" tw ").context("tw in /proc/net/sockstat")?.1;
+        let waiting: u64 = after.split(' ').next().unwrap_or_default().parse()?;
+        if waiting < 500 || Instant::now() > deadline {
+            return Ok(());
+        }
+        eprintln!("waiting for {waiting} earlier connections in TIME-WAIT");
+        sleep(Duration::from_secs(5));
+    }
 }
 
 fn report(measured: &[Measured], connections: usize) {
     let header = ["server", "connections", "before, MiB", "after, MiB", "fresh, B", "after 3 messages, B", "kernel, B"];
     let mut table = Table::new(&header);
-    let per_connection = |from: u64, to: u64| format!("{:.0}", (to as f64 - from as f64) / connections as f64);
+    let per_connection = |bytes: i64| format!("{:.0}", bytes as f64 / connections as f64);
     let mebibytes = |bytes: u64| format!("{:.2}", bytes as f64 / f64::from(1 << 20));
     for Measured { name, before, fresh, after } in measured {
+        let kernel = after.kernel.since(&before.kernel);
         table.row(vec![
             name.clone(),
             connections.to_string(),
             mebibytes(before.resident),
             mebibytes(after.resident),
-            per_connection(before.resident, fresh.resident),
-            per_connection(before.resident, after.resident),
-            per_connection(before.kernel.slab, after.kernel.slab),
+            per_connection(fresh.resident as i64 - before.resident as i64),
+            per_connection(after.resident as i64 - before.resident as i64),
+            if kernel.is_empty() {
+                "root only".into()
+            } else {
+                per_connection(kernel.values().map(|cache| cache.bytes).sum())
+            },
         ]);
     }
     table.print();
     let Some(one) = measured.iter().find(|measured| measured.name.contains("floor")).or(measured.first()) else {
         return;
     };
-    if one.after.kernel.caches.is_empty() {
-        println!("The kernel's memory by cache: not shown, /proc/slabinfo is for root.\n");
-        return;
-    }
-    println!("The kernel's memory per connection by cache, both ends, while {} was measured:\n", one.name);
+    println!("The kernel's part by cache, both ends, while {} was measured:\n", one.name);
     let mut table = Table::new(&["cache", "B per connection", "objects per connection"]);
-    for (cache, after) in &one.after.kernel.caches {
-        let before = one.before.kernel.caches.get(cache).copied().unwrap_or_default();
-        let objects = (after.objects as f64 - before.objects as f64) / connections as f64;
-        if objects >= 0.1 {
-            let bytes = per_connection(before.bytes, after.bytes);
-            table.row(vec![cache.clone(), bytes, format!("{objects:.2}")]);
-        }
+    for (cache, growth) in one.after.kernel.since(&one.before.kernel) {
+        let objects = growth.objects as f64 / connections as f64;
+        table.row(vec![cache.into(), per_connection(growth.bytes), format!("{objects:.2}")]);
     }
     table.print();
 }
 
-/// Slab memory of the whole machine.
+/// What a connection takes of the kernel: the socket, its inode and name, the file, and the entry in epoll.
+const CACHES: [&str; 5] = ["TCP", "sock_inode_cache", "dentry", "filp", "eventpoll_epi"];
+/// Whoever looks into /proc meanwhile makes one of these and a dentry for every file it sees there.
+const PROC_INODES: &str = "proc_inode_cache";
+
+/// The kernel's object caches, of the whole machine. Empty when slabinfo may not be read.
 struct Kernel {
-    /// In bytes, from /proc/meminfo.
-    slab: u64,
-    /// By cache, from /proc/slabinfo; empty when that may not be read.
     caches: BTreeMap<String, Cache>,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Cache {
-    objects: u64,
+    objects: i64,
+    object_bytes: i64,
     /// Whole pages, as the kernel takes them.
-    bytes: u64,
+    bytes: i64,
 }
 
 impl Kernel {
-    fn read() -> Result<Kernel> {
-        let meminfo = fs::read_to_string("/proc/meminfo")?;
-        let slab = meminfo.lines().find_map(|line| line.strip_prefix("Slab:")).context("Slab in /proc/meminfo")?;
-        let slab = slab.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024;
+    fn read() -> Kernel {
         let mut caches = BTreeMap::new();
         // Two lines of heading, then: name active_objs num_objs objsize objperslab pagesperslab : … slabdata
         // active_slabs num_slabs sharedavail. slabinfo(5).
         for line in fs::read_to_string("/proc/slabinfo").unwrap_or_default().lines().skip(2) {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-            let bytes = number(14) * number(5) * slabd::sys::page_size();
-            caches.insert(fields[0].to_string(), Cache { objects: number(2), bytes });
+            let number = |index: usize| fields.get(index).and_then(|field| field.parse::<i64>().ok()).unwrap_or(0);
+            let bytes = number(14) * number(5) * slabd::sys::page_size() as i64;
+            caches.insert(fields[0].to_string(), Cache { objects: number(2), object_bytes: number(3), bytes });
         }
-        Ok(Kernel { slab, caches })
+        Kernel { caches }
+    }
+
+    /// Growth of the caches that connections use.
+    fn since(&self, earlier: &Kernel) -> BTreeMap<&'static str, Cache> {
+        let growth = |name: &str| {
+            let (now, before) = (self.caches.get(name)?, earlier.caches.get(name)?);
+            Some(Cache { objects: now.objects - before.objects, bytes: now.bytes - before.bytes, ..*now })
+        };
+        let mut grown: BTreeMap<_, _> = CACHES.iter().filter_map(|&name| Some((name, growth(name)?))).collect();
+        if let (Some(dentries), Some(of_proc)) = (grown.get_mut("dentry"), growth(PROC_INODES)) {
+            dentries.objects -= of_proc.objects;
+            dentries.bytes -= of_proc.objects * dentries.object_bytes;
+        }
+        grown
     }
 }

@@ -216,6 +216,16 @@ impl BufferPool {
         }
     }
 
+    /// What is counted is what is there. For tests: it walks everything.
+    pub fn check_invariants(&self) {
+        let lent = |used_for: Use| -> usize {
+            let buffers = self.buffers.iter().filter(|(_, buffer)| buffer.used_for == used_for);
+            buffers.map(|(_, buffer)| buffer.bytes.capacity()).sum()
+        };
+        assert_eq!((self.read_bytes, self.write_bytes), (lent(Use::Read), lent(Use::Write)), "bytes lent out");
+        assert_eq!(self.spare_bytes, self.spare.iter().flatten().map(Vec::capacity).sum::<usize>(), "bytes kept");
+    }
+
     fn insert(&mut self, bytes: Vec<u8>, used_for: Use) -> BufferId {
         BufferId::new(self.buffers.insert(Buffer { bytes, done: 0, scanned: 0, used_for }))
     }

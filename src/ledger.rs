@@ -18,7 +18,7 @@ pub struct Ledger {
     pub spare_buffers: usize,
     /// Tables that grow with the work of a turn: outbox, carry and flush lists, the pool's own.
     pub tables: usize,
-    /// What is there however few connections there are: the wheel's ring, the read chunk, the answers to
+    /// What is there however few connections there are: the wheel's ring, the read chunk, the events of a poll, the answers to
     /// datagrams, and the receive buffers for them as far as reserved.
     pub fixed: usize,
 }

@@ -68,9 +68,9 @@ impl Outbox {
         self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
-    /// Gives that memory back. The outbox must be empty.
-    pub fn shrink(&mut self) {
-        debug_assert!(self.is_empty());
-        *self = Outbox::default();
+    /// Gives back what of that memory is not in use.
+    pub fn shrink_to_fit(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.entries.shrink_to_fit();
     }
 }

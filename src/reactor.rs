@@ -13,6 +13,7 @@
 mod connections;
 mod control;
 mod datagrams;
+mod invariants;
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,14 +1,14 @@
 /* The floor that the TCP benchmarks compare with: echo by one thread on epoll, with nothing else.
  *
- * Level-triggered unless told "edge", one read and one write per event through one buffer on the stack, no memory per
- * connection. What it leaves out is what a server adds: timeouts, limits, unsent output (a connection
- * that does not take its echo at once is closed), counting.
+ * Level-triggered, or edge-triggered when told "edge"; one recv and one send per event (cheaper than read and
+ * write) through one buffer on the stack; no memory per connection. What it leaves out is what a server
+ * adds: timeouts, limits, counting, unsent output (a connection that does not take its echo at once is
+ * closed).
  *
  *   cc -O2 -o echo echo.c && ./echo PORT [edge]      (0: any; listens on 127.0.0.1, prints "ready PORT")
  *
- * Edge-triggered costs the kernel less: epoll_wait need not ask again, the next time, about every socket
- * that it has just reported. An edge is enough here because a read is shorter than the buffer when the
- * socket is drained (epoll(7)); a longer burst than the buffer would wait for the next edge.
+ * An edge is enough here because a read shorter than the buffer has drained the socket (epoll(7)); of a burst
+ * longer than the buffer the rest would wait for the next edge.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -75,10 +75,10 @@ static void accept_all(int listener, int epoll)
 static void echo(int fd)
 {
     char buffer[BUFFER];
-    ssize_t n = read(fd, buffer, sizeof buffer);
+    ssize_t n = recv(fd, buffer, sizeof buffer, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (n <= 0 || write(fd, buffer, n) != n)
+    if (n <= 0 || send(fd, buffer, n, MSG_NOSIGNAL) != n)
         close(fd);
 }
 

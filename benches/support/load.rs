@@ -13,7 +13,7 @@ use slabd::net::mio::MioNet;
 use slabd::net::{Net, Ready};
 use slabd::sys::DatagramBatch;
 use slabd::token::{Generation, Source, Token};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::server::Server;
 
@@ -365,6 +365,14 @@ impl Held {
         }
         server.until_open_files(|files| files >= before + count)?;
         Ok(Held { streams })
+    }
+
+    /// Closes all by a reset, so that neither end leaves anything waiting in the kernel (TIME-WAIT).
+    pub fn reset(self) -> Result<()> {
+        for stream in &self.streams {
+            SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+        }
+        Ok(())
     }
 
     /// Exchanges `times` messages on every connection.

@@ -52,7 +52,7 @@ impl Server {
         Server::start_logging("C epoll floor".into(), command, "ready")
     }
 
-    /// The same, edge-triggered, which costs the kernel less.
+    /// The same, edge-triggered, as slabd is.
     pub fn floor_echo_edge() -> Result<Server> {
         let mut command = on_server_core(compile("echo-edge", ECHO_SOURCE)?);
         command.args(["0", "edge"]);

@@ -108,6 +108,8 @@ pub struct Socket(u32);
 
 pub struct SimNet {
     now: Time,
+    /// As far as polls let time advance.
+    held_at: Option<Time>,
     random: fastrand::Rng,
     faults: Faults,
 
@@ -150,6 +152,7 @@ impl SimNet {
     pub fn with_faults(seed: u64, faults: Faults) -> SimNet {
         SimNet {
             now: Time::ZERO,
+            held_at: None,
             random: fastrand::Rng::with_seed(seed),
             faults,
             files: Vec::new(),
@@ -173,6 +176,12 @@ impl SimNet {
             clients_refused: 0,
             datagrams_dropped: 0,
         }
+    }
+
+    /// From now on a poll waits no longer than until `moment`, so that a test can look at what happened by then. With the present
+    /// moment, time stands still.
+    pub fn hold_time_at(&mut self, moment: Time) {
+        self.held_at = Some(moment);
     }
 
     /// Lets time pass while the loop does not look; what is under way arrives meanwhile.
@@ -238,7 +247,8 @@ impl Net for SimNet {
         }
         while !self.report(ready) {
             let arrival = self.arrivals.first_key_value().map(|(&(at, _), _)| at);
-            let Some(next) = arrival.into_iter().chain(deadline).min().filter(|&next| next > self.now) else { break };
+            let next = arrival.into_iter().chain(deadline).chain(self.held_at).min();
+            let Some(next) = next.filter(|&next| next > self.now) else { break };
             if self.chance(self.faults.poll_interrupted) {
                 self.now = Time::from_nanos(self.random.u64(self.now.as_nanos()..next.as_nanos()));
                 break;

@@ -13,7 +13,7 @@ use crate::buffer::{BufferMode, BufferPool};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
 use crate::ledger::Ledger;
-use crate::limits::{ACCEPT_RETRY, Limits, READ_CHUNK};
+use crate::limits::{ACCEPT_RETRY, EVENTS_PER_POLL, Limits, READ_CHUNK};
 use crate::net::{Net, Ready, Signal};
 use crate::outbox::Outbox;
 use crate::service::Service;
@@ -38,7 +38,7 @@ impl<N: Net> Reactor<N> {
             acceptable: VecDeque::new(),
             ready: VecDeque::new(),
             receivable: VecDeque::new(),
-            events: Vec::new(),
+            events: Vec::with_capacity(EVENTS_PER_POLL),
             chunk: vec![0; read_chunk(buffers)].into_boxed_slice(),
             datagrams: DatagramBatch::new(),
             outbox: Outbox::default(),
@@ -196,8 +196,7 @@ impl<N: Net> Reactor<N> {
     pub fn ledger(&self) -> Ledger {
         let lists = self.ready.capacity() * size_of::<Token>()
             + self.flushes.capacity() * size_of::<Flush>()
-            + self.closed.capacity() * size_of::<u32>()
-            + self.events.capacity() * size_of::<Ready>();
+            + self.closed.capacity() * size_of::<u32>();
         let loop_timers = LoopTimer::ALL.len() * TimerWheel::BYTES_PER_TIMER;
         Ledger {
             slab: self.slots_used * Self::BYTES_PER_SLOT,
@@ -209,6 +208,7 @@ impl<N: Net> Reactor<N> {
             fixed: self.timers.fixed_bytes()
                 + loop_timers
                 + self.chunk.len()
+                + self.events.capacity() * size_of::<Ready>()
                 + self.datagrams.answer_bytes()
                 + self.datagrams.receive_bytes(),
         }
@@ -263,6 +263,7 @@ impl<N: Net> Reactor<N> {
         self.ready.shrink_to_fit();
         self.flushes.shrink_to_fit();
         self.closed.shrink_to_fit();
+        self.outbox.shrink_to_fit();
         self.datagrams.shrink();
         if self.connections.is_empty() {
             self.connections = Slab::with_capacity(self.limits.max_connections);
