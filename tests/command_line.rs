@@ -47,7 +47,7 @@ fn a_wrong_key_names_the_file_the_line_and_what_is_accepted() {
 fn an_address_in_use_is_named() {
     for transport in ["tcp", "udp"] {
         let holder = Server::start(&["--listen", &format!("hello+{transport}=127.0.0.1:0")]);
-        let listen = format!("echo=127.0.0.1:{}", holder.address("hello").port());
+        let listen = format!("echo+{transport}=127.0.0.1:{}", holder.address("hello").port());
         let address = listen.split_once('=').unwrap().1;
         fails(&["serve", "--listen", &listen], 1, &[address, transport, "in use"]);
     }

@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Client, Server, raise_file_limit};
+use support::{Client, Server, all_files};
 
 /// Turns of the loop in half a second in which nobody does anything but wait.
 fn turns_while_waiting(server: &mut Server) -> u64 {
@@ -74,7 +74,7 @@ fn connections_at_the_cap_one_below_and_one_above() {
 /// senders try again. All of them are served in the end.
 #[test]
 fn an_accept_queue_flooded_while_the_process_is_stopped_is_served_after() {
-    raise_file_limit();
+    let _all_files = all_files();
     let mut server = Server::start(&["--listen", "hello=127.0.0.1:0", "--backlog", "1024"]);
     let address = server.address("hello");
     server.signal("STOP");

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Client, Server, raise_file_limit};
+use support::{Client, Server, all_files};
 
 /// `tests/run` measures a release build; a debug build's connections are larger.
 fn is_release_build() -> bool {
@@ -16,7 +16,7 @@ const CONNECTIONS: usize = 15_000;
 /// The contract: at most 96 bytes of user memory per connection after traffic, and a ledger that tells the same.
 #[test]
 fn fifteen_thousand_connections_after_traffic() {
-    raise_file_limit();
+    let _all_files = all_files();
     for service in ["echo", "hello"] {
         let mut server = Server::start(&["--listen", &format!("{service}=127.0.0.1:0"), "--idle-timeout", "0"]);
         let address = server.address(service);
@@ -63,7 +63,7 @@ fn fifteen_thousand_connections_after_traffic() {
 /// A hundred cycles of five thousand connections: every slot, file and byte comes back.
 #[test]
 fn churn_leaves_nothing_behind() {
-    raise_file_limit();
+    let _all_files = all_files();
     let mut server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
     let address = server.address("echo");
     let files = server.open_files();
@@ -107,7 +107,7 @@ fn churn_leaves_nothing_behind() {
 /// Every connection with a part of a message and with unsent output has buffers; when they are gone, so is the memory.
 #[test]
 fn memory_goes_back_to_the_system_after_a_load_drop() {
-    raise_file_limit();
+    let _all_files = all_files();
     let mut server = Server::start(&["--listen", "hello=127.0.0.1:0"]);
     let address = server.address("hello");
     Client::connect(address).expect("Hello\r\n").shutdown().expect_end();

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Long enough for a loaded machine; a test that waits this long has failed.
@@ -297,8 +298,11 @@ pub fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// As many open files as this process is allowed, for tests with many clients.
-pub fn raise_file_limit() {
+/// As many open files as this process is allowed, for tests with many clients. Tests of one process share them, so the guard lets
+/// one at a time have them.
+pub fn all_files() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
     let limit = slabd::sys::raise_file_limit().expect("the limit can be read");
     assert!(limit >= 19_000, "these tests need 20,000 open files; `ulimit -Hn` says {limit}");
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
