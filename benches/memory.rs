@@ -127,7 +127,11 @@ fn until_quiet() -> Result<()> {
         let sockstat = fs::read_to_string("/proc/net/sockstat")?;
         let after = sockstat.split_once(" tw ").context("tw in /proc/net/sockstat")?.1;
         let waiting: u64 = after.split(' ').next().unwrap_or_default().parse()?;
-        if waiting < 500 || Instant::now() > deadline {
+        if waiting < 500 {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            println!("NOT QUIET: {waiting} connections of others in TIME-WAIT; the kernel figures are unreliable.\n");
             return Ok(());
         }
         eprintln!("waiting for {waiting} earlier connections in TIME-WAIT");

@@ -31,8 +31,8 @@ pub fn serve(sources: &Sources, config: Config, file_limit: u64) -> Result<Ended
     let mut reactor = Reactor::new(net, config.limits.clone(), config.buffers);
     open(&mut reactor, &config)?;
     reactor.set_report_every(config.report_every);
-    info!("ready: up to {} connections", config.limits.max_connections);
     let mut daemon = Daemon { reporter: Reporter::new(reactor.now()), reactor, sources, config, file_limit };
+    info!("ready: up to {} connections", daemon.config.limits.max_connections);
     daemon.run()
 }
 
