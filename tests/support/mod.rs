@@ -163,8 +163,10 @@ impl Server {
 
     /// Resident set in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("statm");
-        statm.split(' ').nth(1).expect("two words").parse::<u64>().expect("a number") * 4096
+        let path = format!("/proc/{}/smaps_rollup", self.child.id());
+        let rollup = std::fs::read_to_string(path).expect("the process lives");
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).expect("a resident set");
+        line.split_whitespace().next().expect("a number").parse::<u64>().expect("a number") * 1024
     }
 
     /// Open files.
