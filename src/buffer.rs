@@ -74,11 +74,13 @@ pub struct BufferPool {
     spare_bytes: usize,
     read_bytes: usize,
     write_bytes: usize,
+    /// Bytes of the budget that the connections themselves take up.
+    reserved: usize,
     budget: usize,
 }
 
 impl BufferPool {
-    /// A pool that lends out at most `budget` bytes.
+    /// A pool that holds at most `budget` bytes, together with what is reserved.
     pub fn new(mode: BufferMode, budget: usize) -> BufferPool {
         BufferPool {
             mode,
@@ -87,8 +89,15 @@ impl BufferPool {
             spare_bytes: 0,
             read_bytes: 0,
             write_bytes: 0,
+            reserved: 0,
             budget,
         }
+    }
+
+    /// Takes `bytes` off the budget for what is not buffers. An error when it is more than there is.
+    pub fn set_reserved(&mut self, bytes: usize) -> Result<(), BudgetExceeded> {
+        self.reserved = bytes;
+        self.make_way(0)
     }
 
     pub fn set_budget(&mut self, budget: usize) {
@@ -207,8 +216,7 @@ impl BufferPool {
 
     /// Frees every buffer that is not lent out, and the table when none is.
     pub fn shrink_to_fit(&mut self) {
-        self.spare = std::array::from_fn(|_| Vec::new());
-        self.spare_bytes = 0;
+        self.drop_spare();
         if self.buffers.is_empty() {
             self.buffers = Slab::new();
         } else {
@@ -233,14 +241,26 @@ impl BufferPool {
     /// An empty buffer of at least `size` bytes: a spare one, or a new one.
     fn lend(&mut self, size: usize) -> Result<Vec<u8>, BudgetExceeded> {
         let class = class_for(size);
-        if self.read_bytes + self.write_bytes + capacity_of(class) > self.budget {
-            return Err(BudgetExceeded);
-        }
         if let Some(bytes) = self.spare.get_mut(class).and_then(Vec::pop) {
             self.spare_bytes -= bytes.capacity();
             return Ok(bytes);
         }
+        self.make_way(capacity_of(class))?;
         Ok(Vec::with_capacity(capacity_of(class)))
+    }
+
+    /// Sees to it that `more` bytes fit the budget, at the cost of the spare buffers.
+    fn make_way(&mut self, more: usize) -> Result<(), BudgetExceeded> {
+        let needed = self.reserved + self.read_bytes + self.write_bytes + more;
+        if needed + self.spare_bytes > self.budget {
+            self.drop_spare();
+        }
+        if needed > self.budget { Err(BudgetExceeded) } else { Ok(()) }
+    }
+
+    fn drop_spare(&mut self) {
+        self.spare = std::array::from_fn(|_| Vec::new());
+        self.spare_bytes = 0;
     }
 
     /// Room for `more` bytes at the end: by moving to the front what is left, else in a larger buffer.

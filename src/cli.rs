@@ -1,5 +1,6 @@
 //! The command line: flags into [`Sources`], and errors into one clear line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ErrorKind};
@@ -53,7 +54,7 @@ pub enum Request {
 }
 
 /// Reads the command line; on error, a line for the user.
-pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Request, String> {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
     let matches = Cli::command().try_get_matches_from(args);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     fn parse_words(line: &str) -> Result<Request, String> {
-        parse(std::iter::once("slabd").chain(line.split_whitespace()).map(String::from))
+        parse(std::iter::once("slabd").chain(line.split_whitespace()).map(OsString::from))
     }
 
     #[test]

@@ -242,11 +242,21 @@ impl Settings {
             expiries_per_turn: self.expiries_per_turn.unwrap_or(defaults.expiries_per_turn),
         };
         check(&limits)?;
+        let buffers = self.buffers.map_or(BufferMode::Pooled, |Buffers(mode)| mode);
+        if let BufferMode::Fixed(bytes) = buffers
+            && let fit = limits.memory_budget / (2 * bytes)
+            && fit < limits.max_connections
+        {
+            let budget = Size(limits.memory_budget);
+            warnings.push(format!(
+                "memory-budget {budget} has room for {fit} connections with {} buffers",
+                Buffers(buffers)
+            ));
+        }
         let backlog = self.backlog.unwrap_or(DEFAULT_BACKLOG);
         within("backlog", backlog as usize, 1, i32::MAX as usize)?;
         let listen = if self.listen.is_empty() { vec![Listen::default()] } else { self.listen };
         within("listen", listen.len(), 1, LISTENERS_MAX)?;
-        let buffers = self.buffers.map_or(BufferMode::Pooled, |Buffers(mode)| mode);
         let report_every = span(self.report_every, Duration::ZERO);
         Ok(Config { listen, backlog, buffers, report_every, limits, warnings })
     }

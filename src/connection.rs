@@ -113,8 +113,8 @@ pub struct Flags(u8);
 impl Flags {
     /// The kernel may hold input that no further edge will announce.
     pub const READABLE: Flags = Flags(1);
-    /// The peer has shut its side: reading goes on until the end of the stream shows.
-    pub const HALF_CLOSED: Flags = Flags(1 << 1);
+    /// A short read does not mean drained ([`Ready::read_on`]).
+    pub const READ_ON: Flags = Flags(1 << 1);
     /// On the list of connections to serve.
     pub const QUEUED: Flags = Flags(1 << 2);
     /// The input buffer may hold a complete message: decoding stopped at a budget.
@@ -279,8 +279,8 @@ impl<S> Connection<S> {
         if event.readable {
             self.flags.set(Flags::READABLE);
         }
-        if event.half_closed {
-            self.flags.set(Flags::HALF_CLOSED);
+        if event.read_on {
+            self.flags.set(Flags::READ_ON);
         }
         if event.writable {
             self.flags.clear(Flags::BLOCKED);
@@ -290,6 +290,12 @@ impl<S> Connection<S> {
     /// Whether input is known or suspected that no further edge will announce.
     pub fn has_input_waiting(&self) -> bool {
         self.flags.has(Flags::READABLE) || self.flags.has(Flags::UNDECODED)
+    }
+
+    /// Little enough of its output is unsent: it is read again, and its wait for input begins anew.
+    pub fn resume(&mut self, now: Tick) {
+        self.flags.clear(Flags::PAUSED);
+        self.since = now;
     }
 
     /// The wait for the peer to take its output begins, or begins anew because it took some.
@@ -308,7 +314,9 @@ impl<S> Connection<S> {
             State::Lingering(reason) => (timeouts.close, reason),
             State::Closed(_) => return None,
         };
-        let input = (ticks != 0).then(|| (self.since.plus(ticks), reason));
+        // While it is paused it is the server that does not read.
+        let waits_for_input = ticks != 0 && !self.flags.has(Flags::PAUSED);
+        let input = waits_for_input.then(|| (self.since.plus(ticks), reason));
         let output = (self.flags.has(Flags::BLOCKED) && timeouts.output != 0)
             .then(|| (self.blocked_since.plus(timeouts.output), Reason::OutputTimeout));
         match (input, output) {
@@ -365,6 +373,16 @@ mod tests {
         assert_eq!(connection.deadline(&timeouts()), Some((Tick(115), Reason::OutputTimeout)));
         connection.output_progress(Tick(128));
         assert_eq!(connection.deadline(&timeouts()), Some((Tick(130), Reason::IdleTimeout)));
+    }
+
+    #[test]
+    fn a_paused_connection_is_not_blamed_for_input_that_the_server_does_not_read() {
+        let mut connection = connection();
+        connection.received(1, true, Tick(100));
+        connection.flags.set(Flags::PAUSED);
+        assert_eq!(connection.deadline(&timeouts()), None);
+        connection.resume(Tick(500));
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(520), Reason::MessageTimeout)));
     }
 
     #[test]

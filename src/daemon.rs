@@ -115,7 +115,10 @@ impl Daemon<'_> {
     fn run(&mut self) -> Result<Ended> {
         while !self.reactor.is_drained() {
             self.reactor.turn().context("poll failed")?;
-            for signal in self.reactor.take_signals() {
+            let mut signals = self.reactor.take_signals();
+            // TERM and INT together are one wish.
+            signals.dedup();
+            for signal in signals {
                 match signal {
                     Signal::Stop if self.reactor.is_draining() => {
                         warn!("told to stop again: exiting with {} connections open", self.reactor.connections());

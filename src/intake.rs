@@ -91,7 +91,7 @@ impl<N: Net> Intake<'_, N> {
         self.stats.bytes_in += length as u64;
         // A short read drained the socket (epoll(7)), which saves asking again; but the end of a stream
         // that has already been announced must still be read.
-        if length < self.chunk.len() && !self.connection.flags.has(Flags::HALF_CLOSED) {
+        if length < self.chunk.len() && !self.connection.flags.has(Flags::READ_ON) {
             self.connection.flags.clear(Flags::READABLE);
         }
         if self.pool.len(&self.connection.input) > 0 || self.pool.is_fixed() {

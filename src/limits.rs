@@ -32,9 +32,13 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// After load dropped, memory goes back to the system this much later: once for a whole drop, not for each step.
 pub const TRIM_DELAY: Duration = Duration::from_secs(1);
 
-/// A load drop worth giving memory back for: from this many connections, to a quarter of the peak.
-pub const TRIM_PEAK: usize = 512;
+/// A load drop worth giving memory back for: from at least this many bytes in use to a quarter of them, or to no connection
+/// while as much is held. Less is not worth the walk that malloc_trim(3) takes over the heap.
+pub const TRIM_BYTES: usize = 64 * 1024;
 pub const TRIM_FRACTION: usize = 4;
+
+/// At most one warning of its kind in this time, so that a flood of causes is no flood of lines.
+pub const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Longest timeout that can be configured. Ticks are compared by distance and wrap after 397 days.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -72,8 +76,8 @@ pub struct Limits {
     pub high_watermark: usize,
     /// Unsent output at which it is read again: a quarter, so that reading does not start and stop at every write.
     pub low_watermark: usize,
-    /// Memory for connections and their buffers, in bytes. Past it, who asks for more is closed. 256 MiB: 20,000
-    /// connections with both buffers at 4 KiB, and some.
+    /// Memory for connections and their buffers, in bytes: slab, wheel and buffers, lent or spare. Past it, who asks for more is
+    /// closed. 256 MiB: 20,000 connections with both buffers at 4 KiB, and some.
     pub memory_budget: usize,
 
     /// Connections accepted per turn. 64: at 20 µs each, established connections wait a millisecond at most.

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use slabd::cli::{self, Request};
@@ -16,7 +16,7 @@ const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    match cli::parse(std::env::args()) {
+    match cli::parse(std::env::args_os()) {
         Ok(Request::Print(text)) => print(&text),
         Ok(Request::Check(sources)) => match sources.load(daemon::file_limit()) {
             Ok(config) => {
@@ -43,10 +43,13 @@ fn serve(sources: &Sources) -> ExitCode {
     }
 }
 
-/// A reader that has gone away is no error: `slabd --help | head -1`.
 fn print(text: &str) -> ExitCode {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has gone away is no error: `slabd --help | head -1`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(FAILURE, &format!("cannot write to standard output: {error}")),
+    }
 }
 
 fn fail(code: u8, line: &str) -> ExitCode {

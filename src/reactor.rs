@@ -21,14 +21,14 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use log::{debug, warn};
+use log::debug;
 use slab::Slab;
 
 use crate::admission::{AcceptError, Gate};
 use crate::buffer::{BufferPool, Use};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
-use crate::limits::{DATAGRAMS_PER_BATCH, Limits, TRIM_DELAY, TRIM_FRACTION, TRIM_PEAK};
+use crate::limits::{DATAGRAMS_PER_BATCH, Limits, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION};
 use crate::net::{Net, Ready};
 use crate::outbox::Outbox;
 use crate::service::Service;
@@ -68,10 +68,14 @@ pub struct Reactor<N: Net> {
     stats: Stats,
     now: Time,
     slots_used: usize,
-    peak: usize,
+    /// Most memory in use since it was last given back.
+    peak_bytes: usize,
+    warned_at: Option<Time>,
     draining: bool,
     report_every: Duration,
     report_due: bool,
+    /// When the loop's own timers are really due: the wheel may fire them early.
+    loop_timers_due: [Tick; LoopTimer::ALL.len()],
     signals_due: bool,
 }
 
@@ -173,7 +177,7 @@ impl<N: Net> Reactor<N> {
             if self.gate != Gate::Open {
                 return;
             }
-            let Some(index) = self.acceptable.pop_front() else { return };
+            let Some(index) = self.acceptable.pop_front() else { break };
             let Some(listener) = self.listeners.get(index as usize) else { continue };
             let slot = self.connections.vacant_key() as u32;
             match self.net.accept(&listener.handle, Token::connection(slot, self.generation)) {
@@ -191,12 +195,11 @@ impl<N: Net> Reactor<N> {
                     }
                     AcceptError::Exhausted => {
                         self.acceptable.push_back(index);
-                        if self.stats.accept_exhausted == 0 {
-                            warn!("cannot accept on {}: {error}; will retry", listener.address);
-                        }
+                        let address = listener.address;
                         self.stats.accept_exhausted += 1;
                         self.gate = Gate::Exhausted;
                         self.retry_later(now);
+                        self.warn(now, format_args!("cannot accept on {address}: {error}; will retry"));
                     }
                 },
             }
@@ -226,7 +229,7 @@ impl<N: Net> Reactor<N> {
     /// Phase 6: takes datagrams a batch at a time, from each socket in turn, and answers them at once.
     fn serve_datagrams(&mut self, now: Time) {
         for _ in 0..self.limits.datagram_batches_per_turn {
-            let Some(index) = self.receivable.pop_front() else { return };
+            let Some(index) = self.receivable.pop_front() else { break };
             let Some(socket) = self.sockets.get(index as usize) else { continue };
             match self.net.receive(&socket.handle, &mut self.datagrams) {
                 Ok(count) => {
@@ -299,7 +302,8 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 10: frees the connections that closed during the turn.
     fn reap(&mut self, now: Time) {
-        self.peak = self.peak.max(self.connections.len());
+        self.peak_bytes = self.peak_bytes.max(self.bytes_in_use());
+        let any_closed = !self.closed.is_empty();
         while let Some(slot) = self.closed.pop() {
             let mut connection = self.connections.remove(slot as usize);
             self.timers.disarm(timer_id(slot));
@@ -312,8 +316,9 @@ impl<N: Net> Reactor<N> {
             self.net.close(connection.stream);
             self.gate = Gate::Open;
         }
-        let dropped = self.peak >= TRIM_PEAK && self.connections.len() <= self.peak / TRIM_FRACTION;
-        if dropped && self.timers.fires(LoopTimer::Trim as u32).is_none() {
+        let dropped = self.peak_bytes >= TRIM_BYTES && self.bytes_in_use() <= self.peak_bytes / TRIM_FRACTION;
+        let emptied = any_closed && self.connections.is_empty() && self.ledger().for_connections() >= TRIM_BYTES;
+        if (dropped || emptied) && self.timers.fires(LoopTimer::Trim as u32).is_none() {
             self.arm_loop_timer(LoopTimer::Trim, TRIM_DELAY, now);
         }
     }

@@ -38,7 +38,7 @@ pub struct Stats {
     pub datagrams_dropped_full: u64,
     /// Answers not sent because no datagram is that large.
     pub datagrams_dropped_too_large: u64,
-    /// Datagrams not answered because they came from this very service's port, or from port 0: answering could loop.
+    /// Datagrams not answered because they came from a port that slabd serves, or from port 0: answering could loop.
     pub datagrams_dropped_loop: u64,
     /// Other errors in receiving or sending datagrams.
     pub datagram_errors: u64,

@@ -104,6 +104,38 @@ fn a_peer_that_never_reads_is_bounded_and_closed_and_others_are_served() {
     other.send("pong").expect("pong");
 }
 
+/// The kernel announces room only when a third of its buffer is free, and that may be megabytes: longer than the timeout for a reader
+/// that takes a little all the time.
+#[test]
+fn a_slow_reader_that_takes_a_little_all_the_time_is_not_closed() {
+    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0", "--output-timeout", "500ms"]);
+    let mut slow = Client::connect(server.address("echo"));
+    slow.stuff();
+    let mut some = [0; 20_000];
+    for _ in 0..40 {
+        std::io::Read::read_exact(&mut slow.0, &mut some).expect("the connection goes on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(server.count("connections/held"), 1);
+    server.wait_for_count("closed by reason/output-timeout", |count| count == 1);
+}
+
+/// A read stops at the mark of urgent data, so a short one does not mean drained. telnet sends urgent data with its interrupt.
+#[test]
+fn input_behind_urgent_data_is_not_forgotten() {
+    let server = Server::start(&["--listen", "hello=127.0.0.1:0"]);
+    for _ in 0..20 {
+        let mut client = Client::connect(server.address("hello"));
+        client.expect("Hello\r\n");
+        server.signal("STOP");
+        client.send("abc");
+        socket2::SockRef::from(&client.0).send_out_of_band(b"!").unwrap();
+        client.send("def\n");
+        server.signal("CONT");
+        client.expect("Hello, abcdef!\r\n");
+    }
+}
+
 #[test]
 fn a_dribbler_is_closed_by_the_message_deadline_whatever_it_sends() {
     let mut server = Server::start(&["--listen", "hello=127.0.0.1:0", "--message-timeout", "300ms"]);

@@ -83,6 +83,26 @@ fn check_prints_a_file_that_serves_and_means_the_same() {
 }
 
 #[test]
+fn an_argument_that_is_no_text_is_an_error_like_others() {
+    use std::os::unix::ffi::OsStrExt;
+    for arguments in [&[&b"--\xff"[..]][..], &[b"--idle-timeout", b"\xff"], &[b"--config", b"/no/such/\xff"]] {
+        let mut command = std::process::Command::new(support::program());
+        command.args(arguments.iter().map(|bytes| std::ffi::OsStr::from_bytes(bytes)));
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = std::process::Command::new(support::program()).arg("--check").stdout(full).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     for arguments in [&["--help"][..], &["serve", "--help"], &["--version"]] {
         let (code, output, error) = run(arguments);

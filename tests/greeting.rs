@@ -69,6 +69,18 @@ fn discard_takes_everything_and_says_nothing() {
     assert_eq!(server.count("datagrams/out"), 0);
 }
 
+/// The kernel would answer from the address it prefers, and a sender that is connected to another would never see it.
+#[test]
+fn a_datagram_to_any_address_is_answered_from_that_address() {
+    let server = Server::start(&["--listen", "echo=0.0.0.0:0", "--listen", "hello=[::]:0"]);
+    let port = server.address("echo").port();
+    for host in [[127, 0, 0, 1], [127, 0, 0, 2], [127, 9, 9, 9]] {
+        assert_eq!(ask(&datagrams((host, port).into()), b"x"), b"x");
+    }
+    let hello = std::net::SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, server.address("hello").port()));
+    assert_eq!(ask(&datagrams(hello), b"x"), b"Hello, x!");
+}
+
 #[test]
 fn every_message_is_logged_at_debug_with_its_count_and_bytes() {
     let mut server = Server::start_with_log_level("debug", &["--listen", "hello=127.0.0.1:0"]);

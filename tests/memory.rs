@@ -104,6 +104,46 @@ fn churn_leaves_nothing_behind() {
     assert!(worst as f64 <= 1.25 * first as f64 && last as f64 <= 1.25 * first as f64);
 }
 
+/// A load that goes in steps leaves nothing behind either: two thousand, then a hundred, then nobody.
+#[test]
+fn a_staged_load_drop_ends_at_nothing_too() {
+    let _all_files = all_files();
+    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
+    let address = server.address("echo");
+    let mut clients: Vec<Client> = (0..2000).map(|_| Client::connect(address)).collect();
+    clients.iter_mut().for_each(|client| {
+        client.send("x").expect("x");
+    });
+    clients.truncate(100);
+    server.wait_for_count("loop/memory given back", |count| count == 1);
+    drop(clients);
+    server.wait_for_count("user memory, bytes/ledger, without fixed", |bytes| bytes == 0);
+}
+
+/// A few peers that never read hold much: when they are gone, so is that.
+#[test]
+fn a_few_large_buffers_go_back_too() {
+    let _all_files = all_files();
+    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
+    let address = server.address("echo");
+    let before = server.resident_bytes();
+    let mut deaf: Vec<Client> = (0..30).map(|_| Client::connect(address)).collect();
+    deaf.iter_mut().for_each(|client| {
+        client.stuff();
+    });
+    let loaded = server.resident_bytes();
+    drop(deaf);
+    server.wait_for_count("user memory, bytes/ledger, without fixed", |bytes| bytes == 0);
+    let after = server.resident_bytes();
+    println!(
+        "30 peers that never read: {} KiB more resident; without them: {} KiB",
+        (loaded - before) / 1024,
+        (after - before) / 1024
+    );
+    assert!(loaded - before >= 1 << 20);
+    assert!(after - before <= (loaded - before) / 4);
+}
+
 /// Every connection with a part of a message and with unsent output has buffers; when they are gone, so is the memory.
 #[test]
 fn memory_goes_back_to_the_system_after_a_load_drop() {

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::{Client, Server, ask, datagrams};
 
 #[test]
@@ -40,6 +42,24 @@ fn a_slow_reader_gets_all_it_is_owed_within_the_drain_timeout() {
     server.wait_for_log("stopping");
     let received = client.read_to_end().unwrap_or_default().len();
     assert!(received as u64 >= taken, "{received} bytes of {taken} that the server had taken, of {sent}");
+    drop(client);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// All that it is owed is with the kernel when the signal comes, and it goes on sending: a plain close would reset the connection
+/// and destroy what is on its way.
+#[test]
+fn a_peer_that_goes_on_sending_still_gets_what_is_on_its_way() {
+    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
+    let mut client = Client::connect(server.address("echo"));
+    socket2::SockRef::from(&client.0).set_recv_buffer_size(4096).unwrap();
+    client.send(vec![b'x'; 300_000]);
+    server.wait_for_count("loop/bytes out", |count| count == 300_000);
+    server.signal("TERM");
+    server.wait_for_log("stopping");
+    std::thread::sleep(Duration::from_millis(100));
+    client.send("more");
+    client.expect(vec![b'x'; 300_000]);
     drop(client);
     assert_eq!(server.wait().code(), Some(0));
 }

@@ -37,6 +37,10 @@ impl Framing {
 
     /// What is left at the end of the stream: the last message, if the framing lets the end complete one.
     pub fn decode_end(self, rest: &[u8]) -> Option<&[u8]> {
-        (!rest.is_empty()).then(|| line::strip_cr(rest))
+        match self {
+            // It has been a message already.
+            Framing::Raw => None,
+            Framing::Lines => (!rest.is_empty()).then(|| line::strip_cr(rest)),
+        }
     }
 }

@@ -59,13 +59,13 @@ impl Net for MioNet {
             Err(error) => return Err(error),
         }
         ready.extend(self.events.iter().map(|event| {
-            let half_closed = event.is_read_closed();
+            let read_on = event.is_read_closed() || event.is_priority();
             let broken = event.is_error() || event.is_write_closed();
             Ready {
                 token: Token::from_usize(event.token().0),
-                readable: event.is_readable() || half_closed || broken,
+                readable: event.is_readable() || read_on || broken,
                 writable: event.is_writable() || broken,
-                half_closed: half_closed || broken,
+                read_on: read_on || broken,
             }
         }));
         Ok(())
@@ -106,14 +106,14 @@ impl Net for MioNet {
 
     fn accept(&mut self, listener: &TcpListener, token: Token) -> io::Result<(TcpStream, SocketAddr)> {
         let (mut stream, peer) = listener.accept()?;
-        self.poll.registry().register(&mut stream, mio_token(token), Interest::READABLE)?;
+        self.poll.registry().register(&mut stream, mio_token(token), INPUT)?;
         Ok((stream, peer))
     }
 
     fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        self.poll.registry().register(&mut stream, mio_token(token), Interest::READABLE | Interest::WRITABLE)?;
+        self.poll.registry().register(&mut stream, mio_token(token), INPUT | Interest::WRITABLE)?;
         Ok(stream)
     }
 
@@ -137,7 +137,7 @@ impl Net for MioNet {
     }
 
     fn watch_writable(&mut self, stream: &mut TcpStream, token: Token) -> io::Result<()> {
-        self.poll.registry().reregister(stream, mio_token(token), Interest::READABLE | Interest::WRITABLE)
+        self.poll.registry().reregister(stream, mio_token(token), INPUT | Interest::WRITABLE)
     }
 
     fn shutdown_write(&mut self, stream: &mut TcpStream) -> io::Result<()> {
@@ -147,6 +147,10 @@ impl Net for MioNet {
     /// Closing the descriptor takes it out of epoll too (epoll(7)), so nothing is deregistered first.
     fn close(&mut self, stream: TcpStream) {
         drop(stream);
+    }
+
+    fn unacknowledged(&self, stream: &TcpStream) -> io::Result<usize> {
+        sys::unacknowledged(stream.as_fd())
     }
 
     fn buffer_bytes(&self, stream: &TcpStream) -> io::Result<u64> {
@@ -159,6 +163,9 @@ impl Net for MioNet {
         // Best effort: the kernel allows up to net.core.rmem_max. A burst that arrives while the loop is busy
         // elsewhere waits here.
         let _ = SockRef::from(&socket).set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+        if address.ip().is_unspecified() {
+            sys::report_local_address(socket.as_fd(), address.is_ipv4())?;
+        }
         let mut socket = UdpSocket::from_std(socket.into());
         self.poll.registry().register(&mut socket, mio_token(token), Interest::READABLE)?;
         Ok(socket)
@@ -180,6 +187,9 @@ impl Net for MioNet {
         batch.send(socket.as_fd(), first)
     }
 }
+
+/// What streams are watched for from the start. Priority is urgent data.
+const INPUT: Interest = Interest::READABLE.add(Interest::PRIORITY);
 
 /// Asked of the kernel for each UDP socket, in bytes.
 const UDP_RECEIVE_BUFFER: usize = 1 << 20;

@@ -7,7 +7,7 @@
 //! - Readiness is edge-triggered: [`Ready`] tells that something *changed*. Who stops reading, writing,
 //!   accepting or receiving before `WouldBlock` must remember to go on; no new event will come for it.
 //! - A read or write that moves fewer bytes than it could is as good as `WouldBlock` (epoll(7)), unless the
-//!   stream has ended: then the last bytes come by a short read and no further edge follows.
+//!   event said to read on ([`Ready::read_on`]).
 //! - An error other than `WouldBlock` does not mean drained: more may be queued, and no edge will tell.
 //! - Nothing blocks but [`Net::poll`], and that may return early, with nothing.
 
@@ -31,8 +31,9 @@ pub struct Ready {
     pub readable: bool,
     /// There may be room to write. Also set on errors.
     pub writable: bool,
-    /// The peer has shut its side, or both: reading must go on to the end of the stream.
-    pub half_closed: bool,
+    /// A short read does not mean drained: the peer has shut its side, so the end of the stream comes behind the last bytes;
+    /// or it sent urgent data, at whose mark a read stops (tcp(7)).
+    pub read_on: bool,
 }
 
 /// What the operator asks of the process.
@@ -93,6 +94,9 @@ pub trait Net {
 
     /// Closes. Input left unread turns this into a reset.
     fn close(&mut self, stream: Self::Stream);
+
+    /// Bytes written and not yet acknowledged by the peer's kernel: what a reset would destroy (SIOCOUTQ, tcp(7)).
+    fn unacknowledged(&self, stream: &Self::Stream) -> io::Result<usize>;
 
     /// Buffer memory the kernel holds for this stream, in bytes, without its fixed structures (SO_MEMINFO).
     fn buffer_bytes(&self, stream: &Self::Stream) -> io::Result<u64>;

@@ -374,6 +374,10 @@ impl Net for SimNet {
         self.release(stream.0);
     }
 
+    fn unacknowledged(&self, stream: &Stream) -> io::Result<usize> {
+        Ok(self.connection(self.client_of(stream.0)).outbound.len())
+    }
+
     fn buffer_bytes(&self, stream: &Stream) -> io::Result<u64> {
         let connection = self.connection(self.client_of(stream.0));
         Ok((connection.inbound.len() + connection.outbound.len()) as u64)
@@ -458,7 +462,7 @@ mod tests {
         let mut ready = Vec::new();
         net.poll(&mut ready, Some(Duration::ZERO)).unwrap();
         let letters = |event: &Ready| {
-            let set = [("r", event.readable), ("w", event.writable), ("h", event.half_closed)];
+            let set = [("r", event.readable), ("w", event.writable), ("h", event.read_on)];
             set.into_iter().filter(|&(_, set)| set).map(|(letter, _)| letter).collect()
         };
         ready.iter().map(|event| (event.token, letters(event))).collect()
@@ -855,7 +859,7 @@ mod tests {
                     let Ok(length) = net.read(stream, &mut bytes) else { break };
                     pending.extend_from_slice(&bytes[..length]);
                     *ended = length == 0;
-                    if length < bytes.len() && !event.half_closed {
+                    if length < bytes.len() && !event.read_on {
                         break;
                     }
                 }

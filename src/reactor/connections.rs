@@ -15,19 +15,23 @@ impl<N: Net> Reactor<N> {
     /// A new connection: a slot, a deadline, and whatever the service greets it with.
     pub(super) fn admit(&mut self, stream: N::Stream, service: u8, now: Tick) {
         self.stats.accepted += 1;
+        self.slots_used = self.slots_used.max(self.connections.vacant_key() + 1);
+        let slots_fit = self.pool.set_reserved(self.slots_used * Self::BYTES_PER_CONNECTION);
         let mut connection = Connection::new(stream, self.generation, service, now);
         self.generation = self.generation.next();
         let input = self.pool.open(Use::Read);
         let output = self.pool.open(Use::Write);
-        let over_budget = input.is_err() || output.is_err() || self.slot_bytes() > self.limits.memory_budget;
+        let over_budget = slots_fit.is_err() || input.is_err() || output.is_err();
         connection.input = input.unwrap_or_default();
         connection.output = output.unwrap_or_default();
         let slot = self.connections.insert(connection) as u32;
-        self.slots_used = self.slots_used.max(slot as usize + 1);
         let connection = &mut self.connections[slot as usize];
         if over_budget {
+            close(&mut self.closed, connection, slot, Reason::MemoryBudget);
             self.stats.accept_over_budget += 1;
-            return close(&mut self.closed, connection, slot, Reason::MemoryBudget);
+            let (held, budget) = (self.connections.len(), self.limits.memory_budget);
+            return self
+                .warn(self.now, format_args!("memory-budget of {budget} bytes is used up at {held} connections"));
         }
         arm(&mut self.timers, connection, slot, &self.timeouts, now);
         let start = self.outbox.position();
@@ -81,9 +85,9 @@ impl<N: Net> Reactor<N> {
                     enqueue(&mut self.ready, connection, slot);
                 }
                 let drain = drained && connection.flags.has(Flags::DRAINING);
-                let owed = self.outbox.position() > start || self.pool.len(&connection.output) > 0;
-                if drain && !owed {
-                    // Nothing is on its way to it that a reset could destroy.
+                let answered = self.outbox.position() > start || self.pool.len(&connection.output) > 0;
+                if drain && !answered && self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0) {
+                    // Nothing is on its way to it that a reset could destroy, so there is nothing to linger for.
                     return close(&mut self.closed, connection, slot, Reason::Drain);
                 }
                 self.outbox.commit(slot, start, drain.then_some(Reason::Drain));
@@ -113,6 +117,7 @@ impl<N: Net> Reactor<N> {
     pub(super) fn connection_timer(&mut self, slot: u32, now: Tick) {
         let connection = &mut self.connections[slot as usize];
         match connection.deadline(&self.timeouts) {
+            Some((due, Reason::OutputTimeout)) if due.distance_from(now) <= 0 => self.probe(slot, now),
             Some((due, reason)) if due.distance_from(now) <= 0 => {
                 self.stats.timers_fired += 1;
                 close(&mut self.closed, connection, slot, reason);
@@ -121,6 +126,21 @@ impl<N: Net> Reactor<N> {
                 self.stats.timers_early += 1;
                 arm(&mut self.timers, connection, slot, &self.timeouts, now);
             }
+        }
+    }
+
+    /// The kernel has not said that there is room. It does so only when a third of its buffer is free (sk_stream_is_writeable), which
+    /// a slow reader may not reach in time: so it is asked, and only a peer that has really taken nothing is closed.
+    fn probe(&mut self, slot: u32, now: Tick) {
+        self.connections[slot as usize].flags.clear(Flags::BLOCKED);
+        self.flush_one(Flush { slot, range: 0..0 }, now);
+        let connection = &mut self.connections[slot as usize];
+        match connection.deadline(&self.timeouts) {
+            Some((due, reason)) if due.distance_from(now) <= 0 => {
+                self.stats.timers_fired += 1;
+                close(&mut self.closed, connection, slot, reason);
+            }
+            _ => arm(&mut self.timers, connection, slot, &self.timeouts, now),
         }
     }
 
@@ -164,7 +184,7 @@ impl<N: Net> Reactor<N> {
                 connection.flags.set(Flags::READABLE);
                 enqueue(&mut self.ready, connection, slot);
             }
-            Sent::GoOn => self.resume(slot),
+            Sent::GoOn => self.resume(slot, now),
         }
     }
 
@@ -181,14 +201,15 @@ impl<N: Net> Reactor<N> {
             connection.flags.set(Flags::WATCHES_WRITABLE);
         }
         arm(&mut self.timers, connection, slot, &self.timeouts, now);
-        self.resume(slot);
+        self.resume(slot, now);
     }
 
     /// Reads a paused connection again once little enough of its output is unsent.
-    fn resume(&mut self, slot: u32) {
+    fn resume(&mut self, slot: u32, now: Tick) {
         let connection = &mut self.connections[slot as usize];
         if connection.flags.has(Flags::PAUSED) && self.pool.len(&connection.output) <= self.limits.low_watermark {
-            connection.flags.clear(Flags::PAUSED);
+            connection.resume(now);
+            arm(&mut self.timers, connection, slot, &self.timeouts, now);
             enqueue(&mut self.ready, connection, slot);
         }
     }

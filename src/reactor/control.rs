@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use log::warn;
 use slab::Slab;
 
 use super::{Flush, LoopTimer, Port, Reactor, arm, close, enqueue, push_once};
@@ -13,7 +14,7 @@ use crate::buffer::{BufferMode, BufferPool};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
 use crate::ledger::Ledger;
-use crate::limits::{ACCEPT_RETRY, EVENTS_PER_POLL, Limits, READ_CHUNK};
+use crate::limits::{ACCEPT_RETRY, EVENTS_PER_POLL, Limits, READ_CHUNK, WARNING_INTERVAL};
 use crate::net::{Net, Ready, Signal};
 use crate::outbox::Outbox;
 use crate::service::Service;
@@ -47,10 +48,12 @@ impl<N: Net> Reactor<N> {
             stats: Stats::default(),
             now,
             slots_used: 0,
-            peak: 0,
+            peak_bytes: 0,
+            warned_at: None,
             draining: false,
             report_every: Duration::ZERO,
             report_due: false,
+            loop_timers_due: [now.tick(); _],
             signals_due: false,
             net,
             limits,
@@ -106,6 +109,9 @@ impl<N: Net> Reactor<N> {
             self.gate = Gate::Open;
         }
         self.limits = limits;
+        if self.draining {
+            self.arm_loop_timer(LoopTimer::DrainTimeout, self.limits.drain_timeout, self.now);
+        }
         let now = self.now.tick();
         for (slot, connection) in &self.connections {
             arm(&mut self.timers, connection, slot as u32, &self.timeouts, now);
@@ -241,13 +247,26 @@ impl<N: Net> Reactor<N> {
     /// Size of a slab entry: the slab keeps its free list where the connections are.
     pub const BYTES_PER_SLOT: usize = size_of::<SlabEntry<Connection<N::Stream>>>();
 
-    /// Slab and wheel, which grow together.
-    pub(super) fn slot_bytes(&self) -> usize {
-        self.connections.len() * (Self::BYTES_PER_SLOT + TimerWheel::BYTES_PER_TIMER)
+    /// Slab and wheel, which grow together, per connection.
+    pub(super) const BYTES_PER_CONNECTION: usize = Self::BYTES_PER_SLOT + TimerWheel::BYTES_PER_TIMER;
+
+    /// What the present connections need: less than is held, after a load drop.
+    pub(super) fn bytes_in_use(&self) -> usize {
+        self.connections.len() * Self::BYTES_PER_CONNECTION + self.pool.read_bytes() + self.pool.write_bytes()
+    }
+
+    /// A warning that may be caused again and again.
+    pub(super) fn warn(&mut self, now: Time, message: std::fmt::Arguments<'_>) {
+        if self.warned_at.is_none_or(|then| now.since(then) >= WARNING_INTERVAL) {
+            self.warned_at = Some(now);
+            warn!("{message}");
+        }
     }
 
     pub(super) fn arm_loop_timer(&mut self, timer: LoopTimer, after: Duration, now: Time) {
-        self.timers.arm(timer as u32, now.tick().plus(Tick::count(after)));
+        let due = now.tick().plus(Tick::count(after));
+        self.loop_timers_due[timer as usize] = due;
+        self.timers.arm(timer as u32, due);
     }
 
     pub(super) fn retry_later(&mut self, now: Time) {
@@ -258,7 +277,6 @@ impl<N: Net> Reactor<N> {
     /// does not move.
     fn trim(&mut self) {
         self.stats.trims += 1;
-        self.peak = self.connections.len();
         self.pool.shrink_to_fit();
         self.ready.shrink_to_fit();
         self.flushes.shrink_to_fit();
@@ -269,11 +287,18 @@ impl<N: Net> Reactor<N> {
             self.connections = Slab::with_capacity(self.limits.max_connections);
             self.timers.truncate(LoopTimer::ALL.len());
             self.slots_used = 0;
+            // Nothing reserved fits any budget.
+            let _ = self.pool.set_reserved(0);
         }
+        self.peak_bytes = self.bytes_in_use();
         sys::trim_heap();
     }
 
     pub(super) fn loop_timer(&mut self, timer: LoopTimer, now: Time) {
+        let due = self.loop_timers_due[timer as usize];
+        if due.distance_from(now.tick()) > 0 {
+            return self.timers.arm(timer as u32, due);
+        }
         match timer {
             LoopTimer::Retry => {
                 self.gate = Gate::Open;

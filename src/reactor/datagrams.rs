@@ -14,9 +14,10 @@ impl<N: Net> Reactor<N> {
         let service = &mut *self.services[socket.service as usize];
         let largest = if socket.address.is_ipv4() { DATAGRAM_MAX_V4 } else { DATAGRAM_MAX };
         for datagram in 0..self.datagrams.len() {
-            // Two servers on the same port could answer each other for ever; port 0 cannot be answered.
+            // Two sockets that answer could answer each other for ever: what comes from a port of ours, here or on another
+            // machine, is not answered. Port 0 cannot be.
             let port = self.datagrams.source(datagram).port();
-            if port == 0 || port == socket.address.port() {
+            if port == 0 || self.sockets.iter().any(|socket| socket.address.port() == port) {
                 self.stats.datagrams_dropped_loop += 1;
                 continue;
             }

@@ -39,9 +39,9 @@ impl<N: Net> Reactor<N> {
         self.timers.check_invariants();
         let accounted = self.connections.len() as u64 + self.stats.closed_total();
         assert_eq!(self.stats.accepted, accounted, "accepted = open + closed");
-        assert!(
-            self.pool.read_bytes() + self.pool.write_bytes() <= self.limits.memory_budget,
-            "over the memory budget"
-        );
+        let ledger = self.ledger();
+        let budgeted = ledger.slab + ledger.wheel + ledger.read_buffers + ledger.write_buffers + ledger.spare_buffers;
+        // A slot is needed even to turn a connection away.
+        assert!(budgeted <= self.limits.memory_budget + Self::BYTES_PER_CONNECTION, "{ledger:?} is over the budget");
     }
 }

@@ -70,19 +70,56 @@ impl From<SocketAddr> for Address {
     }
 }
 
+/// Room for one control message with the larger of `in_pktinfo` and `in6_pktinfo`.
+const CONTROL: usize = 64;
+
+/// Which of the machine's addresses a datagram was sent to, as the kernel tells it and takes it: IP_PKTINFO, ip(7).
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL]);
+
+/// Has the kernel tell the local address of every datagram received on this socket, so that the answer can leave from it. Needed
+/// where a socket is bound to every address: the kernel would answer from the one it prefers.
+pub fn report_local_address(socket: BorrowedFd<'_>, ipv4: bool) -> io::Result<()> {
+    let (level, option) =
+        if ipv4 { (libc::IPPROTO_IP, libc::IP_PKTINFO) } else { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) };
+    let on: libc::c_int = 1;
+    // SAFETY: the option is an int, of which the address and length are given.
+    super::check(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), size_of_val(&on) as libc::socklen_t)
+    })?;
+    Ok(())
+}
+
 /// Datagrams received together, and the answers to send together.
 pub struct DatagramBatch {
     /// `BATCH` receive buffers, `STRIDE` apart. Reserved, not touched, until datagrams fill them.
     buffers: Box<[u8]>,
     sources: Box<[Address; BATCH]>,
+    /// Where the kernel tells the local address of each, on sockets that were asked to.
+    controls: Box<[Control; BATCH]>,
     receive_vectors: Box<[libc::iovec; BATCH]>,
     receive_headers: Box<[libc::mmsghdr; BATCH]>,
     received: usize,
     /// The answers, back to back, and for each its end in `answers` and the index of its source.
     answers: Vec<u8>,
     answered: Vec<(usize, usize)>,
+    /// Length of each control message; 0 where none came.
+    send_controls: [usize; BATCH],
     send_vectors: Box<[libc::iovec; BATCH]>,
     send_headers: Box<[libc::mmsghdr; BATCH]>,
+}
+
+impl Control {
+    /// `in_pktinfo` begins with the interface that the datagram came in by. The way back is for routing to decide, so it is cleared;
+    /// `in6_pktinfo` keeps it, because a link-local address means nothing without.
+    fn leave_by_any_interface(&mut self) {
+        const LEVEL: usize = size_of::<usize>();
+        const DATA: usize = size_of::<libc::cmsghdr>();
+        if self.0[LEVEL..LEVEL + 4] == libc::IPPROTO_IP.to_ne_bytes() {
+            self.0[DATA..DATA + 4].fill(0);
+        }
+    }
 }
 
 impl Default for DatagramBatch {
@@ -98,11 +135,13 @@ impl DatagramBatch {
         let mut batch = DatagramBatch {
             buffers: vec![0; BATCH * STRIDE].into_boxed_slice(),
             sources: Box::new([Address::EMPTY; BATCH]),
+            controls: Box::new([Control([0; CONTROL]); BATCH]),
             receive_vectors: Box::new([vector; BATCH]),
             receive_headers: Box::new([header; BATCH]),
             received: 0,
             answers: Vec::new(),
             answered: Vec::with_capacity(BATCH),
+            send_controls: [0; BATCH],
             send_vectors: Box::new([vector; BATCH]),
             send_headers: Box::new([header; BATCH]),
         };
@@ -113,6 +152,8 @@ impl DatagramBatch {
             let header = &mut batch.receive_headers[index].msg_hdr;
             header.msg_name = batch.sources[index].bytes.as_mut_ptr().cast();
             header.msg_namelen = size_of_val(&batch.sources[index].bytes) as libc::socklen_t;
+            header.msg_control = batch.controls[index].0.as_mut_ptr().cast();
+            header.msg_controllen = CONTROL;
             header.msg_iov = &mut batch.receive_vectors[index];
             header.msg_iovlen = 1;
             let header = &mut batch.send_headers[index].msg_hdr;
@@ -142,6 +183,11 @@ impl DatagramBatch {
             self.sources[index].length = header.msg_namelen;
             // The kernel shortened it to what it wrote; the next call needs the room again.
             header.msg_namelen = size_of_val(&self.sources[index].bytes) as libc::socklen_t;
+            let told = std::mem::replace(&mut header.msg_controllen, CONTROL);
+            self.send_controls[index] = told;
+            if told > 0 {
+                self.controls[index].leave_by_any_interface();
+            }
         }
         self.received = received;
         Ok(received)
@@ -156,6 +202,7 @@ impl DatagramBatch {
         self.buffers[index * STRIDE..][..datagram.len()].copy_from_slice(datagram);
         self.receive_headers[index].msg_len = datagram.len() as u32;
         self.sources[index] = Address::from(source);
+        self.send_controls[index] = 0;
         self.received += 1;
         true
     }
@@ -228,6 +275,9 @@ impl DatagramBatch {
             let header = &mut self.send_headers[index].msg_hdr;
             header.msg_name = address.bytes.as_ptr().cast_mut().cast();
             header.msg_namelen = address.length;
+            // What the kernel told of the local address is what it takes as the one to answer from.
+            header.msg_controllen = self.send_controls[source];
+            header.msg_control = self.controls[source].0.as_ptr().cast_mut().cast();
             start = end;
         }
         let headers = &mut self.send_headers[first..self.answered.len()];

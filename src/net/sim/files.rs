@@ -93,7 +93,7 @@ impl SimNet {
     pub(super) fn report(&mut self, ready: &mut Vec<Ready>) -> bool {
         let start = ready.len();
         if std::mem::take(&mut self.signals_edge) {
-            ready.push(Ready { token: Token::SIGNALS, readable: true, writable: false, half_closed: false });
+            ready.push(Ready { token: Token::SIGNALS, readable: true, writable: false, read_on: false });
         }
         while ready.len() - start < EVENTS_PER_POLL
             && let Some((file, opened)) = self.wakes.pop_front()
@@ -119,7 +119,7 @@ impl SimNet {
     /// What a file is ready for at present, of what it is watched for.
     fn state(&mut self, file: u32) -> Ready {
         let open = self.file(file);
-        let mut state = Ready { token: open.token, readable: false, writable: false, half_closed: false };
+        let mut state = Ready { token: open.token, readable: false, writable: false, read_on: false };
         match &open.kind {
             Kind::Listener { queue, .. } => state.readable = !queue.is_empty(),
             Kind::Socket { queue, .. } => state.readable = !queue.is_empty(),
@@ -129,8 +129,8 @@ impl SimNet {
                 connection.wants_room |= !connection.has_room();
                 let hung_up = connection.broken || connection.fin_arrived && connection.shut;
                 if let Side::Open(_) = connection.side {
-                    state.half_closed = connection.fin_arrived || hung_up;
-                    state.readable = !connection.inbound.is_empty() || state.half_closed;
+                    state.read_on = connection.fin_arrived || hung_up;
+                    state.readable = !connection.inbound.is_empty() || state.read_on;
                     let writable = connection.has_room() || connection.shut;
                     state.writable = hung_up || watches_writable && writable;
                 }
