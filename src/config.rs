@@ -13,7 +13,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::buffer::BufferMode;
-use crate::limits::{CONNECTIONS_MAX, FILES_RESERVED, LISTENERS_MAX, Limits, MAX_LINE_MAX};
+use crate::limits::{CONNECTION_BYTES, CONNECTIONS_MAX, FILES_RESERVED, LISTENERS_MAX, Limits, MAX_LINE_MAX};
 use crate::service::SERVICES;
 use crate::units::{Size, Span};
 
@@ -21,13 +21,13 @@ use crate::units::{Size, Span};
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// Serve SERVICE (hello, echo or discard) on this address, by TCP and UDP. SERVICE+tcp or SERVICE+udp: by one of
-    /// them. Port 0: any free port. Repeatable [default: hello=127.0.0.1:9999]
+    /// Serve SERVICE (hello, echo, discard, …) on this address, by TCP and UDP. SERVICE+tcp or SERVICE+udp: by one of them. Port 0:
+    /// any free port. [::] is IPv6 alone. Repeatable [default: hello=127.0.0.1:9999]
     #[arg(long, value_name = "SERVICE=ADDR:PORT")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listen: Vec<Listen>,
 
-    /// Connections held at once; more wait in the accept queue [default: the limit on open files, less 64]
+    /// Connections held at once; more wait in the accept queue [default: the hard limit on open files, less 64]
     #[arg(long, value_name = "COUNT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<usize>,
@@ -57,7 +57,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_timeout: Option<Span>,
 
-    /// Time for a connection that is being closed to take what it is owed; 0: no limit [default: 5s]
+    /// Time for a connection that is being closed to take what it is owed, and to close; 0: for ever [default: 5s]
     #[arg(long, value_name = "TIME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub close_timeout: Option<Span>,
@@ -67,7 +67,8 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<Span>,
 
-    /// Where connections have buffers: from a pool while they need one, or two fixed ones for life [default: pooled]
+    /// Where connections have buffers: from a pool while they need one, or two fixed ones of 64B to 1MiB for life [default:
+    /// pooled]
     #[arg(long, value_name = "pooled|fixed:BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buffers: Option<Buffers>,
@@ -82,7 +83,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report_every: Option<Span>,
 
-    /// Longest line that `hello` takes, without its line break [default: 4KiB]
+    /// Longest line that `hello` takes, without its line break; at most 16382 bytes [default: 4KiB]
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_line: Option<Size>,
@@ -243,10 +244,12 @@ impl Settings {
         };
         check(&limits)?;
         let buffers = self.buffers.map_or(BufferMode::Pooled, |Buffers(mode)| mode);
-        if let BufferMode::Fixed(bytes) = buffers
-            && let fit = limits.memory_budget / (2 * bytes)
-            && fit < limits.max_connections
-        {
+        let each = match buffers {
+            BufferMode::Pooled => CONNECTION_BYTES,
+            BufferMode::Fixed(bytes) => CONNECTION_BYTES + 2 * bytes.next_power_of_two(),
+        };
+        let fit = limits.memory_budget / each;
+        if fit < limits.max_connections {
             let budget = Size(limits.memory_budget);
             warnings.push(format!(
                 "memory-budget {budget} has room for {fit} connections with {} buffers",
@@ -255,11 +258,27 @@ impl Settings {
         }
         let backlog = self.backlog.unwrap_or(DEFAULT_BACKLOG);
         within("backlog", backlog as usize, 1, i32::MAX as usize)?;
+        within("memory-budget", limits.memory_budget, MEMORY_BUDGET_MIN, usize::MAX)?;
         let listen = if self.listen.is_empty() { vec![Listen::default()] } else { self.listen };
         within("listen", listen.len(), 1, LISTENERS_MAX)?;
+        check_for_twins(&listen)?;
         let report_every = span(self.report_every, Duration::ZERO);
         Ok(Config { listen, backlog, buffers, report_every, limits, warnings })
     }
+}
+
+/// Less would not hold one connection with a message and an answer of the usual size.
+const MEMORY_BUDGET_MIN: usize = 64 * 1024;
+
+/// The same address cannot be listened on twice, by the same transport.
+fn check_for_twins(listen: &[Listen]) -> Result<(), ConfigError> {
+    for (index, one) in listen.iter().enumerate().filter(|(_, one)| one.address.port() != 0) {
+        let shares = |other: &&Listen| (one.tcp && other.tcp) || (one.udp && other.udp);
+        if let Some(other) = listen[..index].iter().find(|other| other.address == one.address && shares(other)) {
+            return Err(ConfigError(format!("listen names {} twice: {other} and {one}", one.address)));
+        }
+    }
+    Ok(())
 }
 
 /// Long enough that a burst of connections survives a busy turn; Linux takes at most net.core.somaxconn, 4,096 by default.
@@ -519,6 +538,7 @@ mod tests {
             ("buffers = \"some\"", "some", "fixed:4096"),
             ("messages-per-turn = 0", "messages-per-turn", "1 to"),
             ("low-watermark = \"64KiB\"", "low-watermark", "0 to 65535"),
+            ("listen = [\"echo=127.0.0.1:7\", \"hello+udp=127.0.0.1:7\"]", "127.0.0.1:7 twice", "hello+udp"),
             ("drain-timeout = 0", "drain-timeout", "1ms or more"),
         ] {
             let ConfigError(message) = resolve(toml).unwrap_err();
@@ -533,6 +553,10 @@ mod tests {
             ("max-line = 1", true),
             ("max-line = 16382", true),
             ("max-line = 16383", false),
+            ("memory-budget = 65535", false),
+            ("memory-budget = 65536", true),
+            ("memory-budget = 65537", true),
+            ("listen = [\"echo+tcp=127.0.0.1:7\", \"hello+udp=127.0.0.1:7\", \"echo=[::1]:7\"]", true),
             ("max-connections = 0", false),
             ("max-connections = 1", true),
             ("max-connections = 4194304", true),

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use log::{error, info, warn};
 
 use crate::config::{Config, Listen, Sources};
+use crate::connection::Reason;
 use crate::net::mio::MioNet;
 use crate::net::{Net, Signal};
 use crate::reactor::Reactor;
@@ -133,7 +134,10 @@ impl Daemon<'_> {
                 info!("{}", self.reporter.report(&self.reactor));
             }
         }
-        info!("drained; goodbye");
+        match self.reactor.stats().closed_for(Reason::DrainTimeout) {
+            0 => info!("drained; goodbye"),
+            count => warn!("drain-timeout is over: {count} connections cut off; goodbye"),
+        }
         Ok(Ended::Drained)
     }
 
@@ -161,7 +165,10 @@ impl Daemon<'_> {
         self.reactor.set_limits(new.limits.clone());
         self.config.limits = new.limits;
         self.config.report_every = new.report_every;
-        info!("configuration read again: {}", if changed { "changes are in force" } else { "nothing changed" });
+        info!(
+            "configuration read again: {}",
+            if changed { "what can change is in force" } else { "nothing else changed" }
+        );
     }
 }
 

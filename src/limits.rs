@@ -46,6 +46,9 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Most connections that can be configured: two million and a bit, with room in a 32-bit timer id.
 pub const CONNECTIONS_MAX: usize = 1 << 22;
 
+/// What one connection takes up in slab and wheel in a release build, in bytes; a test pins it.
+pub const CONNECTION_BYTES: usize = 44;
+
 /// Listening addresses: their index is one byte of a token.
 pub const LISTENERS_MAX: usize = 64;
 

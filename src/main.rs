@@ -15,6 +15,7 @@ const USAGE: u8 = 2;
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
+    warn_of_unknown_level();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     match cli::parse(std::env::args_os()) {
         Ok(Request::Print(text)) => print(&text),
@@ -27,6 +28,15 @@ fn main() -> ExitCode {
         },
         Ok(Request::Serve(sources)) => serve(&sources),
         Err(line) => fail(USAGE, &line),
+    }
+}
+
+/// env_logger takes any other word for the name of a module, and the server would be silent.
+fn warn_of_unknown_level() {
+    let Ok(filter) = std::env::var("RUST_LOG") else { return };
+    let is_module = filter.contains([',', '=', ':', '/']) || filter.starts_with("slabd");
+    if !filter.is_empty() && !is_module && filter.parse::<log::LevelFilter>().is_err() {
+        eprintln!("slabd: RUST_LOG={filter} is no level: accepted are error, warn, info, debug, trace and off");
     }
 }
 

@@ -173,6 +173,8 @@ impl<N: Net> Reactor<N> {
         for _ in 0..self.limits.accepts_per_turn {
             if self.gate == Gate::Open && self.connections.len() >= self.limits.max_connections {
                 self.gate = Gate::Full;
+                let held = self.connections.len();
+                self.warn(now, format_args!("max-connections reached: {held} held, others wait in the accept queue"));
             }
             if self.gate != Gate::Open {
                 return;

@@ -99,7 +99,7 @@ fn a_reload_takes_over_what_can_change_and_names_what_cannot() {
     server.signal("HUP");
     let warning = server.wait_for_log("changed only by a restart");
     assert!(warning.ends_with("listen, backlog"), "{warning}");
-    server.wait_for_log("changes are in force");
+    server.wait_for_log("what can change is in force");
     client.send("0123\n").expect("error: line longer than 3 bytes\r\n").expect_end();
 
     std::fs::write(&file, "max-line = \"much\"\n").unwrap();
@@ -120,7 +120,7 @@ fn a_reload_reaches_connections_that_are_already_open() {
     client.expect("Hello\r\n").send("a\n").expect("Hello, a!\r\n");
     std::fs::write(&file, "listen = [\"hello=127.0.0.1:0\"]\nidle-timeout = \"200ms\"\n").unwrap();
     server.signal("HUP");
-    server.wait_for_log("changes are in force");
+    server.wait_for_log("what can change is in force");
     client.expect_end();
     std::fs::remove_file(&file).unwrap();
 }

@@ -133,6 +133,7 @@ pub struct SimNet {
     /// Datagrams from the loop, by receiver: sender and bytes.
     mailboxes: BTreeMap<SocketAddr, Vec<(SocketAddr, Vec<u8>)>>,
 
+    injected: Vec<Ready>,
     signals: Vec<Signal>,
     signals_edge: bool,
     accept_errors: VecDeque<i32>,
@@ -168,6 +169,7 @@ impl SimNet {
             segments_sent: 0,
             connecting: Vec::new(),
             mailboxes: BTreeMap::new(),
+            injected: Vec::new(),
             signals: Vec::new(),
             signals_edge: false,
             accept_errors: VecDeque::new(),
@@ -182,6 +184,11 @@ impl SimNet {
     /// moment, time stands still.
     pub fn hold_time_at(&mut self, moment: Time) {
         self.held_at = Some(moment);
+    }
+
+    /// The next poll reports this too, whatever it names: a source that is gone, say.
+    pub fn inject(&mut self, event: Ready) {
+        self.injected.push(event);
     }
 
     /// Lets time pass while the loop does not look; what is under way arrives meanwhile.
@@ -236,6 +243,7 @@ impl Net for SimNet {
 
     /// Never blocks: with nothing ready, nothing under way and no timeout, it returns at once.
     fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
+        ready.append(&mut self.injected);
         let deadline = timeout.map(|timeout| self.now + timeout);
         self.deliver_due();
         if self.chance(self.faults.spurious_event) && !self.files.is_empty() {

@@ -336,6 +336,7 @@ fn read_chunk(buffers: BufferMode) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::CONNECTION_BYTES;
     use crate::net::mio::MioNet;
 
     /// In a debug build mio's stream has 16 bytes, for checks of its own.
@@ -346,5 +347,6 @@ mod tests {
         assert_eq!(size_of::<Connection<<MioNet as Net>::Stream>>(), 28);
         assert_eq!(Reactor::<MioNet>::BYTES_PER_SLOT, 32, "the slab's free list must fit where a connection lies");
         assert_eq!(TimerWheel::BYTES_PER_TIMER, 12);
+        assert_eq!(Reactor::<MioNet>::BYTES_PER_CONNECTION, CONNECTION_BYTES);
     }
 }

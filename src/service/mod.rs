@@ -33,7 +33,7 @@ pub trait Service {
 pub type Constructor = fn() -> Box<dyn Service>;
 
 /// Every service by its name in `--listen`. Add yours here.
-pub const SERVICES: [(&str, Constructor); 3] = [
+pub const SERVICES: &[(&str, Constructor)] = &[
     ("hello", || Box::new(hello::Hello)),
     ("echo", || Box::new(echo::Echo)),
     ("discard", || Box::new(discard::Discard)),

@@ -36,7 +36,7 @@ impl Server {
     pub fn start_with_log_level(level: &str, arguments: &[&str]) -> Server {
         let mut command = Command::new(program());
         command.arg("serve").args(arguments).env("RUST_LOG", level).stderr(Stdio::piped()).stdin(Stdio::null());
-        let mut child = command.spawn().expect("the program starts");
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program()));
         let stderr = BufReader::new(child.stderr.take().expect("its log is piped"));
         let (sender, log) = channel();
         std::thread::spawn(move || {
