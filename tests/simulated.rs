@@ -516,6 +516,8 @@ fn events_for_a_slots_previous_owner_miss() {
     let first = sim.accepted();
     sim.send(first, "x\n");
     sim.net().client_reset(first);
+    sim.turn();
+    assert_eq!(sim.reactor.connections(), 0);
     let second = sim.client();
     sim.turns(3);
     assert_eq!(sim.received(second), "Hello\r\n");
