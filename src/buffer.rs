@@ -140,6 +140,17 @@ impl BufferPool {
         Ok(())
     }
 
+    /// Puts `front` before what the buffer holds.
+    pub fn prepend(&mut self, slot: &mut Option<BufferId>, used_for: Use, front: &[u8]) -> Result<(), BudgetExceeded> {
+        let mut behind = slot.take();
+        let joined = self.append(slot, used_for, front).and_then(|()| {
+            let rest = self.bytes(&behind).to_vec();
+            self.append(slot, used_for, &rest)
+        });
+        self.release(&mut behind);
+        joined
+    }
+
     /// What the buffer holds; nothing when there is no buffer.
     pub fn bytes(&self, slot: &Option<BufferId>) -> &[u8] {
         slot.as_ref().map_or(&[], |id| {
@@ -359,6 +370,17 @@ mod tests {
         assert_eq!((&slot, pool.read_bytes(), pool.lent(), pool.spare_bytes()), (&None, 0, 0, 64));
         pool.shrink_to_fit();
         assert_eq!((pool.spare_bytes(), pool.table_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_put_in_front_comes_first() {
+        let mut pool = pool();
+        let mut slot = None;
+        pool.append(&mut slot, Use::Write, b"xxbehind").unwrap();
+        pool.consume(&mut slot, 2);
+        pool.prepend(&mut slot, Use::Write, b"front, ").unwrap();
+        assert_eq!((pool.bytes(&slot), pool.lent()), (&b"front, behind"[..], 1));
+        pool.check_invariants();
     }
 
     #[test]

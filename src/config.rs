@@ -3,10 +3,10 @@
 //! [`Settings`] is what someone wrote: every field optional, one struct for flags and file, so that their names agree.
 //! [`Config`] is what holds: flags over file over defaults, checked.
 
+mod values;
+
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::BufferMode;
 use crate::limits::{CONNECTION_BYTES, CONNECTIONS_MAX, FILES_RESERVED, LISTENERS_MAX, Limits, MAX_LINE_MAX};
-use crate::service::SERVICES;
 use crate::units::{Size, Span};
+
+pub use values::{Buffers, Listen};
 
 /// What can be set. The same names serve as flags and as keys of the file.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
@@ -128,28 +129,22 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_per_turn: Option<Size>,
 
+    /// Close a connection when this much of its output is unsent [default: 1MiB, or
+    /// twice the high watermark]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_limit: Option<Size>,
+
+    /// Deliveries to other connections in one turn, by each service [default: 1024]
+    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliveries_per_turn: Option<usize>,
+
     /// Timers expired in one turn [default: 1024]
     #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiries_per_turn: Option<usize>,
 }
-
-/// One `--listen`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    pub service: String,
-    pub address: SocketAddr,
-    pub tcp: bool,
-    pub udp: bool,
-}
-
-/// One `--buffers`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buffers(pub BufferMode);
-
-/// Smallest and largest fixed buffer.
-const FIXED_MIN: usize = 64;
-const FIXED_MAX: usize = 1 << 20;
 
 /// Everything resolved and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,6 +206,8 @@ impl Settings {
             reads_per_turn: self.reads_per_turn.or(below.reads_per_turn),
             datagram_batches_per_turn: self.datagram_batches_per_turn.or(below.datagram_batches_per_turn),
             output_per_turn: self.output_per_turn.or(below.output_per_turn),
+            output_limit: self.output_limit.or(below.output_limit),
+            deliveries_per_turn: self.deliveries_per_turn.or(below.deliveries_per_turn),
             expiries_per_turn: self.expiries_per_turn.or(below.expiries_per_turn),
         }
     }
@@ -240,6 +237,8 @@ impl Settings {
             reads_per_turn: self.reads_per_turn.unwrap_or(defaults.reads_per_turn),
             datagram_batches_per_turn: self.datagram_batches_per_turn.unwrap_or(defaults.datagram_batches_per_turn),
             output_per_turn: bytes(self.output_per_turn, defaults.output_per_turn),
+            output_limit: bytes(self.output_limit, defaults.output_limit.max(2 * high_watermark)),
+            deliveries_per_turn: self.deliveries_per_turn.unwrap_or(defaults.deliveries_per_turn),
             expiries_per_turn: self.expiries_per_turn.unwrap_or(defaults.expiries_per_turn),
         };
         check(&limits)?;
@@ -312,6 +311,8 @@ fn check(limits: &Limits) -> Result<(), ConfigError> {
     within("reads-per-turn", limits.reads_per_turn, 1, 1 << 20)?;
     within("datagram-batches-per-turn", limits.datagram_batches_per_turn, 1, 1 << 20)?;
     within("output-per-turn", limits.output_per_turn, 1, 1 << 30)?;
+    within("output-limit", limits.output_limit, 2 * limits.high_watermark, 1 << 30)?;
+    within("deliveries-per-turn", limits.deliveries_per_turn, 1, 1 << 20)?;
     within("expiries-per-turn", limits.expiries_per_turn, 1, 1 << 20)?;
     if limits.drain_timeout.is_zero() {
         return Err(ConfigError("drain-timeout is 0: a drain must end; accepted is a time of 1ms or more".into()));
@@ -347,6 +348,8 @@ impl Config {
             reads_per_turn,
             datagram_batches_per_turn,
             output_per_turn,
+            output_limit,
+            deliveries_per_turn,
             expiries_per_turn,
         } = self.limits;
         let settings = Settings {
@@ -371,6 +374,8 @@ impl Config {
             reads_per_turn: Some(reads_per_turn),
             datagram_batches_per_turn: Some(datagram_batches_per_turn),
             output_per_turn: Some(Size(output_per_turn)),
+            output_limit: Some(Size(output_limit)),
+            deliveries_per_turn: Some(deliveries_per_turn),
             expiries_per_turn: Some(expiries_per_turn),
         };
         toml::to_string(&settings).expect("texts and numbers have a TOML form")
@@ -405,90 +410,6 @@ impl Sources {
         self.flags.clone().over(file).resolve(file_limit)
     }
 }
-
-impl Default for Listen {
-    fn default() -> Listen {
-        let address = SocketAddr::from(([127, 0, 0, 1], 9999));
-        Listen { service: "hello".into(), address, tcp: true, udp: true }
-    }
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Listen, String> {
-        const HELP: &str = "expected SERVICE=ADDR:PORT, such as hello=127.0.0.1:9999 or echo+udp=[::1]:7";
-        let (service, address) = text.split_once('=').ok_or(HELP)?;
-        let (service, tcp, udp) = match service.split_once('+') {
-            None => (service, true, true),
-            Some((service, "tcp")) => (service, true, false),
-            Some((service, "udp")) => (service, false, true),
-            Some((_, other)) => return Err(format!("no transport '{other}': accepted are +tcp and +udp")),
-        };
-        let names: Vec<&str> = SERVICES.iter().map(|(name, _)| *name).collect();
-        if !names.contains(&service) {
-            return Err(format!("no service '{service}': accepted are {}", names.join(", ")));
-        }
-        let address = address.parse().map_err(|_| format!("'{address}' is not an IP address and port: {HELP}"))?;
-        Ok(Listen { service: service.into(), address, tcp, udp })
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let transport = match (self.tcp, self.udp) {
-            (true, false) => "+tcp",
-            (false, true) => "+udp",
-            _ => "",
-        };
-        write!(f, "{}{transport}={}", self.service, self.address)
-    }
-}
-
-impl FromStr for Buffers {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Buffers, String> {
-        if text == "pooled" {
-            return Ok(Buffers(BufferMode::Pooled));
-        }
-        let size = text.strip_prefix("fixed:").ok_or("expected pooled, or fixed:BYTES such as fixed:4096")?;
-        let Size(bytes) = size.parse()?;
-        if !(FIXED_MIN..=FIXED_MAX).contains(&bytes) {
-            return Err(format!("a fixed buffer has {} to {}", Size(FIXED_MIN), Size(FIXED_MAX)));
-        }
-        Ok(Buffers(BufferMode::Fixed(bytes)))
-    }
-}
-
-impl fmt::Display for Buffers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            BufferMode::Pooled => f.write_str("pooled"),
-            BufferMode::Fixed(bytes) => write!(f, "fixed:{bytes}"),
-        }
-    }
-}
-
-/// Both are texts in a file.
-macro_rules! text_in_a_file {
-    ($($name:ty),*) => {$(
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(|error| serde::de::Error::custom(format!("invalid value '{text}': {error}")))
-            }
-        }
-    )*};
-}
-
-text_in_a_file!(Listen, Buffers);
 
 #[cfg(test)]
 mod tests {

@@ -58,6 +58,10 @@ pub enum Reason {
     CloseTimeout,
     /// A line longer than `max-line`.
     LineTooLong,
+    /// It broke its protocol.
+    ProtocolError,
+    /// More output was unsent than `output-limit`: a slow consumer.
+    OutputLimit,
     /// It needed memory beyond `memory-budget`.
     MemoryBudget,
     /// The server is stopping.
@@ -67,7 +71,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 14] = [
         Reason::PeerClosed,
         Reason::PeerReset,
         Reason::ServiceClosed,
@@ -77,6 +81,8 @@ impl Reason {
         Reason::OutputTimeout,
         Reason::CloseTimeout,
         Reason::LineTooLong,
+        Reason::ProtocolError,
+        Reason::OutputLimit,
         Reason::MemoryBudget,
         Reason::Drain,
         Reason::DrainTimeout,
@@ -99,6 +105,8 @@ impl Reason {
             Reason::OutputTimeout => "output-timeout",
             Reason::CloseTimeout => "close-timeout",
             Reason::LineTooLong => "line-too-long",
+            Reason::ProtocolError => "protocol-error",
+            Reason::OutputLimit => "output-limit",
             Reason::MemoryBudget => "memory-budget",
             Reason::Drain => "drain",
             Reason::DrainTimeout => "drain-timeout",
@@ -108,7 +116,7 @@ impl Reason {
 
 /// Facts about a connection that combine freely with its state.
 #[derive(Clone, Copy, Default)]
-pub struct Flags(u8);
+pub struct Flags(u16);
 
 impl Flags {
     /// The kernel may hold input that no further edge will announce.
@@ -127,6 +135,8 @@ impl Flags {
     pub const WATCHES_WRITABLE: Flags = Flags(1 << 6);
     /// The server is draining: what has arrived is answered, then the connection closes.
     pub const DRAINING: Flags = Flags(1 << 7);
+    /// Output of this turn lies in the outbox, on the flush list. More of it goes to the connection's buffer, behind.
+    pub const IN_OUTBOX: Flags = Flags(1 << 8);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

@@ -29,6 +29,8 @@ pub enum Outcome {
 /// One connection, and what the loop lends it for its turn.
 pub struct Intake<'a, N: Net> {
     pub net: &'a mut N,
+    /// Who the service is told it is.
+    pub session: u32,
     pub connection: &'a mut Connection<N::Stream>,
     pub service: &'a mut dyn Service,
     pub pool: &'a mut BufferPool,
@@ -141,7 +143,7 @@ impl<N: Net> Intake<'_, N> {
             }
             match framing.decode(&bytes[used..], scanned, self.limits.max_line) {
                 Decoded::Message { message, length } => {
-                    let mut reply = Reply::new(self.outbox.bytes_mut());
+                    let mut reply = Reply::new(self.session, self.outbox.bytes_mut());
                     self.service.message(message, &mut reply);
                     (used, scanned) = (used + length, 0);
                     self.messages += 1;
@@ -150,10 +152,9 @@ impl<N: Net> Intake<'_, N> {
                     }
                 }
                 Decoded::Incomplete => return (used, bytes.len() - used, None),
-                Decoded::TooLong => {
-                    let error = format!("error: line longer than {} bytes\r\n", self.limits.max_line);
-                    Reply::new(self.outbox.bytes_mut()).send(error.as_bytes());
-                    return (bytes.len(), 0, Some(Reason::LineTooLong));
+                Decoded::Invalid(invalid) => {
+                    invalid.write(self.outbox.bytes_mut());
+                    return (bytes.len(), 0, Some(invalid.reason()));
                 }
             }
         }
@@ -162,7 +163,7 @@ impl<N: Net> Intake<'_, N> {
     /// The peer sent its last byte: what is left may be a last message.
     fn end_of_stream(&mut self) -> Result<Option<Reason>, Reason> {
         if let Some(message) = self.service.framing().decode_end(self.pool.bytes(&self.connection.input)) {
-            self.service.message(message, &mut Reply::new(self.outbox.bytes_mut()));
+            self.service.message(message, &mut Reply::new(self.session, self.outbox.bytes_mut()));
             self.messages += 1;
         }
         Ok(Some(Reason::PeerClosed))

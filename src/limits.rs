@@ -96,6 +96,11 @@ pub struct Limits {
     /// Bytes that services may put out per turn before serving stops until they are sent. 1 MiB stays in the
     /// processor's cache.
     pub output_per_turn: usize,
+    /// Unsent output at which a connection is closed. 1 MiB: output for others does not stop when a peer is not read, so it needs a
+    /// bound of its own; Redis's hard one for subscribers is 32 MB.
+    pub output_limit: usize,
+    /// Deliveries that one service may make per turn: receivers of a publish, say. 1,024 writes take some 2 ms.
+    pub deliveries_per_turn: usize,
     /// Timers expired per turn. 1,024 at 0.2 µs keep a storm of deadlines under a millisecond.
     pub expiries_per_turn: usize,
 }
@@ -120,6 +125,8 @@ impl Default for Limits {
             reads_per_turn: 4,
             datagram_batches_per_turn: 1,
             output_per_turn: OUTPUT_PER_TURN,
+            output_limit: OUTPUT_LIMIT,
+            deliveries_per_turn: 1024,
             expiries_per_turn: 1024,
         }
     }
@@ -127,6 +134,7 @@ impl Default for Limits {
 
 const LINE_MAX: usize = 4096;
 const HIGH_WATERMARK: usize = 64 * 1024;
+const OUTPUT_LIMIT: usize = 1 << 20;
 const OUTPUT_PER_TURN: usize = 1 << 20;
 
 /// Longest line that can be configured: a whole line must fit into one read beside its line break, so that
@@ -139,6 +147,8 @@ const _: () = {
     assert!(READ_CHUNK < HIGH_WATERMARK);
     // One connection at its watermark must not use up a turn's output.
     assert!(HIGH_WATERMARK < OUTPUT_PER_TURN);
+    // Who is not read because of its watermark must not be closed for its own answers.
+    assert!(2 * HIGH_WATERMARK < OUTPUT_LIMIT);
     assert!(DATAGRAMS_PER_BATCH <= 1024);
     assert!(LISTENERS_MAX <= u8::MAX as usize);
     assert!(CONNECTIONS_MAX < u32::MAX as usize / 2);

@@ -13,7 +13,7 @@ pub struct Outbox {
     entries: Vec<Entry>,
 }
 
-/// Output of one connection, all of it for this turn.
+/// Output of one connection.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub slot: u32,
@@ -36,7 +36,11 @@ impl Outbox {
 
     /// Everything since `start` is output of the connection in `slot`.
     pub fn commit(&mut self, slot: u32, start: u32, close: Option<Reason>) {
-        let range = start..self.position();
+        self.commit_range(slot, start..self.position(), close);
+    }
+
+    /// The same for any range: several connections may share one.
+    pub fn commit_range(&mut self, slot: u32, range: Range<u32>, close: Option<Reason>) {
         if !range.is_empty() || close.is_some() {
             self.entries.push(Entry { slot, range, close });
         }

@@ -31,7 +31,7 @@ use crate::connection::{Connection, Flags, Reason, State, Timeouts};
 use crate::limits::{DATAGRAMS_PER_BATCH, Limits, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION};
 use crate::net::{Net, Ready};
 use crate::outbox::Outbox;
-use crate::service::Service;
+use crate::service::{Deliveries, Service};
 use crate::stats::Stats;
 use crate::sys::DatagramBatch;
 use crate::timer::{self, TimerWheel};
@@ -132,7 +132,8 @@ impl<N: Net> Reactor<N> {
     /// Phase 1: no wait when work was carried over, else until the next timer.
     fn poll_timeout(&self) -> Option<Duration> {
         let accepts = !self.acceptable.is_empty() && self.gate == Gate::Open;
-        if accepts || !self.ready.is_empty() || !self.receivable.is_empty() {
+        let output = self.services.iter().any(|service| service.has_output());
+        if accepts || output || !self.ready.is_empty() || !self.receivable.is_empty() {
             return Some(Duration::ZERO);
         }
         self.timers.next_fires().map(|tick| tick.wait_from(self.now))
@@ -264,17 +265,25 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 8: gives what the services put out to the connections: bytes to send, and closes.
     fn drain_outbox(&mut self, now: Time) {
+        for service in &mut self.services {
+            service.poll_output(&mut Deliveries::new(&mut self.outbox, self.limits.deliveries_per_turn));
+        }
         for entry in self.outbox.entries() {
             let connection = &mut self.connections[entry.slot as usize];
             if let State::Closed(_) = connection.state() {
                 continue;
             }
             // Behind unsent output, more must queue. A blocked connection is flushed when it is writable again; one that
-            // has become so is on the flush list already.
-            let unsent = self.pool.len(&connection.output) > 0;
+            // has become so, or has output of this turn, is on the flush list already.
+            let unsent = self.pool.len(&connection.output);
+            let behind = unsent > 0 || connection.flags.has(Flags::IN_OUTBOX);
             let mut range = entry.range.clone();
-            if unsent || self.pool.is_fixed() {
+            if behind || self.pool.is_fixed() {
                 let bytes = self.outbox.bytes(&entry.range);
+                if unsent + bytes.len() > self.limits.output_limit {
+                    close(&mut self.closed, connection, entry.slot, Reason::OutputLimit);
+                    continue;
+                }
                 if self.pool.append(&mut connection.output, Use::Write, bytes).is_err() {
                     close(&mut self.closed, connection, entry.slot, Reason::MemoryBudget);
                     continue;
@@ -285,8 +294,9 @@ impl<N: Net> Reactor<N> {
                 connection.begin_closing(reason, now.tick());
                 arm(&mut self.timers, connection, entry.slot, &self.timeouts, now.tick());
             }
-            if !unsent {
+            if !behind {
                 connection.output_progress(now.tick());
+                connection.flags.set(Flags::IN_OUTBOX);
                 self.flushes.push(Flush { slot: entry.slot, range });
             }
         }
@@ -315,6 +325,7 @@ impl<N: Net> Reactor<N> {
                 debug!("closed slot {slot}: {}", reason.name());
                 self.stats.closed[reason as usize] += 1;
             }
+            self.services[connection.service as usize].closed(slot);
             self.net.close(connection.stream);
             self.gate = Gate::Open;
         }

@@ -1,6 +1,6 @@
 //! Lines: a message ends at LF, and a CR before it belongs to the ending (as in RFC 5198 and telnet).
 
-use super::Decoded;
+use super::{Decoded, Invalid};
 
 /// The first line of `bytes`, of at most `max` bytes without its ending.
 pub fn decode(bytes: &[u8], scanned: usize, max: usize) -> Decoded<'_> {
@@ -8,10 +8,14 @@ pub fn decode(bytes: &[u8], scanned: usize, max: usize) -> Decoded<'_> {
         Some(found) => {
             let end = scanned + found;
             let message = strip_cr(&bytes[..end]);
-            if message.len() > max { Decoded::TooLong } else { Decoded::Message { message, length: end + 1 } }
+            if message.len() > max {
+                Decoded::Invalid(Invalid::LineTooLong(max))
+            } else {
+                Decoded::Message { message, length: end + 1 }
+            }
         }
         // A CR may yet turn out to be part of the ending.
-        None if strip_cr(bytes).len() > max => Decoded::TooLong,
+        None if strip_cr(bytes).len() > max => Decoded::Invalid(Invalid::LineTooLong(max)),
         None => Decoded::Incomplete,
     }
 }
@@ -37,7 +41,7 @@ mod tests {
                         scanned = 0;
                     }
                     Decoded::Incomplete => break scanned = held.len(),
-                    Decoded::TooLong => return Err(found),
+                    Decoded::Invalid(_) => return Err(found),
                 }
             }
         }
@@ -85,7 +89,7 @@ mod tests {
     #[test]
     fn an_endless_line_is_refused_as_soon_as_it_is_too_long() {
         assert_eq!(decode(&[b'x'; 8], 0, 8), Decoded::Incomplete);
-        assert_eq!(decode(&[b'x'; 9], 8, 8), Decoded::TooLong);
+        assert_eq!(decode(&[b'x'; 9], 8, 8), Decoded::Invalid(Invalid::LineTooLong(8)));
         assert_eq!(lines(&[b"ok\n", &[b'x'; 9]], 8), Err(vec![b"ok".to_vec()]));
     }
 }

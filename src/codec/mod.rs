@@ -5,6 +5,8 @@
 
 pub mod line;
 
+use crate::connection::Reason;
+
 /// The framing that a service asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -21,8 +23,33 @@ pub enum Decoded<'a> {
     Message { message: &'a [u8], length: usize },
     /// Part of one, or nothing.
     Incomplete,
-    /// Longer than allowed; no message can be found any more.
-    TooLong,
+    /// No message can be found any more.
+    Invalid(Invalid),
+}
+
+/// Why no message can be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// A line of more than so many bytes.
+    LineTooLong(usize),
+}
+
+impl Invalid {
+    /// The line that tells the peer.
+    pub fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Invalid::LineTooLong(max) => {
+                out.extend_from_slice(format!("error: line longer than {max} bytes\r\n").as_bytes())
+            }
+        }
+    }
+
+    /// The reason that the connection is closed for.
+    pub fn reason(self) -> Reason {
+        match self {
+            Invalid::LineTooLong(_) => Reason::LineTooLong,
+        }
+    }
 }
 
 impl Framing {

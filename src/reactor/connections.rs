@@ -35,7 +35,7 @@ impl<N: Net> Reactor<N> {
         }
         arm(&mut self.timers, connection, slot, &self.timeouts, now);
         let start = self.outbox.position();
-        let mut greeting = Reply::new(self.outbox.bytes_mut());
+        let mut greeting = Reply::new(slot, self.outbox.bytes_mut());
         self.services[service as usize].connected(&mut greeting);
         let close = greeting.wants_close().then_some(Reason::ServiceClosed);
         self.outbox.commit(slot, start, close);
@@ -62,6 +62,7 @@ impl<N: Net> Reactor<N> {
         let start = self.outbox.position();
         let intake = Intake {
             net: &mut self.net,
+            session: slot,
             service: &mut *self.services[connection.service as usize],
             connection,
             pool: &mut self.pool,
@@ -150,7 +151,15 @@ impl<N: Net> Reactor<N> {
         if let State::Closed(_) = connection.state() {
             return;
         }
-        let from_outbox = !range.is_empty();
+        connection.flags.clear(Flags::IN_OUTBOX);
+        let mut from_outbox = !range.is_empty();
+        if from_outbox && self.pool.len(&connection.output) > 0 {
+            // There is more behind it: both leave in one write.
+            if self.pool.prepend(&mut connection.output, Use::Write, self.outbox.bytes(&range)).is_err() {
+                return close(&mut self.closed, connection, slot, Reason::MemoryBudget);
+            }
+            from_outbox = false;
+        }
         let bytes = if from_outbox { self.outbox.bytes(&range) } else { self.pool.bytes(&connection.output) };
         let owed = bytes.len();
         if owed > 0 {

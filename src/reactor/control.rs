@@ -344,7 +344,7 @@ mod tests {
     #[cfg_attr(debug_assertions, ignore = "sizes are those of a release build")]
     fn sizes_of_what_each_connection_has() {
         assert_eq!(size_of::<<MioNet as Net>::Stream>(), 4);
-        assert_eq!(size_of::<Connection<<MioNet as Net>::Stream>>(), 28);
+        assert_eq!(size_of::<Connection<<MioNet as Net>::Stream>>(), 32);
         assert_eq!(Reactor::<MioNet>::BYTES_PER_SLOT, 32, "the slab's free list must fit where a connection lies");
         assert_eq!(TimerWheel::BYTES_PER_TIMER, 12);
         assert_eq!(Reactor::<MioNet>::BYTES_PER_CONNECTION, CONNECTION_BYTES);

@@ -22,7 +22,7 @@ impl<N: Net> Reactor<N> {
                 continue;
             }
             let (bytes, answers) = self.datagrams.exchange(datagram);
-            let mut reply = Reply::new(answers);
+            let mut reply = Reply::new(0, answers);
             service.datagram(bytes, &mut reply);
             if !reply.answers_datagram() {
                 continue;

@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn a_connection_is_greeted() {
         let mut bytes = Vec::new();
-        Hello.connected(&mut Reply::new(&mut bytes));
+        Hello.connected(&mut Reply::new(1, &mut bytes));
         assert_eq!(bytes, b"Hello\r\n");
     }
 }

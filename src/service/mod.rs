@@ -8,7 +8,10 @@ pub mod discard;
 pub mod echo;
 pub mod hello;
 
+use std::ops::Range;
+
 use crate::codec::Framing;
+use crate::outbox::Outbox;
 
 pub trait Service {
     /// How messages are found in a stream.
@@ -23,9 +26,50 @@ pub trait Service {
     /// One datagram. What is appended to `reply` goes back as one datagram; nothing appended, nothing sent.
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>);
 
+    /// The connection of a session ended; its id may be another's from now on.
+    fn closed(&mut self, _session: u32) {}
+
+    /// Whether there is output that [`Self::poll_output`] has not given yet.
+    fn has_output(&self) -> bool {
+        false
+    }
+
+    /// Puts out what is for other sessions than the one that asked, up to the turn's budget. Called once a turn.
+    fn poll_output(&mut self, _deliveries: &mut Deliveries<'_>) {}
+
     /// A line to try for people: by a stream, or by a datagram.
     fn example(&self, host: &str, port: u16, stream: bool) -> String {
         if stream { format!("nc {host} {port}") } else { format!("nc -u {host} {port}") }
+    }
+}
+
+/// Where a service puts output for sessions of its choice. Bytes are written once, whoever many they go to.
+pub struct Deliveries<'a> {
+    outbox: &'a mut Outbox,
+    /// Deliveries that this turn still has room for.
+    left: usize,
+}
+
+impl<'a> Deliveries<'a> {
+    pub fn new(outbox: &'a mut Outbox, left: usize) -> Deliveries<'a> {
+        Deliveries { outbox, left }
+    }
+
+    /// Appends bytes; returns where they are, for [`Self::deliver`].
+    pub fn put(&mut self, bytes: &[u8]) -> Range<u32> {
+        let start = self.outbox.position();
+        self.outbox.bytes_mut().extend_from_slice(bytes);
+        start..self.outbox.position()
+    }
+
+    /// Sends a range of bytes to a session. False, and nothing sent, when the turn has no room left.
+    pub fn deliver(&mut self, session: u32, range: &Range<u32>) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        self.outbox.commit_range(session, range.clone(), None);
+        true
     }
 }
 
@@ -41,6 +85,8 @@ pub const SERVICES: &[(&str, Constructor)] = &[
 
 /// Where a service puts its answer. The bytes lie in the loop's own buffer of this turn, and leave at its end.
 pub struct Reply<'a> {
+    /// Who asks: the number of its connection, reused after it closed. 0 for a datagram, which has no session.
+    pub session: u32,
     bytes: &'a mut Vec<u8>,
     start: usize,
     empty_datagram: bool,
@@ -48,15 +94,20 @@ pub struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    pub fn new(bytes: &'a mut Vec<u8>) -> Reply<'a> {
+    pub fn new(session: u32, bytes: &'a mut Vec<u8>) -> Reply<'a> {
         let start = bytes.len();
-        Reply { bytes, start, empty_datagram: false, close: false }
+        Reply { session, bytes, start, empty_datagram: false, close: false }
     }
 
     /// Appends to the answer.
     pub fn send(&mut self, bytes: &[u8]) {
         self.empty_datagram |= bytes.is_empty();
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Where the answer is appended to, for encoders.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        self.bytes
     }
 
     /// Closes the connection once the answer is sent. No meaning for datagrams.
@@ -90,8 +141,8 @@ pub(crate) mod tests {
     /// What `service` answers to a message, and to the same as a datagram (`None`: nothing is sent).
     pub fn answers(service: &mut dyn Service, message: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
         let (mut stream, mut datagram) = (Vec::new(), Vec::new());
-        service.message(message, &mut Reply::new(&mut stream));
-        let mut reply = Reply::new(&mut datagram);
+        service.message(message, &mut Reply::new(1, &mut stream));
+        let mut reply = Reply::new(0, &mut datagram);
         service.datagram(message, &mut reply);
         let answered = reply.answers_datagram();
         (stream, answered.then_some(datagram))

@@ -1,0 +1,113 @@
+//! The values of settings that are more than a number: what to listen on, and which buffers. Texts in a file and on the command
+//! line alike.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::buffer::BufferMode;
+use crate::service::SERVICES;
+use crate::units::Size;
+
+/// One `--listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    pub service: String,
+    pub address: SocketAddr,
+    pub tcp: bool,
+    pub udp: bool,
+}
+
+/// One `--buffers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers(pub BufferMode);
+
+/// Smallest and largest fixed buffer.
+const FIXED_MIN: usize = 64;
+const FIXED_MAX: usize = 1 << 20;
+
+impl Default for Listen {
+    fn default() -> Listen {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9999));
+        Listen { service: "hello".into(), address, tcp: true, udp: true }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        const HELP: &str = "expected SERVICE=ADDR:PORT, such as hello=127.0.0.1:9999 or echo+udp=[::1]:7";
+        let (service, address) = text.split_once('=').ok_or(HELP)?;
+        let (service, tcp, udp) = match service.split_once('+') {
+            None => (service, true, true),
+            Some((service, "tcp")) => (service, true, false),
+            Some((service, "udp")) => (service, false, true),
+            Some((_, other)) => return Err(format!("no transport '{other}': accepted are +tcp and +udp")),
+        };
+        let names: Vec<&str> = SERVICES.iter().map(|(name, _)| *name).collect();
+        if !names.contains(&service) {
+            return Err(format!("no service '{service}': accepted are {}", names.join(", ")));
+        }
+        let address = address.parse().map_err(|_| format!("'{address}' is not an IP address and port: {HELP}"))?;
+        Ok(Listen { service: service.into(), address, tcp, udp })
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match (self.tcp, self.udp) {
+            (true, false) => "+tcp",
+            (false, true) => "+udp",
+            _ => "",
+        };
+        write!(f, "{}{transport}={}", self.service, self.address)
+    }
+}
+
+impl FromStr for Buffers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Buffers, String> {
+        if text == "pooled" {
+            return Ok(Buffers(BufferMode::Pooled));
+        }
+        let size = text.strip_prefix("fixed:").ok_or("expected pooled, or fixed:BYTES such as fixed:4096")?;
+        let Size(bytes) = size.parse()?;
+        if !(FIXED_MIN..=FIXED_MAX).contains(&bytes) {
+            return Err(format!("a fixed buffer has {} to {}", Size(FIXED_MIN), Size(FIXED_MAX)));
+        }
+        Ok(Buffers(BufferMode::Fixed(bytes)))
+    }
+}
+
+impl fmt::Display for Buffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            BufferMode::Pooled => f.write_str("pooled"),
+            BufferMode::Fixed(bytes) => write!(f, "fixed:{bytes}"),
+        }
+    }
+}
+
+/// Both are texts in a file.
+macro_rules! text_in_a_file {
+    ($($name:ty),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(|error| serde::de::Error::custom(format!("invalid value '{text}': {error}")))
+            }
+        }
+    )*};
+}
+
+text_in_a_file!(Listen, Buffers);
