@@ -116,7 +116,7 @@ mod tests {
             ("--max-conections 5", "--max-conections", "--max-connections"),
             ("--qqqq", "--qqqq", "--listen"),
             ("--idle-timeout 5x", "--idle-timeout", "30s"),
-            ("--listen nope=127.0.0.1:1", "nope", "hello, echo, discard"),
+            ("--listen nope=127.0.0.1:1", "nope", "hello, echo, discard, hub"),
             ("--buffers huge", "--buffers", "fixed:4096"),
             ("--backlog", "--backlog", "<COUNT>"),
             ("--max-connections many", "--max-connections", "many"),

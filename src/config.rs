@@ -261,6 +261,7 @@ impl Settings {
         let listen = if self.listen.is_empty() { vec![Listen::default()] } else { self.listen };
         within("listen", listen.len(), 1, LISTENERS_MAX)?;
         check_for_twins(&listen)?;
+        check_protected(&listen)?;
         let report_every = span(self.report_every, Duration::ZERO);
         Ok(Config { listen, backlog, buffers, report_every, limits, warnings })
     }
@@ -278,6 +279,16 @@ fn check_for_twins(listen: &[Listen]) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// The hub knows no passwords yet, so it is for this machine alone, as Redis is in protected mode.
+fn check_protected(listen: &[Listen]) -> Result<(), ConfigError> {
+    match listen.iter().find(|listen| listen.service == "hub" && !listen.address.ip().is_loopback()) {
+        Some(open) => Err(ConfigError(format!(
+            "listen {open}: the hub has no password yet, so it is served on loopback addresses only (127.0.0.0/8 and ::1)"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Long enough that a burst of connections survives a busy turn; Linux takes at most net.core.somaxconn, 4,096 by default.
@@ -449,7 +460,7 @@ mod tests {
     fn errors_name_the_setting_and_what_is_accepted() {
         for (toml, named, accepted) in [
             ("no-such-key = 1", "no-such-key", "max-connections"),
-            ("listen = [\"nope=127.0.0.1:1\"]", "nope", "hello, echo, discard"),
+            ("listen = [\"nope=127.0.0.1:1\"]", "nope", "hello, echo, discard, hub"),
             ("listen = [\"hello+sctp=127.0.0.1:1\"]", "sctp", "+tcp and +udp"),
             ("listen = [\"hello=localhost:1\"]", "localhost:1", "SERVICE=ADDR:PORT"),
             ("listen = [\"hello\"]", "hello", "SERVICE=ADDR:PORT"),
@@ -460,6 +471,7 @@ mod tests {
             ("messages-per-turn = 0", "messages-per-turn", "1 to"),
             ("low-watermark = \"64KiB\"", "low-watermark", "0 to 65535"),
             ("listen = [\"echo=127.0.0.1:7\", \"hello+udp=127.0.0.1:7\"]", "127.0.0.1:7 twice", "hello+udp"),
+            ("listen = [\"hub=0.0.0.0:7\"]", "hub=0.0.0.0:7", "loopback"),
             ("drain-timeout = 0", "drain-timeout", "1ms or more"),
         ] {
             let ConfigError(message) = resolve(toml).unwrap_err();

@@ -16,6 +16,8 @@ pub struct Ledger {
     pub write_buffers: usize,
     /// Free buffers kept for reuse.
     pub spare_buffers: usize,
+    /// What the services hold for their sessions: subscriptions, say.
+    pub services: usize,
     /// Tables that grow with the work of a turn: outbox, carry and flush lists, the pool's own.
     pub tables: usize,
     /// What is there however few connections there are: the wheel's ring, the read chunk, the events of a poll, the answers to
@@ -26,7 +28,13 @@ pub struct Ledger {
 impl Ledger {
     /// What connections cost: everything but the fixed part.
     pub fn for_connections(&self) -> usize {
-        self.slab + self.wheel + self.read_buffers + self.write_buffers + self.spare_buffers + self.tables
+        self.slab
+            + self.wheel
+            + self.read_buffers
+            + self.write_buffers
+            + self.spare_buffers
+            + self.services
+            + self.tables
     }
 
     pub fn total(&self) -> usize {
@@ -34,13 +42,14 @@ impl Ledger {
     }
 
     /// The kinds by name, in the order of the fields.
-    pub fn kinds(&self) -> [(&'static str, usize); 7] {
+    pub fn kinds(&self) -> [(&'static str, usize); 8] {
         [
             ("slab", self.slab),
             ("wheel", self.wheel),
             ("read-buffers", self.read_buffers),
             ("write-buffers", self.write_buffers),
             ("spare-buffers", self.spare_buffers),
+            ("services", self.services),
             ("tables", self.tables),
             ("fixed", self.fixed),
         ]

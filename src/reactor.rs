@@ -212,6 +212,10 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 5: serves the connections that are readable, or writable, or were left over.
     fn serve_connections(&mut self, now: Time) {
+        // Who has been promised delivery comes first.
+        if self.services.iter().any(|service| service.is_backlogged()) {
+            return;
+        }
         for _ in 0..self.ready.len().min(self.limits.connections_per_turn) {
             if self.outbox.len() >= self.limits.output_per_turn {
                 break;

@@ -20,7 +20,7 @@ fn fails(arguments: &[&str], code: i32, parts: &[&str]) {
 fn a_wrong_flag_names_it_and_what_is_accepted() {
     fails(&["serve", "--idle-timeout", "soon"], 2, &["--idle-timeout", "soon", "30s"]);
     fails(&["--lissten", "x"], 2, &["--lissten", "--listen"]);
-    fails(&["serve", "--listen", "chat=127.0.0.1:1"], 2, &["chat", "hello, echo, discard"]);
+    fails(&["serve", "--listen", "chat=127.0.0.1:1"], 2, &["chat", "hello, echo, discard, hub"]);
     fails(&["serve", "--messages-per-turn", "0"], 2, &["messages-per-turn", "1 to"]);
     fails(&["serve", "--check", "--buffers", "fixed:3"], 2, &["--buffers", "64B to 1MiB"]);
 }

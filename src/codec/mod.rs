@@ -4,6 +4,7 @@
 //! already scanned in vain they are told again, so no byte is looked at twice.
 
 pub mod line;
+pub mod resp;
 
 use crate::connection::Reason;
 
@@ -14,6 +15,8 @@ pub enum Framing {
     Raw,
     /// A message ends at LF or CRLF, which are not part of it. At the end of the stream an unended line is one too.
     Lines,
+    /// A message is a command of the Redis protocol: a whole array of bulk strings, or an inline line.
+    Commands,
 }
 
 /// What the front of some bytes is.
@@ -32,12 +35,19 @@ pub enum Decoded<'a> {
 pub enum Invalid {
     /// A line of more than so many bytes.
     LineTooLong(usize),
+    /// Not the Redis protocol.
+    Command(resp::FrameError),
 }
 
 impl Invalid {
     /// The line that tells the peer.
     pub fn write(self, out: &mut Vec<u8>) {
         match self {
+            Invalid::Command(error) => {
+                let mut text = b"ERR ".to_vec();
+                error.write(&mut text);
+                resp::error(out, &text);
+            }
             Invalid::LineTooLong(max) => {
                 out.extend_from_slice(format!("error: line longer than {max} bytes\r\n").as_bytes())
             }
@@ -48,6 +58,7 @@ impl Invalid {
     pub fn reason(self) -> Reason {
         match self {
             Invalid::LineTooLong(_) => Reason::LineTooLong,
+            Invalid::Command(_) => Reason::ProtocolError,
         }
     }
 }
@@ -59,14 +70,19 @@ impl Framing {
             Framing::Raw if bytes.is_empty() => Decoded::Incomplete,
             Framing::Raw => Decoded::Message { message: bytes, length: bytes.len() },
             Framing::Lines => line::decode(bytes, scanned, max_line),
+            Framing::Commands => match resp::frame(bytes, scanned, &resp::CommandLimits::default()) {
+                resp::Frame::Command { message, length } => Decoded::Message { message, length },
+                resp::Frame::Incomplete => Decoded::Incomplete,
+                resp::Frame::Invalid(error) => Decoded::Invalid(Invalid::Command(error)),
+            },
         }
     }
 
     /// What is left at the end of the stream: the last message, if the framing lets the end complete one.
     pub fn decode_end(self, rest: &[u8]) -> Option<&[u8]> {
         match self {
-            // It has been a message already.
-            Framing::Raw => None,
+            // It has been a message already, or is not a whole command.
+            Framing::Raw | Framing::Commands => None,
             Framing::Lines => (!rest.is_empty()).then(|| line::strip_cr(rest)),
         }
     }

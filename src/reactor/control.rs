@@ -210,6 +210,7 @@ impl<N: Net> Reactor<N> {
             read_buffers: self.pool.read_bytes(),
             write_buffers: self.pool.write_bytes(),
             spare_buffers: self.pool.spare_bytes(),
+            services: self.services.iter().map(|service| service.bytes()).sum(),
             tables: lists + self.outbox.capacity_bytes() + self.pool.table_bytes(),
             fixed: self.timers.fixed_bytes()
                 + loop_timers
@@ -278,6 +279,7 @@ impl<N: Net> Reactor<N> {
     fn trim(&mut self) {
         self.stats.trims += 1;
         self.pool.shrink_to_fit();
+        self.services.iter_mut().for_each(|service| service.shrink());
         self.ready.shrink_to_fit();
         self.flushes.shrink_to_fit();
         self.closed.shrink_to_fit();

@@ -37,6 +37,7 @@ impl<N: Net> Reactor<N> {
         assert_eq!(self.pool.lent(), buffers, "buffers lent out and held");
         self.pool.check_invariants();
         self.timers.check_invariants();
+        self.services.iter().for_each(|service| service.check_invariants());
         let accounted = self.connections.len() as u64 + self.stats.closed_total();
         assert_eq!(self.stats.accepted, accounted, "accepted = open + closed");
         let ledger = self.ledger();

@@ -7,6 +7,7 @@
 pub mod discard;
 pub mod echo;
 pub mod hello;
+pub mod hub;
 
 use std::ops::Range;
 
@@ -34,8 +35,24 @@ pub trait Service {
         false
     }
 
+    /// Whether so much output waits that no more input should be taken first.
+    fn is_backlogged(&self) -> bool {
+        false
+    }
+
     /// Puts out what is for other sessions than the one that asked, up to the turn's budget. Called once a turn.
     fn poll_output(&mut self, _deliveries: &mut Deliveries<'_>) {}
+
+    /// Bytes held for sessions, for the ledger.
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    /// Gives back to the system what is not needed: called some time after a load drop.
+    fn shrink(&mut self) {}
+
+    /// Panics where the service has broken its own rules. For tests: it may walk everything.
+    fn check_invariants(&self) {}
 
     /// A line to try for people: by a stream, or by a datagram.
     fn example(&self, host: &str, port: u16, stream: bool) -> String {
@@ -81,6 +98,7 @@ pub const SERVICES: &[(&str, Constructor)] = &[
     ("hello", || Box::new(hello::Hello)),
     ("echo", || Box::new(echo::Echo)),
     ("discard", || Box::new(discard::Discard)),
+    ("hub", || Box::<hub::Hub>::default()),
 ];
 
 /// Where a service puts its answer. The bytes lie in the loop's own buffer of this turn, and leave at its end.

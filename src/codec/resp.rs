@@ -1,0 +1,809 @@
+//! RESP, the protocol of Redis: cuts a stream into commands, splits a command into arguments, writes replies.
+//!
+//! Two steps, both sans-IO. `frame` says where the first command ends, and looks at nothing behind it;
+//! `Parser::parse` then finds the arguments of that command. Nothing is kept between calls but the parser's two
+//! vectors, so one parser serves every connection, and a half-received command costs only its bytes.
+//! Source: <https://redis.io/docs/latest/develop/reference/protocol-spec/>, and Redis 7's `networking.c` and
+//! `sds.c` for what it leaves open: inline commands, limits, and the words of errors.
+
+use super::{Decoded, line};
+
+/// Why `parse` refuses an inline command, in Redis's words (an error reply has `ERR ` before them).
+pub const UNBALANCED_QUOTES: &str = "Protocol error: unbalanced quotes in request";
+
+/// The longest count line (`*3`, `$11`), in bytes with its marker and without CRLF. Redis allows 64 KiB, but a
+/// number takes 20 bytes at most.
+const COUNT_LINE_MAX: usize = 32;
+
+/// Ranges are kept as two `u32`, which halves them; nothing longer than this can be a command.
+const ADDRESSABLE_MAX: usize = u32::MAX as usize;
+
+/// What a command may take up. Checked against the lengths that a peer announces, before their bytes arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandLimits {
+    /// Arguments of a multibulk command, its name included.
+    pub arguments_max: usize,
+    /// Bytes of a whole multibulk command, as on the wire. Held unfinished, it is at most a count line longer.
+    pub bytes_max: usize,
+    /// Bytes of an inline command, without its line ending.
+    pub inline_max: usize,
+}
+
+impl Default for CommandLimits {
+    fn default() -> Self {
+        CommandLimits {
+            // The most that one SUBSCRIBE names. Redis allows 2^31, but there the keyspace pays for it.
+            arguments_max: 1024,
+            // As much as a connection may be owed: a message that no subscriber could be sent need not be read.
+            bytes_max: 1024 * 1024,
+            // Redis's PROTO_INLINE_MAX_SIZE.
+            inline_max: 64 * 1024,
+        }
+    }
+}
+
+/// What the front of some bytes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A whole command for `Parser::parse`, and how many bytes it and its framing take up. It may have no
+    /// arguments (an empty line, `*0`, `*-1`), and then asks for no answer.
+    Command { message: &'a [u8], length: usize },
+    /// Part of one, or nothing.
+    Incomplete,
+    /// Not RESP; no command can be found any more.
+    Invalid(FrameError),
+}
+
+/// Why a stream is not RESP. More bytes never change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// The count of arguments is no number or over the limit.
+    MultibulkLength,
+    /// The length of an argument is no number, negative, makes the command too long, or does not lead to a CRLF
+    /// (which Redis skips unseen; here it tells a peer whose counting is off).
+    BulkLength,
+    /// An argument starts with this byte.
+    ExpectedDollar(u8),
+    InlineTooBig,
+    MultibulkCountTooBig,
+    BulkCountTooBig,
+}
+
+impl FrameError {
+    /// Appends the text as Redis words it, without the `-ERR ` before it and the CRLF behind it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let text: &[u8] = match self {
+            FrameError::MultibulkLength => b"Protocol error: invalid multibulk length",
+            FrameError::BulkLength => b"Protocol error: invalid bulk length",
+            FrameError::ExpectedDollar(_) => b"Protocol error: expected '$', got '",
+            FrameError::InlineTooBig => b"Protocol error: too big inline request",
+            FrameError::MultibulkCountTooBig => b"Protocol error: too big mbulk count string",
+            FrameError::BulkCountTooBig => b"Protocol error: too big bulk count string",
+        };
+        out.extend_from_slice(text);
+        if let FrameError::ExpectedDollar(got) = self {
+            out.extend_from_slice(&[without_line_break(*got), b'\'']);
+        }
+    }
+}
+
+/// Looks for a command at the front of `bytes`. The first `scanned` of them are known to hold no LF, which spares
+/// an inline command a second look; a multibulk command is hopped through from its start, from count to count.
+/// The first result but `Incomplete` is the same however the bytes were cut.
+pub fn frame<'a>(bytes: &'a [u8], scanned: usize, limits: &CommandLimits) -> Frame<'a> {
+    if bytes.first() == Some(&b'*') {
+        return match multibulk_length(bytes, limits) {
+            Ok(Some(length)) => Frame::Command { message: &bytes[..length], length },
+            Ok(None) => Frame::Incomplete,
+            Err(error) => Frame::Invalid(error),
+        };
+    }
+    match line::decode(bytes, scanned.min(bytes.len()), limits.inline_max.min(ADDRESSABLE_MAX)) {
+        Decoded::Message { message, length } => Frame::Command { message, length },
+        Decoded::Incomplete => Frame::Incomplete,
+        Decoded::Invalid(_) => Frame::Invalid(FrameError::InlineTooBig),
+    }
+}
+
+/// How long the multibulk command at the front of `bytes` is; `None` while part of it is missing.
+fn multibulk_length(bytes: &[u8], limits: &CommandLimits) -> Result<Option<usize>, FrameError> {
+    let Some((count, mut at)) = multibulk_count(bytes)? else { return Ok(None) };
+    if count > limits.arguments_max as u64 {
+        return Err(FrameError::MultibulkLength);
+    }
+    for _ in 0..count {
+        let Some((_, end)) = bulk_range(bytes, at, limits.bytes_max.min(ADDRESSABLE_MAX))? else { return Ok(None) };
+        at = end + 2;
+    }
+    Ok(Some(at))
+}
+
+/// The announced count of arguments, none if negative, and where the first one starts.
+fn multibulk_count(bytes: &[u8]) -> Result<Option<(u64, usize)>, FrameError> {
+    let read = count_line(bytes, FrameError::MultibulkLength, FrameError::MultibulkCountTooBig)?;
+    Ok(read.map(|(count, next)| (count.max(0).unsigned_abs(), next)))
+}
+
+/// The start and end, without CRLF, of the argument whose `$` is at `at`, if it and its CRLF have arrived.
+fn bulk_range(bytes: &[u8], at: usize, bytes_max: usize) -> Result<Option<(usize, usize)>, FrameError> {
+    match bytes.get(at) {
+        None => return Ok(None),
+        Some(b'$') => {}
+        Some(&other) => return Err(FrameError::ExpectedDollar(other)),
+    }
+    let read = count_line(&bytes[at..], FrameError::BulkLength, FrameError::BulkCountTooBig)?;
+    let Some((length, header)) = read else { return Ok(None) };
+    let start = at + header;
+    let length = usize::try_from(length).map_err(|_| FrameError::BulkLength)?;
+    let end_line = start.checked_add(length).and_then(|end| end.checked_add(2)).filter(|end| *end <= bytes_max);
+    let end_line = end_line.ok_or(FrameError::BulkLength)?;
+    match bytes.get(end_line - 2..end_line) {
+        None => Ok(None),
+        Some(b"\r\n") => Ok(Some((start, end_line - 2))),
+        Some(_) => Err(FrameError::BulkLength),
+    }
+}
+
+/// The number behind the marker at the front of `bytes`, and the length of its line with CRLF.
+fn count_line(bytes: &[u8], invalid: FrameError, too_big: FrameError) -> Result<Option<(i64, usize)>, FrameError> {
+    match bytes.iter().take(COUNT_LINE_MAX + 1).position(|byte| *byte == b'\r') {
+        None if bytes.len() > COUNT_LINE_MAX => Err(too_big),
+        None => Ok(None),
+        Some(end) => match bytes.get(end + 1) {
+            None => Ok(None),
+            Some(b'\n') => Ok(Some((number(bytes.get(1..end).unwrap_or_default()).ok_or(invalid)?, end + 2))),
+            Some(_) => Err(invalid),
+        },
+    }
+}
+
+/// A decimal number in its only spelling, as Redis's `string2ll` takes it: no plus, no leading zeros, no `-0`.
+pub fn number(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = text.strip_prefix(b"-").map_or((false, text), |digits| (true, digits));
+    match digits {
+        [b'0'] if !negative => return Some(0),
+        [b'1'..=b'9', ..] => {}
+        _ => return None,
+    }
+    // Summed up below zero, where there is room for one more.
+    let mut value: i64 = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        value = value.checked_mul(10)?.checked_sub(i64::from(digit - b'0'))?;
+    }
+    if negative { Some(value) } else { value.checked_neg() }
+}
+
+/// Splits commands into arguments. Its memory grows to that of the longest command it has seen, at most 8 bytes
+/// for each argument and the bytes of an inline command, and is used again for the next.
+#[derive(Default)]
+pub struct Parser {
+    /// Start and end of each argument, in the message or in `unquoted`.
+    ranges: Vec<(u32, u32)>,
+    /// The arguments of an inline command, one after the other.
+    unquoted: Vec<u8>,
+}
+
+/// An inline command has a quote that is not closed, or not followed by a space. The text is `UNBALANCED_QUOTES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnbalancedQuotes;
+
+impl Parser {
+    /// The arguments of `message`, which is as `frame` gives it. Anything else that starts with `*` has none.
+    pub fn parse<'a>(&'a mut self, message: &'a [u8]) -> Result<Command<'a>, UnbalancedQuotes> {
+        self.ranges.clear();
+        self.unquoted.clear();
+        if message.len() > ADDRESSABLE_MAX {
+            return Ok(Command { source: message, ranges: &[] });
+        }
+        if message.first() == Some(&b'*') {
+            if self.split_multibulk(message).is_none() {
+                self.ranges.clear();
+            }
+            return Ok(Command { source: message, ranges: &self.ranges });
+        }
+        self.split_inline(message)?;
+        Ok(Command { source: &self.unquoted, ranges: &self.ranges })
+    }
+
+    fn split_multibulk(&mut self, message: &[u8]) -> Option<()> {
+        let (count, mut at) = multibulk_count(message).ok()??;
+        // Not reserved: what is announced is worth no memory.
+        for _ in 0..count {
+            let (start, end) = bulk_range(message, at, ADDRESSABLE_MAX).ok()??;
+            self.ranges.push((start as u32, end as u32));
+            at = end + 2;
+        }
+        Some(())
+    }
+
+    /// As Redis's `sdssplitargs`, except that a NUL is a byte like any other.
+    fn split_inline(&mut self, line: &[u8]) -> Result<(), UnbalancedQuotes> {
+        let mut rest = line;
+        loop {
+            while let [first, behind @ ..] = rest
+                && is_space(*first)
+            {
+                rest = behind;
+            }
+            if rest.is_empty() {
+                return Ok(());
+            }
+            let start = self.unquoted.len();
+            rest = unquote_argument(rest, &mut self.unquoted)?;
+            self.ranges.push((start as u32, self.unquoted.len() as u32));
+        }
+    }
+}
+
+/// Appends the argument at the front of `rest`, and returns what is behind it. A quote may open within a word;
+/// where it closes, the argument ends.
+fn unquote_argument<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], UnbalancedQuotes> {
+    loop {
+        match rest {
+            [] | [b' ' | b'\n' | b'\r' | b'\t', ..] => return Ok(rest),
+            [quote @ (b'"' | b'\''), quoted @ ..] => {
+                let behind = unquote(*quote, quoted, out)?;
+                return if behind.first().is_none_or(|next| is_space(*next)) {
+                    Ok(behind)
+                } else {
+                    Err(UnbalancedQuotes)
+                };
+            }
+            [byte, behind @ ..] => {
+                out.push(*byte);
+                rest = behind;
+            }
+        }
+    }
+}
+
+/// Appends up to the closing `quote`, and returns what is behind that. Single quotes have `\'` as only escape.
+fn unquote<'a>(quote: u8, mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], UnbalancedQuotes> {
+    loop {
+        let (byte, behind) = match rest {
+            [] => return Err(UnbalancedQuotes),
+            [byte, behind @ ..] if *byte == quote => return Ok(behind),
+            [b'\\', b'\'', behind @ ..] => (b'\'', behind),
+            [b'\\', b'x', high, low, behind @ ..]
+                if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                (hex_value(*high) << 4 | hex_value(*low), behind)
+            }
+            [b'\\', escaped, behind @ ..] if quote == b'"' => (unescape(*escaped), behind),
+            [byte, behind @ ..] => (*byte, behind),
+        };
+        out.push(byte);
+        rest = behind;
+    }
+}
+
+/// What a letter behind a backslash stands for.
+fn unescape(letter: u8) -> u8 {
+    match letter {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'b' => 0x08,
+        b'a' => 0x07,
+        other => other,
+    }
+}
+
+/// The value of an ASCII hex digit.
+fn hex_value(digit: u8) -> u8 {
+    if digit.is_ascii_digit() { digit - b'0' } else { (digit | 0x20) - b'a' + 10 }
+}
+
+/// C's `isspace`, which has the vertical tab that `is_ascii_whitespace` has not.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
+}
+
+/// A command's arguments, its name first. Without Debug, as one may be a password.
+#[derive(Clone, Copy)]
+pub struct Command<'a> {
+    source: &'a [u8],
+    ranges: &'a [(u32, u32)],
+}
+
+impl<'a> Command<'a> {
+    pub fn len(self) -> usize {
+        self.ranges.len()
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    pub fn get(self, index: usize) -> Option<&'a [u8]> {
+        self.ranges.get(index).map(|(start, end)| &self.source[*start as usize..*end as usize])
+    }
+
+    pub fn iter(self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone {
+        self.ranges.iter().map(move |(start, end)| &self.source[*start as usize..*end as usize])
+    }
+}
+
+/// The version of RESP that replies are written in. A connection starts with the second; `HELLO 3` changes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    Resp2,
+    Resp3,
+}
+
+/// `+text`. Line breaks in it become spaces.
+pub fn simple(out: &mut Vec<u8>, text: &str) {
+    one_line(out, b'+', text.as_bytes());
+}
+
+/// `-text`, which starts with the error's kind (`ERR unknown command`). Line breaks in it become spaces.
+pub fn error(out: &mut Vec<u8>, text: &[u8]) {
+    one_line(out, b'-', text);
+}
+
+/// `:value`.
+pub fn integer(out: &mut Vec<u8>, value: i64) {
+    head(out, b':', value.unsigned_abs(), value < 0);
+}
+
+/// `$length` and the bytes, whatever they are.
+pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.reserve(bytes.len() + COUNT_LINE_MAX);
+    head(out, b'$', bytes.len() as u64, false);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// No value: in RESP2 the null bulk string.
+pub fn null(out: &mut Vec<u8>, protocol: Protocol) {
+    out.extend_from_slice(if protocol == Protocol::Resp2 { b"$-1\r\n" } else { b"_\r\n" });
+}
+
+/// The head of an array; `length` values follow.
+pub fn array(out: &mut Vec<u8>, length: usize) {
+    head(out, b'*', length as u64, false);
+}
+
+/// The head of a map; `length` pairs of values follow. In RESP2 an array of twice as many.
+pub fn map(out: &mut Vec<u8>, length: usize, protocol: Protocol) {
+    match protocol {
+        Protocol::Resp2 => head(out, b'*', 2 * length as u64, false),
+        Protocol::Resp3 => head(out, b'%', length as u64, false),
+    }
+}
+
+/// The head of a message that answers no command; `length` values follow. In RESP2 an array.
+pub fn push(out: &mut Vec<u8>, length: usize, protocol: Protocol) {
+    head(out, if protocol == Protocol::Resp2 { b'*' } else { b'>' }, length as u64, false);
+}
+
+fn one_line(out: &mut Vec<u8>, marker: u8, text: &[u8]) {
+    out.push(marker);
+    out.extend(text.iter().map(|byte| without_line_break(*byte)));
+    out.extend_from_slice(b"\r\n");
+}
+
+fn without_line_break(byte: u8) -> u8 {
+    if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }
+}
+
+/// A marker, a number and CRLF. Composed from its end on the stack, and appended at once.
+fn head(out: &mut Vec<u8>, marker: u8, mut magnitude: u64, negative: bool) {
+    // A marker, a sign, 20 digits and CRLF.
+    let mut composed = [0; 24];
+    composed[22..].copy_from_slice(b"\r\n");
+    let mut at = 22;
+    loop {
+        at -= 1;
+        composed[at] = b'0' + (magnitude % 10) as u8;
+        magnitude /= 10;
+        if magnitude == 0 {
+            break;
+        }
+    }
+    if negative {
+        at -= 1;
+        composed[at] = b'-';
+    }
+    at -= 1;
+    composed[at] = marker;
+    out.extend_from_slice(&composed[at..]);
+}
+
+/// Whether a line (without its ending) opens an HTTP/1 request: method, target and version, a space between (RFC
+/// 9112, section 3). Browsers can be made to send one anywhere, with commands in its body.
+pub fn is_http_request_line(line: &[u8]) -> bool {
+    const METHODS: [&[u8]; 9] =
+        [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (method, target, version) = (parts.next(), parts.next(), parts.next());
+    parts.next().is_none()
+        && method.is_some_and(|method| METHODS.contains(&method))
+        && target.is_some_and(|target| !target.is_empty())
+        && matches!(version, Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a stream was cut into: the arguments of each command, then what stopped it.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Step {
+        Command(Vec<Vec<u8>>),
+        Unbalanced,
+        Invalid(FrameError),
+    }
+
+    /// Cuts `stream` given in pieces, remembering what was scanned as the loop does.
+    fn steps<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &CommandLimits) -> Vec<Step> {
+        let (mut held, mut scanned, mut found, mut parser) = (Vec::new(), 0, Vec::new(), Parser::default());
+        for piece in pieces {
+            held.extend_from_slice(piece);
+            loop {
+                match frame(&held, scanned, limits) {
+                    Frame::Command { message, length } => {
+                        assert!(message.len() <= length && length <= held.len());
+                        found.push(match parser.parse(message) {
+                            Ok(command) => {
+                                assert_eq!(command.iter().len(), command.len());
+                                assert_eq!(command.is_empty(), command.get(0).is_none());
+                                assert!(
+                                    command.iter().enumerate().all(|(i, argument)| command.get(i) == Some(argument))
+                                );
+                                assert_eq!(command.get(command.len()), None);
+                                Step::Command(command.iter().map(<[u8]>::to_vec).collect())
+                            }
+                            Err(UnbalancedQuotes) => Step::Unbalanced,
+                        });
+                        held.drain(..length);
+                        scanned = 0;
+                    }
+                    Frame::Incomplete => break scanned = held.len(),
+                    Frame::Invalid(error) => {
+                        found.push(Step::Invalid(error));
+                        return found;
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn command(arguments: &[&[u8]]) -> Step {
+        Step::Command(arguments.iter().map(|argument| argument.to_vec()).collect())
+    }
+
+    /// One command: whole, from each growing prefix, with trailing data, and cut in two anywhere.
+    fn check(stream: &[u8], expected: Step, limits: &CommandLimits) {
+        let shown = stream.escape_ascii();
+        let expected = [expected];
+        assert_eq!(steps([stream], limits), expected, "{shown} whole");
+        assert_eq!(steps(stream.chunks(1), limits), expected, "{shown} byte by byte");
+        for cut in 0..stream.len() {
+            assert_eq!(steps([&stream[..cut], &stream[cut..]], limits), expected, "{shown} cut at {cut}");
+        }
+        // An error may show before the last byte of these cases; a command never does.
+        if !matches!(expected[0], Step::Invalid(_)) {
+            for cut in 0..stream.len() {
+                assert_eq!(frame(&stream[..cut], 0, limits), Frame::Incomplete, "{shown} cut at {cut}");
+            }
+            for trailing in [&b"x"[..], b"*", b"*1\r\n$", b"\r", b"\"", b"xxxxxxxx"] {
+                assert_eq!(steps([stream, trailing], limits), expected, "{shown} with trailing data");
+            }
+            let trailed = [stream, b"PING\r\n*1\r\n$4\r\nPING\r\n"].concat();
+            let [first] = expected;
+            let all = [first, command(&[b"PING"]), command(&[b"PING"])];
+            assert_eq!(steps([&trailed[..]], limits), all, "{shown} with commands behind it");
+            assert_eq!(steps(trailed.chunks(1), limits), all, "{shown} with commands behind it, byte by byte");
+        } else {
+            for trailing in [&b"x"[..], b"\r\n", b"*1\r\n$4\r\nPING\r\n", &[b'x'; 100]] {
+                assert_eq!(steps([&[stream, trailing].concat()[..]], limits), expected, "{shown} with trailing data");
+            }
+        }
+    }
+
+    #[test]
+    fn multibulk_commands() {
+        let cases: &[(&[u8], &[&[u8]])] = &[
+            (b"*1\r\n$4\r\nPING\r\n", &[b"PING"]),
+            (b"*2\r\n$4\r\nECHO\r\n$0\r\n\r\n", &[b"ECHO", b""]),
+            (b"*1\r\n$0\r\n\r\n", &[b""]),
+            (b"*3\r\n$7\r\nPUBLISH\r\n$2\r\n\r\n\r\n$6\r\n\0\xff*1\r\n\r\n", &[b"PUBLISH", b"\r\n", b"\0\xff*1\r\n"]),
+            (b"*2\r\n$10\r\n0123456789\r\n$2\r\n\"'\r\n", &[b"0123456789", b"\"'"]),
+            (b"*0\r\n", &[]),
+            (b"*-1\r\n", &[]),
+            (b"*-9223372036854775808\r\n", &[]),
+        ];
+        for (stream, expected) in cases {
+            check(stream, command(expected), &CommandLimits::default());
+        }
+    }
+
+    #[test]
+    fn inline_commands_with_quotes() {
+        let cases: &[(&[u8], &[&[u8]])] = &[
+            (b"", &[]),
+            (b" \t\x0b\x0c ", &[]),
+            (b"PING", &[b"PING"]),
+            (b"  PING\t a  b ", &[b"PING", b"a", b"b"]),
+            (b"a *1 $2", &[b"a", b"*1", b"$2"]),
+            (b" *1", &[b"*1"]),
+            (b"a\0b \xff", &[b"a\0b", b"\xff"]),
+            (b"a\x0bb", &[b"a\x0bb"]),
+            (b"a\rb", &[b"a", b"b"]),
+            (b"\"\" ''", &[b"", b""]),
+            (b"\"hello world\" 'a b'", &[b"hello world", b"a b"]),
+            (b"\"a'b\" 'a\"b'", &[b"a'b", b"a\"b"]),
+            (b"\"\\n\\r\\t\\b\\a\\\\\\\"\\q\"", &[b"\n\r\t\x08\x07\\\"q"]),
+            (b"\"\\x00\\xfF\\xAg\\x4\\x\"", &[b"\0\xffxAgx4x"]),
+            (b"'\\n\\x41\\'\\\\ '", &[b"\\n\\x41'\\\\ "]),
+            (b"foo\"bar baz\" x'y z'", &[b"foobar baz", b"xy z"]),
+            (b"\"a\"\x0b'b'\x0c", &[b"a", b"b"]),
+            (b"a\\n \\\"b\"", &[b"a\\n", b"\\b"]),
+        ];
+        for (line, expected) in cases {
+            for ending in [&b"\n"[..], b"\r\n"] {
+                check(&[line, ending].concat(), command(expected), &CommandLimits::default());
+            }
+        }
+    }
+
+    #[test]
+    fn unbalanced_quotes() {
+        let cases: &[&[u8]] = &[
+            b"\"",
+            b"'",
+            b"a \"b",
+            b"a 'b",
+            b"\"a\"b",
+            b"'a'b",
+            b"\"a\"'b'",
+            b"\"a\\\"",
+            b"'a\\'",
+            b"'a\\\\'",
+            b"\"\\",
+            b"\"\\x4",
+        ];
+        for line in cases {
+            check(&[line, &b"\r\n"[..]].concat(), Step::Unbalanced, &CommandLimits::default());
+        }
+        assert_eq!(UNBALANCED_QUOTES, "Protocol error: unbalanced quotes in request");
+    }
+
+    #[test]
+    fn broken_frames_and_the_texts_of_errors() {
+        let digits = [b'1'; 40];
+        let cases: &[(&[u8], FrameError, &str)] = &[
+            (b"*\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
+            (b"*-\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
+            (b"*-0\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
+            (b"*+1\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
+            (b"*01\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
+            (b"*1 \r\n", FrameError::MultibulkLength, "invalid multibulk length"),
+            (b"*1\n\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
+            (b"*1\rx", FrameError::MultibulkLength, "invalid multibulk length"),
+            (b"*9223372036854775807\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
+            (b"*9223372036854775808\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
+            (b"*1\r\nx", FrameError::ExpectedDollar(b'x'), "expected '$', got 'x'"),
+            (b"*1\r\n\r", FrameError::ExpectedDollar(b'\r'), "expected '$', got ' '"),
+            (b"*1\r\n\xff", FrameError::ExpectedDollar(0xff), "expected '$', got '\u{fffd}'"),
+            (b"*2\r\n$1\r\na\r\n*", FrameError::ExpectedDollar(b'*'), "expected '$', got '*'"),
+            (b"*1\r\n$\r\n", FrameError::BulkLength, "invalid bulk length"),
+            (b"*1\r\n$-1\r\n", FrameError::BulkLength, "invalid bulk length"),
+            (b"*1\r\n$x\r\n", FrameError::BulkLength, "invalid bulk length"),
+            (b"*1\r\n$4\rx", FrameError::BulkLength, "invalid bulk length"),
+            (b"*1\r\n$9223372036854775807\r\n", FrameError::BulkLength, "invalid bulk length"),
+            (b"*1\r\n$18446744073709551616\r\n", FrameError::BulkLength, "invalid bulk length"),
+            (b"*1\r\n$1\r\nabc", FrameError::BulkLength, "invalid bulk length"),
+            (b"*1\r\n$1\r\na\rb", FrameError::BulkLength, "invalid bulk length"),
+            (&[b"*", &digits[..]].concat(), FrameError::MultibulkCountTooBig, "too big mbulk count string"),
+            (&[b"*1\r\n$", &digits[..]].concat(), FrameError::BulkCountTooBig, "too big bulk count string"),
+            (&[b'x'; 65_537], FrameError::InlineTooBig, "too big inline request"),
+        ];
+        for (stream, error, text) in cases {
+            if stream.len() < 100 {
+                check(stream, Step::Invalid(*error), &CommandLimits::default());
+            }
+            assert_eq!(steps([*stream], &CommandLimits::default()), [Step::Invalid(*error)]);
+            let mut written = Vec::new();
+            error.write(&mut written);
+            assert_eq!(String::from_utf8_lossy(&written), format!("Protocol error: {text}"));
+        }
+    }
+
+    #[test]
+    fn limits_at_one_below_and_one_above() {
+        let limits = CommandLimits { arguments_max: 3, bytes_max: 64, inline_max: 8 };
+        for (count, fits) in [(2, true), (3, true), (4, false)] {
+            let stream = [format!("*{count}\r\n").into_bytes(), b"$1\r\na\r\n".repeat(count)].concat();
+            let arguments = vec![&b"a"[..]; count];
+            let expected = if fits { command(&arguments) } else { Step::Invalid(FrameError::MultibulkLength) };
+            check(&stream, expected, &limits);
+        }
+        // In one argument or in the last of two, the whole frame counts, before the bytes have arrived.
+        for front in [&b"*1\r\n"[..], b"*2\r\n$5\r\nfirst\r\n"] {
+            for (frame_length, fits) in [(63, true), (64, true), (65, false)] {
+                let length = frame_length - front.len() - 7;
+                let head = [front, format!("${length}\r\n").as_bytes()].concat();
+                let stream = [&head[..], &vec![b'x'; length], b"\r\n"].concat();
+                assert_eq!(stream.len(), frame_length);
+                match fits {
+                    true => assert!(matches!(steps([&stream[..]], &limits)[..], [Step::Command(_)])),
+                    false => check(&head, Step::Invalid(FrameError::BulkLength), &limits),
+                }
+            }
+        }
+        for (length, fits) in [(7, true), (8, true), (9, false)] {
+            let word = vec![b'x'; length];
+            let expected = || if fits { command(&[&word]) } else { Step::Invalid(FrameError::InlineTooBig) };
+            check(&[&word[..], b"\n"].concat(), expected(), &limits);
+            check(&[&word[..], b"\r\n"].concat(), expected(), &limits);
+        }
+        for (length, error) in [(31, FrameError::MultibulkLength), (32, FrameError::MultibulkLength)]
+            .into_iter()
+            .chain([(33, FrameError::MultibulkCountTooBig)])
+        {
+            let line = [b"*".to_vec(), vec![b'0'; length - 1], b"\r\n".to_vec()].concat();
+            check(&line, Step::Invalid(error), &limits);
+        }
+        for (length, error) in [(32, FrameError::BulkLength), (33, FrameError::BulkCountTooBig)] {
+            let line = [b"*1\r\n$".to_vec(), vec![b'0'; length - 1], b"\r\n".to_vec()].concat();
+            check(&line, Step::Invalid(error), &limits);
+        }
+    }
+
+    #[test]
+    fn no_limits_and_false_claims_of_what_was_scanned_do_no_harm() {
+        let limits = CommandLimits { arguments_max: usize::MAX, bytes_max: usize::MAX, inline_max: usize::MAX };
+        check(b"*1\r\n$9223372036854775807\r\n", Step::Invalid(FrameError::BulkLength), &limits);
+        assert_eq!(steps([&b"*9223372036854775807\r\n$1\r\na\r\n"[..]], &limits), []);
+        assert_eq!(frame(b"ab", 3, &limits), Frame::Incomplete);
+        let none = CommandLimits { arguments_max: 0, bytes_max: 0, inline_max: 0 };
+        assert_eq!(steps([&b"\r\n*0\r\n*1\r\n"[..]], &none).len(), 3);
+    }
+
+    #[test]
+    fn what_frame_would_not_give_has_no_arguments() {
+        let mut parser = Parser::default();
+        for message in [&b"*"[..], b"*\r\n", b"*2\r\n$1\r\na\r\n", b"*1\r\n$4\r\nPIN", b"*9223372036854775807\r\n"] {
+            assert!(parser.parse(message).is_ok_and(|command| command.is_empty()));
+        }
+    }
+
+    #[test]
+    fn a_warm_parser_does_not_grow() {
+        let mut parser = Parser::default();
+        let messages = [&b"SUBSCRIBE \"a\" b c d e f"[..], b"*2\r\n$4\r\nECHO\r\n$1\r\na\r\n", b"PING", b"", b"\"x"];
+        let _ = parser.parse(messages[0]);
+        let warm = (parser.ranges.capacity(), parser.unquoted.capacity());
+        for message in messages.iter().cycle().take(100) {
+            let _ = parser.parse(message);
+        }
+        assert_eq!((parser.ranges.capacity(), parser.unquoted.capacity()), warm);
+    }
+
+    #[test]
+    fn mutated_streams_give_the_same_however_they_are_cut() {
+        const ALPHABET: &[u8] = b"*$-0123456789\r\n\r\n\r\n \"'\\xabPING\0\xff";
+        let seeds: [&[u8]; 5] = [
+            b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nECHO\r\n$12\r\nhello\r\nworld\r\n",
+            b"*3\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n$0\r\n\r\n*0\r\n*-1\r\nPING\r\n",
+            b"ECHO \"a\\x41\\n\" 'b\\'c' d\r\nPING\n\n*1\r\n$1\r\nx\r\n",
+            b"*1\r\n$30\r\n012345678901234567890123456789\r\nQUIT\r\n",
+            b"*12345678901234567890123456789012345\r\n",
+        ];
+        let limits = CommandLimits { arguments_max: 4, bytes_max: 48, inline_max: 24 };
+        let (mut commands, mut errors) = (0, 0);
+        for seed in 0..10_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut stream = seeds[random.usize(..seeds.len())].to_vec();
+            for _ in 0..random.usize(1..6) {
+                let (at, byte) = (random.usize(..stream.len()), ALPHABET[random.usize(..ALPHABET.len())]);
+                match random.u8(..4) {
+                    0 => stream[at] = byte,
+                    1 => stream.insert(at, byte),
+                    2 if stream.len() > 1 => drop(stream.remove(at)),
+                    _ => stream.extend_from_within(random.usize(..=at)..=at),
+                }
+            }
+            let whole = steps([&stream[..]], &limits);
+            assert_eq!(steps(stream.chunks(1), &limits), whole, "seed {seed}: {}", stream.escape_ascii());
+            let size = random.usize(2..9);
+            assert_eq!(steps(stream.chunks(size), &limits), whole, "seed {seed}: {}", stream.escape_ascii());
+            commands += whole.iter().filter(|step| matches!(step, Step::Command(_))).count();
+            errors += whole.iter().filter(|step| matches!(step, Step::Invalid(_))).count();
+            // The parser alone has to bear anything too.
+            let _ = Parser::default().parse(&stream);
+        }
+        assert!(commands > 5_000 && errors > 2_000, "{commands} commands and {errors} errors");
+    }
+
+    #[test]
+    fn numbers_in_their_only_spelling() {
+        for value in [0, 1, -1, 9, 10, -10, 1234567890, i64::MAX, i64::MIN, i64::MAX - 1, i64::MIN + 1] {
+            let text = value.to_string();
+            assert_eq!(number(text.as_bytes()), Some(value));
+            assert_eq!(encoded(|out| integer(out, value)), format!(":{text}\r\n"));
+        }
+        for text in ["", "-", "--1", "+1", "01", "-0", "00", " 1", "1 ", "1a", "a", "1.0"] {
+            assert_eq!(number(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(number(b"9223372036854775808"), None);
+        assert_eq!(number(b"-9223372036854775809"), None);
+        assert_eq!(number(&[b'9'; 100]), None);
+    }
+
+    /// What is written behind bytes that were there before, which stay.
+    fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = b"before".to_vec();
+        write(&mut out);
+        String::from_utf8(out).unwrap().strip_prefix("before").unwrap().to_string()
+    }
+
+    #[test]
+    fn replies_in_both_protocols() {
+        use Protocol::{Resp2, Resp3};
+        assert_eq!(encoded(|out| simple(out, "OK")), "+OK\r\n");
+        assert_eq!(encoded(|out| simple(out, "")), "+\r\n");
+        assert_eq!(encoded(|out| simple(out, "a\r\nb")), "+a  b\r\n");
+        assert_eq!(encoded(|out| error(out, b"ERR unknown command 'a\r\n+b'")), "-ERR unknown command 'a  +b'\r\n");
+        assert_eq!(encoded(|out| bulk(out, b"")), "$0\r\n\r\n");
+        assert_eq!(encoded(|out| bulk(out, b"hello\r\nworld")), "$12\r\nhello\r\nworld\r\n");
+        assert_eq!(encoded(|out| null(out, Resp2)), "$-1\r\n");
+        assert_eq!(encoded(|out| null(out, Resp3)), "_\r\n");
+        assert_eq!(encoded(|out| array(out, 0)), "*0\r\n");
+        assert_eq!(encoded(|out| array(out, 1024)), "*1024\r\n");
+        assert_eq!(encoded(|out| map(out, 7, Resp2)), "*14\r\n");
+        assert_eq!(encoded(|out| map(out, 7, Resp3)), "%7\r\n");
+        assert_eq!(encoded(|out| push(out, 3, Resp2)), "*3\r\n");
+        assert_eq!(encoded(|out| push(out, 3, Resp3)), ">3\r\n");
+        assert_eq!(encoded(|out| array(out, usize::MAX)), format!("*{}\r\n", usize::MAX));
+    }
+
+    #[test]
+    fn what_is_encoded_is_framed_and_parsed_again() {
+        let arguments: [&[u8]; 4] = [b"PUBLISH", b"", b"\r\n*1\r\n", &[0xff; 300]];
+        let mut out = Vec::new();
+        array(&mut out, arguments.len());
+        arguments.iter().for_each(|argument| bulk(&mut out, argument));
+        check(&out, command(&arguments), &CommandLimits::default());
+    }
+
+    #[test]
+    fn http_request_lines() {
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"] {
+            assert!(is_http_request_line(format!("{method} / HTTP/1.1").as_bytes()), "{method}");
+        }
+        assert!(is_http_request_line(b"GET /a?b=c HTTP/1.0"));
+        assert!(is_http_request_line(b"OPTIONS * HTTP/1.1"));
+        for line in [
+            "",
+            "GET",
+            "GET ",
+            "GET /",
+            "GET / ",
+            "GET key",
+            "GET  HTTP/1.1",
+            "GET / HTTP/1.",
+            "GET / HTTP/1.1 ",
+            "GET / HTTP/2.0",
+            "GET / HTTP/1.x",
+            "GET / HTTP/1.10",
+            "GET / http/1.1",
+            "get / HTTP/1.1",
+            " GET / HTTP/1.1",
+            "GET  / HTTP/1.1",
+            "GET /a b HTTP/1.1",
+            "SET / HTTP/1.1",
+            "PRI * HTTP/2.0",
+            "PUBLISH a HTTP/1.1",
+            "PING",
+        ] {
+            assert!(!is_http_request_line(line.as_bytes()), "{line}");
+        }
+    }
+}

@@ -1,0 +1,581 @@
+//! Who is subscribed to what, in both directions: sessions by topic, topics by session.
+//!
+//! A topic is a channel, a pattern or a shard channel that has subscribers; with its last one it goes. Each list
+//! remembers where its other half stands in the other list, so that a subscription is removed in O(1): the last
+//! entry of the list takes the gap, and its own other half is told. Closing a session costs its own subscriptions.
+//!
+//! Most sessions have one subscription. It lies inline in the table of sessions: 16 bytes there and 8 in the
+//! topic's list. Lists grow by a quarter, not to the double, because there may be millions of entries.
+//!
+//! Names come from peers, so their tables hash with std's keyed SipHash. No order depends on a hash table:
+//! two runs with the same input give the same output.
+
+use std::collections::HashMap;
+use std::mem;
+use std::rc::Rc;
+
+use slab::Slab;
+
+use super::glob;
+use super::subscriptions::{Session, Subscription, push, release, release_table, table_bytes};
+
+pub use super::subscriptions::{Kind, TopicId};
+
+/// Patterns of one session. Every publish is matched against every pattern, so a peer must not have many; clients
+/// in practice have one to three.
+pub const PATTERNS_PER_SESSION_MAX: usize = 16;
+
+/// Different patterns in all: what one publish may have to be matched against. At some 30 ns each this adds 30 µs.
+pub const PATTERNS_MAX: usize = 1024;
+
+/// Different channels and shard channels together, by default: 65,536 of them hold about 10 MB with short names.
+/// This also bounds the subscriptions of one session.
+pub const CHANNELS_MAX: usize = 1 << 16;
+
+/// Why a subscription was refused. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitReached {
+    /// [`PATTERNS_PER_SESSION_MAX`].
+    PatternsOfSession,
+    /// [`PATTERNS_MAX`].
+    Patterns,
+    /// The limit given to [`Channels::new`].
+    Channels,
+}
+
+/// The other half, kept with the topic: the session, and the place among its subscriptions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Subscriber {
+    session: u32,
+    slot: u32,
+}
+
+const _: () = assert!(size_of::<Subscriber>() == 8);
+
+struct Topic {
+    /// Shared with the table of names.
+    name: Rc<[u8]>,
+    kind: Kind,
+    subscribers: Vec<Subscriber>,
+}
+
+impl Topic {
+    /// What it holds outside the table of topics. An `Rc` has two counters before the bytes.
+    fn bytes(&self) -> usize {
+        2 * size_of::<usize>() + self.name.len() + self.subscribers.capacity() * size_of::<Subscriber>()
+    }
+}
+
+pub struct Channels {
+    /// By session id. Grows with the highest id that ever subscribed.
+    sessions: Vec<Session>,
+    topics: Slab<Topic>,
+    /// By kind: the place of each name in `topics`.
+    names: [HashMap<Rc<[u8]>, u32>; 3],
+    /// All patterns, for matching.
+    patterns: Vec<TopicId>,
+    channels_max: usize,
+    /// Counts changes of membership.
+    version: u64,
+    /// What topics and sessions hold outside their tables: each of their `bytes()`, summed as they change.
+    held: usize,
+}
+
+impl Default for Channels {
+    fn default() -> Channels {
+        Channels::new(CHANNELS_MAX)
+    }
+}
+
+impl Channels {
+    /// `channels_max`: different channels and shard channels together.
+    pub fn new(channels_max: usize) -> Channels {
+        Channels {
+            sessions: Vec::new(),
+            topics: Slab::new(),
+            names: Default::default(),
+            patterns: Vec::new(),
+            channels_max: channels_max.min((1 << TopicId::INDEX_BITS) - PATTERNS_MAX),
+            version: 0,
+            held: 0,
+        }
+    }
+
+    /// Returns whether the subscription is new.
+    pub fn subscribe(&mut self, session: u32, kind: Kind, name: &[u8]) -> Result<bool, LimitReached> {
+        let known = self.topic(kind, name);
+        if known.is_some_and(|topic| self.slot_of(session, topic).is_some()) {
+            return Ok(false);
+        }
+        if kind == Kind::Pattern && self.counts(session)[kind as usize] as usize >= PATTERNS_PER_SESSION_MAX {
+            return Err(LimitReached::PatternsOfSession);
+        }
+        let topic = match known {
+            Some(topic) => topic,
+            None => self.create(kind, name)?,
+        };
+        self.attach(session, topic);
+        Ok(true)
+    }
+
+    /// Returns whether there was such a subscription.
+    pub fn unsubscribe(&mut self, session: u32, kind: Kind, name: &[u8]) -> bool {
+        let Some(topic) = self.topic(kind, name) else { return false };
+        let Some(slot) = self.slot_of(session, topic) else { return false };
+        let own = &mut self.sessions[session as usize];
+        self.held -= own.bytes();
+        let (removed, moved) = own.swap_remove(slot);
+        self.held += own.bytes();
+        if let Some(moved) = moved {
+            self.topics[moved.topic.index()].subscribers[moved.position as usize].slot = slot;
+        }
+        self.detach(removed);
+        true
+    }
+
+    /// Ends all subscriptions of one kind. `each` is given the name, and what Redis's reply counts as remaining: shard
+    /// channels for a shard channel, channels and patterns together for the others. Not called if there are none.
+    pub fn unsubscribe_all(&mut self, session: u32, kind: Kind, mut each: impl FnMut(&[u8], usize)) {
+        if self.counts(session)[kind as usize] == 0 {
+            return;
+        }
+        let mut remaining = if kind == Kind::Shard { self.shard_count(session) } else { self.count(session) };
+        for subscription in self.take(session).iter() {
+            if subscription.topic.kind() == kind {
+                remaining -= 1;
+                each(&self.topics[subscription.topic.index()].name, remaining);
+                self.detach(subscription);
+            } else {
+                self.put_back(session, subscription);
+            }
+        }
+    }
+
+    /// Ends all subscriptions of a session. Costs their number.
+    pub fn close(&mut self, session: u32) {
+        for subscription in self.take(session).iter() {
+            self.detach(subscription);
+        }
+    }
+
+    /// Channels and patterns of a session, which Redis's replies count together.
+    pub fn count(&self, session: u32) -> usize {
+        let counts = self.counts(session);
+        (counts[Kind::Channel as usize] + counts[Kind::Pattern as usize]) as usize
+    }
+
+    /// Shard channels of a session, which Redis's replies count apart.
+    pub fn shard_count(&self, session: u32) -> usize {
+        self.counts(session)[Kind::Shard as usize] as usize
+    }
+
+    /// Whether a session has subscriptions of any kind.
+    pub fn is_subscribed(&self, session: u32) -> bool {
+        self.sessions.get(session as usize).is_some_and(|session| session.len() > 0)
+    }
+
+    /// The topic of this very name, if anybody is subscribed to it.
+    pub fn topic(&self, kind: Kind, name: &[u8]) -> Option<TopicId> {
+        self.names[kind as usize].get(name).map(|&index| TopicId::new(kind, index as usize))
+    }
+
+    pub fn name(&self, topic: TopicId) -> &[u8] {
+        &self.topics[topic.index()].name
+    }
+
+    /// The sessions subscribed to a topic; never none.
+    pub fn subscribers(&self, topic: TopicId) -> impl ExactSizeIterator<Item = u32> {
+        self.topics[topic.index()].subscribers.iter().map(|subscriber| subscriber.session)
+    }
+
+    /// The patterns that a channel's name matches.
+    pub fn matching_patterns<'a>(&'a self, channel: &'a [u8]) -> impl Iterator<Item = TopicId> + 'a {
+        self.patterns.iter().copied().filter(move |&pattern| glob::matches(self.name(pattern), channel))
+    }
+
+    /// Every topic of a kind. Costs the number of topics of all kinds.
+    pub fn topics(&self, kind: Kind) -> impl Iterator<Item = (TopicId, &[u8])> {
+        let of_kind = self.topics.iter().filter(move |(_, topic)| topic.kind == kind);
+        of_kind.map(move |(index, topic)| (TopicId::new(kind, index), &*topic.name))
+    }
+
+    /// While this stands, so do the subscribers of every topic.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Different patterns, all sessions together.
+    pub fn pattern_count(&self) -> usize {
+        self.patterns.len()
+    }
+
+    /// Memory held, in bytes, without the allocator's own. Hash tables are estimated from their capacity. O(1).
+    pub fn bytes(&self) -> usize {
+        // The slab marks each of its entries as taken or free: at most a word.
+        let topics = self.topics.capacity() * (size_of::<Topic>() + size_of::<usize>());
+        let sessions = self.sessions.capacity() * size_of::<Session>();
+        let names: usize = self.names.iter().map(table_bytes).sum();
+        sessions + topics + names + self.patterns.capacity() * size_of::<TopicId>() + self.held
+    }
+
+    /// Gives all memory back if nobody is subscribed. Lists of topics and sessions do so on their own.
+    pub fn shrink(&mut self) {
+        if self.topics.is_empty() {
+            *self = Channels { version: self.version, ..Channels::new(self.channels_max) };
+        }
+    }
+
+    fn counts(&self, session: u32) -> [u32; 3] {
+        self.sessions.get(session as usize).map_or([0; 3], Session::counts)
+    }
+
+    fn slot_of(&self, session: u32, topic: TopicId) -> Option<u32> {
+        self.sessions.get(session as usize)?.slot_of(topic)
+    }
+
+    /// A new topic, for a first subscriber to be attached at once.
+    fn create(&mut self, kind: Kind, name: &[u8]) -> Result<TopicId, LimitReached> {
+        let channels = self.topics.len() - self.patterns.len();
+        match kind {
+            Kind::Pattern if self.patterns.len() >= PATTERNS_MAX => return Err(LimitReached::Patterns),
+            Kind::Channel | Kind::Shard if channels >= self.channels_max => return Err(LimitReached::Channels),
+            _ => {}
+        }
+        let name: Rc<[u8]> = name.into();
+        let topic = Topic { name: name.clone(), kind, subscribers: Vec::new() };
+        self.held += topic.bytes();
+        let index = self.topics.insert(topic);
+        self.names[kind as usize].insert(name, index as u32);
+        let topic = TopicId::new(kind, index);
+        if kind == Kind::Pattern {
+            push(&mut self.patterns, topic);
+        }
+        Ok(topic)
+    }
+
+    fn attach(&mut self, session: u32, topic: TopicId) {
+        let index = session as usize;
+        if index >= self.sessions.len() {
+            let length = self.sessions.len();
+            if index >= self.sessions.capacity() {
+                self.sessions.reserve_exact((index + 1 - length).max(length / 4));
+            }
+            self.sessions.resize_with(index + 1, Session::default);
+        }
+        let (own, list) = (&mut self.sessions[index], &mut self.topics[topic.index()]);
+        self.held -= own.bytes() + list.bytes();
+        let slot = own.push(Subscription { topic, position: list.subscribers.len() as u32 });
+        push(&mut list.subscribers, Subscriber { session, slot });
+        self.held += own.bytes() + list.bytes();
+        self.version += 1;
+    }
+
+    /// Takes all subscriptions of a session out of its half, for each to be detached or put back.
+    fn take(&mut self, session: u32) -> Session {
+        let taken = self.sessions.get_mut(session as usize).map(mem::take).unwrap_or_default();
+        self.held -= taken.bytes();
+        taken
+    }
+
+    fn put_back(&mut self, session: u32, subscription: Subscription) {
+        let own = &mut self.sessions[session as usize];
+        self.held -= own.bytes();
+        let slot = own.push(subscription);
+        self.held += own.bytes();
+        self.topics[subscription.topic.index()].subscribers[subscription.position as usize].slot = slot;
+    }
+
+    /// Removes the topic's half of a subscription whose other half is gone already, and an emptied topic.
+    fn detach(&mut self, subscription: Subscription) {
+        self.version += 1;
+        let Subscription { topic, position } = subscription;
+        let list = &mut self.topics[topic.index()];
+        self.held -= list.bytes();
+        list.subscribers.swap_remove(position as usize);
+        release(&mut list.subscribers);
+        self.held += list.bytes();
+        if let Some(moved) = list.subscribers.get(position as usize) {
+            self.sessions[moved.session as usize].at_mut(moved.slot).position = position;
+        } else if list.subscribers.is_empty() {
+            self.remove(topic);
+        }
+    }
+
+    fn remove(&mut self, topic: TopicId) {
+        let removed = self.topics.remove(topic.index());
+        self.held -= removed.bytes();
+        let names = &mut self.names[removed.kind as usize];
+        names.remove(&removed.name);
+        release_table(names);
+        if removed.kind == Kind::Pattern {
+            self.patterns.retain(|&pattern| pattern != topic);
+        }
+    }
+
+    /// Membership agrees in both directions, and so do the counts. Panics otherwise; for tests and the simulator.
+    pub fn check_invariants(&self) {
+        let (mut halves, mut held) = (0, 0);
+        for (index, topic) in &self.topics {
+            let id = TopicId::new(topic.kind, index);
+            assert!(!topic.subscribers.is_empty(), "an empty topic");
+            assert_eq!(self.topic(topic.kind, &topic.name), Some(id), "the name leads elsewhere");
+            for (subscriber, position) in topic.subscribers.iter().zip(0..) {
+                let other = self.sessions[subscriber.session as usize].iter().nth(subscriber.slot as usize);
+                assert_eq!(other, Some(Subscription { topic: id, position }), "the session's half");
+            }
+            halves += topic.subscribers.len();
+            held += topic.bytes();
+        }
+        for (own, session) in self.sessions.iter().zip(0..) {
+            let mut counts = [0; 3];
+            for (subscription, slot) in own.iter().zip(0..) {
+                let other = self.topics[subscription.topic.index()].subscribers[subscription.position as usize];
+                assert_eq!(other, Subscriber { session, slot }, "the topic's half");
+                assert_eq!(own.slot_of(subscription.topic), Some(slot), "the index, or a topic twice");
+                counts[subscription.topic.kind() as usize] += 1;
+            }
+            assert_eq!(counts, own.counts());
+            own.check_invariants();
+            halves -= own.len();
+            held += own.bytes();
+        }
+        assert_eq!(halves, 0, "sessions and topics count the same");
+        assert_eq!(self.names.iter().map(HashMap::len).sum::<usize>(), self.topics.len());
+        assert_eq!(self.patterns.len(), self.names[Kind::Pattern as usize].len());
+        assert!(self.patterns.iter().all(|pattern| self.topics[pattern.index()].kind == Kind::Pattern));
+        assert_eq!(held, self.held, "the running count of memory");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    type Model = BTreeSet<(u32, Kind, Vec<u8>)>;
+
+    fn names(channels: &Channels, topics: impl Iterator<Item = TopicId>) -> Vec<&[u8]> {
+        let mut names: Vec<_> = topics.map(|topic| channels.name(topic)).collect();
+        names.sort();
+        names
+    }
+
+    fn sessions(channels: &Channels, kind: Kind, name: &[u8]) -> Vec<u32> {
+        let mut sessions: Vec<_> =
+            channels.topic(kind, name).map_or(Vec::new(), |topic| channels.subscribers(topic).collect());
+        sessions.sort();
+        sessions
+    }
+
+    #[test]
+    fn subscriptions_are_counted_as_redis_does() {
+        let mut channels = Channels::default();
+        // Session, kind, name; whether it is new; channels and patterns after it; shard channels after it.
+        type Step = (u32, Kind, &'static [u8], bool, usize, usize);
+        let steps: &[Step] = &[
+            (7, Kind::Channel, b"news", true, 1, 0),
+            (7, Kind::Channel, b"news", false, 1, 0),
+            (7, Kind::Pattern, b"news", true, 2, 0),
+            (7, Kind::Pattern, b"n*", true, 3, 0),
+            (7, Kind::Shard, b"news", true, 3, 1),
+            (7, Kind::Shard, b"news", false, 3, 1),
+            (2, Kind::Shard, b"news", true, 0, 1),
+            (2, Kind::Channel, b"", true, 1, 1),
+            (2, Kind::Channel, b"\0\r\n\xff", true, 2, 1),
+        ];
+        for &(session, kind, name, new, count, shards) in steps {
+            assert_eq!(channels.subscribe(session, kind, name), Ok(new));
+            assert_eq!((channels.count(session), channels.shard_count(session)), (count, shards));
+            channels.check_invariants();
+        }
+        assert_eq!(sessions(&channels, Kind::Shard, b"news"), [2, 7]);
+        assert_eq!(sessions(&channels, Kind::Channel, b"news"), [7]);
+        assert_eq!(names(&channels, channels.matching_patterns(b"news")), [&b"n*"[..], b"news"]);
+        assert_eq!(names(&channels, channels.matching_patterns(b"nest")), [b"n*"]);
+        assert_eq!(names(&channels, channels.matching_patterns(b"x")), [&b""[..]; 0]);
+        assert_eq!(channels.pattern_count(), 2);
+        assert_eq!(channels.topics(Kind::Channel).count(), 3);
+        for (kind, name, was) in [
+            (Kind::Channel, &b"n*"[..], false),
+            (Kind::Channel, b"news", true),
+            (Kind::Channel, b"news", false),
+            (Kind::Shard, b"never", false),
+        ] {
+            assert_eq!(channels.unsubscribe(7, kind, name), was);
+            channels.check_invariants();
+        }
+        assert!(!channels.unsubscribe(3, Kind::Shard, b"news"));
+        assert!(!channels.unsubscribe(1000, Kind::Shard, b"news"));
+        assert!(!channels.is_subscribed(3) && !channels.is_subscribed(1000) && channels.is_subscribed(2));
+        assert_eq!(channels.topic(Kind::Channel, b"news"), None);
+    }
+
+    #[test]
+    fn ending_all_of_a_kind_goes_in_order_and_leaves_the_others() {
+        let mut channels = Channels::default();
+        for name in [b"a", b"b", b"c"] {
+            for kind in Kind::ALL {
+                assert_eq!(channels.subscribe(1, kind, name), Ok(true));
+                assert_eq!(channels.subscribe(2, kind, name), Ok(true));
+            }
+        }
+        for (kind, expected) in [(Kind::Shard, [2, 1, 0]), (Kind::Channel, [5, 4, 3]), (Kind::Pattern, [2, 1, 0])] {
+            let mut ended = Vec::new();
+            channels.unsubscribe_all(1, kind, |name, remaining| ended.push((name.to_vec(), remaining)));
+            channels.check_invariants();
+            let expected = [b"a", b"b", b"c"].iter().map(|name| name.to_vec()).zip(expected);
+            assert_eq!(ended, expected.collect::<Vec<_>>());
+            channels.unsubscribe_all(1, kind, |_, _| unreachable!("nothing is left"));
+            assert_eq!(sessions(&channels, kind, b"a"), [2]);
+        }
+        assert!(!channels.is_subscribed(1));
+        channels.unsubscribe_all(1000, Kind::Channel, |_, _| unreachable!("never seen"));
+        channels.close(1000);
+        channels.shrink();
+        assert_eq!(channels.count(2), 6, "shrinking takes nothing from the subscribed");
+        channels.close(2);
+        channels.check_invariants();
+        assert!(channels.bytes() > 0);
+        channels.shrink();
+        assert_eq!(channels.bytes(), 0);
+        channels.check_invariants();
+    }
+
+    #[test]
+    fn limits_refuse_and_change_nothing() {
+        let mut channels = Channels::new(3);
+        for name in [b"a", b"b"] {
+            assert_eq!(channels.subscribe(0, Kind::Channel, name), Ok(true));
+        }
+        assert_eq!(channels.subscribe(0, Kind::Shard, b"a"), Ok(true));
+        assert_eq!(channels.subscribe(0, Kind::Shard, b"b"), Err(LimitReached::Channels));
+        assert_eq!(channels.subscribe(0, Kind::Channel, b"c"), Err(LimitReached::Channels));
+        assert_eq!(channels.subscribe(1, Kind::Channel, b"a"), Ok(true), "a known channel is no more");
+        for number in 0..PATTERNS_MAX {
+            let session = 2 + (number / PATTERNS_PER_SESSION_MAX) as u32;
+            assert_eq!(channels.subscribe(session, Kind::Pattern, number.to_string().as_bytes()), Ok(true));
+        }
+        assert_eq!(channels.subscribe(2, Kind::Pattern, b"20"), Err(LimitReached::PatternsOfSession));
+        assert_eq!(channels.subscribe(2, Kind::Pattern, b"0"), Ok(false));
+        assert_eq!(channels.subscribe(0, Kind::Pattern, b"new"), Err(LimitReached::Patterns));
+        assert_eq!(channels.subscribe(0, Kind::Pattern, b"0"), Ok(true), "a known pattern is no more");
+        channels.check_invariants();
+        assert!(channels.unsubscribe(0, Kind::Channel, b"b"));
+        assert!(channels.unsubscribe(2, Kind::Pattern, b"1"));
+        assert_eq!(channels.subscribe(0, Kind::Channel, b"c"), Ok(true));
+        assert_eq!(channels.subscribe(2, Kind::Pattern, b"new"), Ok(true));
+        channels.check_invariants();
+    }
+
+    fn agree(channels: &Channels, model: &Model, session: u32) {
+        channels.check_invariants();
+        let of = |kind| model.iter().filter(|entry| entry.0 == session && entry.1 == kind).count();
+        assert_eq!(channels.count(session), of(Kind::Channel) + of(Kind::Pattern));
+        assert_eq!(channels.shard_count(session), of(Kind::Shard));
+        assert_eq!(channels.is_subscribed(session), model.iter().any(|entry| entry.0 == session));
+        let mut listed = Model::new();
+        for kind in Kind::ALL {
+            for (topic, name) in channels.topics(kind) {
+                assert_eq!(channels.name(topic), name);
+                listed.extend(channels.subscribers(topic).map(|session| (session, kind, name.to_vec())));
+            }
+        }
+        assert_eq!(listed, *model);
+    }
+
+    /// One run: `sessions` and `topics` are the ranges that numbers are drawn from.
+    fn random_run(seed: u64, sessions: u32, topics: u32, operations: usize) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut channels, mut model) = (Channels::default(), Model::new());
+        let mut growing = true;
+        for _ in 0..operations {
+            if random.u32(..200) == 0 {
+                growing = !growing;
+            }
+            let session = random.u32(..sessions);
+            let kind = Kind::ALL[random.usize(..3)];
+            let name = random.u32(..topics).to_string().into_bytes();
+            let entry = (session, kind, name.clone());
+            match random.u32(..100) {
+                0 => {
+                    channels.close(session);
+                    model.retain(|entry| entry.0 != session);
+                }
+                1..3 => {
+                    let together = |e: &&(u32, Kind, _)| (e.1 == Kind::Shard) == (kind == Kind::Shard);
+                    let mut remaining = model.iter().filter(|e| e.0 == session).filter(together).count();
+                    channels.unsubscribe_all(session, kind, |name, left| {
+                        remaining -= 1;
+                        assert_eq!(left, remaining);
+                        assert!(model.remove(&(session, kind, name.to_vec())));
+                    });
+                    assert!(!model.iter().any(|entry| entry.0 == session && entry.1 == kind));
+                }
+                3 => channels.shrink(),
+                roll if (roll < 75) == growing => match channels.subscribe(session, kind, &name) {
+                    Ok(new) => assert_eq!(new, model.insert(entry)),
+                    Err(limit) => {
+                        assert_eq!(limit, LimitReached::PatternsOfSession);
+                        let patterns = model.iter().filter(|e| e.0 == session && e.1 == Kind::Pattern);
+                        assert_eq!(patterns.count(), PATTERNS_PER_SESSION_MAX);
+                    }
+                },
+                _ => assert_eq!(channels.unsubscribe(session, kind, &name), model.remove(&entry)),
+            }
+            agree(&channels, &model, session);
+        }
+        for session in 0..sessions {
+            channels.close(session);
+            channels.check_invariants();
+        }
+        channels.shrink();
+        assert_eq!(channels.bytes(), 0);
+    }
+
+    #[test]
+    fn random_operations_agree_with_a_set() {
+        for seed in 0..16 {
+            random_run(seed, 12, 6, 1000);
+        }
+        for seed in 16..20 {
+            // Few sessions with many subscriptions: these have an index.
+            random_run(seed, 2, 120, 1500);
+            // Many subscribers of few topics.
+            random_run(seed, 150, 2, 1500);
+        }
+    }
+
+    #[test]
+    fn a_subscriber_of_one_channel_costs_at_most_forty_bytes() {
+        let mut worst = 0;
+        let mut channels = Channels::default();
+        for session in 0..15_000 {
+            assert_eq!(channels.subscribe(session, Kind::Channel, b"news"), Ok(true));
+            if session >= 1000 {
+                worst = worst.max(channels.bytes() / (session as usize + 1));
+            }
+        }
+        let each = channels.bytes() as f64 / 15_000.0;
+        println!("{each:.1} bytes each, {worst} at worst on the way");
+        assert!(each <= 40.0 && worst <= 40, "{each} each, {worst} at worst");
+    }
+
+    #[test]
+    fn lists_give_memory_back_when_they_have_shrunk() {
+        let mut channels = Channels::default();
+        for number in 0..10_000u32 {
+            let name = number.to_string();
+            assert_eq!(channels.subscribe(0, Kind::Channel, name.as_bytes()), Ok(true));
+            assert_eq!(channels.subscribe(number, Kind::Shard, b"news"), Ok(true));
+        }
+        channels.check_invariants();
+        let full = channels.held;
+        for number in 5..10_000u32 {
+            assert!(channels.unsubscribe(0, Kind::Channel, number.to_string().as_bytes()));
+            assert!(channels.unsubscribe(number, Kind::Shard, b"news"));
+        }
+        channels.check_invariants();
+        assert!(channels.held < full / 100, "{} of {full}", channels.held);
+    }
+}
