@@ -89,12 +89,33 @@ const TABLE: &[Entry] = &[
 /// Longest name in the table; a longer word is no command.
 const NAME_MAX: usize = 16;
 
+/// The names as numbers, in the order of the table: comparing those is what makes a look-up cheap.
+const KEYS: [u128; TABLE.len()] = {
+    let mut keys = [0; TABLE.len()];
+    let mut index = 0;
+    while index < TABLE.len() {
+        keys[index] = key(TABLE[index].name.as_bytes());
+        index += 1;
+    }
+    keys
+};
+
+/// A name as a number, its first letter uppermost, so that numbers order as names do. Setting bit 5 makes letters small; as names
+/// consist of letters alone, no other byte becomes one of theirs by it.
+const fn key(name: &[u8]) -> u128 {
+    let (mut key, mut index) = (0, 0);
+    while index < name.len() && index < NAME_MAX {
+        key |= ((name[index] | 0x20) as u128) << (120 - 8 * index);
+        index += 1;
+    }
+    key
+}
+
 fn find(name: &[u8]) -> Option<&'static Entry> {
-    let mut lower = [0; NAME_MAX];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    TABLE.binary_search_by(|entry| entry.name.as_bytes().cmp(lower)).ok().map(|index| &TABLE[index])
+    if name.len() > NAME_MAX {
+        return None;
+    }
+    KEYS.binary_search(&key(name)).ok().map(|index| &TABLE[index])
 }
 
 /// Carries out one command of a session.
@@ -463,6 +484,10 @@ mod tests {
         for entry in TABLE {
             assert_eq!(find(entry.name.to_uppercase().as_bytes()).map(|found| found.name), Some(entry.name));
         }
-        assert!(find(b"").is_none() && find(&[b'x'; 1000]).is_none());
+        assert!(TABLE.iter().all(|entry| entry.name.bytes().all(|byte| byte.is_ascii_lowercase())));
+        for not_a_name in [&b""[..], &[b'x'; 1000], b"pin", b"ping\0", b"pingpingpingpingping", b"p\x09ng", b"PI\x0eG"]
+        {
+            assert!(find(not_a_name).is_none(), "{}", not_a_name.escape_ascii());
+        }
     }
 }
