@@ -33,7 +33,7 @@ const fn always(
     summary: &'static str,
     run: fn(&mut State, Command<'_>, &mut Reply<'_>),
 ) -> Entry {
-    Entry { name, arity, in_subscription: true, summary, run }
+    Entry { in_subscription: true, ..entry(name, arity, summary, run) }
 }
 
 /// In alphabetical order: looked up by bisection.

@@ -1,0 +1,108 @@
+//! Every budget of a turn at its limit, one below and one above; what it leaves undone is carried.
+
+#![forbid(unsafe_code)]
+
+#[path = "support/sim.rs"]
+mod sim;
+
+use slabd::connection::Reason;
+use slabd::limits::Limits;
+use slabd::net::sim::ClientId;
+use slabd::service::discard::Discard;
+use slabd::service::echo::Echo;
+use slabd::service::hello::Hello;
+
+use sim::{SECOND, Sim, limits};
+
+#[test]
+fn messages_per_turn_at_the_budget_one_below_and_one_above() {
+    for (lines, turns) in [(3, 1), (4, 1), (5, 2), (8, 2), (9, 3)] {
+        let mut sim = Sim::new(Box::new(Hello), Limits { messages_per_turn: 4, ..limits() });
+        let client = sim.accepted();
+        sim.received(client);
+        sim.send(client, "x\n".repeat(lines));
+        for turn in 1..=turns {
+            sim.turn();
+            let expected = (turn * 4).min(lines);
+            assert_eq!(sim.reactor.stats().messages, expected as u64, "{lines} lines, turn {turn}");
+        }
+        assert_eq!(sim.received(client), "Hello, x!\r\n".repeat(lines));
+        assert_eq!(sim.reactor.ledger().read_buffers, 0);
+    }
+}
+
+#[test]
+fn reads_per_turn_are_bounded_and_the_rest_is_carried_without_an_edge() {
+    let mut sim = Sim::new(Box::new(Discard), Limits { reads_per_turn: 2, ..limits() });
+    let client = sim.accepted();
+    sim.send(client, vec![0; 5 * 16 * 1024]);
+    for reads in [2, 4] {
+        sim.turn();
+        assert_eq!(sim.reactor.stats().reads, reads);
+        assert_eq!(sim.reactor.stats().bytes_in, reads * 16 * 1024);
+    }
+    sim.turns(2);
+    assert_eq!(sim.reactor.stats().bytes_in, 5 * 16 * 1024);
+}
+
+#[test]
+fn accepts_per_turn_at_the_budget_one_below_and_one_above() {
+    for (clients, first_turn) in [(3, 3), (4, 4), (5, 4)] {
+        let mut sim = Sim::new(Box::new(Hello), Limits { accepts_per_turn: 4, ..limits() });
+        (0..clients).for_each(|_| {
+            sim.client();
+        });
+        sim.turn();
+        assert_eq!(sim.reactor.connections(), first_turn);
+        sim.turn();
+        assert_eq!(sim.reactor.connections(), clients);
+    }
+}
+
+#[test]
+fn connections_per_turn_are_bounded_and_none_is_forgotten() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { connections_per_turn: 3, ..limits() });
+    let clients: Vec<ClientId> = (0..10).map(|_| sim.accepted()).collect();
+    clients.iter().for_each(|client| sim.send(*client, "x\n"));
+    for served in [3, 6, 9, 10] {
+        sim.turn();
+        assert_eq!(sim.reactor.stats().messages, served);
+    }
+}
+
+#[test]
+fn output_per_turn_stops_serving_until_it_is_sent() {
+    let mut sim = Sim::new(Box::new(Echo), Limits { output_per_turn: 1000, ..limits() });
+    let clients: Vec<ClientId> = (0..4).map(|_| sim.accepted()).collect();
+    clients.iter().for_each(|client| sim.send(*client, [b'x'; 600]));
+    sim.turn();
+    assert_eq!(sim.reactor.stats().messages, 2);
+    sim.turn();
+    assert_eq!(sim.reactor.stats().messages, 4);
+}
+
+#[test]
+fn a_pipelining_hog_does_not_keep_others_waiting() {
+    let mut sim = Sim::new(Box::new(Hello), limits());
+    let (hog, other) = (sim.accepted(), sim.accepted());
+    sim.received(other);
+    sim.send(hog, "x\n".repeat(30_000));
+    sim.turn();
+    sim.send(other, "me\n");
+    sim.turn();
+    assert_eq!(sim.received(other), "Hello, me!\r\n", "served in the very next turn");
+}
+
+#[test]
+fn expiries_per_turn_are_bounded_and_the_rest_follows_at_once() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { expiries_per_turn: 4, first_message_timeout: SECOND, ..limits() });
+    (0..10).for_each(|_| {
+        sim.accepted();
+    });
+    sim.net().advance(2 * SECOND);
+    for left in [6, 2, 0] {
+        sim.turn();
+        assert_eq!(sim.reactor.connections(), left);
+    }
+    assert_eq!(sim.closed(Reason::FirstMessageTimeout), 10);
+}

@@ -1,0 +1,126 @@
+//! Output that a service has for other sessions than the one that asked: order, budgets, slow consumers.
+
+#![forbid(unsafe_code)]
+
+#[path = "support/sim.rs"]
+mod sim;
+
+use std::collections::VecDeque;
+
+use slabd::connection::Reason;
+use slabd::limits::Limits;
+use slabd::net::sim::ClientId;
+use slabd::service::Service;
+
+use sim::{Sim, limits};
+
+/// Says every line to everybody, one delivery at a time.
+#[derive(Default)]
+struct Party {
+    guests: Vec<u32>,
+    /// A line, and how many guests have it.
+    waiting: VecDeque<(Vec<u8>, usize)>,
+}
+
+impl Service for Party {
+    fn framing(&self) -> slabd::codec::Framing {
+        slabd::codec::Framing::Lines
+    }
+    fn connected(&mut self, reply: &mut slabd::service::Reply<'_>) {
+        self.guests.push(reply.session);
+    }
+    fn message(&mut self, line: &[u8], _reply: &mut slabd::service::Reply<'_>) {
+        self.waiting.push_back(([line, b"\n"].concat(), 0));
+    }
+    fn datagram(&mut self, _datagram: &[u8], _reply: &mut slabd::service::Reply<'_>) {}
+    fn closed(&mut self, session: u32) {
+        self.guests.retain(|guest| *guest != session);
+    }
+    fn has_output(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+    fn poll_output(&mut self, deliveries: &mut slabd::service::Deliveries<'_>) {
+        while let Some((line, next)) = self.waiting.front_mut() {
+            let range = deliveries.put(line);
+            while let Some(guest) = self.guests.get(*next) {
+                if !deliveries.deliver(*guest, &range) {
+                    return;
+                }
+                *next += 1;
+            }
+            self.waiting.pop_front();
+        }
+    }
+}
+
+#[test]
+fn what_one_says_reaches_all_in_order_and_in_one_write_each() {
+    let mut sim = Sim::new(Box::<Party>::default(), limits());
+    let guests: Vec<ClientId> = (0..5).map(|_| sim.accepted()).collect();
+    let writes = sim.reactor.stats().writes;
+    sim.send(guests[0], "one\ntwo\nthree\n");
+    sim.turn();
+    for guest in &guests {
+        assert_eq!(sim.received(*guest), "one\ntwo\nthree\n");
+    }
+    assert_eq!(sim.reactor.stats().writes - writes, 5, "three lines in one write to each");
+}
+
+#[test]
+fn deliveries_per_turn_at_the_budget_one_below_and_one_above() {
+    for (guests, turns) in [(3, 1), (4, 1), (5, 2), (8, 2), (9, 3)] {
+        let mut sim = Sim::new(Box::<Party>::default(), Limits { deliveries_per_turn: 4, ..limits() });
+        let guests: Vec<ClientId> = (0..guests).map(|_| sim.accepted()).collect();
+        sim.send(guests[0], "x\n");
+        let mut reached = 0;
+        for turn in 1..=turns {
+            sim.turn();
+            reached += guests.iter().filter(|guest| sim.net().client_received(**guest) == b"x\n").count();
+            assert_eq!(reached, (4 * turn).min(guests.len()), "{} guests, turn {turn}", guests.len());
+        }
+        sim.send(guests[0], "y\n");
+        sim.turns(turns);
+        assert!(guests.iter().all(|guest| sim.net().client_received(*guest) == b"y\n"));
+    }
+}
+
+#[test]
+fn a_slow_consumer_is_closed_at_its_output_limit_and_others_get_everything() {
+    for (lines, closed) in [(9, 0), (10, 0), (11, 1)] {
+        let limits = Limits { high_watermark: 400, low_watermark: 100, output_limit: 1000, ..limits() };
+        let mut sim = Sim::new(Box::<Party>::default(), limits);
+        let (speaker, slow) = (sim.accepted(), sim.accepted());
+        sim.net().set_window(slow, 0);
+        let line = format!("{}\n", "x".repeat(99));
+        for _ in 0..lines {
+            sim.send(speaker, &line);
+            sim.turns(2);
+        }
+        assert_eq!(sim.closed(Reason::OutputLimit), closed, "{lines} lines of 100 bytes");
+        assert_eq!(sim.received(speaker).len(), lines * 100);
+        assert!(sim.reactor.ledger().write_buffers <= 1024);
+    }
+}
+
+#[test]
+fn output_behind_output_of_the_same_turn_keeps_its_order_however_slow_the_peer() {
+    let mut sim = Sim::new(Box::<Party>::default(), limits());
+    let (speaker, slow) = (sim.accepted(), sim.accepted());
+    sim.net().set_window(slow, 50);
+    let mut expected = String::new();
+    let mut got = String::new();
+    for number in 0..200 {
+        let lines = format!("{number}\nand {number}\n");
+        sim.send(speaker, &lines);
+        expected.push_str(&lines);
+        sim.turn();
+        if number % 3 == 0 {
+            got.push_str(&String::from_utf8(sim.net().client_take(slow, 23)).unwrap());
+        }
+    }
+    for _ in 0..1000 {
+        sim.turn();
+        got.push_str(&String::from_utf8(sim.net().client_take(slow, 23)).unwrap());
+    }
+    assert_eq!(got, expected);
+}

@@ -1,0 +1,119 @@
+//! Slow readers: watermarks, backpressure, half-close, the memory budget.
+
+#![forbid(unsafe_code)]
+
+#[path = "support/sim.rs"]
+mod sim;
+
+use slabd::buffer::BufferMode;
+use slabd::clock::Tick;
+use slabd::connection::Reason;
+use slabd::limits::Limits;
+use slabd::net::sim::ClientId;
+use slabd::net::sim::End;
+use slabd::net::sim::SimNet;
+use slabd::service::echo::Echo;
+use slabd::service::hello::Hello;
+
+use sim::{SECOND, Sim, limits};
+
+#[test]
+fn a_peer_that_never_reads_is_paused_bounded_and_closed() {
+    let limits = Limits { high_watermark: 4096, low_watermark: 1024, output_timeout: 5 * SECOND, ..limits() };
+    let mut sim = Sim::new(Box::new(Echo), limits);
+    let client = sim.accepted();
+    sim.net().set_window(client, 1000);
+    for _ in 0..20 {
+        sim.send(client, [b'x'; 1000]);
+        sim.turns(2);
+    }
+    let held = sim.reactor.ledger().write_buffers;
+    assert!((4096..=8192).contains(&held), "{held} bytes held");
+    assert!(sim.reactor.stats().bytes_in < 20_000, "it is read no more");
+    sim.pass(5 * SECOND + 3 * Tick::LENGTH);
+    assert_eq!((sim.closed(Reason::OutputTimeout), sim.reactor.ledger().write_buffers), (1, 0));
+}
+
+#[test]
+fn a_slow_reader_loses_nothing_and_progress_keeps_it_alive() {
+    let limits = Limits { high_watermark: 4096, low_watermark: 1024, output_timeout: 5 * SECOND, ..limits() };
+    let mut sim = Sim::new(Box::new(Echo), limits);
+    let client = sim.accepted();
+    sim.net().set_window(client, 1000);
+    let sent: Vec<u8> = (0..40_000u32).map(|index| (index % 251) as u8).collect();
+    sim.send(client, &sent);
+    let mut got = Vec::new();
+    while got.len() < sent.len() {
+        sim.turns(3);
+        got.extend(sim.net().client_take(client, 700));
+        sim.pass(SECOND);
+        assert!(sim.reactor.now().as_secs_f64() < 1000.0, "{} of {} bytes", got.len(), sent.len());
+    }
+    assert!(got == sent);
+    assert_eq!(sim.closed(Reason::OutputTimeout), 0);
+    sim.turns(3);
+    assert_eq!(sim.reactor.ledger().write_buffers, 0);
+}
+
+#[test]
+fn watermarks_at_the_limit_one_below_and_one_above() {
+    for (sent, paused) in [(4095, false), (4096, true), (4097, true)] {
+        let limits = Limits { high_watermark: 4096, low_watermark: 100, ..limits() };
+        let mut sim = Sim::new(Box::new(Echo), limits);
+        let client = sim.accepted();
+        sim.net().set_window(client, 0);
+        sim.send(client, vec![b'x'; sent]);
+        sim.turns(2);
+        sim.send(client, "more");
+        sim.turns(2);
+        assert_eq!(sim.reactor.stats().bytes_in == sent as u64, paused, "{sent} bytes unsent");
+    }
+}
+
+#[test]
+fn a_half_closed_peer_gets_everything_even_if_it_reads_slowly() {
+    let mut sim = Sim::new(Box::new(Echo), limits());
+    let client = sim.accepted();
+    sim.net().set_window(client, 10);
+    sim.send(client, [b'x'; 100]);
+    sim.net().client_shutdown(client);
+    let mut got = Vec::new();
+    for _ in 0..100 {
+        sim.turn();
+        got.extend(sim.net().client_take(client, 7));
+    }
+    assert_eq!(got, [b'x'; 100]);
+    assert_eq!((sim.net().client_saw(client), sim.closed(Reason::PeerClosed)), (End::Fin, 1));
+}
+
+#[test]
+fn the_memory_budget_closes_who_asks_for_more_and_nobody_else() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { memory_budget: 4096, ..limits() });
+    let clients: Vec<ClientId> = (0..10).map(|_| sim.accepted()).collect();
+    for client in &clients {
+        sim.send(*client, [b'x'; 1000]);
+        sim.turn();
+    }
+    // Ten slots take up a part of the budget too.
+    assert_eq!((sim.reactor.connections(), sim.closed(Reason::MemoryBudget)), (3, 7));
+    assert_eq!(sim.reactor.ledger().read_buffers, 3072);
+    assert!(sim.exchange(clients[0], "\n").starts_with("Hello\r\nHello, xxx"));
+}
+
+#[test]
+fn fixed_buffers_serve_the_same_and_cost_what_they_say() {
+    let net = SimNet::new(0);
+    let mut sim = Sim::on(net, Box::new(Hello), limits(), BufferMode::Fixed(256));
+    let clients: Vec<ClientId> = (0..5).map(|_| sim.accepted()).collect();
+    let ledger = sim.reactor.ledger();
+    assert_eq!((ledger.read_buffers, ledger.write_buffers), (5 * 256, 5 * 256));
+    assert_eq!(sim.exchange(clients[0], "a\nb\npart"), "Hello\r\nHello, a!\r\nHello, b!\r\n");
+    // Read 256 bytes at a time, and four times a turn.
+    sim.send(clients[0], format!("{}\n", "x".repeat(3000)));
+    sim.turns(4);
+    assert!(sim.received(clients[0]) == format!("Hello, part{}!\r\n", "x".repeat(3000)));
+    clients.iter().for_each(|client| sim.net().client_close(*client));
+    sim.turns(3);
+    let ledger = sim.reactor.ledger();
+    assert_eq!((ledger.read_buffers, ledger.write_buffers, sim.reactor.connections()), (0, 0, 0));
+}

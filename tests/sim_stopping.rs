@@ -1,0 +1,133 @@
+//! Drains, the loop's own timers, signals, and memory that goes back.
+
+#![forbid(unsafe_code)]
+
+#[path = "support/sim.rs"]
+mod sim;
+
+use std::time::Duration;
+
+use slabd::clock::Tick;
+use slabd::connection::Reason;
+use slabd::limits::Limits;
+use slabd::net::Signal;
+use slabd::net::sim::ClientId;
+use slabd::net::sim::End;
+use slabd::service::echo::Echo;
+use slabd::service::hello::Hello;
+
+use sim::{SECOND, Sim, limits};
+
+#[test]
+fn the_loops_own_timers_hold_beyond_the_wheels_reach() {
+    let mut sim =
+        Sim::new(Box::new(Echo), Limits { drain_timeout: 300 * SECOND, output_timeout: Duration::ZERO, ..limits() });
+    sim.reactor.set_report_every(200 * SECOND);
+    sim.pass(199 * SECOND);
+    assert!(!sim.reactor.take_report_due());
+    sim.pass(2 * SECOND);
+    assert!(sim.reactor.take_report_due());
+    let deaf = sim.accepted();
+    sim.net().set_window(deaf, 0);
+    sim.exchange(deaf, vec![b'x'; 70_000]);
+    sim.reactor.drain();
+    sim.pass(299 * SECOND);
+    assert!(!sim.reactor.is_drained());
+    sim.pass(2 * SECOND);
+    assert!(sim.reactor.is_drained());
+}
+
+/// Lines beyond a turn's budget wait in the server while it is paused: that is no message which the peer fails to complete.
+#[test]
+fn a_peer_is_not_blamed_for_what_the_server_does_not_read() {
+    let limits = Limits {
+        high_watermark: 100,
+        low_watermark: 10,
+        message_timeout: SECOND,
+        output_timeout: Duration::ZERO,
+        ..limits()
+    };
+    let mut sim = Sim::new(Box::new(Hello), limits);
+    let client = sim.accepted();
+    sim.net().set_window(client, 0);
+    sim.exchange(client, "a line\n".repeat(300));
+    sim.pass(10 * SECOND);
+    assert_eq!(sim.reactor.connections(), 1);
+    sim.net().set_window(client, 65_536);
+    sim.received(client);
+    let mut answers = 0;
+    for _ in 0..100 {
+        sim.turns(3);
+        answers += sim.received(client).len();
+    }
+    assert!(answers >= 299 * "Hello, a line!\r\n".len(), "{answers} bytes");
+    sim.exchange(client, "part of a line");
+    sim.pass(2 * SECOND);
+    assert_eq!(sim.closed(Reason::MessageTimeout), 1);
+}
+
+#[test]
+fn a_drain_answers_what_has_arrived_and_closes_everyone() {
+    let mut sim = Sim::new(Box::new(Hello), limits());
+    let clients: Vec<ClientId> = (0..10).map(|_| sim.accepted()).collect();
+    clients.iter().for_each(|client| sim.send(*client, "last\n"));
+    sim.reactor.drain();
+    sim.turns(3);
+    for client in &clients {
+        assert_eq!(sim.received(*client), "Hello\r\nHello, last!\r\n");
+        assert_eq!(sim.net().client_saw(*client), End::Fin);
+        sim.net().client_close(*client);
+    }
+    sim.turns(3);
+    assert!(sim.reactor.is_drained());
+    assert_eq!(sim.closed(Reason::Drain), 10);
+}
+
+#[test]
+fn a_drain_ends_within_its_timeout_whatever_the_peers_do() {
+    let mut sim =
+        Sim::new(Box::new(Echo), Limits { drain_timeout: 3 * SECOND, close_timeout: 60 * SECOND, ..limits() });
+    let (idle, deaf, part) = (sim.accepted(), sim.accepted(), sim.accepted());
+    sim.net().set_window(deaf, 0);
+    sim.exchange(deaf, [b'x'; 100]);
+    sim.exchange(part, "x");
+    sim.reactor.drain();
+    sim.turns(3);
+    assert_eq!(sim.net().client_saw(idle), End::Fin, "nothing is owed to it");
+    sim.pass(2 * SECOND);
+    assert!(!sim.reactor.is_drained());
+    sim.pass(SECOND + 3 * Tick::LENGTH);
+    assert!(sim.reactor.is_drained());
+    assert_eq!(sim.closed(Reason::DrainTimeout), 1);
+}
+
+#[test]
+fn signals_reach_whoever_turns_the_loop() {
+    let mut sim = Sim::new(Box::new(Hello), limits());
+    assert!(sim.reactor.take_signals().is_empty());
+    sim.net().raise(Signal::Status);
+    sim.net().raise(Signal::Stop);
+    sim.turn();
+    assert_eq!(sim.reactor.take_signals(), [Signal::Status, Signal::Stop]);
+    assert!(sim.reactor.take_signals().is_empty());
+}
+
+#[test]
+fn after_a_load_drop_the_ledger_is_at_zero() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { max_connections: 2000, ..limits() });
+    let mut clients = Vec::new();
+    for _ in 0..1000 {
+        let client = sim.accepted();
+        sim.send(client, "part of a line");
+        clients.push(client);
+    }
+    sim.turn();
+    let loaded = sim.reactor.ledger();
+    assert_eq!(loaded.read_buffers, 64_000);
+    clients.iter().for_each(|client| sim.net().client_close(*client));
+    sim.pass(2 * SECOND);
+    assert_eq!(sim.reactor.stats().trims, 1);
+    assert_eq!(sim.reactor.ledger().for_connections(), 0);
+    let client = sim.accepted();
+    assert_eq!(sim.exchange(client, "again\n"), "Hello\r\nHello, again!\r\n");
+}
