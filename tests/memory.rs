@@ -60,6 +60,44 @@ fn fifteen_thousand_connections_after_traffic() {
     }
 }
 
+/// The same of the hub: each subscribed to one channel and having received three messages.
+#[test]
+fn fifteen_thousand_subscribers() {
+    let _all_files = all_files();
+    let mut server = Server::start(&["--listen", "hub=127.0.0.1:0", "--idle-timeout", "0"]);
+    let address = server.address("hub");
+    let subscribe = |index: usize| {
+        let mut client = Client::connect_from(1 + (index % 16) as u8, address).expect("room for one more");
+        client.send("SUBSCRIBE ch1\r\n").expect("*3\r\n$9\r\nsubscribe\r\n$3\r\nch1\r\n:1\r\n");
+        client
+    };
+    let mut publisher = Client::connect(address);
+    // What the first subscriber touches is not what the next ones cost.
+    let mut first = subscribe(0);
+    publisher.send("PUBLISH ch1 hello\r\n").expect(":1\r\n");
+    first.expect("*3\r\n$7\r\nmessage\r\n$3\r\nch1\r\n$5\r\nhello\r\n").shutdown().expect_end();
+    server.wait_for_count("connections/held", |count| count == 1);
+    let before = server.resident_bytes();
+    let mut subscribers: Vec<Client> = (0..CONNECTIONS).map(subscribe).collect();
+    for _ in 0..3 {
+        publisher.send("PUBLISH ch1 hello\r\n").expect(format!(":{CONNECTIONS}\r\n"));
+        for subscriber in &mut subscribers {
+            subscriber.expect("*3\r\n$7\r\nmessage\r\n$3\r\nch1\r\n$5\r\nhello\r\n");
+        }
+    }
+    let grown = (server.resident_bytes() - before) as f64 / CONNECTIONS as f64;
+    let ledger = server.count("user memory, bytes/ledger, without fixed") as f64 / CONNECTIONS as f64;
+    println!(
+        "hub: {CONNECTIONS} subscribers after 3 messages each: {grown:.1} B resident, {ledger:.1} B by the ledger"
+    );
+    assert!((ledger / grown - 1.0).abs() <= 0.10, "the ledger says {ledger:.1} B, the resident set {grown:.1} B");
+    if is_release_build() {
+        assert!(grown <= 128.0, "{grown:.1} B per subscriber");
+    }
+    drop((subscribers, publisher));
+    server.wait_for_count("user memory, bytes/ledger, without fixed", |bytes| bytes == 0);
+}
+
 /// A hundred cycles of five thousand connections: every slot, file and byte comes back.
 #[test]
 fn churn_leaves_nothing_behind() {
