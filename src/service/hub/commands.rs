@@ -445,7 +445,6 @@ fn unsubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kin
 }
 
 fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    let protocol = state.protocol(reply.session);
     let channels = &state.channels;
     let out = reply.bytes_mut();
     let names = |out: &mut Vec<u8>, kind: Kind| {
@@ -456,7 +455,7 @@ fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
         found().for_each(|(_, name)| resp::bulk(out, name));
     };
     let numbers = |out: &mut Vec<u8>, kind: Kind| {
-        resp::map(out, words.len() - 2, protocol);
+        resp::array(out, 2 * (words.len() - 2));
         for name in words.iter().skip(2) {
             resp::bulk(out, name);
             let subscribers = channels.topic(kind, name).map_or(0, |topic| channels.subscribers(topic).len());
