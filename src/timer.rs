@@ -180,10 +180,13 @@ impl TimerWheel {
     /// Gives the nodes of ids from `len` up back to the system. None of them may be armed.
     pub fn truncate(&mut self, len: usize) {
         debug_assert!(self.nodes.iter().skip(len).all(|node| node.next == UNARMED));
-        let capacity = self.nodes.capacity();
-        let mut kept = Vec::with_capacity(capacity);
-        kept.extend_from_slice(&self.nodes[..len.min(self.nodes.len())]);
-        self.nodes = kept;
+        self.nodes.truncate(len);
+        self.nodes.shrink_to_fit();
+    }
+
+    /// Reserves address space for `capacity` timers in all.
+    pub fn reserve(&mut self, capacity: usize) {
+        self.nodes.reserve_exact(capacity.saturating_sub(self.nodes.len()));
     }
 
     /// The bits of `occupied` are in ring order; the cursor turns a bucket back into a tick.

@@ -286,7 +286,7 @@ impl<N: Net> Reactor<N> {
         self.outbox.shrink_to_fit();
         self.datagrams.shrink();
         if self.connections.is_empty() {
-            self.connections = Slab::with_capacity(self.limits.max_connections);
+            self.connections = Slab::new();
             self.timers.truncate(LoopTimer::ALL.len());
             self.slots_used = 0;
             // Nothing reserved fits any budget.
@@ -294,6 +294,11 @@ impl<N: Net> Reactor<N> {
         }
         self.peak_bytes = self.bytes_in_use();
         sys::trim_heap();
+        // Room for the next load, reserved only now: it would else be carved from pages that the trim is to give back.
+        if self.connections.is_empty() {
+            self.connections.reserve_exact(self.limits.max_connections);
+            self.timers.reserve(self.limits.max_connections + LoopTimer::ALL.len());
+        }
     }
 
     pub(super) fn loop_timer(&mut self, timer: LoopTimer, now: Time) {
