@@ -5,7 +5,7 @@ use std::io;
 use super::{Flush, Reactor, arm, close, enqueue};
 use crate::buffer::Use;
 use crate::clock::Tick;
-use crate::connection::{Connection, Flags, Reason, Sent, State};
+use crate::connection::{Connection, Flags, Reason, Sent, State, Timeouts};
 use crate::intake::{Intake, Outcome};
 use crate::net::Net;
 use crate::service::Reply;
@@ -116,32 +116,25 @@ impl<N: Net> Reactor<N> {
 
     /// A connection's timer fired: its deadline has passed, or has moved away meanwhile.
     pub(super) fn connection_timer(&mut self, slot: u32, now: Tick) {
+        let passed = |connection: &Connection<N::Stream>, timeouts: &Timeouts| {
+            connection.deadline(timeouts).filter(|(due, _)| due.distance_from(now) <= 0).map(|(_, reason)| reason)
+        };
+        if passed(&self.connections[slot as usize], &self.timeouts) == Some(Reason::OutputTimeout) {
+            // The kernel says that there is room only when a third of its buffer is free (sk_stream_is_writeable), which a slow reader
+            // may not reach in time. So it is asked by a write, and only a peer that has really taken nothing is closed.
+            self.connections[slot as usize].flags.clear(Flags::BLOCKED);
+            self.flush_one(Flush { slot, range: 0..0 }, now);
+        }
         let connection = &mut self.connections[slot as usize];
-        match connection.deadline(&self.timeouts) {
-            Some((due, Reason::OutputTimeout)) if due.distance_from(now) <= 0 => self.probe(slot, now),
-            Some((due, reason)) if due.distance_from(now) <= 0 => {
+        match passed(connection, &self.timeouts) {
+            Some(reason) => {
                 self.stats.timers_fired += 1;
                 close(&mut self.closed, connection, slot, reason);
             }
-            _ => {
+            None => {
                 self.stats.timers_early += 1;
                 arm(&mut self.timers, connection, slot, &self.timeouts, now);
             }
-        }
-    }
-
-    /// The kernel has not said that there is room. It does so only when a third of its buffer is free (sk_stream_is_writeable), which
-    /// a slow reader may not reach in time: so it is asked, and only a peer that has really taken nothing is closed.
-    fn probe(&mut self, slot: u32, now: Tick) {
-        self.connections[slot as usize].flags.clear(Flags::BLOCKED);
-        self.flush_one(Flush { slot, range: 0..0 }, now);
-        let connection = &mut self.connections[slot as usize];
-        match connection.deadline(&self.timeouts) {
-            Some((due, reason)) if due.distance_from(now) <= 0 => {
-                self.stats.timers_fired += 1;
-                close(&mut self.closed, connection, slot, reason);
-            }
-            _ => arm(&mut self.timers, connection, slot, &self.timeouts, now),
         }
     }
 

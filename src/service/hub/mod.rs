@@ -31,6 +31,8 @@ const NOBODY: Session = Session { id: 0, protocol: Protocol::Resp2 };
 #[derive(Default)]
 pub struct Hub {
     parser: Parser,
+    /// The answer to a datagram, until it is known to be short enough.
+    answer: Vec<u8>,
     state: State,
 }
 
@@ -111,9 +113,9 @@ impl Service for Hub {
             _ => return,
         };
         let Ok(command) = self.parser.parse(message) else { return };
-        let mut answer = Vec::new();
-        if commands::run_datagram(&mut self.state, command, &mut answer) && answer.len() <= datagram.len() {
-            reply.send(&answer);
+        self.answer.clear();
+        if commands::run_datagram(&mut self.state, command, &mut self.answer) && self.answer.len() <= datagram.len() {
+            reply.send(&self.answer);
         }
     }
 

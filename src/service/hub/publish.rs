@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::channels::{Channels, TopicId};
+use super::channels::{Channels, Kind, TopicId};
 use super::{Session, State};
 use crate::codec::resp::{self, Protocol};
 use crate::service::Deliveries;
@@ -162,7 +162,6 @@ fn encode(out: &mut Vec<u8>, protocol: Protocol, announce: &Announce<'_>, channe
 impl State {
     /// Publishes to a channel and to the patterns that match it; returns the receivers.
     pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        use super::channels::Kind;
         let State { channels, publisher, sessions, .. } = self;
         publisher.published += 1;
         let exact = channels
@@ -177,7 +176,6 @@ impl State {
 
     /// Publishes to a shard channel, which no pattern matches; returns the receivers.
     pub(super) fn publish_shard(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        use super::channels::Kind;
         let State { channels, publisher, sessions, .. } = self;
         publisher.published += 1;
         channels
