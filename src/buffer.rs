@@ -163,6 +163,11 @@ impl BufferPool {
         self.bytes(slot).len()
     }
 
+    /// Bytes it takes up, filled or not.
+    pub fn capacity(&self, slot: &Option<BufferId>) -> usize {
+        slot.as_ref().map_or(0, |id| self.buffers[id.key()].bytes.capacity())
+    }
+
     /// How many of [`Self::bytes`] a scan for the end of a message has already passed.
     pub fn scanned(&self, slot: &Option<BufferId>) -> usize {
         slot.as_ref().map_or(0, |id| self.buffers[id.key()].scanned as usize)

@@ -3,7 +3,7 @@
 //! The loop reads [`Clock::now`] once per turn and passes the answer down, so everything below it can
 //! run on virtual time. Deadlines are kept per connection as a [`Tick`], four bytes long.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment on the monotonic clock: nanoseconds since the loop was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +92,11 @@ impl Clock {
 
     pub fn now(&self) -> Time {
         Time(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// The time of day, since 1970 in UTC.
+    pub fn unix_time() -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
     /// Processor time of the whole process, user and system together. With one thread, its growth over

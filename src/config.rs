@@ -14,16 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::BufferMode;
 use crate::limits::{CONNECTION_BYTES, CONNECTIONS_MAX, FILES_RESERVED, LISTENERS_MAX, Limits, MAX_LINE_MAX};
+use crate::service::Secret;
 use crate::units::{Size, Span};
 
-pub use values::{Buffers, Listen};
+pub use values::{Buffers, Listen, Password};
 
 /// What can be set. The same names serve as flags and as keys of the file.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// Serve SERVICE (hello, echo, discard, …) on this address, by TCP and UDP. SERVICE+tcp or SERVICE+udp: by one of them. Port 0:
-    /// any free port. [::] is IPv6 alone. Repeatable [default: hello=127.0.0.1:9999]
+    /// Serve SERVICE (hub, hello, echo, discard) on this address, by TCP and UDP. SERVICE+tcp or SERVICE+udp: by one of them. Port 0:
+    /// any free port. [::] is IPv6 alone. Repeatable [default: hub=127.0.0.1:9999]
     #[arg(long, value_name = "SERVICE=ADDR:PORT")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listen: Vec<Listen>,
@@ -78,6 +79,21 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_budget: Option<Size>,
+
+    /// Password that peers of `hub` must give. Better from a file or from SLABD_REQUIREPASS [default: none: only this machine is served]
+    #[arg(long, value_name = "PASSWORD")]
+    #[serde(skip_serializing)]
+    pub requirepass: Option<Password>,
+
+    /// Read that password from the first line of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "requirepass")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requirepass_file: Option<PathBuf>,
+
+    /// Datagrams a second that `hub` takes from one network (/24, or /56 of IPv6); 0: any number [default: 10000]
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datagram_rate: Option<u32>,
 
     /// Write a line on connections, memory and turns to the log this often; 0: never [default: 0]
     #[arg(long, value_name = "TIME")]
@@ -153,6 +169,10 @@ pub struct Config {
     pub backlog: u32,
     pub buffers: BufferMode,
     pub report_every: Duration,
+    pub password: Option<Secret>,
+    /// Where the password was read from, for it to be written down again.
+    pub password_file: Option<PathBuf>,
+    pub datagram_rate: u32,
     pub limits: Limits,
     /// What was adjusted, and why: for the log.
     pub warnings: Vec<String>,
@@ -197,6 +217,10 @@ impl Settings {
             buffers: self.buffers.or(below.buffers),
             memory_budget: self.memory_budget.or(below.memory_budget),
             report_every: self.report_every.or(below.report_every),
+            // One password: who names one above is not asked for another below.
+            requirepass_file: self.requirepass_file.or(below.requirepass_file.filter(|_| self.requirepass.is_none())),
+            requirepass: self.requirepass.or(below.requirepass),
+            datagram_rate: self.datagram_rate.or(below.datagram_rate),
             max_line: self.max_line.or(below.max_line),
             high_watermark: self.high_watermark.or(below.high_watermark),
             low_watermark: self.low_watermark.or(below.low_watermark),
@@ -261,9 +285,22 @@ impl Settings {
         let listen = if self.listen.is_empty() { vec![Listen::default()] } else { self.listen };
         within("listen", listen.len(), 1, LISTENERS_MAX)?;
         check_for_twins(&listen)?;
-        check_protected(&listen)?;
-        let report_every = span(self.report_every, Duration::ZERO);
-        Ok(Config { listen, backlog, buffers, report_every, limits, warnings })
+        let password = values::password(self.requirepass, self.requirepass_file.as_deref())?;
+        if let (None, Some(open)) = (&password, listen.iter().find(|listen| listen.is_open_hub())) {
+            warnings
+                .push(format!("{open}: no password is set, so only this machine is served; see --requirepass-file"));
+        }
+        Ok(Config {
+            listen,
+            backlog,
+            buffers,
+            report_every: span(self.report_every, Duration::ZERO),
+            password,
+            password_file: self.requirepass_file,
+            datagram_rate: self.datagram_rate.unwrap_or(DATAGRAM_RATE),
+            limits,
+            warnings,
+        })
     }
 }
 
@@ -281,15 +318,8 @@ fn check_for_twins(listen: &[Listen]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The hub knows no passwords yet, so it is for this machine alone, as Redis is in protected mode.
-fn check_protected(listen: &[Listen]) -> Result<(), ConfigError> {
-    match listen.iter().find(|listen| listen.service == "hub" && !listen.address.ip().is_loopback()) {
-        Some(open) => Err(ConfigError(format!(
-            "listen {open}: the hub has no password yet, so it is served on loopback addresses only (127.0.0.0/8 and ::1)"
-        ))),
-        None => Ok(()),
-    }
-}
+/// A hundred sensors at a hundred messages a second; a forged flood from one network stays below a tenth of what one core serves.
+const DATAGRAM_RATE: u32 = 10_000;
 
 /// Long enough that a burst of connections survives a busy turn; Linux takes at most net.core.somaxconn, 4,096 by default.
 const DEFAULT_BACKLOG: u32 = 4096;
@@ -341,53 +371,14 @@ fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), Con
 impl Config {
     /// The whole configuration as a file: what `--check` prints, and what `--config` reads.
     pub fn to_toml(&self) -> String {
-        let Limits {
-            max_connections,
-            first_message_timeout,
-            message_timeout,
-            idle_timeout,
-            output_timeout,
-            close_timeout,
-            drain_timeout,
-            max_line,
-            high_watermark,
-            low_watermark,
-            memory_budget,
-            accepts_per_turn,
-            connections_per_turn,
-            messages_per_turn,
-            reads_per_turn,
-            datagram_batches_per_turn,
-            output_per_turn,
-            output_limit,
-            deliveries_per_turn,
-            expiries_per_turn,
-        } = self.limits;
         let settings = Settings {
             listen: self.listen.clone(),
-            max_connections: Some(max_connections),
             backlog: Some(self.backlog),
-            idle_timeout: Some(Span(idle_timeout)),
-            first_message_timeout: Some(Span(first_message_timeout)),
-            message_timeout: Some(Span(message_timeout)),
-            output_timeout: Some(Span(output_timeout)),
-            close_timeout: Some(Span(close_timeout)),
-            drain_timeout: Some(Span(drain_timeout)),
             buffers: Some(Buffers(self.buffers)),
-            memory_budget: Some(Size(memory_budget)),
             report_every: Some(Span(self.report_every)),
-            max_line: Some(Size(max_line)),
-            high_watermark: Some(Size(high_watermark)),
-            low_watermark: Some(Size(low_watermark)),
-            accepts_per_turn: Some(accepts_per_turn),
-            connections_per_turn: Some(connections_per_turn),
-            messages_per_turn: Some(messages_per_turn),
-            reads_per_turn: Some(reads_per_turn),
-            datagram_batches_per_turn: Some(datagram_batches_per_turn),
-            output_per_turn: Some(Size(output_per_turn)),
-            output_limit: Some(Size(output_limit)),
-            deliveries_per_turn: Some(deliveries_per_turn),
-            expiries_per_turn: Some(expiries_per_turn),
+            requirepass_file: self.password_file.clone(),
+            datagram_rate: Some(self.datagram_rate),
+            ..limits_as_settings(&self.limits)
         };
         toml::to_string(&settings).expect("texts and numbers have a TOML form")
     }
@@ -404,7 +395,88 @@ impl Config {
         if self.buffers != running.buffers {
             names.push("buffers");
         }
+        if self.password != running.password {
+            names.push("requirepass");
+        }
+        if self.datagram_rate != running.datagram_rate {
+            names.push("datagram-rate");
+        }
         names
+    }
+}
+
+/// Limits as settings: each of them named.
+fn limits_as_settings(limits: &Limits) -> Settings {
+    let Limits {
+        max_connections,
+        first_message_timeout,
+        message_timeout,
+        idle_timeout,
+        output_timeout,
+        close_timeout,
+        drain_timeout,
+        max_line,
+        high_watermark,
+        low_watermark,
+        memory_budget,
+        accepts_per_turn,
+        connections_per_turn,
+        messages_per_turn,
+        reads_per_turn,
+        datagram_batches_per_turn,
+        output_per_turn,
+        output_limit,
+        deliveries_per_turn,
+        expiries_per_turn,
+    } = *limits;
+    Settings {
+        max_connections: Some(max_connections),
+        idle_timeout: Some(Span(idle_timeout)),
+        first_message_timeout: Some(Span(first_message_timeout)),
+        message_timeout: Some(Span(message_timeout)),
+        output_timeout: Some(Span(output_timeout)),
+        close_timeout: Some(Span(close_timeout)),
+        drain_timeout: Some(Span(drain_timeout)),
+        memory_budget: Some(Size(memory_budget)),
+        max_line: Some(Size(max_line)),
+        high_watermark: Some(Size(high_watermark)),
+        low_watermark: Some(Size(low_watermark)),
+        accepts_per_turn: Some(accepts_per_turn),
+        connections_per_turn: Some(connections_per_turn),
+        messages_per_turn: Some(messages_per_turn),
+        reads_per_turn: Some(reads_per_turn),
+        datagram_batches_per_turn: Some(datagram_batches_per_turn),
+        output_per_turn: Some(Size(output_per_turn)),
+        output_limit: Some(Size(output_limit)),
+        deliveries_per_turn: Some(deliveries_per_turn),
+        expiries_per_turn: Some(expiries_per_turn),
+        ..Settings::default()
+    }
+}
+
+/// The limits by the names of their flags, as texts: what can change while the server runs.
+pub fn limits_as_texts(limits: &Limits) -> Vec<(String, String)> {
+    let table = toml::Table::try_from(limits_as_settings(limits)).unwrap_or_default();
+    let text = |value: toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    table.into_iter().map(|(name, value)| (name, text(value))).collect()
+}
+
+/// The limits with one of them changed.
+pub fn with_limit(limits: &Limits, name: &str, value: &str) -> Result<Limits, ConfigError> {
+    if !limits_as_texts(limits).iter().any(|(known, _)| known == name) {
+        return Err(ConfigError(format!("no setting '{name}' that can change while running")));
+    }
+    let value = match value.parse::<i64>() {
+        Ok(number) => toml::Value::Integer(number),
+        Err(_) => toml::Value::String(value.into()),
+    };
+    let changed = Settings::deserialize(toml::Table::from_iter([(name.to_string(), value)]));
+    let changed = changed.map_err(|error| ConfigError(error.message().trim().replace('\n', "; ")))?;
+    let file_limit = limits.max_connections as u64 + FILES_RESERVED;
+    let config = changed.over(limits_as_settings(limits)).resolve(file_limit)?;
+    match config.warnings.first() {
+        Some(warning) if name == "max-connections" => Err(ConfigError(warning.clone())),
+        _ => Ok(config.limits),
     }
 }
 
@@ -431,12 +503,26 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_is_hello_on_loopback_with_the_documented_defaults() {
+    fn nothing_set_is_the_hub_on_loopback_with_the_documented_defaults() {
         let config = resolve("").unwrap();
-        assert_eq!(config.listen, ["hello=127.0.0.1:9999".parse().unwrap()]);
+        assert_eq!(config.listen, ["hub=127.0.0.1:9999".parse().unwrap()]);
         assert_eq!(config.limits, Limits { max_connections: 19_936, ..Limits::default() });
         assert_eq!((config.backlog, config.buffers), (4096, BufferMode::Pooled));
         assert!(config.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_hub_that_others_reach_needs_a_password_or_warns() {
+        let open = "listen = [\"hub=0.0.0.0:7\"]";
+        let config = resolve(open).unwrap();
+        assert!(config.warnings[0].contains("hub=0.0.0.0:7: no password"), "{:?}", config.warnings);
+        let config = resolve(&format!("{open}\nrequirepass = \"secret\"")).unwrap();
+        assert!(config.warnings.is_empty() && config.password.is_some());
+        // Shown neither where the configuration is printed nor where it is logged.
+        assert!(!config.to_toml().contains("secret\"") && !format!("{config:?}").contains("\"secret"));
+        assert!(resolve(&format!("requirepass = \"{}\"", "x".repeat(512))).is_ok());
+        assert!(resolve(&format!("requirepass = \"{}\"", "x".repeat(513))).is_err());
+        assert!(resolve("requirepass-file = \"/nonexistent\"").unwrap_err().0.contains("/nonexistent"));
     }
 
     #[test]
@@ -471,7 +557,6 @@ mod tests {
             ("messages-per-turn = 0", "messages-per-turn", "1 to"),
             ("low-watermark = \"64KiB\"", "low-watermark", "0 to 65535"),
             ("listen = [\"echo=127.0.0.1:7\", \"hello+udp=127.0.0.1:7\"]", "127.0.0.1:7 twice", "hello+udp"),
-            ("listen = [\"hub=0.0.0.0:7\"]", "hub=0.0.0.0:7", "loopback"),
             ("drain-timeout = 0", "drain-timeout", "1ms or more"),
         ] {
             let ConfigError(message) = resolve(toml).unwrap_err();

@@ -64,6 +64,8 @@ pub enum Reason {
     OutputLimit,
     /// It needed memory beyond `memory-budget`.
     MemoryBudget,
+    /// Someone else had it closed: CLIENT KILL.
+    Killed,
     /// The server is stopping.
     Drain,
     /// The server is stopping, and `drain-timeout` ran out.
@@ -71,7 +73,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::PeerClosed,
         Reason::PeerReset,
         Reason::ServiceClosed,
@@ -84,6 +86,7 @@ impl Reason {
         Reason::ProtocolError,
         Reason::OutputLimit,
         Reason::MemoryBudget,
+        Reason::Killed,
         Reason::Drain,
         Reason::DrainTimeout,
     ];
@@ -108,6 +111,7 @@ impl Reason {
             Reason::ProtocolError => "protocol-error",
             Reason::OutputLimit => "output-limit",
             Reason::MemoryBudget => "memory-budget",
+            Reason::Killed => "killed",
             Reason::Drain => "drain",
             Reason::DrainTimeout => "drain-timeout",
         }
@@ -137,6 +141,8 @@ impl Flags {
     pub const DRAINING: Flags = Flags(1 << 7);
     /// Output of this turn lies in the outbox, on the flush list. More of it goes to the connection's buffer, behind.
     pub const IN_OUTBOX: Flags = Flags(1 << 8);
+    /// Has yet to give its password: less is read of it and owed to it.
+    pub const UNTRUSTED: Flags = Flags(1 << 9);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -148,6 +154,10 @@ impl Flags {
 
     pub fn clear(&mut self, flag: Flags) {
         self.0 &= !flag.0;
+    }
+
+    pub fn put(&mut self, flag: Flags, on: bool) {
+        if on { self.set(flag) } else { self.clear(flag) }
     }
 }
 
@@ -236,6 +246,11 @@ impl<S> Connection<S> {
             State::Closing(reason) | State::Lingering(reason) | State::Closed(reason) => Some(reason),
             State::Silent | State::Open | State::Partial => None,
         }
+    }
+
+    /// When the wait began that its deadline limits: for an open connection, its last message.
+    pub fn waits_since(&self) -> Tick {
+        self.since
     }
 
     /// Input was decoded: `complete` messages, and whether part of another is left. True when the deadline

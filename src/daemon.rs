@@ -5,12 +5,13 @@ use std::io;
 use anyhow::{Context, Result};
 use log::{error, info, warn};
 
+use crate::clock::{Clock, Time};
 use crate::config::{Config, Listen, Sources};
 use crate::connection::Reason;
 use crate::net::mio::MioNet;
 use crate::net::{Net, Signal};
 use crate::reactor::Reactor;
-use crate::service::SERVICES;
+use crate::service::{Options, SERVICES};
 use crate::status::Reporter;
 use crate::sys;
 use crate::units::Span;
@@ -40,13 +41,18 @@ pub fn serve(sources: &Sources, config: Config, file_limit: u64) -> Result<Ended
 /// Listens as configured. Services of one name share one value, whatever the number of addresses.
 fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
     let mut made: Vec<(&str, u8)> = Vec::new();
+    let options = Options {
+        password: config.password.clone(),
+        datagram_rate: config.datagram_rate,
+        unix_start: Clock::unix_time().saturating_sub(reactor.now().since(Time::ZERO)),
+    };
     for listen in &config.listen {
         let service = match made.iter().find(|(name, _)| *name == listen.service) {
             Some(&(_, index)) => index,
             None => {
                 let constructor = SERVICES.iter().find(|(name, _)| *name == listen.service);
                 let (_, construct) = constructor.with_context(|| format!("no service '{}'", listen.service))?;
-                let index = reactor.add_service(construct());
+                let index = reactor.add_service(construct(&options));
                 made.push((&listen.service, index));
                 index
             }

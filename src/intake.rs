@@ -6,8 +6,9 @@
 use std::io;
 
 use crate::buffer::{BufferPool, Use};
-use crate::clock::Tick;
+use crate::clock::{Tick, Time};
 use crate::codec::Decoded;
+use crate::codec::resp::CommandLimits;
 use crate::connection::{Connection, Flags, Reason};
 use crate::limits::Limits;
 use crate::net::Net;
@@ -20,6 +21,8 @@ use crate::stats::Stats;
 pub enum Outcome {
     /// The connection goes on. `timer`: its deadline may have come nearer.
     GoOn { timer: bool },
+    /// The service wants the server to answer the last message; then it goes on.
+    Consult { timer: bool },
     /// What has been answered is still owed; then it closes.
     CloseAfterSending(Reason),
     /// It is over at once.
@@ -38,8 +41,11 @@ pub struct Intake<'a, N: Net> {
     pub chunk: &'a mut [u8],
     pub limits: &'a Limits,
     pub stats: &'a mut Stats,
+    pub now: Time,
     /// Messages served so far.
     pub messages: usize,
+    /// The last of them is the server's to answer.
+    pub consult: bool,
 }
 
 impl<N: Net> Intake<'_, N> {
@@ -63,14 +69,15 @@ impl<N: Net> Intake<'_, N> {
                 break Ok(None);
             };
             match step {
-                Ok(None) if self.messages < self.limits.messages_per_turn => {}
+                Ok(None) if self.messages < self.limits.messages_per_turn && !self.consult => {}
                 ended => break ended,
             }
         };
-        self.stats.messages += self.messages as u64;
+        self.stats.work.messages += self.messages as u64;
         let partial = self.pool.len(&self.connection.input) > 0;
         let timer = self.connection.received(self.messages, partial, now);
         match ended {
+            Ok(None) if self.consult => Outcome::Consult { timer },
             Ok(None) => Outcome::GoOn { timer },
             Ok(Some(reason)) => Outcome::CloseAfterSending(reason),
             Err(reason) => Outcome::Abort(reason),
@@ -79,7 +86,7 @@ impl<N: Net> Intake<'_, N> {
 
     /// Reads once and decodes what came. `Some`: close in order, for this reason; `Err`: at once.
     fn read(&mut self) -> Result<Option<Reason>, Reason> {
-        self.stats.reads += 1;
+        self.stats.work.reads += 1;
         let length = match self.net.read(&mut self.connection.stream, self.chunk) {
             Ok(0) => return self.end_of_stream(),
             Ok(length) => length,
@@ -135,18 +142,21 @@ impl<N: Net> Intake<'_, N> {
         let (mut used, mut scanned) = (0, already);
         self.connection.flags.clear(Flags::UNDECODED);
         loop {
-            if self.messages == self.limits.messages_per_turn {
+            if self.messages == self.limits.messages_per_turn || self.consult {
                 if used < bytes.len() {
                     self.connection.flags.set(Flags::UNDECODED);
                 }
                 return (used, 0, None);
             }
-            match framing.decode(&bytes[used..], scanned, self.limits.max_line) {
+            let untrusted = self.connection.flags.has(Flags::UNTRUSTED);
+            let commands = if untrusted { CommandLimits::UNTRUSTED } else { CommandLimits::default() };
+            match framing.decode(&bytes[used..], scanned, self.limits.max_line, &commands) {
                 Decoded::Message { message, length } => {
-                    let mut reply = Reply::new(self.session, self.outbox.bytes_mut());
+                    let mut reply = Reply::new(self.session, self.outbox.bytes_mut()).at(self.now);
                     self.service.message(message, &mut reply);
                     (used, scanned) = (used + length, 0);
                     self.messages += 1;
+                    self.consult = reply.wants_consultation();
                     if reply.wants_close() {
                         return (used, 0, Some(Reason::ServiceClosed));
                     }
@@ -163,7 +173,8 @@ impl<N: Net> Intake<'_, N> {
     /// The peer sent its last byte: what is left may be a last message.
     fn end_of_stream(&mut self) -> Result<Option<Reason>, Reason> {
         if let Some(message) = self.service.framing().decode_end(self.pool.bytes(&self.connection.input)) {
-            self.service.message(message, &mut Reply::new(self.session, self.outbox.bytes_mut()));
+            let mut reply = Reply::new(self.session, self.outbox.bytes_mut()).at(self.now);
+            self.service.message(message, &mut reply);
             self.messages += 1;
         }
         Ok(Some(Reason::PeerClosed))

@@ -21,7 +21,7 @@ pub struct Ledger {
     /// Tables that grow with the work of a turn: outbox, carry and flush lists, the pool's own.
     pub tables: usize,
     /// What is there however few connections there are: the wheel's ring, the read chunk, the events of a poll, the answers to
-    /// datagrams, and the receive buffers for them as far as reserved.
+    /// datagrams, the receive buffers for them as far as reserved, and what services keep of the past.
     pub fixed: usize,
 }
 

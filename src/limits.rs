@@ -5,6 +5,16 @@
 
 use std::time::Duration;
 
+/// What a peer that has not given its password may send as one command, in bytes, and how many words: enough for any AUTH or HELLO.
+pub const UNTRUSTED_INPUT_MAX: usize = 4096;
+pub const UNTRUSTED_ARGUMENTS_MAX: usize = 16;
+
+/// What such a peer may be owed, in bytes. Replies that it does not read would else pile up for nothing (CVE-2025-21605).
+pub const UNTRUSTED_OUTPUT_MAX: usize = 1024;
+
+/// Closed connections that the hub remembers, for CLIENT CLOSED: 88 KiB.
+pub const CLOSED_KEPT: usize = 1024;
+
 /// Largest payload of a UDP datagram over IPv6: 65,535 less the UDP header, jumbograms aside (RFC 8200).
 pub const DATAGRAM_MAX: usize = 65_527;
 

@@ -14,6 +14,10 @@ mod connections;
 mod control;
 mod datagrams;
 mod invariants;
+mod sections;
+mod server;
+
+pub use sections::per_connection;
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,7 +32,8 @@ use crate::admission::{AcceptError, Gate};
 use crate::buffer::{BufferPool, Use};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
-use crate::limits::{DATAGRAMS_PER_BATCH, Limits, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION};
+use crate::limits::{DATAGRAMS_PER_BATCH, Limits, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION, UNTRUSTED_OUTPUT_MAX};
+use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
 use crate::outbox::Outbox;
 use crate::service::{Deliveries, Service};
@@ -43,6 +48,8 @@ pub struct Reactor<N: Net> {
     timeouts: Timeouts,
 
     services: Vec<Box<dyn Service>>,
+    /// Of a service that is being lent the loop.
+    lent_service_bytes: usize,
     listeners: Vec<Port<N::Listener>>,
     sockets: Vec<Port<N::Socket>>,
     gate: Gate,
@@ -72,6 +79,9 @@ pub struct Reactor<N: Net> {
     peak_bytes: usize,
     warned_at: Option<Time>,
     draining: bool,
+    kernel_objects: KernelObjects,
+    /// Resident set before any connection.
+    resident_at_start: u64,
     report_every: Duration,
     report_due: bool,
     /// When the loop's own timers are really due: the wheel may fire them early.
@@ -141,6 +151,9 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 2: asks what became ready, and sorts it onto the work lists.
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if self.stats.turns > 0 {
+            self.stats.turn_took(self.net.now().since(self.now));
+        }
         self.events.clear();
         self.net.poll(&mut self.events, timeout)?;
         self.stats.turns += 1;
@@ -188,7 +201,7 @@ impl<N: Net> Reactor<N> {
                     self.acceptable.push_back(index);
                     debug!("accepted {peer} in slot {slot}");
                     let service = listener.service;
-                    self.admit(stream, service, now.tick());
+                    self.admit(stream, peer, service, now);
                 }
                 Err(error) => match AcceptError::of(&error) {
                     AcceptError::Drained => {}
@@ -241,6 +254,7 @@ impl<N: Net> Reactor<N> {
             match self.net.receive(&socket.handle, &mut self.datagrams) {
                 Ok(count) => {
                     self.stats.datagrams_in += count as u64;
+                    self.stats.work.datagrams += count as u64;
                     self.answer_datagrams(index);
                     if count == DATAGRAMS_PER_BATCH {
                         self.receivable.push_back(index);
@@ -260,6 +274,7 @@ impl<N: Net> Reactor<N> {
     fn expire_timers(&mut self, now: Time) {
         for _ in 0..self.limits.expiries_per_turn {
             let Some(id) = self.timers.poll_expired(now.tick()) else { return };
+            self.stats.work.expiries += 1;
             match id.checked_sub(LoopTimer::COUNT) {
                 Some(slot) => self.connection_timer(slot, now.tick()),
                 None => self.loop_timer(LoopTimer::ALL[id as usize], now),
@@ -272,6 +287,7 @@ impl<N: Net> Reactor<N> {
         for service in &mut self.services {
             service.poll_output(&mut Deliveries::new(&mut self.outbox, self.limits.deliveries_per_turn));
         }
+        self.stats.work.deliveries += self.outbox.entries().len() as u64;
         for entry in self.outbox.entries() {
             let connection = &mut self.connections[entry.slot as usize];
             if let State::Closed(_) = connection.state() {
@@ -284,7 +300,9 @@ impl<N: Net> Reactor<N> {
             let mut range = entry.range.clone();
             if behind || self.pool.is_fixed() {
                 let bytes = self.outbox.bytes(&entry.range);
-                if unsent + bytes.len() > self.limits.output_limit {
+                let untrusted = connection.flags.has(Flags::UNTRUSTED);
+                let most = if untrusted { UNTRUSTED_OUTPUT_MAX } else { self.limits.output_limit };
+                if unsent + bytes.len() > most {
                     close(&mut self.closed, connection, entry.slot, Reason::OutputLimit);
                     continue;
                 }
@@ -329,8 +347,7 @@ impl<N: Net> Reactor<N> {
                 debug!("closed slot {slot}: {}", reason.name());
                 self.stats.closed[reason as usize] += 1;
             }
-            self.services[connection.service as usize].closed(slot);
-            self.net.close(connection.stream);
+            self.part(slot, connection, now);
             self.gate = Gate::Open;
         }
         let dropped = self.peak_bytes >= TRIM_BYTES && self.bytes_in_use() <= self.peak_bytes / TRIM_FRACTION;

@@ -1,7 +1,56 @@
 //! What the loop counts: plain numbers that the phases bump and others render. All grow from zero for the life of
 //! the process.
 
+use std::time::Duration;
+
 use crate::connection::Reason;
+
+/// What a turn spends its time on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Complete messages on streams.
+    pub messages: u64,
+    /// Outputs handed to connections by the outbox.
+    pub deliveries: u64,
+    pub reads: u64,
+    pub writes: u64,
+    pub datagrams: u64,
+    pub accepts: u64,
+    pub expiries: u64,
+}
+
+impl Work {
+    pub fn counts(&self) -> [(&'static str, u64); 7] {
+        [
+            ("messages", self.messages),
+            ("deliveries", self.deliveries),
+            ("reads", self.reads),
+            ("writes", self.writes),
+            ("datagrams", self.datagrams),
+            ("accepts", self.accepts),
+            ("expiries", self.expiries),
+        ]
+    }
+
+    fn since(&self, earlier: &Work) -> Work {
+        Work {
+            messages: self.messages - earlier.messages,
+            deliveries: self.deliveries - earlier.deliveries,
+            reads: self.reads - earlier.reads,
+            writes: self.writes - earlier.writes,
+            datagrams: self.datagrams - earlier.datagrams,
+            accepts: self.accepts - earlier.accepts,
+            expiries: self.expiries - earlier.expiries,
+        }
+    }
+}
+
+/// The longest turn so far, from the end of its poll to its own, and what it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LongestTurn {
+    pub span: Duration,
+    pub work: Work,
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -23,15 +72,16 @@ pub struct Stats {
     /// Connections closed, by [`Reason`].
     pub closed: [u64; Reason::ALL.len()],
 
-    pub reads: u64,
-    pub writes: u64,
+    pub work: Work,
+    /// Work done when the present turn began.
+    work_before: Work,
+    /// Time spent in turns, without waiting for events.
+    pub busy: Duration,
+    pub longest_turn: LongestTurn,
     /// Writes that the kernel took only part of, or nothing.
     pub short_writes: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    /// Complete messages on streams.
-    pub messages: u64,
-
     pub datagrams_in: u64,
     pub datagrams_out: u64,
     /// Answers not sent because the socket's buffer was full.
@@ -52,6 +102,20 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Counts from zero again, but for connections: those accepted must stay those open and closed.
+    pub fn reset(&mut self) {
+        *self = Stats { accepted: self.accepted, closed: self.closed, ..Stats::default() };
+    }
+
+    /// A turn is over that took so long.
+    pub fn turn_took(&mut self, span: Duration) {
+        self.busy += span;
+        if span > self.longest_turn.span {
+            self.longest_turn = LongestTurn { span, work: self.work.since(&self.work_before) };
+        }
+        self.work_before = self.work;
+    }
+
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
     }

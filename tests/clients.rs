@@ -79,7 +79,6 @@ fn redis_py(folder: &Path, python: &Path, file: &str, protocol: &str) -> Output 
 
 /// The files and protocols side by side, as their tests mostly wait.
 #[test]
-#[ignore = "INFO lacks arch_bits and cluster_enabled; FLUSHDB, CLIENT LIST and CLIENT KILL are missing"]
 fn redis_py_passes_its_own_tests() {
     let (Some(folder), Some(python)) = (installed("redis-py"), installed("venv/bin/python")) else { return };
     let run = |(file, protocol)| (file, protocol, redis_py(&folder, &python, file, protocol));
@@ -157,7 +156,6 @@ fn datagrams_from_python_reach_a_subscriber_of_redis_py() {
 }
 
 #[test]
-#[ignore = "CONFIG GET save and appendonly are answered by nothing, of which it warns"]
 fn redis_benchmark_has_nothing_to_complain_of() {
     if !available("redis-benchmark", "redis-tools") {
         return;

@@ -24,7 +24,7 @@ fn messages_per_turn_at_the_budget_one_below_and_one_above() {
         for turn in 1..=turns {
             sim.turn();
             let expected = (turn * 4).min(lines);
-            assert_eq!(sim.reactor.stats().messages, expected as u64, "{lines} lines, turn {turn}");
+            assert_eq!(sim.reactor.stats().work.messages, expected as u64, "{lines} lines, turn {turn}");
         }
         assert_eq!(sim.received(client), "Hello, x!\r\n".repeat(lines));
         assert_eq!(sim.reactor.ledger().read_buffers, 0);
@@ -38,7 +38,7 @@ fn reads_per_turn_are_bounded_and_the_rest_is_carried_without_an_edge() {
     sim.send(client, vec![0; 5 * 16 * 1024]);
     for reads in [2, 4] {
         sim.turn();
-        assert_eq!(sim.reactor.stats().reads, reads);
+        assert_eq!(sim.reactor.stats().work.reads, reads);
         assert_eq!(sim.reactor.stats().bytes_in, reads * 16 * 1024);
     }
     sim.turns(2);
@@ -66,7 +66,7 @@ fn connections_per_turn_are_bounded_and_none_is_forgotten() {
     clients.iter().for_each(|client| sim.send(*client, "x\n"));
     for served in [3, 6, 9, 10] {
         sim.turn();
-        assert_eq!(sim.reactor.stats().messages, served);
+        assert_eq!(sim.reactor.stats().work.messages, served);
     }
 }
 
@@ -76,9 +76,9 @@ fn output_per_turn_stops_serving_until_it_is_sent() {
     let clients: Vec<ClientId> = (0..4).map(|_| sim.accepted()).collect();
     clients.iter().for_each(|client| sim.send(*client, [b'x'; 600]));
     sim.turn();
-    assert_eq!(sim.reactor.stats().messages, 2);
+    assert_eq!(sim.reactor.stats().work.messages, 2);
     sim.turn();
-    assert_eq!(sim.reactor.stats().messages, 4);
+    assert_eq!(sim.reactor.stats().work.messages, 4);
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Service for Party {
         self.waiting.push_back(([line, b"\n"].concat(), 0));
     }
     fn datagram(&mut self, _datagram: &[u8], _reply: &mut slabd::service::Reply<'_>) {}
-    fn closed(&mut self, session: u32) {
+    fn closed(&mut self, session: u32, _parting: &slabd::service::server::Parting) {
         self.guests.retain(|guest| *guest != session);
     }
     fn has_output(&self) -> bool {
@@ -57,13 +57,13 @@ impl Service for Party {
 fn what_one_says_reaches_all_in_order_and_in_one_write_each() {
     let mut sim = Sim::new(Box::<Party>::default(), limits());
     let guests: Vec<ClientId> = (0..5).map(|_| sim.accepted()).collect();
-    let writes = sim.reactor.stats().writes;
+    let writes = sim.reactor.stats().work.writes;
     sim.send(guests[0], "one\ntwo\nthree\n");
     sim.turn();
     for guest in &guests {
         assert_eq!(sim.received(*guest), "one\ntwo\nthree\n");
     }
-    assert_eq!(sim.reactor.stats().writes - writes, 5, "three lines in one write to each");
+    assert_eq!(sim.reactor.stats().work.writes - writes, 5, "three lines in one write to each");
 }
 
 #[test]

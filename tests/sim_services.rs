@@ -22,16 +22,16 @@ fn hello_greets_in_the_turn_that_accepts_and_answers_in_the_turn_that_reads() {
     sim.send(client, "Ada\n");
     sim.turn();
     assert_eq!(sim.received(client), "Hello, Ada!\r\n");
-    assert_eq!((sim.reactor.stats().reads, sim.reactor.stats().writes), (1, 2));
+    assert_eq!((sim.reactor.stats().work.reads, sim.reactor.stats().work.writes), (1, 2));
 }
 
 #[test]
 fn answers_of_one_turn_leave_in_one_write() {
     let mut sim = Sim::new(Box::new(Hello), limits());
     let client = sim.accepted();
-    let writes = sim.reactor.stats().writes;
+    let writes = sim.reactor.stats().work.writes;
     assert_eq!(sim.exchange(client, "a\nb\nc\n"), "Hello\r\nHello, a!\r\nHello, b!\r\nHello, c!\r\n");
-    assert_eq!(sim.reactor.stats().writes - writes, 1);
+    assert_eq!(sim.reactor.stats().work.writes - writes, 1);
 }
 
 #[test]

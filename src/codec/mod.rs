@@ -65,12 +65,18 @@ impl Invalid {
 
 impl Framing {
     /// Looks for a message at the front of `bytes`. The first `scanned` of them are known to hold no end of one.
-    pub fn decode(self, bytes: &[u8], scanned: usize, max_line: usize) -> Decoded<'_> {
+    pub fn decode<'a>(
+        self,
+        bytes: &'a [u8],
+        scanned: usize,
+        max_line: usize,
+        commands: &resp::CommandLimits,
+    ) -> Decoded<'a> {
         match self {
             Framing::Raw if bytes.is_empty() => Decoded::Incomplete,
             Framing::Raw => Decoded::Message { message: bytes, length: bytes.len() },
             Framing::Lines => line::decode(bytes, scanned, max_line),
-            Framing::Commands => match resp::frame(bytes, scanned, &resp::CommandLimits::default()) {
+            Framing::Commands => match resp::frame(bytes, scanned, commands) {
                 resp::Frame::Command { message, length } => Decoded::Message { message, length },
                 resp::Frame::Incomplete => Decoded::Incomplete,
                 resp::Frame::Invalid(error) => Decoded::Invalid(Invalid::Command(error)),

@@ -7,6 +7,7 @@
 //! `sds.c` for what it leaves open: inline commands, limits, and the words of errors.
 
 use super::{Decoded, line};
+use crate::limits::{UNTRUSTED_ARGUMENTS_MAX, UNTRUSTED_INPUT_MAX};
 
 /// Why `parse` refuses an inline command, in Redis's words (an error reply has `ERR ` before them).
 pub const UNBALANCED_QUOTES: &str = "Protocol error: unbalanced quotes in request";
@@ -27,6 +28,15 @@ pub struct CommandLimits {
     pub bytes_max: usize,
     /// Bytes of an inline command, without its line ending.
     pub inline_max: usize,
+}
+
+impl CommandLimits {
+    /// For a peer that has yet to give its password.
+    pub const UNTRUSTED: CommandLimits = CommandLimits {
+        arguments_max: UNTRUSTED_ARGUMENTS_MAX,
+        bytes_max: UNTRUSTED_INPUT_MAX,
+        inline_max: UNTRUSTED_INPUT_MAX,
+    };
 }
 
 impl Default for CommandLimits {
@@ -335,6 +345,25 @@ impl<'a> Command<'a> {
     }
 }
 
+/// A command that outlives its message. Without Debug, likewise.
+#[derive(Default)]
+pub struct OwnedCommand {
+    source: Vec<u8>,
+    ranges: Vec<(u32, u32)>,
+}
+
+impl OwnedCommand {
+    pub fn words(&self) -> Command<'_> {
+        Command { source: &self.source, ranges: &self.ranges }
+    }
+}
+
+impl From<Command<'_>> for OwnedCommand {
+    fn from(command: Command<'_>) -> OwnedCommand {
+        OwnedCommand { source: command.source.to_vec(), ranges: command.ranges.to_vec() }
+    }
+}
+
 /// The version of RESP that replies are written in. A connection starts with the second; `HELLO 3` changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
@@ -363,6 +392,20 @@ pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     head(out, b'$', bytes.len() as u64, false);
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
+}
+
+/// A text for people: a verbatim string in RESP3, in RESP2 a bulk string.
+pub fn verbatim(out: &mut Vec<u8>, text: &str, protocol: Protocol) {
+    match protocol {
+        Protocol::Resp2 => bulk(out, text.as_bytes()),
+        Protocol::Resp3 => {
+            const FORMAT: &[u8] = b"txt:";
+            head(out, b'=', (FORMAT.len() + text.len()) as u64, false);
+            out.extend_from_slice(FORMAT);
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 /// No value: in RESP2 the null bulk string.

@@ -3,12 +3,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::ConfigError;
 use crate::buffer::BufferMode;
-use crate::service::SERVICES;
+use crate::service::{SERVICES, Secret};
 use crate::units::Size;
 
 /// One `--listen`.
@@ -18,6 +20,54 @@ pub struct Listen {
     pub address: SocketAddr,
     pub tcp: bool,
     pub udp: bool,
+}
+
+/// One `--requirepass`. Shown nowhere.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct Password(String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl FromStr for Password {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Password, Self::Err> {
+        Ok(Password(text.into()))
+    }
+}
+
+/// The environment variable that may hold the password.
+const PASSWORD_VARIABLE: &str = "SLABD_REQUIREPASS";
+
+/// Longest password: AUTH must fit into what a peer may send before it.
+const PASSWORD_MAX: usize = 512;
+
+/// The password from the setting, else from the file, else from the environment. An empty one is none.
+pub fn password(given: Option<Password>, file: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
+    let text = match (given, file) {
+        (Some(Password(text)), _) => text,
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ConfigError(format!("requirepass-file {}: {error}", path.display())))?;
+            let first = text.lines().next().unwrap_or_default().to_string();
+            if first.is_empty() {
+                return Err(ConfigError(format!("requirepass-file {}: its first line is empty", path.display())));
+            }
+            first
+        }
+        (None, None) => std::env::var(PASSWORD_VARIABLE).unwrap_or_default(),
+    };
+    if text.len() > PASSWORD_MAX {
+        return Err(ConfigError(format!(
+            "requirepass is {} bytes long: accepted are up to {PASSWORD_MAX}",
+            text.len()
+        )));
+    }
+    Ok((!text.is_empty()).then(|| Secret(text.into_bytes().into())))
 }
 
 /// One `--buffers`.
@@ -31,7 +81,14 @@ const FIXED_MAX: usize = 1 << 20;
 impl Default for Listen {
     fn default() -> Listen {
         let address = SocketAddr::from(([127, 0, 0, 1], 9999));
-        Listen { service: "hello".into(), address, tcp: true, udp: true }
+        Listen { service: "hub".into(), address, tcp: true, udp: true }
+    }
+}
+
+impl Listen {
+    /// A hub that others than this machine can reach.
+    pub fn is_open_hub(&self) -> bool {
+        self.service == "hub" && !self.address.ip().is_loopback()
     }
 }
 

@@ -10,7 +10,7 @@ use ::mio::{Events, Interest, Poll, Token as MioToken};
 use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::{Net, Ready, Signal};
+use super::{Net, Ready, Signal, Transferred};
 use crate::clock::{Clock, Time};
 use crate::limits::EVENTS_PER_POLL;
 use crate::sys::{self, DatagramBatch};
@@ -155,6 +155,24 @@ impl Net for MioNet {
 
     fn buffer_bytes(&self, stream: &TcpStream) -> io::Result<u64> {
         sys::socket_buffer_bytes(stream.as_fd())
+    }
+
+    fn peer_address(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
+        stream.peer_addr()
+    }
+
+    fn local_address(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
+        stream.local_addr()
+    }
+
+    fn transferred(&self, stream: &TcpStream) -> io::Result<Transferred> {
+        let info = sys::tcp_info(stream.as_fd())?;
+        Ok(Transferred { received: info.bytes_received, sent: info.bytes_acknowledged })
+    }
+
+    fn accept_queue(&self, listener: &TcpListener) -> io::Result<(u32, u32)> {
+        let info = sys::tcp_info(listener.as_fd())?;
+        Ok((info.accept_queue, info.backlog))
     }
 
     fn bind(&mut self, address: SocketAddr, token: Token) -> io::Result<UdpSocket> {

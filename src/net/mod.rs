@@ -47,6 +47,14 @@ pub enum Signal {
     Status,
 }
 
+/// Payload bytes of a connection as the kernel counted them: TCP_INFO, tcp(7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transferred {
+    pub received: u64,
+    /// And acknowledged by the peer.
+    pub sent: u64,
+}
+
 pub trait Net {
     type Listener;
     type Stream;
@@ -100,6 +108,18 @@ pub trait Net {
 
     /// Buffer memory the kernel holds for this stream, in bytes, without its fixed structures (SO_MEMINFO).
     fn buffer_bytes(&self, stream: &Self::Stream) -> io::Result<u64>;
+
+    /// Who the peer is.
+    fn peer_address(&self, stream: &Self::Stream) -> io::Result<SocketAddr>;
+
+    /// Which of our addresses it is connected to.
+    fn local_address(&self, stream: &Self::Stream) -> io::Result<SocketAddr>;
+
+    /// Payload bytes received and sent so far (TCP_INFO).
+    fn transferred(&self, stream: &Self::Stream) -> io::Result<Transferred>;
+
+    /// Connections that wait to be accepted, and how many may (TCP_INFO).
+    fn accept_queue(&self, listener: &Self::Listener) -> io::Result<(u32, u32)>;
 
     /// Binds a datagram socket.
     fn bind(&mut self, address: SocketAddr, token: Token) -> io::Result<Self::Socket>;

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use self::connection::{Connection, Segment, Side};
 use self::files::{FIRST_FREE_PORT, File, Kind, claim, reachable};
-use super::{Net, Ready, Signal};
+use super::{Net, Ready, Signal, Transferred};
 use crate::clock::Time;
 use crate::sys::DatagramBatch;
 use crate::token::Token;
@@ -389,6 +389,24 @@ impl Net for SimNet {
     fn buffer_bytes(&self, stream: &Stream) -> io::Result<u64> {
         let connection = self.connection(self.client_of(stream.0));
         Ok((connection.inbound.len() + connection.outbound.len()) as u64)
+    }
+
+    fn peer_address(&self, stream: &Stream) -> io::Result<SocketAddr> {
+        Ok(self.connection(self.client_of(stream.0)).peer)
+    }
+
+    /// Not kept: nothing in the loop depends on it.
+    fn local_address(&self, _stream: &Stream) -> io::Result<SocketAddr> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn transferred(&self, _stream: &Stream) -> io::Result<Transferred> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn accept_queue(&self, listener: &Listener) -> io::Result<(u32, u32)> {
+        let Kind::Listener { queue, backlog, .. } = &self.file(listener.0).kind else { unreachable!("{listener:?}") };
+        Ok((queue.len() as u32, *backlog))
     }
 
     fn bind(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {

@@ -1,10 +1,11 @@
 //! What the phases do for one connection: admit it, serve it, write to it, look at its deadline.
 
 use std::io;
+use std::net::SocketAddr;
 
 use super::{Flush, Reactor, arm, close, enqueue};
 use crate::buffer::Use;
-use crate::clock::Tick;
+use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, Sent, State, Timeouts};
 use crate::intake::{Intake, Outcome};
 use crate::net::Net;
@@ -13,8 +14,10 @@ use crate::token::Token;
 
 impl<N: Net> Reactor<N> {
     /// A new connection: a slot, a deadline, and whatever the service greets it with.
-    pub(super) fn admit(&mut self, stream: N::Stream, service: u8, now: Tick) {
+    pub(super) fn admit(&mut self, stream: N::Stream, peer: SocketAddr, service: u8, time: Time) {
+        let now = time.tick();
         self.stats.accepted += 1;
+        self.stats.work.accepts += 1;
         self.slots_used = self.slots_used.max(self.connections.vacant_key() + 1);
         let slots_fit = self.pool.set_reserved(self.slots_used * Self::BYTES_PER_CONNECTION);
         let mut connection = Connection::new(stream, self.generation, service, now);
@@ -35,9 +38,10 @@ impl<N: Net> Reactor<N> {
         }
         arm(&mut self.timers, connection, slot, &self.timeouts, now);
         let start = self.outbox.position();
-        let mut greeting = Reply::new(slot, self.outbox.bytes_mut());
+        let mut greeting = Reply::new(slot, self.outbox.bytes_mut()).at(time).from(peer);
         self.services[service as usize].connected(&mut greeting);
         let close = greeting.wants_close().then_some(Reason::ServiceClosed);
+        connection.flags.put(Flags::UNTRUSTED, greeting.changes_trust() == Some(false));
         self.outbox.commit(slot, start, close);
     }
 
@@ -70,14 +74,21 @@ impl<N: Net> Reactor<N> {
             chunk: &mut self.chunk,
             limits: &self.limits,
             stats: &mut self.stats,
+            now: self.now,
             messages: 0,
+            consult: false,
         };
         let outcome = intake.run(now);
+        let consulted = match outcome {
+            Outcome::Consult { .. } => self.consult(slot),
+            _ => None,
+        };
         let connection = &mut self.connections[slot as usize];
         match outcome {
             Outcome::Abort(reason) => close(&mut self.closed, connection, slot, reason),
             Outcome::CloseAfterSending(reason) => self.outbox.commit(slot, start, Some(reason)),
-            Outcome::GoOn { timer } => {
+            Outcome::Consult { .. } if consulted.is_some() => self.outbox.commit(slot, start, consulted),
+            Outcome::GoOn { timer } | Outcome::Consult { timer } => {
                 if timer {
                     arm(&mut self.timers, connection, slot, &self.timeouts, now);
                 }
@@ -100,7 +111,7 @@ impl<N: Net> Reactor<N> {
     fn drop_input(&mut self, slot: u32, reason: Reason) {
         let connection = &mut self.connections[slot as usize];
         for _ in 0..self.limits.reads_per_turn {
-            self.stats.reads += 1;
+            self.stats.work.reads += 1;
             match self.net.read(&mut connection.stream, &mut self.chunk) {
                 Ok(0) => return close(&mut self.closed, connection, slot, reason),
                 Ok(length) => self.stats.bytes_in += length as u64,
@@ -156,7 +167,7 @@ impl<N: Net> Reactor<N> {
         let bytes = if from_outbox { self.outbox.bytes(&range) } else { self.pool.bytes(&connection.output) };
         let owed = bytes.len();
         if owed > 0 {
-            self.stats.writes += 1;
+            self.stats.work.writes += 1;
             let sent = match self.net.write(&mut connection.stream, bytes) {
                 Ok(sent) => sent,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,

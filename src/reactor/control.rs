@@ -15,6 +15,7 @@ use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
 use crate::ledger::Ledger;
 use crate::limits::{ACCEPT_RETRY, EVENTS_PER_POLL, Limits, READ_CHUNK, WARNING_INTERVAL};
+use crate::memory;
 use crate::net::{Net, Ready, Signal};
 use crate::outbox::Outbox;
 use crate::service::Service;
@@ -29,6 +30,7 @@ impl<N: Net> Reactor<N> {
         Reactor {
             timeouts: Timeouts::new(&limits),
             services: Vec::new(),
+            lent_service_bytes: 0,
             listeners: Vec::new(),
             sockets: Vec::new(),
             gate: Gate::Open,
@@ -51,6 +53,8 @@ impl<N: Net> Reactor<N> {
             peak_bytes: 0,
             warned_at: None,
             draining: false,
+            kernel_objects: memory::kernel_objects(),
+            resident_at_start: memory::resident_bytes().unwrap_or(0),
             report_every: Duration::ZERO,
             report_due: false,
             loop_timers_due: [now.tick(); _],
@@ -210,14 +214,15 @@ impl<N: Net> Reactor<N> {
             read_buffers: self.pool.read_bytes(),
             write_buffers: self.pool.write_bytes(),
             spare_buffers: self.pool.spare_bytes(),
-            services: self.services.iter().map(|service| service.bytes()).sum(),
+            services: self.services.iter().map(|service| service.bytes()).sum::<usize>() + self.lent_service_bytes,
             tables: lists + self.outbox.capacity_bytes() + self.pool.table_bytes(),
             fixed: self.timers.fixed_bytes()
                 + loop_timers
                 + self.chunk.len()
                 + self.events.capacity() * size_of::<Ready>()
                 + self.datagrams.answer_bytes()
-                + self.datagrams.receive_bytes(),
+                + self.datagrams.receive_bytes()
+                + self.services.iter().map(|service| service.fixed_bytes()).sum::<usize>(),
         }
     }
 

@@ -16,13 +16,14 @@ impl<N: Net> Reactor<N> {
         for datagram in 0..self.datagrams.len() {
             // Two sockets that answer could answer each other for ever: what comes from a port of ours, here or on another
             // machine, is not answered. Port 0 cannot be.
-            let port = self.datagrams.source(datagram).port();
-            if port == 0 || self.sockets.iter().any(|socket| socket.address.port() == port) {
+            let ours = |port| port == 0 || self.sockets.iter().any(|socket| socket.address.port() == port);
+            let source = self.datagrams.source(datagram).to_socket_addr();
+            let Some(source) = source.filter(|source| !ours(source.port())) else {
                 self.stats.datagrams_dropped_loop += 1;
                 continue;
-            }
+            };
             let (bytes, answers) = self.datagrams.exchange(datagram);
-            let mut reply = Reply::new(0, answers);
+            let mut reply = Reply::new(0, answers).at(self.now).from(source);
             service.datagram(bytes, &mut reply);
             if !reply.answers_datagram() {
                 continue;

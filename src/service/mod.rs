@@ -8,27 +8,40 @@ pub mod discard;
 pub mod echo;
 pub mod hello;
 pub mod hub;
+pub mod server;
 
+use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
 
+use crate::clock::Time;
 use crate::codec::Framing;
 use crate::outbox::Outbox;
+use server::{Parting, Server};
 
 pub trait Service {
     /// How messages are found in a stream.
     fn framing(&self) -> Framing;
 
-    /// A peer connected: what to greet it with.
+    /// A peer connected, from [`Reply::peer`]: what to greet it with.
     fn connected(&mut self, _reply: &mut Reply<'_>) {}
 
     /// One whole message of a stream.
     fn message(&mut self, message: &[u8], reply: &mut Reply<'_>);
 
-    /// One datagram. What is appended to `reply` goes back as one datagram; nothing appended, nothing sent.
+    /// Answers the message that asked for it by [`Reply::consult`], before the session's next message is taken.
+    fn consult(&mut self, _server: &mut dyn Server, _reply: &mut Reply<'_>) {}
+
+    /// One datagram, from [`Reply::peer`]. What is appended to `reply` goes back as one datagram; nothing appended, nothing sent.
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>);
 
-    /// The connection of a session ended; its id may be another's from now on.
-    fn closed(&mut self, _session: u32) {}
+    /// The connection of a session ended; its number may be another's from now on.
+    fn closed(&mut self, _session: u32, _parting: &Parting) {}
+
+    /// Whether [`Self::closed`] is to be told the address and the bytes of the connection, which the kernel must be asked for.
+    fn remembers_closed(&self) -> bool {
+        false
+    }
 
     /// Whether there is output that [`Self::poll_output`] has not given yet.
     fn has_output(&self) -> bool {
@@ -45,6 +58,11 @@ pub trait Service {
 
     /// Bytes held for sessions, for the ledger.
     fn bytes(&self) -> usize {
+        0
+    }
+
+    /// Bytes held however few sessions there are: bounded histories and tables.
+    fn fixed_bytes(&self) -> usize {
         0
     }
 
@@ -91,30 +109,74 @@ impl<'a> Deliveries<'a> {
 }
 
 /// Makes one value of a service.
-pub type Constructor = fn() -> Box<dyn Service>;
+pub type Constructor = fn(&Options) -> Box<dyn Service>;
+
+/// What services are told when they are made.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What peers of the hub must say before they may do anything; `None`: only this machine is served.
+    pub password: Option<Secret>,
+    /// Datagrams a second that one source may have answered; 0: any number.
+    pub datagram_rate: u32,
+    /// The time of day at [`Time::ZERO`], since 1970 in UTC.
+    pub unix_start: Duration,
+}
+
+/// A text that is never shown: it has no Display, and its Debug tells nothing.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub Box<[u8]>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
 
 /// Every service by its name in `--listen`. Add yours here.
 pub const SERVICES: &[(&str, Constructor)] = &[
-    ("hello", || Box::new(hello::Hello)),
-    ("echo", || Box::new(echo::Echo)),
-    ("discard", || Box::new(discard::Discard)),
-    ("hub", || Box::<hub::Hub>::default()),
+    ("hello", |_| Box::new(hello::Hello)),
+    ("echo", |_| Box::new(echo::Echo)),
+    ("discard", |_| Box::new(discard::Discard)),
+    ("hub", |options| Box::new(hub::Hub::new(options))),
 ];
 
 /// Where a service puts its answer. The bytes lie in the loop's own buffer of this turn, and leave at its end.
 pub struct Reply<'a> {
     /// Who asks: the number of its connection, reused after it closed. 0 for a datagram, which has no session.
     pub session: u32,
+    /// Where it comes from: told with a new connection and with a datagram.
+    pub peer: Option<SocketAddr>,
+    pub now: Time,
     bytes: &'a mut Vec<u8>,
     start: usize,
     empty_datagram: bool,
     close: bool,
+    consult: bool,
+    trust: Option<bool>,
 }
 
 impl<'a> Reply<'a> {
     pub fn new(session: u32, bytes: &'a mut Vec<u8>) -> Reply<'a> {
         let start = bytes.len();
-        Reply { session, bytes, start, empty_datagram: false, close: false }
+        Reply {
+            session,
+            peer: None,
+            now: Time::ZERO,
+            bytes,
+            start,
+            empty_datagram: false,
+            close: false,
+            consult: false,
+            trust: None,
+        }
+    }
+
+    pub fn at(self, now: Time) -> Reply<'a> {
+        Reply { now, ..self }
+    }
+
+    pub fn from(self, peer: SocketAddr) -> Reply<'a> {
+        Reply { peer: Some(peer), ..self }
     }
 
     /// Appends to the answer.
@@ -131,6 +193,30 @@ impl<'a> Reply<'a> {
     /// Closes the connection once the answer is sent. No meaning for datagrams.
     pub fn close(&mut self) {
         self.close = true;
+    }
+
+    /// The answer needs the server: has [`Service::consult`] called.
+    pub fn consult(&mut self) {
+        self.consult = true;
+    }
+
+    pub fn wants_consultation(&self) -> bool {
+        self.consult
+    }
+
+    /// Whether the peer is known well enough to have the usual limits. One that is not may send little at a time, and be owed little:
+    /// [`UNTRUSTED_INPUT_MAX`](crate::limits::UNTRUSTED_INPUT_MAX). Connections are trusted unless this is called.
+    pub fn trust(&mut self, trusted: bool) {
+        self.trust = Some(trusted);
+    }
+
+    pub fn changes_trust(&self) -> Option<bool> {
+        self.trust
+    }
+
+    /// Takes back what was appended since it was `length` bytes long.
+    pub fn truncate(&mut self, length: usize) {
+        self.bytes.truncate(self.start + length);
     }
 
     /// Bytes appended so far.

@@ -84,6 +84,41 @@ pub fn socket_buffer_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(receive_allocated + forward_allocated + send_queued + options + backlog)
 }
 
+/// The fields of TCP_INFO that are asked for here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpInfo {
+    /// Of a listener: connections that wait to be accepted. The kernel reports it in the field `tcpi_unacked`.
+    pub accept_queue: u32,
+    /// Of a listener: how many may wait; in `tcpi_sacked`.
+    pub backlog: u32,
+    pub bytes_acknowledged: u64,
+    pub bytes_received: u64,
+}
+
+/// What the kernel knows of a TCP socket. TCP_INFO, tcp(7); the layout is `struct tcp_info` of linux/tcp.h, which only ever grows.
+pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+    /// Offsets in bytes, and how far is read: up to `tcpi_bytes_received`, which Linux has since 4.1.
+    const UNACKED: usize = 24;
+    const SACKED: usize = 28;
+    const BYTES_ACKED: usize = 120;
+    const BYTES_RECEIVED: usize = 128;
+    const LENGTH: usize = 136;
+    let mut bytes = [0u8; LENGTH];
+    let mut length = LENGTH as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `bytes`, which is that long.
+    check(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, bytes.as_mut_ptr().cast(), &mut length)
+    })?;
+    let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
+    let long = |at: usize| bytes[at..].first_chunk().map_or(0, |long| u64::from_ne_bytes(*long));
+    Ok(TcpInfo {
+        accept_queue: word(UNACKED),
+        backlog: word(SACKED),
+        bytes_acknowledged: long(BYTES_ACKED),
+        bytes_received: long(BYTES_RECEIVED),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +136,22 @@ mod tests {
         while socket_buffer_bytes(server.as_fd()).unwrap() < before + 10_000 {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn tcp_info_tells_bytes_and_the_accept_queue() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let waiting = tcp_info(listener.as_fd()).unwrap();
+        assert_eq!((waiting.accept_queue, waiting.backlog), (1, 128));
+        let (server, _) = listener.accept().unwrap();
+        assert_eq!(tcp_info(listener.as_fd()).unwrap().accept_queue, 0);
+        client.write_all(&[0; 1000]).unwrap();
+        while tcp_info(server.as_fd()).unwrap().bytes_received < 1000 {
+            std::thread::yield_now();
+        }
+        // The kernel counts the handshake's own byte as acknowledged.
+        assert!((1000..=1001).contains(&tcp_info(client.as_fd()).unwrap().bytes_acknowledged));
     }
 
     #[test]

@@ -225,7 +225,14 @@ impl Channels {
         }
     }
 
-    fn counts(&self, session: u32) -> [u32; 3] {
+    /// What a session's subscriptions take up, in bytes: its half, and its places in the topics' lists.
+    pub fn bytes_of(&self, session: u32) -> usize {
+        let Some(session) = self.sessions.get(session as usize) else { return 0 };
+        size_of::<Session>() + session.bytes() + session.len() * size_of::<Subscriber>()
+    }
+
+    /// Subscriptions of a session by [`Kind`].
+    pub fn counts(&self, session: u32) -> [u32; 3] {
         self.sessions.get(session as usize).map_or([0; 3], Session::counts)
     }
 

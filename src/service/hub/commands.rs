@@ -1,89 +1,173 @@
-//! Every command: its name, arity, flags and summary in one table, and what it does.
+//! Every command: its name, arity, flags and summary in one table, and what becomes of a message.
 //!
-//! The table is the one source: arity is checked by it, COMMAND and its subcommands are answered from it.
+//! The table is the one source: arity and access are checked by it, COMMAND and its subcommands are answered from it, and the README's
+//! list is a test's copy of it. What the commands do is in [`pubsub`](super::pubsub), [`clients`](super::clients) and [`admin`](super::admin).
 
-use super::channels::{Channels, Kind};
-use super::{State, glob};
-use crate::codec::resp::{self, Command, Protocol};
+use super::channels::Kind;
+use super::{State, admin, clients, pubsub};
+use crate::codec::resp::{self, Command};
 use crate::service::Reply;
+use crate::service::server::Server;
 
 /// A row of the table.
-struct Entry {
-    name: &'static str,
+pub struct Entry {
+    pub name: &'static str,
     /// Words of the command, its name included; negative: at least so many. As Redis counts.
     arity: i32,
-    /// Allowed while a RESP2 connection is subscribed.
-    in_subscription: bool,
+    flags: u8,
     summary: &'static str,
-    run: fn(&mut State, Command<'_>, &mut Reply<'_>),
+    run: Run,
 }
 
-const fn entry(
-    name: &'static str,
-    arity: i32,
-    summary: &'static str,
-    run: fn(&mut State, Command<'_>, &mut Reply<'_>),
-) -> Entry {
-    Entry { name, arity, in_subscription: false, summary, run }
+/// Allowed while a RESP2 connection is subscribed.
+const SUBSCRIBED: u8 = 1;
+/// Allowed before the password is given.
+const NO_AUTH: u8 = 1 << 1;
+/// Allowed as a datagram.
+const DATAGRAM: u8 = 1 << 2;
+/// Its words are not for others to see.
+const SECRET: u8 = 1 << 3;
+
+/// The flags by the names that Redis gives those that it has too.
+const FLAG_NAMES: [(u8, &str); 4] =
+    [(SUBSCRIBED, "pubsub"), (NO_AUTH, "no_auth"), (DATAGRAM, "datagram"), (SECRET, "skip_monitor")];
+
+enum Run {
+    /// Answered from what the hub knows.
+    Alone(fn(&mut State, Command<'_>, &mut Reply<'_>)),
+    /// Needs the server around it.
+    Consulting(fn(&mut State, &mut dyn Server, Command<'_>, &mut Reply<'_>)),
 }
 
-const fn always(
-    name: &'static str,
-    arity: i32,
-    summary: &'static str,
-    run: fn(&mut State, Command<'_>, &mut Reply<'_>),
-) -> Entry {
-    Entry { in_subscription: true, ..entry(name, arity, summary, run) }
+use Run::{Alone, Consulting};
+
+const fn entry(name: &'static str, arity: i32, flags: u8, summary: &'static str, run: Run) -> Entry {
+    Entry { name, arity, flags, summary, run }
 }
 
 /// In alphabetical order: looked up by bisection.
-const TABLE: &[Entry] = &[
-    entry("client", -2, "Asks for and sets what is known of this connection", client),
-    entry("command", -1, "Describes the commands", command),
-    entry("config", -2, "Asks for settings; there are none to ask for yet", config),
-    entry("echo", 2, "Returns the given text", |_, words, reply| resp::bulk(reply.bytes_mut(), word(words, 1))),
-    entry("hello", -1, "Chooses the version of the protocol", hello),
-    entry("info", -1, "Returns facts about the server", info),
-    always("ping", -1, "Returns PONG, or the given text", ping),
-    always("psubscribe", -2, "Subscribes to the channels that match patterns", |state, words, reply| {
-        subscribe(state, words, reply, Kind::Pattern);
-    }),
-    entry("publish", 3, "Sends a message to a channel; returns how many receive it", |state, words, reply| {
-        let receivers = state.publish(word(words, 1), word(words, 2));
-        resp::integer(reply.bytes_mut(), receivers as i64);
-    }),
-    entry("pubsub", -2, "Tells of channels and their subscribers", pubsub),
-    always("punsubscribe", -1, "Unsubscribes from patterns, or from all", |state, words, reply| {
-        unsubscribe(state, words, reply, Kind::Pattern);
-    }),
-    always("quit", -1, "Closes the connection", |_, _, reply| {
-        resp::simple(reply.bytes_mut(), "OK");
-        reply.close();
-    }),
-    always("reset", 1, "Makes the connection as new", |state, _, reply| {
-        state.forget(reply.session);
-        resp::simple(reply.bytes_mut(), "RESET");
-    }),
-    entry("select", 2, "Chooses a database; there is only 0", |_, words, reply| match word(words, 1) {
-        b"0" => resp::simple(reply.bytes_mut(), "OK"),
-        _ => resp::error(reply.bytes_mut(), b"ERR DB index is out of range"),
-    }),
-    entry("spublish", 3, "Sends a message to a shard channel; returns how many receive it", |state, words, reply| {
-        let receivers = state.publish_shard(word(words, 1), word(words, 2));
-        resp::integer(reply.bytes_mut(), receivers as i64);
-    }),
-    always("ssubscribe", -2, "Subscribes to shard channels", |state, words, reply| {
-        subscribe(state, words, reply, Kind::Shard);
-    }),
-    always("subscribe", -2, "Subscribes to channels", |state, words, reply| {
-        subscribe(state, words, reply, Kind::Channel);
-    }),
-    always("sunsubscribe", -1, "Unsubscribes from shard channels, or from all", |state, words, reply| {
-        unsubscribe(state, words, reply, Kind::Shard);
-    }),
-    always("unsubscribe", -1, "Unsubscribes from channels, or from all", |state, words, reply| {
-        unsubscribe(state, words, reply, Kind::Channel);
-    }),
+pub const TABLE: &[Entry] = &[
+    entry("auth", -2, NO_AUTH | SECRET, "Gives the password", Consulting(clients::auth)),
+    entry("client", -2, 0, "Asks for and sets what is known of connections", Consulting(clients::client)),
+    entry("command", -1, 0, "Describes the commands", Alone(command)),
+    entry("config", -2, SECRET, "Asks for settings, and changes them", Consulting(admin::config)),
+    entry(
+        "echo",
+        2,
+        DATAGRAM,
+        "Returns the given text",
+        Alone(|_, words, reply| resp::bulk(reply.bytes_mut(), word(words, 1))),
+    ),
+    entry(
+        "flushdb",
+        -1,
+        0,
+        "Does nothing: there are no keys to delete",
+        Alone(|_, _, reply| {
+            resp::simple(reply.bytes_mut(), "OK");
+        }),
+    ),
+    entry("hello", -1, NO_AUTH | SECRET, "Chooses the version of the protocol", Consulting(clients::hello)),
+    entry("info", -1, 0, "Returns facts about the server", Consulting(admin::info)),
+    entry("memory", -2, 0, "Tells where memory goes", Consulting(admin::memory)),
+    entry("monitor", 1, SECRET, "Shows every command as it is carried out", Alone(admin::monitor)),
+    entry("ping", -1, SUBSCRIBED | DATAGRAM, "Returns PONG, or the given text", Alone(ping)),
+    entry(
+        "psubscribe",
+        -2,
+        SUBSCRIBED,
+        "Subscribes to the channels that match patterns",
+        Alone(|state, words, reply| {
+            pubsub::subscribe(state, words, reply, Kind::Pattern);
+        }),
+    ),
+    entry("publish", 3, DATAGRAM, "Sends a message to a channel; returns how many receive it", Alone(pubsub::publish)),
+    entry("pubsub", -2, 0, "Tells of channels and their subscribers", Alone(pubsub::pubsub)),
+    entry(
+        "punsubscribe",
+        -1,
+        SUBSCRIBED,
+        "Unsubscribes from patterns, or from all",
+        Alone(|state, words, reply| {
+            pubsub::unsubscribe(state, words, reply, Kind::Pattern);
+        }),
+    ),
+    entry(
+        "quit",
+        -1,
+        SUBSCRIBED | NO_AUTH,
+        "Closes the connection",
+        Alone(|_, _, reply| {
+            resp::simple(reply.bytes_mut(), "OK");
+            reply.close();
+        }),
+    ),
+    entry(
+        "reset",
+        1,
+        SUBSCRIBED | NO_AUTH,
+        "Makes the connection as new",
+        Alone(|state, _, reply| {
+            state.forget(reply.session);
+            reply.trust(!state.access.needs_password());
+            resp::simple(reply.bytes_mut(), "RESET");
+        }),
+    ),
+    entry(
+        "select",
+        2,
+        0,
+        "Chooses a database; there is only 0",
+        Alone(|_, words, reply| match word(words, 1) {
+            b"0" => resp::simple(reply.bytes_mut(), "OK"),
+            _ => resp::error(reply.bytes_mut(), b"ERR DB index is out of range"),
+        }),
+    ),
+    entry("shutdown", -1, 0, "Stops the server in good order", Consulting(admin::shutdown)),
+    entry(
+        "spublish",
+        3,
+        0,
+        "Sends a message to a shard channel; returns how many receive it",
+        Alone(pubsub::publish_shard),
+    ),
+    entry(
+        "ssubscribe",
+        -2,
+        SUBSCRIBED,
+        "Subscribes to shard channels",
+        Alone(|state, words, reply| {
+            pubsub::subscribe(state, words, reply, Kind::Shard);
+        }),
+    ),
+    entry(
+        "subscribe",
+        -2,
+        SUBSCRIBED,
+        "Subscribes to channels",
+        Alone(|state, words, reply| {
+            pubsub::subscribe(state, words, reply, Kind::Channel);
+        }),
+    ),
+    entry(
+        "sunsubscribe",
+        -1,
+        SUBSCRIBED,
+        "Unsubscribes from shard channels, or from all",
+        Alone(|state, words, reply| {
+            pubsub::unsubscribe(state, words, reply, Kind::Shard);
+        }),
+    ),
+    entry("time", 1, DATAGRAM, "Returns the time of day: seconds since 1970, and microseconds", Alone(admin::time)),
+    entry(
+        "unsubscribe",
+        -1,
+        SUBSCRIBED,
+        "Unsubscribes from channels, or from all",
+        Alone(|state, words, reply| {
+            pubsub::unsubscribe(state, words, reply, Kind::Channel);
+        }),
+    ),
 ];
 
 /// Longest name in the table; a longer word is no command.
@@ -111,58 +195,78 @@ const fn key(name: &[u8]) -> u128 {
     key
 }
 
-fn find(name: &[u8]) -> Option<&'static Entry> {
+/// The index of a command's row.
+fn find(name: &[u8]) -> Option<usize> {
     if name.len() > NAME_MAX {
         return None;
     }
-    KEYS.binary_search(&key(name)).ok().map(|index| &TABLE[index])
+    KEYS.binary_search(&key(name)).ok()
 }
 
-/// Carries out one command of a session.
+/// Carries out one command of a session, or has it wait for the server's help.
 pub fn run(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
     state.commands_processed += 1;
-    let Some(entry) = checked(words, reply.bytes_mut()) else { return };
-    let limited = state.protocol(reply.session) == Protocol::Resp2 && state.channels.is_subscribed(reply.session);
-    if limited && !entry.in_subscription {
+    let Some(index) = checked(words, reply.bytes_mut()) else { return };
+    let entry = &TABLE[index];
+    let session = state.session(reply.session);
+    if !session.is_authenticated() && entry.flags & NO_AUTH == 0 {
+        return resp::error(reply.bytes_mut(), b"NOAUTH Authentication required.");
+    }
+    if entry.flags & SUBSCRIBED == 0 && state.is_limited(reply.session) {
         let message = format!(
             "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
             entry.name
         );
         return resp::error(reply.bytes_mut(), message.as_bytes());
     }
-    (entry.run)(state, words, reply);
+    state.note_command(reply.session, index as u8);
+    match entry.run {
+        Alone(run) if state.monitors.is_empty() => run(state, words, reply),
+        _ => {
+            state.pending = words.into();
+            reply.consult();
+        }
+    }
+}
+
+/// Carries out the command that [`run`] left waiting.
+pub fn consult(state: &mut State, server: &mut dyn Server, reply: &mut Reply<'_>) {
+    let pending = std::mem::take(&mut state.pending);
+    let words = pending.words();
+    let Some(entry) = words.get(0).and_then(find).map(|index| &TABLE[index]) else { return };
+    if entry.flags & SECRET == 0 {
+        admin::show_to_monitors(state, server, words, reply);
+    }
+    match entry.run {
+        Alone(run) => run(state, words, reply),
+        Consulting(run) => run(state, server, words, reply),
+    }
 }
 
 /// Carries out one command of a datagram. False when there is to be no answer: errors are not answered.
-pub fn run_datagram(state: &mut State, words: Command<'_>, answer: &mut Vec<u8>) -> bool {
-    let Some(entry) = checked(words, answer) else { return false };
+pub fn run_datagram(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) -> bool {
+    let Some(entry) = checked(words, reply.bytes_mut()).map(|index| &TABLE[index]) else { return false };
     state.commands_processed += 1;
-    match (entry.name, words.len()) {
-        ("ping", 1) => resp::simple(answer, "PONG"),
-        ("ping" | "echo", 2) => resp::bulk(answer, word(words, 1)),
-        ("publish", _) => {
-            let receivers = state.publish(word(words, 1), word(words, 2));
-            resp::integer(answer, receivers as i64);
-        }
+    match entry.run {
+        Alone(run) if entry.flags & DATAGRAM != 0 => run(state, words, reply),
         _ => return false,
     }
-    true
+    !reply.bytes_mut().starts_with(b"-")
 }
 
-/// The command's row, if there is one and the number of words fits it; else the error is written.
-fn checked(words: Command<'_>, out: &mut Vec<u8>) -> Option<&'static Entry> {
-    let name = word(words, 0);
-    let Some(entry) = find(name) else {
+/// The index of the command's row, if there is one and the number of words fits it; else the error is written.
+fn checked(words: Command<'_>, out: &mut Vec<u8>) -> Option<usize> {
+    let Some(index) = find(word(words, 0)) else {
         unknown_command(words, out);
         return None;
     };
-    let count = words.len() as i32;
+    let (entry, count) = (&TABLE[index], words.len() as i32);
     let fits = if entry.arity < 0 { count >= -entry.arity } else { count == entry.arity };
     if !fits {
         wrong_number(entry.name, out);
         return None;
     }
-    Some(entry)
+    Some(index)
 }
 
 /// Redis shows the first 128 bytes of the name, and about as much of the arguments.
@@ -185,27 +289,27 @@ fn unknown_command(words: Command<'_>, out: &mut Vec<u8>) {
     resp::error(out, &message);
 }
 
-fn wrong_number(name: &str, out: &mut Vec<u8>) {
+pub fn wrong_number(name: &str, out: &mut Vec<u8>) {
     resp::error(out, format!("ERR wrong number of arguments for '{name}' command").as_bytes());
 }
 
-fn unknown_subcommand(command: &str, words: Command<'_>, out: &mut Vec<u8>) {
+pub fn unknown_subcommand(command: &str, words: Command<'_>, out: &mut Vec<u8>) {
     let name = String::from_utf8_lossy(word(words, 1)).into_owned();
     let upper = command.to_ascii_uppercase();
     resp::error(out, format!("ERR unknown subcommand '{name}'. Try {upper} HELP.").as_bytes());
 }
 
 /// Word `index` of a command; nothing where there is none.
-fn word<'a>(words: Command<'a>, index: usize) -> &'a [u8] {
+pub fn word<'a>(words: Command<'a>, index: usize) -> &'a [u8] {
     words.get(index).unwrap_or_default()
 }
 
-fn is(word: &[u8], name: &str) -> bool {
+pub fn is(word: &[u8], name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
 }
 
 fn ping(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    let limited = state.protocol(reply.session) == Protocol::Resp2 && state.channels.is_subscribed(reply.session);
+    let limited = state.is_limited(reply.session);
     let out = reply.bytes_mut();
     match (words.len(), limited) {
         (1, false) => resp::simple(out, "PONG"),
@@ -219,106 +323,6 @@ fn ping(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
     }
 }
 
-fn hello(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    let session = reply.session;
-    if words.len() > 1 {
-        let protocol = match word(words, 1) {
-            b"2" => Protocol::Resp2,
-            b"3" => Protocol::Resp3,
-            version if version.iter().all(u8::is_ascii_digit) => {
-                return resp::error(reply.bytes_mut(), b"NOPROTO unsupported protocol version");
-            }
-            _ => return resp::error(reply.bytes_mut(), b"ERR Protocol version is not an integer or out of range"),
-        };
-        let mut at = 2;
-        while at < words.len() {
-            if is(word(words, at), "setname") && at + 1 < words.len() {
-                if !set_name(state, session, word(words, at + 1)) {
-                    return resp::error(reply.bytes_mut(), BAD_NAME);
-                }
-                at += 2;
-            } else if is(word(words, at), "auth") && at + 2 < words.len() {
-                return resp::error(reply.bytes_mut(), NO_PASSWORD);
-            } else {
-                let option = String::from_utf8_lossy(word(words, at)).into_owned();
-                return resp::error(
-                    reply.bytes_mut(),
-                    format!("ERR Syntax error in HELLO option '{option}'").as_bytes(),
-                );
-            }
-        }
-        state.set_protocol(session, protocol);
-    }
-    let protocol = state.protocol(session);
-    let id = i64::from(state.session(session).id);
-    let out = reply.bytes_mut();
-    resp::map(out, 7, protocol);
-    for (key, value) in [("server", "slabd"), ("version", REDIS_VERSION)] {
-        resp::bulk(out, key.as_bytes());
-        resp::bulk(out, value.as_bytes());
-    }
-    for (key, value) in [("proto", if protocol == Protocol::Resp3 { 3 } else { 2 }), ("id", id)] {
-        resp::bulk(out, key.as_bytes());
-        resp::integer(out, value);
-    }
-    for (key, value) in [("mode", "standalone"), ("role", "master")] {
-        resp::bulk(out, key.as_bytes());
-        resp::bulk(out, value.as_bytes());
-    }
-    resp::bulk(out, b"modules");
-    resp::array(out, 0);
-}
-
-/// The version of Redis whose protocol and errors these are: clients look at it to decide what they may send.
-const REDIS_VERSION: &str = "7.0.15";
-const BAD_NAME: &[u8] = b"ERR Client names cannot contain spaces, newlines or special characters.";
-const NO_PASSWORD: &[u8] =
-    b"ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?";
-
-/// False when the name has bytes that would break CLIENT LIST. An empty name takes it away.
-fn set_name(state: &mut State, session: u32, name: &[u8]) -> bool {
-    if !name.iter().all(u8::is_ascii_graphic) {
-        return false;
-    }
-    if name.is_empty() {
-        state.names.remove(&session);
-    } else {
-        state.names.insert(session, name.into());
-    }
-    true
-}
-
-fn client(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    let session = reply.session;
-    let protocol = state.protocol(session);
-    let (subcommand, count) = (word(words, 1), words.len());
-    let out = reply.bytes_mut();
-    match subcommand {
-        name if is(name, "id") && count == 2 => resp::integer(out, i64::from(state.session(session).id)),
-        name if is(name, "getname") && count == 2 => match state.names.get(&session) {
-            Some(name) => resp::bulk(out, name),
-            None => resp::null(out, protocol),
-        },
-        name if is(name, "setname") && count == 3 => match set_name(state, session, word(words, 2)) {
-            true => resp::simple(out, "OK"),
-            false => resp::error(out, BAD_NAME),
-        },
-        // What the library is called changes nothing here.
-        name if is(name, "setinfo") && count == 4 => resp::simple(out, "OK"),
-        name if (is(name, "no-evict") || is(name, "no-touch")) && count == 3 => resp::simple(out, "OK"),
-        _ => unknown_subcommand("client", words, out),
-    }
-}
-
-fn config(_state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    let out = reply.bytes_mut();
-    match word(words, 1) {
-        // No setting matches: what redis-benchmark asks for is answered with nothing.
-        name if is(name, "get") && words.len() >= 3 => resp::array(out, 0),
-        _ => unknown_subcommand("config", words, out),
-    }
-}
-
 fn command(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
     let protocol = state.protocol(reply.session);
     let out = reply.bytes_mut();
@@ -326,7 +330,9 @@ fn command(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
         resp::array(out, 6);
         resp::bulk(out, entry.name.as_bytes());
         resp::integer(out, i64::from(entry.arity));
-        resp::array(out, 0);
+        let flags = FLAG_NAMES.iter().filter(|(flag, _)| entry.flags & flag != 0);
+        resp::array(out, flags.clone().count());
+        flags.for_each(|(_, name)| resp::simple(out, name));
         // First key, last key and step: there are no keys.
         (0..3).for_each(|_| resp::integer(out, 0));
     };
@@ -344,7 +350,7 @@ fn command(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
             resp::array(out, words.len() - 2);
             for name in words.iter().skip(2) {
                 match find(name) {
-                    Some(entry) => describe(out, entry),
+                    Some(index) => describe(out, &TABLE[index]),
                     None => resp::null(out, protocol),
                 }
             }
@@ -352,7 +358,7 @@ fn command(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
         name if is(name, "docs") => {
             let asked: Vec<&Entry> = match words.len() {
                 2 => TABLE.iter().collect(),
-                _ => words.iter().skip(2).filter_map(find).collect(),
+                _ => words.iter().skip(2).filter_map(find).map(|index| &TABLE[index]).collect(),
             };
             resp::map(out, asked.len(), protocol);
             for entry in asked {
@@ -366,112 +372,6 @@ fn command(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
     }
 }
 
-fn info(state: &mut State, _words: Command<'_>, reply: &mut Reply<'_>) {
-    let connected = state.sessions.iter().filter(|session| session.id != 0).count();
-    let text = format!(
-        "# Server\r\nredis_version:{REDIS_VERSION}\r\nslabd_version:{}\r\nredis_mode:standalone\r\n\r\n# Clients\r\nconnected_clients:{connected}\r\n\r\n\
-         # Stats\r\ntotal_commands_processed:{}\r\npublished_messages:{}\r\ndelivered_messages:{}\r\npubsub_patterns:{}\r\n\
-         pubsub_bytes:{}\r\n",
-        env!("CARGO_PKG_VERSION"),
-        state.commands_processed,
-        state.publisher.published,
-        state.publisher.delivered,
-        state.channels.pattern_count(),
-        state.channels.bytes(),
-    );
-    resp::bulk(reply.bytes_mut(), text.as_bytes());
-}
-
-/// The words that a confirmation begins with, and which subscriptions its count counts.
-fn confirmation(kind: Kind, subscribed: bool) -> &'static [u8] {
-    match (kind, subscribed) {
-        (Kind::Channel, true) => b"subscribe",
-        (Kind::Channel, false) => b"unsubscribe",
-        (Kind::Pattern, true) => b"psubscribe",
-        (Kind::Pattern, false) => b"punsubscribe",
-        (Kind::Shard, true) => b"ssubscribe",
-        (Kind::Shard, false) => b"sunsubscribe",
-    }
-}
-
-fn count(channels: &Channels, session: u32, kind: Kind) -> usize {
-    match kind {
-        Kind::Channel | Kind::Pattern => channels.count(session),
-        Kind::Shard => channels.shard_count(session),
-    }
-}
-
-fn subscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
-    let (session, protocol) = (reply.session, state.protocol(reply.session));
-    for name in words.iter().skip(1) {
-        if state.channels.subscribe(session, kind, name).is_err() {
-            return resp::error(reply.bytes_mut(), b"ERR too many subscriptions");
-        }
-        let out = reply.bytes_mut();
-        resp::push(out, 3, protocol);
-        resp::bulk(out, confirmation(kind, true));
-        resp::bulk(out, name);
-        resp::integer(out, count(&state.channels, session, kind) as i64);
-    }
-}
-
-fn unsubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
-    let (session, protocol) = (reply.session, state.protocol(reply.session));
-    let out = reply.bytes_mut();
-    if words.len() > 1 {
-        for name in words.iter().skip(1) {
-            state.channels.unsubscribe(session, kind, name);
-            resp::push(out, 3, protocol);
-            resp::bulk(out, confirmation(kind, false));
-            resp::bulk(out, name);
-            resp::integer(out, count(&state.channels, session, kind) as i64);
-        }
-        return;
-    }
-    let mut any = false;
-    state.channels.unsubscribe_all(session, kind, |name, remaining| {
-        any = true;
-        resp::push(out, 3, protocol);
-        resp::bulk(out, confirmation(kind, false));
-        resp::bulk(out, name);
-        resp::integer(out, remaining as i64);
-    });
-    if !any {
-        resp::push(out, 3, protocol);
-        resp::bulk(out, confirmation(kind, false));
-        resp::null(out, protocol);
-        resp::integer(out, count(&state.channels, session, kind) as i64);
-    }
-}
-
-fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    let channels = &state.channels;
-    let out = reply.bytes_mut();
-    let names = |out: &mut Vec<u8>, kind: Kind| {
-        let pattern = words.get(2);
-        let found =
-            || channels.topics(kind).filter(|(_, name)| pattern.is_none_or(|pattern| glob::matches(pattern, name)));
-        resp::array(out, found().count());
-        found().for_each(|(_, name)| resp::bulk(out, name));
-    };
-    let numbers = |out: &mut Vec<u8>, kind: Kind| {
-        resp::array(out, 2 * (words.len() - 2));
-        for name in words.iter().skip(2) {
-            resp::bulk(out, name);
-            let subscribers = channels.topic(kind, name).map_or(0, |topic| channels.subscribers(topic).len());
-            resp::integer(out, subscribers as i64);
-        }
-    };
-    match word(words, 1) {
-        name if is(name, "channels") && words.len() <= 3 => names(out, Kind::Channel),
-        name if is(name, "shardchannels") && words.len() <= 3 => names(out, Kind::Shard),
-        name if is(name, "numsub") => numbers(out, Kind::Channel),
-        name if is(name, "shardnumsub") => numbers(out, Kind::Shard),
-        name if is(name, "numpat") && words.len() == 2 => resp::integer(out, channels.pattern_count() as i64),
-        _ => unknown_subcommand("pubsub", words, out),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -481,7 +381,7 @@ mod tests {
         assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
         assert!(TABLE.iter().all(|entry| entry.name.len() <= NAME_MAX));
         for entry in TABLE {
-            assert_eq!(find(entry.name.to_uppercase().as_bytes()).map(|found| found.name), Some(entry.name));
+            assert_eq!(find(entry.name.to_uppercase().as_bytes()).map(|found| TABLE[found].name), Some(entry.name));
         }
         assert!(TABLE.iter().all(|entry| entry.name.bytes().all(|byte| byte.is_ascii_lowercase())));
         for not_a_name in [&b""[..], &[b'x'; 1000], b"pin", b"ping\0", b"pingpingpingpingping", b"p\x09ng", b"PI\x0eG"]

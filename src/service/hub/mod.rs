@@ -2,33 +2,90 @@
 //!
 //! A message of a stream is one command. It is taken apart by [`Parser`], looked up in the table of [`commands`], and answered
 //! there; what is published goes through [`publish`] to the subscribers that [`channels`] knows. The hub knows sessions by
-//! number, and neither sockets nor clocks.
+//! number, and neither sockets nor clocks; for the few commands that ask about them, it consults the server.
 
+mod access;
+mod admin;
 mod channels;
+mod clients;
 mod commands;
 mod glob;
 mod publish;
+mod pubsub;
 mod subscriptions;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use super::{Deliveries, Reply, Service};
+use super::server::{Parting, Server};
+use super::{Deliveries, Options, Reply, Service};
+use crate::clock::{Tick, Time};
 use crate::codec::Framing;
-use crate::codec::resp::{self, Parser, Protocol};
+use crate::codec::resp::{self, OwnedCommand, Parser, Protocol};
+use crate::limits::CLOSED_KEPT;
+use crate::net::Transferred;
+use access::Access;
 use channels::Channels;
 use publish::Publisher;
 
-/// What the hub knows of a connection besides its subscriptions: eight bytes.
+/// The version of Redis whose protocol and errors these are: clients look at it to decide what they may send.
+const REDIS_VERSION: &str = "7.0.15";
+
+/// What a peer elsewhere is told where no password is set.
+const DENIED: &[u8] = b"-DENIED slabd is in protected mode: no password is set, so it serves this machine alone (127.0.0.0/8 and \
+::1). To serve others, start it with --requirepass, --requirepass-file or SLABD_REQUIREPASS, and have clients send AUTH.\r\n";
+
+/// What the hub knows of a connection besides its subscriptions: twelve bytes.
 #[derive(Clone, Copy)]
 struct Session {
     /// Told by CLIENT ID. Counts sessions from 1, so it also tells the owners of a reused number apart. 0: nobody.
     id: u32,
-    protocol: Protocol,
+    since: Tick,
+    /// Row of its last command.
+    command: u8,
+    flags: u8,
 }
 
-const NOBODY: Session = Session { id: 0, protocol: Protocol::Resp2 };
+const _: () = assert!(size_of::<Session>() == 12);
 
-#[derive(Default)]
+/// Flags of a session.
+const RESP3: u8 = 1;
+const AUTHENTICATED: u8 = 1 << 1;
+/// CLIENT REPLY OFF.
+const MUTE: u8 = 1 << 2;
+/// CLIENT REPLY SKIP: the next answer is left out.
+const MUTE_NEXT: u8 = 1 << 3;
+
+const NO_COMMAND: u8 = u8::MAX;
+const NOBODY: Session = Session { id: 0, since: Tick(0), command: NO_COMMAND, flags: 0 };
+
+impl Session {
+    fn protocol(self) -> Protocol {
+        if self.flags & RESP3 != 0 { Protocol::Resp3 } else { Protocol::Resp2 }
+    }
+
+    fn is_authenticated(self) -> bool {
+        self.flags & AUTHENTICATED != 0
+    }
+
+    fn age(self, now: Time) -> Duration {
+        Tick::LENGTH * now.tick().distance_from(self.since).max(0) as u32
+    }
+}
+
+/// A connection that is gone, for CLIENT CLOSED.
+struct Closed {
+    id: u32,
+    peer: Option<SocketAddr>,
+    age: Duration,
+    transferred: Transferred,
+    reason: &'static str,
+}
+
+/// Who a datagram's command is from: no session has this number.
+const NO_SESSION: u32 = u32::MAX;
+
 pub struct Hub {
     parser: Parser,
     /// The answer to a datagram, until it is known to be short enough.
@@ -37,7 +94,6 @@ pub struct Hub {
 }
 
 /// Everything but the parser, whose memory a command borrows while it is carried out.
-#[derive(Default)]
 struct State {
     /// By session number.
     sessions: Vec<Session>,
@@ -46,7 +102,36 @@ struct State {
     names: HashMap<u32, Box<[u8]>>,
     channels: Channels,
     publisher: Publisher,
+    access: Access,
+    /// Sessions that asked by MONITOR.
+    monitors: Vec<u32>,
+    /// The command that waits for the server's help.
+    pending: OwnedCommand,
+    /// The latest last.
+    closed: VecDeque<Closed>,
+    unix_start: Duration,
     commands_processed: u64,
+    datagrams_refused: u64,
+}
+
+impl Hub {
+    pub fn new(options: &Options) -> Hub {
+        let state = State {
+            sessions: Vec::new(),
+            sessions_seen: 0,
+            names: HashMap::new(),
+            channels: Channels::default(),
+            publisher: Publisher::default(),
+            access: Access::new(options),
+            monitors: Vec::new(),
+            pending: OwnedCommand::default(),
+            closed: VecDeque::new(),
+            unix_start: options.unix_start,
+            commands_processed: 0,
+            datagrams_refused: 0,
+        };
+        Hub { parser: Parser::default(), answer: Vec::new(), state }
+    }
 }
 
 impl State {
@@ -55,20 +140,69 @@ impl State {
     }
 
     fn protocol(&self, session: u32) -> Protocol {
-        self.session(session).protocol
+        self.session(session).protocol()
+    }
+
+    fn live_sessions(&self) -> impl Iterator<Item = u32> {
+        self.sessions.iter().zip(0..).filter(|(session, _)| session.id != 0).map(|(_, number)| number)
+    }
+
+    /// Whether it may only run what Redis allows a subscribed connection of RESP2.
+    fn is_limited(&self, session: u32) -> bool {
+        self.protocol(session) == Protocol::Resp2 && self.channels.is_subscribed(session)
+    }
+
+    fn set_flag(&mut self, session: u32, flag: u8, on: bool) {
+        if let Some(session) = self.sessions.get_mut(session as usize) {
+            session.flags = if on { session.flags | flag } else { session.flags & !flag };
+        }
     }
 
     fn set_protocol(&mut self, session: u32, protocol: Protocol) {
+        self.set_flag(session, RESP3, protocol == Protocol::Resp3);
+    }
+
+    fn set_authenticated(&mut self, session: u32) {
+        self.set_flag(session, AUTHENTICATED, true);
+    }
+
+    fn set_replies(&mut self, session: u32, on: bool, skip: bool) {
+        self.set_flag(session, MUTE, !on && !skip);
+        self.set_flag(session, MUTE_NEXT, skip);
+    }
+
+    fn note_command(&mut self, session: u32, command: u8) {
         if let Some(session) = self.sessions.get_mut(session as usize) {
-            session.protocol = protocol;
+            session.command = command;
         }
+    }
+
+    /// What the hub holds for a session, in bytes.
+    fn bytes_of(&self, session: u32) -> usize {
+        let name = self.names.get(&session).map_or(0, |name| name.len() + size_of::<(u32, Box<[u8]>)>());
+        size_of::<Session>() + name + self.channels.bytes_of(session)
     }
 
     /// Forgets what the session has said of itself: RESET, and the end of its connection.
     fn forget(&mut self, session: u32) {
         self.channels.close(session);
         self.names.remove(&session);
-        self.set_protocol(session, Protocol::Resp2);
+        self.monitors.retain(|monitor| *monitor != session);
+        let flags = if self.access.needs_password() { 0 } else { AUTHENTICATED };
+        if let Some(session) = self.sessions.get_mut(session as usize) {
+            session.flags = flags;
+        }
+    }
+
+    /// Leaves out an answer that the session does not want. `before`: its flags when the command came.
+    fn mute(&mut self, before: u8, reply: &mut Reply<'_>) {
+        if (before & (MUTE | MUTE_NEXT)) == 0 || self.session(reply.session).flags & MUTE == 0 && before & MUTE != 0 {
+            return;
+        }
+        if before & MUTE_NEXT != 0 {
+            self.set_flag(reply.session, MUTE_NEXT, false);
+        }
+        reply.truncate(0);
     }
 }
 
@@ -83,7 +217,17 @@ impl Service for Hub {
             self.state.sessions.resize(slot + 1, NOBODY);
         }
         self.state.sessions_seen = self.state.sessions_seen.wrapping_add(1).max(1);
-        self.state.sessions[slot] = Session { id: self.state.sessions_seen, protocol: Protocol::Resp2 };
+        let id = self.state.sessions_seen;
+        let needs_password = self.state.access.needs_password();
+        let flags = if needs_password { 0 } else { AUTHENTICATED };
+        self.state.sessions[slot] = Session { id, since: reply.now.tick(), command: NO_COMMAND, flags };
+        if reply.peer.is_some_and(|peer| !self.state.access.admits(peer.ip())) {
+            reply.send(DENIED);
+            return reply.close();
+        }
+        if needs_password {
+            reply.trust(false);
+        }
     }
 
     fn message(&mut self, message: &[u8], reply: &mut Reply<'_>) {
@@ -94,7 +238,13 @@ impl Service for Hub {
         }
         match self.parser.parse(message) {
             Ok(command) if command.is_empty() => {}
-            Ok(command) => commands::run(&mut self.state, command, reply),
+            Ok(command) => {
+                let before = self.state.session(reply.session).flags;
+                commands::run(&mut self.state, command, reply);
+                if before & (MUTE | MUTE_NEXT) != 0 && !reply.wants_consultation() {
+                    self.state.mute(before, reply);
+                }
+            }
             Err(_unbalanced) => {
                 resp::error(reply.bytes_mut(), format!("ERR {}", resp::UNBALANCED_QUOTES).as_bytes());
                 reply.close();
@@ -102,28 +252,57 @@ impl Service for Hub {
         }
     }
 
+    fn consult(&mut self, server: &mut dyn Server, reply: &mut Reply<'_>) {
+        let before = self.state.session(reply.session).flags;
+        commands::consult(&mut self.state, server, reply);
+        self.state.mute(before, reply);
+    }
+
     /// One datagram is one command. Its answer is never longer than the question, else there is none, and errors are not answered: a
     /// forged sender must gain nothing.
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>) {
+        let State { access, datagrams_refused, .. } = &mut self.state;
+        let command = match reply.peer {
+            Some(peer) if !access.takes_datagram(peer, reply.now) => None,
+            Some(peer) => access.command_of(datagram, peer, reply.now),
+            None => Some(datagram),
+        };
+        let Some(command) = command else {
+            *datagrams_refused += 1;
+            return;
+        };
         let limits = resp::CommandLimits::default();
-        let message = match resp::frame(datagram, 0, &limits) {
-            resp::Frame::Command { message, length } if length == datagram.len() => message,
+        let message = match resp::frame(command, 0, &limits) {
+            resp::Frame::Command { message, length } if length == command.len() => message,
             // An inline command need not end with a line break here: the datagram ends it.
-            resp::Frame::Incomplete if datagram.first() != Some(&b'*') => datagram,
+            resp::Frame::Incomplete if command.first() != Some(&b'*') => command,
             _ => return,
         };
-        let Ok(command) = self.parser.parse(message) else { return };
+        let Ok(words) = self.parser.parse(message) else { return };
         self.answer.clear();
-        if commands::run_datagram(&mut self.state, command, &mut self.answer) && self.answer.len() <= datagram.len() {
+        let mut answer = Reply::new(NO_SESSION, &mut self.answer).at(reply.now);
+        let answered = commands::run_datagram(&mut self.state, words, &mut answer);
+        if answered && self.answer.len() <= datagram.len() {
             reply.send(&self.answer);
         }
     }
 
-    fn closed(&mut self, session: u32) {
-        self.state.forget(session);
-        if let Some(session) = self.state.sessions.get_mut(session as usize) {
-            *session = NOBODY;
+    fn closed(&mut self, number: u32, parting: &Parting) {
+        let session = self.state.session(number);
+        self.state.forget(number);
+        if session.id == 0 {
+            return;
         }
+        self.state.sessions[number as usize] = NOBODY;
+        if self.state.closed.len() >= CLOSED_KEPT {
+            self.state.closed.pop_front();
+        }
+        let Parting { peer, reason, transferred, now } = *parting;
+        self.state.closed.push_back(Closed { id: session.id, peer, age: session.age(now), transferred, reason });
+    }
+
+    fn remembers_closed(&self) -> bool {
+        true
     }
 
     fn has_output(&self) -> bool {
@@ -138,6 +317,10 @@ impl Service for Hub {
         let State { sessions, names, channels, publisher, .. } = &self.state;
         let names_bytes = names.capacity() * size_of::<(u32, Box<[u8]>)>();
         sessions.len() * size_of::<Session>() + names_bytes + channels.bytes() + publisher.bytes()
+    }
+
+    fn fixed_bytes(&self) -> usize {
+        self.state.access.bytes() + self.state.closed.capacity() * size_of::<Closed>()
     }
 
     fn shrink(&mut self) {

@@ -93,6 +93,20 @@ impl Publisher {
         run.receivers.len()
     }
 
+    /// Queues bytes for these sessions, as they are.
+    pub fn tell(&mut self, sessions: &[Session], receivers: &[u32], bytes: &[u8]) {
+        let mut run = self.spare.pop().unwrap_or_default();
+        run.topic = None;
+        run.receivers.extend(receivers.iter().map(|session| {
+            let id = sessions.get(*session as usize).map_or(0, |session| session.id);
+            Receiver { session: *session, id }
+        }));
+        run.resp2.extend_from_slice(bytes);
+        run.resp3.extend_from_slice(bytes);
+        self.backlog += 2 * bytes.len();
+        self.runs.push_back(run);
+    }
+
     /// Memory held, the encodings of a warm publisher and what waits.
     pub fn bytes(&self) -> usize {
         let of_run =
@@ -113,7 +127,7 @@ impl Publisher {
             while let Some(receiver) = run.receivers.get(run.served) {
                 let present = sessions.get(receiver.session as usize).filter(|session| session.id == receiver.id);
                 if let Some(session) = present {
-                    let range = match session.protocol {
+                    let range = match session.protocol() {
                         Protocol::Resp2 => resp2.get_or_insert_with(|| deliveries.put(&run.resp2)),
                         Protocol::Resp3 => resp3.get_or_insert_with(|| deliveries.put(&run.resp3)),
                     };

@@ -1,0 +1,267 @@
+//! Who may use the hub: passwords, the penalty for guessing them, protected mode, and the rate of datagrams.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::hint::black_box;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::clock::Time;
+use crate::service::{Options, Secret};
+
+/// Wrong passwords that one source may send before each further guess must wait [`PENALTY`]: people mistype, programs guess.
+pub const FREE_GUESSES: u32 = 5;
+
+/// The wait from one guess to the next, past that.
+pub const PENALTY: Duration = Duration::from_secs(5);
+
+/// A source that has not guessed for so long starts anew.
+const FORGIVEN: Duration = Duration::from_secs(600);
+
+/// Sources whose guesses are remembered: some 3 MB. Then the stalest is forgotten first, as far as a look at some finds it.
+const GUESSERS_MAX: usize = 1 << 16;
+
+/// Networks whose datagrams are counted at a time, each 24 bytes.
+const NETWORKS: usize = 4096;
+
+pub struct Access {
+    password: Option<Secret>,
+    guesses: HashMap<u64, Guesses>,
+    datagrams: DatagramRate,
+}
+
+#[derive(Clone, Copy)]
+struct Guesses {
+    wrong: u32,
+    last: Time,
+}
+
+/// How an attempt to authenticate ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    Right,
+    Wrong,
+    /// Not looked at: too many were wrong.
+    TooSoon,
+    /// There is no password to be right about.
+    NoPassword,
+}
+
+impl Access {
+    pub fn new(options: &Options) -> Access {
+        Access {
+            password: options.password.clone(),
+            guesses: HashMap::new(),
+            datagrams: DatagramRate::new(options.datagram_rate),
+        }
+    }
+
+    pub fn needs_password(&self) -> bool {
+        self.password.is_some()
+    }
+
+    /// Without a password only this machine is served: all of 127.0.0.0/8, and ::1.
+    pub fn admits(&self, peer: IpAddr) -> bool {
+        self.password.is_some() || peer.is_loopback()
+    }
+
+    /// Someone at `peer` says that this is the password.
+    pub fn attempt(&mut self, peer: IpAddr, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
+        let Some(password) = &self.password else { return Attempt::NoPassword };
+        let source = source(peer);
+        let before = self.guesses.get(&source).filter(|guesses| now.since(guesses.last) < FORGIVEN).copied();
+        let wrong = before.map_or(0, |guesses| guesses.wrong);
+        if before.is_some_and(|guesses| guesses.wrong >= FREE_GUESSES && now.since(guesses.last) < PENALTY) {
+            return Attempt::TooSoon;
+        }
+        let right = is_equal(&password.0, given) & user.is_none_or(|user| user == b"default");
+        if right {
+            self.guesses.remove(&source);
+            return Attempt::Right;
+        }
+        if self.guesses.len() >= GUESSERS_MAX {
+            let stalest =
+                self.guesses.iter().take(64).min_by_key(|(_, guesses)| guesses.last).map(|(source, _)| *source);
+            stalest.and_then(|stalest| self.guesses.remove(&stalest));
+        }
+        self.guesses.insert(source, Guesses { wrong: wrong + 1, last: now });
+        Attempt::Wrong
+    }
+
+    /// Whether a datagram from `peer` is looked at.
+    pub fn takes_datagram(&mut self, peer: SocketAddr, now: Time) -> bool {
+        self.admits(peer.ip()) && self.datagrams.take(network(peer.ip()), now)
+    }
+
+    /// The command of a datagram: all of it, or what follows the line with the password where there is one.
+    pub fn command_of<'a>(&mut self, datagram: &'a [u8], peer: SocketAddr, now: Time) -> Option<&'a [u8]> {
+        if self.password.is_none() {
+            return Some(datagram);
+        }
+        let line = datagram.iter().position(|byte| *byte == b'\n')?;
+        let (first, rest) = (crate::codec::line::strip_cr(&datagram[..line]), &datagram[line + 1..]);
+        let (name, given) = first.split_at_checked(5)?;
+        let right = name.eq_ignore_ascii_case(b"AUTH ") && self.attempt(peer.ip(), None, given, now) == Attempt::Right;
+        right.then_some(rest)
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.guesses.capacity() * size_of::<(u64, Guesses)>() + self.datagrams.buckets.capacity() * size_of::<Bucket>()
+    }
+}
+
+/// Compares in a time that depends on the length of what was given alone, so that it tells nothing about the password.
+fn is_equal(password: &[u8], given: &[u8]) -> bool {
+    let mut difference = usize::from(password.len() != given.len());
+    for (index, byte) in given.iter().enumerate() {
+        let own = password.get(index % password.len().max(1)).copied().unwrap_or(0);
+        difference |= usize::from(own ^ byte);
+    }
+    black_box(difference) == 0
+}
+
+/// What counts as one guesser: an IPv4 address; of an IPv6 address, the network of 64 bits that one subscriber has whole.
+fn source(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(address) => (address.to_bits() >> 64) as u64 | 1 << 63,
+    }
+}
+
+/// What counts as one sender of datagrams, whose addresses can be forged within a network: /24, and /56 of IPv6.
+fn network(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
+        IpAddr::V6(address) => (address.to_bits() >> 72) as u64 | 1 << 63,
+    }
+}
+
+/// Token buckets in a table of fixed size. Networks that meet in a place of it, which the key of the hash keeps from being arranged, take
+/// turns: the later one gets the place once the earlier has been idle for a second.
+struct DatagramRate {
+    /// A second, and at once. 0: no limit.
+    rate: u32,
+    buckets: Vec<Bucket>,
+    hasher: RandomState,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    network: u64,
+    tokens: f32,
+    last: Time,
+}
+
+impl DatagramRate {
+    fn new(rate: u32) -> DatagramRate {
+        DatagramRate { rate, buckets: Vec::new(), hasher: RandomState::new() }
+    }
+
+    fn take(&mut self, network: u64, now: Time) -> bool {
+        if self.rate == 0 {
+            return true;
+        }
+        if self.buckets.is_empty() {
+            self.buckets = vec![Bucket::default(); NETWORKS];
+        }
+        let place = self.hasher.hash_one(network) as usize % NETWORKS;
+        let bucket = &mut self.buckets[place];
+        let (rate, idle) = (self.rate as f32, now.since(bucket.last).as_secs_f32());
+        if bucket.last == Time::ZERO || (bucket.network != network && idle >= 1.0) {
+            *bucket = Bucket { network, tokens: rate, last: now };
+        } else {
+            bucket.tokens = (bucket.tokens + idle * rate).min(rate);
+            bucket.last = now;
+        }
+        let has = bucket.tokens >= 1.0;
+        if has {
+            bucket.tokens -= 1.0;
+        }
+        has
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(password: Option<&str>, datagram_rate: u32) -> Access {
+        let password = password.map(|text| Secret(text.as_bytes().into()));
+        Access::new(&Options { password, datagram_rate, ..Options::default() })
+    }
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_password_and_nothing_near_it_is_right() {
+        let mut access = access(Some("secret"), 0);
+        let peer = |n: u8| IpAddr::from([10, 0, 0, n]);
+        for (n, wrong) in ["", "secre", "secret1", "Secret", "secretsecret", "s", "tterces"].iter().enumerate() {
+            assert_eq!(access.attempt(peer(n as u8), None, wrong.as_bytes(), at(1)), Attempt::Wrong, "{wrong}");
+        }
+        assert_eq!(access.attempt(peer(0), None, b"secret", at(1)), Attempt::Right);
+        assert_eq!(access.attempt(peer(0), Some(b"default"), b"secret", at(1)), Attempt::Right);
+        assert_eq!(access.attempt(peer(0), Some(b"root"), b"secret", at(1)), Attempt::Wrong);
+        assert!(is_equal(b"", b"") && !is_equal(b"", b"x"));
+    }
+
+    #[test]
+    fn guessing_costs_five_seconds_a_guess_after_five_and_its_source_only() {
+        let mut access = access(Some("secret"), 0);
+        for _ in 0..FREE_GUESSES {
+            assert_eq!(access.attempt(ip("10.0.0.1"), None, b"x", at(1)), Attempt::Wrong);
+        }
+        // Not even the right one is looked at: else the penalty would tell.
+        assert_eq!(access.attempt(ip("10.0.0.1"), None, b"secret", at(5)), Attempt::TooSoon);
+        assert_eq!(access.attempt(ip("10.0.0.2"), None, b"secret", at(5)), Attempt::Right);
+        assert_eq!(access.attempt(ip("10.0.0.1"), None, b"x", at(6)), Attempt::Wrong);
+        assert_eq!(access.attempt(ip("10.0.0.1"), None, b"secret", at(10)), Attempt::TooSoon);
+        assert_eq!(access.attempt(ip("10.0.0.1"), None, b"secret", at(11)), Attempt::Right);
+        for address in ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4", "2001:db8::5"] {
+            assert_eq!(access.attempt(ip(address), None, b"x", at(1)), Attempt::Wrong);
+        }
+        assert_eq!(access.attempt(ip("2001:db8::6"), None, b"secret", at(2)), Attempt::TooSoon, "one /64");
+    }
+
+    #[test]
+    fn without_a_password_loopback_alone_is_admitted() {
+        let access = access(None, 0);
+        assert!(["127.0.0.1", "127.1.0.1", "127.255.255.254", "::1"].iter().all(|peer| access.admits(ip(peer))));
+        assert!(
+            !["10.0.0.1", "128.0.0.1", "126.255.255.255", "::2", "0.0.0.0"].iter().any(|peer| access.admits(ip(peer)))
+        );
+    }
+
+    #[test]
+    fn datagrams_at_the_rate_one_below_and_one_above() {
+        let from = |text: &str| format!("{text}:1").parse().unwrap();
+        for (sent, taken) in [(4, 4), (5, 5), (6, 5)] {
+            let mut access = access(None, 5);
+            let count = (0..sent).filter(|_| access.takes_datagram(from("127.0.0.1"), at(1))).count();
+            assert_eq!(count, taken);
+        }
+        let mut access = access(None, 5);
+        let count = (0..9).filter(|n| access.takes_datagram(from(&format!("127.0.0.{n}")), at(1))).count();
+        assert_eq!(count, 5, "one network shares one rate");
+        assert!(access.takes_datagram(from("127.0.1.1"), at(1)), "another has its own");
+        assert_eq!((0..9).filter(|_| access.takes_datagram(from("127.0.0.1"), at(2))).count(), 5);
+    }
+
+    #[test]
+    fn a_datagram_gives_the_password_on_a_line_before_its_command() {
+        let mut access = access(Some("pass word"), 0);
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let mut command = |datagram: &'static [u8]| access.command_of(datagram, peer, at(1));
+        assert_eq!(command(b"AUTH pass word\nPING"), Some(&b"PING"[..]));
+        assert_eq!(command(b"auth pass word\r\nPING\r\n"), Some(&b"PING\r\n"[..]));
+        for wrong in [&b"PING"[..], b"AUTH pass\nPING", b"AUTH\nPING", b"", b"\n"] {
+            assert_eq!(command(wrong), None, "{}", wrong.escape_ascii());
+        }
+    }
+}
