@@ -25,9 +25,10 @@
 mod support;
 
 use anyhow::Result;
+use support::Options;
 use support::load::{self, ClosedLoop, ECHO, Exchange, Held, REDIS_PING, Talk};
-use support::server::{Cpu, Server};
-use support::{Options, Table, median, range};
+use support::rounds::{Contender, alternate, report};
+use support::server::Server;
 
 const CLIENTS: usize = 50;
 
@@ -47,66 +48,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// One server, what loads it, and what each round took of it. The first contender is what others are divided by.
-struct Contender<'a> {
-    label: String,
-    server: &'a Server,
-    load: Box<dyn FnMut() -> Result<()> + 'a>,
-    rounds: Vec<Cpu>,
-}
-
-impl<'a> Contender<'a> {
-    fn closed_loop(label: &str, server: &'a Server, exchange: Exchange, messages: u64) -> Result<Contender<'a>> {
-        let mut clients = ClosedLoop::connect(server.address, CLIENTS, exchange)?;
-        let load = Box::new(move || clients.run(messages));
-        Ok(Contender { label: label.into(), server, load, rounds: Vec::new() })
-    }
-}
-
-/// Lets the contenders take turns, after one turn each that does not count.
-fn alternate(contenders: &mut [Contender], rounds: u64) -> Result<()> {
-    for round in 0..=rounds {
-        for contender in contenders.iter_mut() {
-            let before = contender.server.cpu()?;
-            (contender.load)()?;
-            let used = contender.server.cpu()?.since(before);
-            if round > 0 {
-                contender.rounds.push(used);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn report(contenders: &[Contender], per_round: u64, unit: &str) {
-    let Some(base) = contenders.first() else { return };
-    let ratio = format!("÷ {}", base.label);
-    let (cost, sleeps) = (format!("µs/{unit}"), format!("sleeps/{unit}"));
-    let mut table = Table::new(&["server", &cost, "user", "±", "system", &ratio, "all rounds", "user ÷", &sleeps]);
-    let sum = |contender: &Contender| contender.rounds.iter().fold(Cpu::default(), |sum, round| sum.plus(*round));
-    let micros = |cpu: Cpu, times: f64| cpu.nanos as f64 / 1e3 / times;
-    let messages = per_round as f64 * base.rounds.len() as f64;
-    let user = |total: Cpu| micros(total, messages) * total.user_share();
-    for contender in contenders {
-        let costs: Vec<f64> = contender.rounds.iter().map(|round| micros(*round, per_round as f64)).collect();
-        let pairs = contender.rounds.iter().zip(&base.rounds);
-        let ratios: Vec<f64> = pairs.map(|(own, base)| own.nanos as f64 / base.nanos as f64).collect();
-        let total = sum(contender);
-        // Sampled at 100 per second or more often: the error is that of counting so many samples, or less.
-        let error = user(total) / (total.user_ticks as f64).sqrt();
-        table.row(vec![
-            contender.label.clone(),
-            format!("{:.2}", median(&costs)),
-            format!("{:.2}", user(total)),
-            format!("{error:.2}"),
-            format!("{:.2}", micros(total, messages) - user(total)),
-            format!("{:.3}", median(&ratios)),
-            range(&ratios),
-            format!("{:.2}", user(total) / user(sum(base))),
-            format!("{:.2}", total.sleeps as f64 / messages),
-        ]);
-    }
-    table.print();
+fn closed_loop<'a>(label: &str, server: &'a Server, exchange: Exchange, messages: u64) -> Result<Contender<'a>> {
+    let mut clients = ClosedLoop::connect(server.address, CLIENTS, exchange)?;
+    Ok(Contender::new(label, server, move || clients.run(messages)))
 }
 
 fn echo(options: &Options) -> Result<()> {
@@ -115,18 +59,16 @@ fn echo(options: &Options) -> Result<()> {
     let (floor, edge) = (Server::floor_echo()?, Server::floor_echo_edge()?);
     let slabd = options.includes("slabd").then(|| Server::slabd("echo", &[])).transpose()?;
     let redis = if options.includes("redis") { Server::redis()? } else { None };
-    let mut contenders = vec![
-        Contender::closed_loop("C floor", &floor, ECHO, messages)?,
-        Contender::closed_loop("C floor, edge", &edge, ECHO, messages)?,
-    ];
+    let mut contenders =
+        vec![closed_loop("C floor", &floor, ECHO, messages)?, closed_loop("C floor, edge", &edge, ECHO, messages)?];
     if let Some(slabd) = &slabd {
-        contenders.push(Contender::closed_loop("slabd", slabd, ECHO, messages)?);
+        contenders.push(closed_loop("slabd", slabd, ECHO, messages)?);
     }
     if let Some(redis) = &redis {
-        contenders.push(Contender::closed_loop("redis PING", redis, REDIS_PING, messages)?);
+        contenders.push(closed_loop("redis PING", redis, REDIS_PING, messages)?);
     }
     alternate(&mut contenders, options.number("rounds"))?;
-    report(&contenders, messages, "msg");
+    report(&contenders, messages, "msg", None);
     Ok(())
 }
 
@@ -143,11 +85,11 @@ fn idle(options: &Options) -> Result<()> {
         let (alone, crowded) = (start()?, start()?);
         let _held = Held::open(&crowded, count, &talk)?;
         let mut contenders = [
-            Contender::closed_loop(&format!("{name} alone"), &alone, ECHO, messages)?,
-            Contender::closed_loop(&format!("{name} + {count}"), &crowded, ECHO, messages)?,
+            closed_loop(&format!("{name} alone"), &alone, ECHO, messages)?,
+            closed_loop(&format!("{name} + {count}"), &crowded, ECHO, messages)?,
         ];
         alternate(&mut contenders, options.number("rounds"))?;
-        report(&contenders, messages, "msg");
+        report(&contenders, messages, "msg", None);
         Ok(())
     };
     compare("C floor", &Server::floor_echo)?;
@@ -164,14 +106,13 @@ fn churn(options: &Options) -> Result<()> {
     for (label, server) in [("C floor", Some(&floor)), ("C floor, edge", Some(&edge)), ("slabd", slabd.as_ref())] {
         let Some(server) = server else { continue };
         let files = server.open_files()?;
-        let load = Box::new(move || {
+        contenders.push(Contender::new(label, server, move || {
             load::churn(server.address, CLIENTS, connections, ECHO)?;
             // The last ones are closed by the server a moment later, and that belongs to the cost.
             server.until_open_files(|open| open <= files)
-        });
-        contenders.push(Contender { label: label.into(), server, load, rounds: Vec::new() });
+        }));
     }
     alternate(&mut contenders, options.number("rounds"))?;
-    report(&contenders, connections, "conn");
+    report(&contenders, connections, "conn", None);
     Ok(())
 }

@@ -3,6 +3,7 @@
 //!
 //! Every client checks each reply byte by byte, counts them, and gives up at a deadline.
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread::sleep;
@@ -15,14 +16,14 @@ use slabd::sys::DatagramBatch;
 use slabd::token::{Generation, Source, Token};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::server::Server;
+use super::server::{Server, on_client_core, spawn};
 
-type Stream = <MioNet as Net>::Stream;
+pub(super) type Stream = <MioNet as Net>::Stream;
 
 /// Longest that one round, or opening the connections for it, may take.
-const ROUND_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const ROUND_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest that anything may go without progress.
-const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is sent and what must come back.
 #[derive(Clone, Copy)]
@@ -131,7 +132,7 @@ impl ClosedLoop {
     }
 }
 
-fn slot_of(token: Token) -> Result<usize> {
+pub(super) fn slot_of(token: Token) -> Result<usize> {
     match token.source() {
         Source::Connection { slot, .. } => Ok(slot as usize),
         other => bail!("an event for {other:?}"),
@@ -326,10 +327,59 @@ impl Talk {
         }
     }
 
+    /// One exchange on a connection made for it.
+    pub fn check(&self, server: &Server) -> Result<()> {
+        let stream = TcpStream::connect_timeout(&server.address, STALL_TIMEOUT).context("connecting")?;
+        stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+        self.read_greeting(&stream)?;
+        self.exchange(&stream).with_context(|| server.name.clone())
+    }
+
     fn read_greeting(&self, mut stream: &TcpStream) -> Result<()> {
         let mut greeting = vec![0; self.greeting.len()];
         stream.read_exact(&mut greeting).context("waiting for the greeting")?;
         ensure!(greeting == self.greeting, "a wrong greeting: {:?}", String::from_utf8_lossy(&greeting));
+        Ok(())
+    }
+}
+
+/// The program of that name, of Debian's redis-tools, as a client.
+pub struct RedisBenchmark {
+    pub test: &'static str,
+    pub clients: u64,
+    /// Commands that each client sends at a time.
+    pub pipeline: u64,
+    /// Commands of all clients together.
+    pub requests: u64,
+}
+
+impl RedisBenchmark {
+    /// Runs it once. Its exit status, and the line it ends with, say whether every reply came.
+    pub fn run(&self, server: SocketAddr) -> Result<()> {
+        let mut command = on_client_core("redis-benchmark");
+        command.args(["-h", &server.ip().to_string(), "-p", &server.port().to_string(), "-q", "-t", self.test]);
+        for (flag, number) in [("-c", self.clients), ("-P", self.pipeline), ("-n", self.requests)] {
+            command.args([flag, &number.to_string()]);
+        }
+        let (mut child, log) = spawn("redis-benchmark", command)?;
+        let deadline = Instant::now() + ROUND_TIMEOUT;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            // Without a server it would try for ever.
+            if Instant::now() >= deadline {
+                child.kill()?;
+                child.wait()?;
+                bail!("redis-benchmark has not ended within {ROUND_TIMEOUT:?}");
+            }
+            sleep(Duration::from_millis(10));
+        };
+        let said = fs::read_to_string(log)?;
+        let summary = format!("{}: ", self.test.to_uppercase());
+        let last = said.rsplit(['\r', '\n']).find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let complete = last.starts_with(&summary) && last.contains(" requests per second");
+        ensure!(status.success() && complete, "redis-benchmark: {status}; it said:\n{said}");
         Ok(())
     }
 }

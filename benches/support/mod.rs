@@ -1,9 +1,12 @@
-//! What the benchmarks share: their command line, tables and medians; servers in [`server`], clients in [`load`].
+//! What the benchmarks share: their command line, tables and medians; servers in [`server`], clients in
+//! [`load`] and [`fanout`], and how they take turns in [`rounds`].
 
 // Each benchmark is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub mod fanout;
 pub mod load;
+pub mod rounds;
 pub mod server;
 
 use std::process::Command;

@@ -1,5 +1,6 @@
 //! Servers under measurement: started on their own core, read through /proc, killed by their id when dropped.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{SERVER_CORE, can_pin};
+use super::{CLIENT_CORE, SERVER_CORE, can_pin};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -263,7 +264,8 @@ pub fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-fn check_installed(program: &str, package: &str) -> bool {
+/// Whether a program is there; says so when it is not.
+pub fn check_installed(program: &str, package: &str) -> bool {
     let installed = is_installed(program);
     if !installed {
         println!("SKIPPED {program}: not installed (apt-get install {package})\n");
@@ -272,12 +274,21 @@ fn check_installed(program: &str, package: &str) -> bool {
 }
 
 /// A command that runs on the servers' core, and does not outlive this process however that ends.
-fn on_server_core(program: impl AsRef<std::ffi::OsStr>) -> Command {
+fn on_server_core(program: impl AsRef<OsStr>) -> Command {
+    on_core(SERVER_CORE, program)
+}
+
+/// The same on the clients' core.
+pub(super) fn on_client_core(program: impl AsRef<OsStr>) -> Command {
+    on_core(CLIENT_CORE, program)
+}
+
+fn on_core(core: &str, program: impl AsRef<OsStr>) -> Command {
     if !can_pin() {
         return Command::new(program);
     }
     let mut command = Command::new("taskset");
-    command.args(["-c", SERVER_CORE]);
+    command.args(["-c", core]);
     if is_installed("setpriv") {
         command.args(["setpriv", "--pdeathsig", "KILL"]);
     }
@@ -286,7 +297,7 @@ fn on_server_core(program: impl AsRef<std::ffi::OsStr>) -> Command {
 }
 
 /// Starts a command with its output in a file: a pipe that nobody reads would stop it one day.
-fn spawn(name: &str, mut command: Command) -> Result<(Child, PathBuf)> {
+pub(super) fn spawn(name: &str, mut command: Command) -> Result<(Child, PathBuf)> {
     let file_name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let path = scratch()?.join(format!("{file_name}.log"));
     let log = File::create(&path)?;

@@ -1,0 +1,354 @@
+//! An audience: the subscribers of one channel and their publisher.
+//!
+//! It is a process of its own, because ten thousand connections to one server and as many to the other are more
+//! files than one process may open. The benchmark starts its own program again with a first argument that nobody
+//! types, and tells it on standard input when to publish.
+//!
+//! Every byte that a subscriber receives is compared with the one that is due. The payloads are numbered and never
+//! repeat, so a message that is lost, doubled, damaged or out of order shows.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use slabd::net::mio::MioNet;
+use slabd::net::{Net, Ready};
+use slabd::token::{Generation, Token};
+use socket2::SockRef;
+
+use super::load::{ROUND_TIMEOUT, STALL_TIMEOUT, Stream, slot_of};
+use super::server::on_client_core;
+
+/// The first argument of a process that is an audience; the server's address and the number of subscribers follow.
+const ROLE: &str = "audience";
+const READY: &str = "ready";
+
+/// Connections in the making at a time: never more than a server's accept queue takes.
+const AT_ONCE: usize = 512;
+/// Room for one read: more messages than a server usually has ready for one subscriber.
+const READ_CHUNK: usize = 16 * 1024;
+
+pub const PAYLOAD: usize = 64;
+const SUBSCRIBE: &[u8] = b"*2\r\n$9\r\nSUBSCRIBE\r\n$4\r\nnews\r\n";
+const SUBSCRIBED: &[u8] = b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n";
+
+fn publish(number: u64) -> Vec<u8> {
+    format!("*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{number:0PAYLOAD$}\r\n").into_bytes()
+}
+
+/// What each subscriber gets of it.
+fn message(number: u64) -> Vec<u8> {
+    format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{number:0PAYLOAD$}\r\n").into_bytes()
+}
+
+/// What is published in a round, and when.
+#[derive(Clone, Copy)]
+pub struct Order {
+    pub publishes: u64,
+    /// So many publishes are outstanding until the last are sent.
+    pub in_flight: u64,
+    pub until: Until,
+}
+
+/// What ends a publish being in flight.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Its reply is back. The server chooses when that is: before its deliveries, or among them.
+    Replied,
+    /// Its reply is back, and every subscriber has the message. No server can get ahead of its deliveries.
+    Delivered,
+}
+
+impl Order {
+    fn to_line(self) -> String {
+        let until = if self.until == Until::Delivered { "delivered" } else { "replied" };
+        format!("{} {} {until}", self.publishes, self.in_flight)
+    }
+
+    fn from_line(line: &str) -> Result<Order> {
+        let [publishes, in_flight, until] = line.split(' ').collect::<Vec<_>>()[..] else { bail!("no order: {line}") };
+        let until = if until == "delivered" { Until::Delivered } else { Until::Replied };
+        Ok(Order { publishes: publishes.parse()?, in_flight: in_flight.parse()?, until })
+    }
+}
+
+/// An audience as the benchmark sees it.
+pub struct Audience {
+    process: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Drop for Audience {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way `wait` takes its remains.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Audience {
+    /// Starts it, and waits until all are subscribed.
+    pub fn start(server: SocketAddr, subscribers: usize) -> Result<Audience> {
+        let mut command = on_client_core(std::env::current_exe()?);
+        command.args([ROLE, &server.to_string(), &subscribers.to_string()]);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("the audience")?;
+        let orders = process.stdin.take().context("standard input of the audience")?;
+        let answers = BufReader::new(process.stdout.take().context("standard output of the audience")?);
+        let mut audience = Audience { process, orders, answers };
+        ensure!(audience.answer()? == READY, "the audience is not ready");
+        Ok(audience)
+    }
+
+    /// One round: ends when the publisher has every reply and every subscriber has every message. Returns the reads
+    /// that took, of all subscribers together.
+    pub fn run(&mut self, order: Order) -> Result<u64> {
+        writeln!(self.orders, "{}", order.to_line())?;
+        self.answer()?.parse().context("what the audience says")
+    }
+
+    /// The audience gives up by itself at its deadlines, and then this does too.
+    fn answer(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        ensure!(line.ends_with('\n'), "the audience has ended; it said why on standard error");
+        Ok(line.trim_end().to_string())
+    }
+}
+
+/// Is the audience for as long as there are orders, in a process started as one. False in any other.
+pub fn run_as_audience() -> Result<bool> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [role, server, count] = arguments.as_slice() else { return Ok(false) };
+    if role != ROLE {
+        return Ok(false);
+    }
+    let (server, count) = (server.parse()?, count.parse()?);
+    let mut subscribers = Subscribers::connect(server, count)?;
+    let mut publisher = Publisher::connect(server, count)?;
+    println!("{READY}");
+    let mut first = 0;
+    for line in std::io::stdin().lines() {
+        let order = Order::from_line(&line?)?;
+        println!("{}", round(&mut subscribers, &mut publisher, first, order)?);
+        first += order.publishes;
+    }
+    Ok(true)
+}
+
+/// One round, its payloads numbered from `first` on. The publisher has a thread of its own, so that its next publish
+/// does not wait behind ten thousand reads.
+fn round(subscribers: &mut Subscribers, publisher: &mut Publisher, first: u64, order: Order) -> Result<u64> {
+    let due: Vec<u8> = (first..first + order.publishes).flat_map(message).collect();
+    let reads = subscribers.reads;
+    let (progress, delivered) = mpsc::channel();
+    let (published, received) = thread::scope(|scope| {
+        let publishing = scope.spawn(move || publisher.run(first, order, &delivered));
+        let received = subscribers.receive_all(&due, order.publishes as usize, &progress);
+        // A publisher that still waits for progress will see that none comes.
+        drop(progress);
+        (publishing.join().unwrap_or_else(|_| Err(anyhow!("the publisher's thread failed"))), received)
+    });
+    match (published, received) {
+        (Ok(()), Ok(())) => Ok(subscribers.reads - reads),
+        (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
+        // Either may be the consequence of the other.
+        (Err(published), Err(received)) => bail!("{received:#}; and the publisher: {published:#}"),
+    }
+}
+
+struct Subscriber {
+    stream: Stream,
+    /// Bytes of what is due that have come.
+    received: usize,
+}
+
+struct Subscribers {
+    net: MioNet,
+    subscribers: Vec<Subscriber>,
+    ready: Vec<Ready>,
+    chunk: Box<[u8]>,
+    reads: u64,
+}
+
+impl Subscribers {
+    fn connect(server: SocketAddr, count: usize) -> Result<Subscribers> {
+        let mut all = Subscribers {
+            net: MioNet::new()?,
+            subscribers: Vec::with_capacity(count),
+            ready: Vec::new(),
+            chunk: vec![0; READ_CHUNK].into(),
+            reads: 0,
+        };
+        while all.subscribers.len() < count {
+            let more = AT_ONCE.min(count - all.subscribers.len());
+            all.connect_more(server, more).with_context(|| format!("{} subscribed", all.subscribers.len()))?;
+        }
+        Ok(all)
+    }
+
+    /// Connects and subscribes so many more.
+    fn connect_more(&mut self, server: SocketAddr, count: usize) -> Result<()> {
+        let first = self.subscribers.len();
+        for slot in first..first + count {
+            let stream = self.net.connect(server, Token::connection(slot as u32, Generation::FIRST))?;
+            // In the end they close by a reset, which leaves nothing waiting in the kernel (TIME-WAIT).
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+            self.subscribers.push(Subscriber { stream, received: 0 });
+        }
+        let mut asked = vec![false; count];
+        let mut missing = count;
+        while missing > 0 {
+            self.poll()?;
+            for event in std::mem::take(&mut self.ready) {
+                let slot = slot_of(event.token)?;
+                let Some(asked) = slot.checked_sub(first).and_then(|index| asked.get_mut(index)) else { continue };
+                let stream = &mut self.subscribers[slot].stream;
+                if !*asked && event.writable && self.net.connected(stream)? {
+                    ensure!(self.net.write(stream, SUBSCRIBE)? == SUBSCRIBE.len(), "SUBSCRIBE was cut short");
+                    *asked = true;
+                }
+                if *asked && event.readable && self.receive(slot, SUBSCRIBED)? {
+                    missing -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when everyone has received the messages that are due; tells, as it goes, how many everyone has.
+    fn receive_all(&mut self, due: &[u8], messages: usize, progress: &Sender<u64>) -> Result<()> {
+        let deadline = Instant::now() + ROUND_TIMEOUT;
+        let length = due.len() / messages;
+        let mut missing_of = vec![self.subscribers.len(); messages];
+        let (mut delivered, mut told) = (0, 0);
+        for subscriber in &mut self.subscribers {
+            subscriber.received = 0;
+        }
+        let mut missing = self.subscribers.len();
+        while missing > 0 {
+            self.poll().with_context(|| format!("{missing} subscribers have not received everything"))?;
+            ensure!(Instant::now() < deadline, "{missing} subscribers not done within {ROUND_TIMEOUT:?}");
+            let mut ready = std::mem::take(&mut self.ready);
+            for event in ready.drain(..) {
+                if !event.readable {
+                    continue;
+                }
+                let slot = slot_of(event.token)?;
+                let before = self.subscribers[slot].received / length;
+                if self.receive(slot, due)? {
+                    missing -= 1;
+                }
+                let after = self.subscribers[slot].received / length;
+                for missing in &mut missing_of[before..after] {
+                    *missing -= 1;
+                    // In order for each, so for all.
+                    delivered += u64::from(*missing == 0);
+                }
+            }
+            if delivered > told {
+                told = delivered;
+                // Nobody listens any more once the publisher has failed, which it reports itself.
+                let _ = progress.send(delivered);
+            }
+            self.ready = ready;
+        }
+        Ok(())
+    }
+
+    /// Reads what has come to one subscriber and checks it; true when that completes what is due.
+    fn receive(&mut self, slot: usize, due: &[u8]) -> Result<bool> {
+        let Subscriber { stream, received } = &mut self.subscribers[slot];
+        let before = *received;
+        loop {
+            let count = match self.net.read(stream, &mut self.chunk) {
+                Ok(0) => bail!("the server closed the connection of subscriber {slot}"),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).with_context(|| format!("reading for subscriber {slot}")),
+            };
+            self.reads += 1;
+            let bytes = &self.chunk[..count];
+            ensure!(
+                due.get(*received..*received + count) == Some(bytes),
+                "subscriber {slot} got, after {received} bytes that were right: {:?}",
+                String::from_utf8_lossy(&bytes[..count.min(256)])
+            );
+            *received += count;
+            // A short read has taken all there was.
+            if count < self.chunk.len() {
+                break;
+            }
+        }
+        Ok(before < due.len() && *received == due.len())
+    }
+
+    fn poll(&mut self) -> Result<()> {
+        self.ready.clear();
+        self.net.poll(&mut self.ready, Some(STALL_TIMEOUT))?;
+        ensure!(!self.ready.is_empty(), "nothing came for {STALL_TIMEOUT:?}");
+        Ok(())
+    }
+}
+
+struct Publisher {
+    stream: TcpStream,
+    /// To every publish: how many it went to.
+    reply: Vec<u8>,
+    /// Bytes of a reply in the making.
+    received: usize,
+}
+
+impl Publisher {
+    fn connect(server: SocketAddr, subscribers: usize) -> Result<Publisher> {
+        let stream = TcpStream::connect(server).context("connecting the publisher")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+        Ok(Publisher { stream, reply: format!(":{subscribers}\r\n").into_bytes(), received: 0 })
+    }
+
+    /// Sends a publish for each that is no longer in flight. `delivered` tells how many all subscribers have.
+    fn run(&mut self, first: u64, order: Order, delivered: &Receiver<u64>) -> Result<()> {
+        let (mut sent, mut replied, mut done) = (0, 0, 0);
+        while replied < order.publishes {
+            let ended = if order.until == Until::Delivered { replied.min(done) } else { replied };
+            let due = order.publishes.min(ended + order.in_flight);
+            if sent < due {
+                let requests: Vec<u8> = (first + sent..first + due).flat_map(publish).collect();
+                self.stream.write_all(&requests).context("publishing")?;
+                sent = due;
+            }
+            if replied < sent {
+                replied += self.read_replies().with_context(|| format!("{replied} of {sent} replies"))?;
+            } else {
+                done = delivered.recv_timeout(STALL_TIMEOUT).context("waiting for deliveries")?;
+            }
+            while let Ok(more) = delivered.try_recv() {
+                done = more;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for replies, and returns how many are complete.
+    fn read_replies(&mut self) -> Result<u64> {
+        let mut chunk = [0; 1024];
+        let count = self.stream.read(&mut chunk)?;
+        ensure!(count > 0, "the server closed the connection");
+        let mut complete = 0;
+        for byte in &chunk[..count] {
+            ensure!(
+                *byte == self.reply[self.received],
+                "a wrong reply: {:?}",
+                String::from_utf8_lossy(&chunk[..count])
+            );
+            self.received = (self.received + 1) % self.reply.len();
+            complete += u64::from(self.received == 0);
+        }
+        Ok(complete)
+    }
+}
