@@ -7,13 +7,13 @@ use std::io;
 
 use crate::buffer::{BufferPool, Use};
 use crate::clock::{Tick, Time};
-use crate::codec::Decoded;
+use crate::codec::FramingLimits;
 use crate::codec::resp::CommandLimits;
 use crate::connection::{Connection, Flags, Reason};
 use crate::limits::Limits;
 use crate::net::Net;
 use crate::outbox::Outbox;
-use crate::service::{Reply, Service};
+use crate::service::{Reply, Service, Taken};
 use crate::stats::Stats;
 
 /// What the input of a connection led to.
@@ -138,7 +138,6 @@ impl<N: Net> Intake<'_, N> {
             Source::Chunk(length) => &self.chunk[..length],
             Source::Held => self.pool.bytes(&self.connection.input),
         };
-        let framing = self.service.framing();
         let (mut used, mut scanned) = (0, already);
         self.connection.flags.clear(Flags::UNDECODED);
         loop {
@@ -150,19 +149,22 @@ impl<N: Net> Intake<'_, N> {
             }
             let untrusted = self.connection.flags.has(Flags::UNTRUSTED);
             let commands = if untrusted { CommandLimits::UNTRUSTED } else { CommandLimits::default() };
-            match framing.decode(&bytes[used..], scanned, self.limits.max_line, &commands) {
-                Decoded::Message { message, length } => {
-                    let mut reply = Reply::new(self.session, self.outbox.bytes_mut()).at(self.now);
-                    self.service.message(message, &mut reply);
+            let limits = FramingLimits { line_max: self.limits.max_line, commands };
+            let mut reply = Reply::new(self.session, self.outbox.bytes_mut()).at(self.now);
+            match self.service.take(&bytes[used..], scanned, &limits, &mut reply) {
+                Taken::Message { length } => {
                     (used, scanned) = (used + length, 0);
                     self.messages += 1;
                     self.consult = reply.wants_consultation();
+                    if let Some(trusted) = reply.changes_trust() {
+                        self.connection.flags.put(Flags::UNTRUSTED, !trusted);
+                    }
                     if reply.wants_close() {
                         return (used, 0, Some(Reason::ServiceClosed));
                     }
                 }
-                Decoded::Incomplete => return (used, bytes.len() - used, None),
-                Decoded::Invalid(invalid) => {
+                Taken::Incomplete => return (used, bytes.len() - used, None),
+                Taken::Invalid(invalid) => {
                     invalid.write(self.outbox.bytes_mut());
                     return (bytes.len(), 0, Some(invalid.reason()));
                 }

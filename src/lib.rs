@@ -43,6 +43,8 @@ pub mod net;
 #[forbid(unsafe_code)]
 pub mod outbox;
 #[forbid(unsafe_code)]
+pub mod process_list;
+#[forbid(unsafe_code)]
 pub mod reactor;
 #[forbid(unsafe_code)]
 pub mod service;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use slabd::cli::{self, Request};
 use slabd::config::Sources;
 use slabd::daemon::{self, Ended};
+use slabd::process_list;
 
 /// The command line or the configuration cannot be used.
 const USAGE: u8 = 2;
@@ -16,8 +17,10 @@ const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     warn_of_unknown_level();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    process_list::hide_password();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    match cli::parse(std::env::args_os()) {
+    match cli::parse(arguments) {
         Ok(Request::Print(text)) => print(&text),
         Ok(Request::Check(sources)) => match sources.load(daemon::file_limit()) {
             Ok(config) => {

@@ -19,6 +19,14 @@ pub enum Framing {
     Commands,
 }
 
+/// What a message may take up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FramingLimits {
+    /// Bytes of a line without its ending.
+    pub line_max: usize,
+    pub commands: resp::CommandLimits,
+}
+
 /// What the front of some bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
@@ -65,18 +73,12 @@ impl Invalid {
 
 impl Framing {
     /// Looks for a message at the front of `bytes`. The first `scanned` of them are known to hold no end of one.
-    pub fn decode<'a>(
-        self,
-        bytes: &'a [u8],
-        scanned: usize,
-        max_line: usize,
-        commands: &resp::CommandLimits,
-    ) -> Decoded<'a> {
+    pub fn decode<'a>(self, bytes: &'a [u8], scanned: usize, limits: &FramingLimits) -> Decoded<'a> {
         match self {
             Framing::Raw if bytes.is_empty() => Decoded::Incomplete,
             Framing::Raw => Decoded::Message { message: bytes, length: bytes.len() },
-            Framing::Lines => line::decode(bytes, scanned, max_line),
-            Framing::Commands => match resp::frame(bytes, scanned, commands) {
+            Framing::Lines => line::decode(bytes, scanned, limits.line_max),
+            Framing::Commands => match resp::frame(bytes, scanned, &limits.commands) {
                 resp::Frame::Command { message, length } => Decoded::Message { message, length },
                 resp::Frame::Incomplete => Decoded::Incomplete,
                 resp::Frame::Invalid(error) => Decoded::Invalid(Invalid::Command(error)),

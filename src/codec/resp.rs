@@ -209,6 +209,27 @@ pub struct Parser {
 pub struct UnbalancedQuotes;
 
 impl Parser {
+    /// The multibulk command at the front of `bytes` and its length, once all of it is there: `frame` and `parse` in one pass.
+    pub fn parse_multibulk<'a>(
+        &'a mut self,
+        bytes: &'a [u8],
+        limits: &CommandLimits,
+    ) -> Result<Option<(Command<'a>, usize)>, FrameError> {
+        self.ranges.clear();
+        let Some((count, mut at)) = multibulk_count(bytes)? else { return Ok(None) };
+        if count > limits.arguments_max as u64 {
+            return Err(FrameError::MultibulkLength);
+        }
+        for _ in 0..count {
+            let Some((start, end)) = bulk_range(bytes, at, limits.bytes_max.min(ADDRESSABLE_MAX))? else {
+                return Ok(None);
+            };
+            self.ranges.push((start as u32, end as u32));
+            at = end + 2;
+        }
+        Ok(Some((Command { source: bytes, ranges: &self.ranges }, at)))
+    }
+
     /// The arguments of `message`, which is as `frame` gives it. Anything else that starts with `*` has none.
     pub fn parse<'a>(&'a mut self, message: &'a [u8]) -> Result<Command<'a>, UnbalancedQuotes> {
         self.ranges.clear();
@@ -489,12 +510,30 @@ mod tests {
         Invalid(FrameError),
     }
 
+    /// One pass over a multibulk command comes to the same as two.
+    fn agree_in_one_pass(bytes: &[u8], scanned: usize, limits: &CommandLimits) {
+        if bytes.first() != Some(&b'*') {
+            return;
+        }
+        let (mut one, mut two) = (Parser::default(), Parser::default());
+        let words = |command: Command<'_>| command.iter().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let in_one =
+            one.parse_multibulk(bytes, limits).map(|found| found.map(|(command, length)| (words(command), length)));
+        let in_two = match frame(bytes, scanned, limits) {
+            Frame::Command { message, length } => Ok(two.parse(message).ok().map(|command| (words(command), length))),
+            Frame::Incomplete => Ok(None),
+            Frame::Invalid(error) => Err(error),
+        };
+        assert_eq!(in_one, in_two, "{}", bytes.escape_ascii());
+    }
+
     /// Cuts `stream` given in pieces, remembering what was scanned as the loop does.
     fn steps<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &CommandLimits) -> Vec<Step> {
         let (mut held, mut scanned, mut found, mut parser) = (Vec::new(), 0, Vec::new(), Parser::default());
         for piece in pieces {
             held.extend_from_slice(piece);
             loop {
+                agree_in_one_pass(&held, scanned, limits);
                 match frame(&held, scanned, limits) {
                     Frame::Command { message, length } => {
                         assert!(message.len() <= length && length <= held.len());

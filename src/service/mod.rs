@@ -15,13 +15,19 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::clock::Time;
-use crate::codec::Framing;
+use crate::codec::{Decoded, Framing, FramingLimits, Invalid};
 use crate::outbox::Outbox;
 use server::{Parting, Server};
 
 pub trait Service {
     /// How messages are found in a stream.
     fn framing(&self) -> Framing;
+
+    /// Serves the message at the front of `bytes`, if a whole one is there: framing and [`Self::message`] in one, for services that can do
+    /// both in one pass. The first `scanned` bytes are known to hold no end of one.
+    fn take(&mut self, bytes: &[u8], scanned: usize, limits: &FramingLimits, reply: &mut Reply<'_>) -> Taken {
+        take_by_framing(self, bytes, scanned, limits, reply)
+    }
 
     /// A peer connected, from [`Reply::peer`]: what to greet it with.
     fn connected(&mut self, _reply: &mut Reply<'_>) {}
@@ -76,6 +82,35 @@ pub trait Service {
     fn example(&self, host: &str, port: u16, stream: bool) -> String {
         if stream { format!("nc {host} {port}") } else { format!("nc -u {host} {port}") }
     }
+}
+
+/// [`Service::take`] in two steps: the framing finds the message, the service answers it.
+pub fn take_by_framing<S: Service + ?Sized>(
+    service: &mut S,
+    bytes: &[u8],
+    scanned: usize,
+    limits: &FramingLimits,
+    reply: &mut Reply<'_>,
+) -> Taken {
+    match service.framing().decode(bytes, scanned, limits) {
+        Decoded::Message { message, length } => {
+            service.message(message, reply);
+            Taken::Message { length }
+        }
+        Decoded::Incomplete => Taken::Incomplete,
+        Decoded::Invalid(invalid) => Taken::Invalid(invalid),
+    }
+}
+
+/// What became of the front of some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A message of so many bytes, its framing included, was served.
+    Message {
+        length: usize,
+    },
+    Incomplete,
+    Invalid(Invalid),
 }
 
 /// Where a service puts output for sessions of its choice. Bytes are written once, whoever many they go to.

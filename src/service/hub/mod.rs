@@ -19,10 +19,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::server::{Parting, Server};
-use super::{Deliveries, Options, Reply, Service};
+use super::{Deliveries, Options, Reply, Service, Taken, take_by_framing};
 use crate::clock::{Tick, Time};
-use crate::codec::Framing;
-use crate::codec::resp::{self, OwnedCommand, Parser, Protocol};
+use crate::codec::resp::{self, Command, OwnedCommand, Parser, Protocol};
+use crate::codec::{Framing, FramingLimits, Invalid};
 use crate::limits::CLOSED_KEPT;
 use crate::net::Transferred;
 use access::Access;
@@ -194,6 +194,18 @@ impl State {
         }
     }
 
+    /// Carries out a command of a session, and leaves out the answer where it wants none.
+    fn run(&mut self, words: Command<'_>, reply: &mut Reply<'_>) {
+        if words.is_empty() {
+            return;
+        }
+        let before = self.session(reply.session).flags;
+        commands::run(self, words, reply);
+        if before & (MUTE | MUTE_NEXT) != 0 && !reply.wants_consultation() {
+            self.mute(before, reply);
+        }
+    }
+
     /// Leaves out an answer that the session does not want. `before`: its flags when the command came.
     fn mute(&mut self, before: u8, reply: &mut Reply<'_>) {
         if (before & (MUTE | MUTE_NEXT)) == 0 || self.session(reply.session).flags & MUTE == 0 && before & MUTE != 0 {
@@ -237,19 +249,27 @@ impl Service for Hub {
             return reply.close();
         }
         match self.parser.parse(message) {
-            Ok(command) if command.is_empty() => {}
-            Ok(command) => {
-                let before = self.state.session(reply.session).flags;
-                commands::run(&mut self.state, command, reply);
-                if before & (MUTE | MUTE_NEXT) != 0 && !reply.wants_consultation() {
-                    self.state.mute(before, reply);
-                }
-            }
+            Ok(words) => self.state.run(words, reply),
             Err(_unbalanced) => {
                 resp::error(reply.bytes_mut(), format!("ERR {}", resp::UNBALANCED_QUOTES).as_bytes());
                 reply.close();
             }
         }
+    }
+
+    /// What client libraries send is taken apart in one pass; what people type, in the usual two.
+    fn take(&mut self, bytes: &[u8], scanned: usize, limits: &FramingLimits, reply: &mut Reply<'_>) -> Taken {
+        if bytes.first() == Some(&b'*') {
+            return match self.parser.parse_multibulk(bytes, &limits.commands) {
+                Ok(Some((words, length))) => {
+                    self.state.run(words, reply);
+                    Taken::Message { length }
+                }
+                Ok(None) => Taken::Incomplete,
+                Err(error) => Taken::Invalid(Invalid::Command(error)),
+            };
+        }
+        take_by_framing(self, bytes, scanned, limits, reply)
     }
 
     fn consult(&mut self, server: &mut dyn Server, reply: &mut Reply<'_>) {
