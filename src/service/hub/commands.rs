@@ -376,6 +376,17 @@ fn command(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
 mod tests {
     use super::*;
 
+    /// One row of the README's table for each of ours.
+    #[test]
+    fn the_readme_lists_every_command() {
+        let readme = include_str!("../../../README.md");
+        for Entry { name, flags, summary, .. } in TABLE {
+            let datagram = if flags & DATAGRAM != 0 { "yes" } else { "" };
+            let row = format!("| {} | {summary} | {datagram} |", name.to_uppercase());
+            assert!(readme.contains(&row), "the README has no row {row}");
+        }
+    }
+
     #[test]
     fn the_table_is_in_order_and_names_are_found_in_any_case() {
         assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
