@@ -151,6 +151,17 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_limit: Option<Size>,
 
+    /// Close a connection when more than this of its output stays unsent for --output-soft-time [default: a quarter of the output
+    /// limit]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_soft_limit: Option<Size>,
+
+    /// How long that may last, to the second; 0: for ever [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_soft_time: Option<Span>,
+
     /// Deliveries to other connections in one turn, by each service [default: 1024]
     #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,6 +242,8 @@ impl Settings {
             datagram_batches_per_turn: self.datagram_batches_per_turn.or(below.datagram_batches_per_turn),
             output_per_turn: self.output_per_turn.or(below.output_per_turn),
             output_limit: self.output_limit.or(below.output_limit),
+            output_soft_limit: self.output_soft_limit.or(below.output_soft_limit),
+            output_soft_time: self.output_soft_time.or(below.output_soft_time),
             deliveries_per_turn: self.deliveries_per_turn.or(below.deliveries_per_turn),
             expiries_per_turn: self.expiries_per_turn.or(below.expiries_per_turn),
         }
@@ -243,6 +256,7 @@ impl Settings {
         let span = |given: Option<Span>, default: Duration| given.map_or(default, |Span(time)| time);
         let bytes = |given: Option<Size>, default: usize| given.map_or(default, |Size(bytes)| bytes);
         let high_watermark = bytes(self.high_watermark, defaults.high_watermark);
+        let output_limit = bytes(self.output_limit, defaults.output_limit.max(2 * high_watermark));
         let limits = Limits {
             max_connections: resolve_max_connections(self.max_connections, file_limit, &mut warnings)?,
             first_message_timeout: span(self.first_message_timeout, defaults.first_message_timeout),
@@ -261,7 +275,9 @@ impl Settings {
             reads_per_turn: self.reads_per_turn.unwrap_or(defaults.reads_per_turn),
             datagram_batches_per_turn: self.datagram_batches_per_turn.unwrap_or(defaults.datagram_batches_per_turn),
             output_per_turn: bytes(self.output_per_turn, defaults.output_per_turn),
-            output_limit: bytes(self.output_limit, defaults.output_limit.max(2 * high_watermark)),
+            output_limit,
+            output_soft_limit: bytes(self.output_soft_limit, output_limit / 4),
+            output_soft_time: span(self.output_soft_time, defaults.output_soft_time),
             deliveries_per_turn: self.deliveries_per_turn.unwrap_or(defaults.deliveries_per_turn),
             expiries_per_turn: self.expiries_per_turn.unwrap_or(defaults.expiries_per_turn),
         };
@@ -353,6 +369,7 @@ fn check(limits: &Limits) -> Result<(), ConfigError> {
     within("datagram-batches-per-turn", limits.datagram_batches_per_turn, 1, 1 << 20)?;
     within("output-per-turn", limits.output_per_turn, 1, 1 << 30)?;
     within("output-limit", limits.output_limit, 2 * limits.high_watermark, 1 << 30)?;
+    within("output-soft-limit", limits.output_soft_limit, 1, limits.output_limit)?;
     within("deliveries-per-turn", limits.deliveries_per_turn, 1, 1 << 20)?;
     within("expiries-per-turn", limits.expiries_per_turn, 1, 1 << 20)?;
     if limits.drain_timeout.is_zero() {
@@ -426,6 +443,8 @@ fn limits_as_settings(limits: &Limits) -> Settings {
         datagram_batches_per_turn,
         output_per_turn,
         output_limit,
+        output_soft_limit,
+        output_soft_time,
         deliveries_per_turn,
         expiries_per_turn,
     } = *limits;
@@ -448,6 +467,8 @@ fn limits_as_settings(limits: &Limits) -> Settings {
         datagram_batches_per_turn: Some(datagram_batches_per_turn),
         output_per_turn: Some(Size(output_per_turn)),
         output_limit: Some(Size(output_limit)),
+        output_soft_limit: Some(Size(output_soft_limit)),
+        output_soft_time: Some(Span(output_soft_time)),
         deliveries_per_turn: Some(deliveries_per_turn),
         expiries_per_turn: Some(expiries_per_turn),
         ..Settings::default()

@@ -143,6 +143,8 @@ impl Flags {
     pub const IN_OUTBOX: Flags = Flags(1 << 8);
     /// Has yet to give its password: less is read of it and owed to it.
     pub const UNTRUSTED: Flags = Flags(1 << 9);
+    /// More output is unsent than the soft limit allows for long.
+    pub const OVER_SOFT_LIMIT: Flags = Flags(1 << 10);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -177,6 +179,7 @@ pub struct Timeouts {
     message: u32,
     idle: u32,
     output: u32,
+    output_soft: u32,
     close: u32,
 }
 
@@ -188,6 +191,7 @@ impl Timeouts {
             message: ticks(limits.message_timeout),
             idle: ticks(limits.idle_timeout),
             output: ticks(limits.output_timeout),
+            output_soft: ticks(limits.output_soft_time),
             close: ticks(limits.close_timeout),
         }
     }
@@ -209,7 +213,12 @@ pub struct Connection<S> {
     pub flags: Flags,
     /// Index of the service it speaks with.
     pub service: u8,
+    /// When its unsent output passed the soft limit, in units of [`COARSE_TICKS`], rounded up; meaningful while `OVER_SOFT_LIMIT`.
+    over_soft_since: u16,
 }
+
+/// Ticks in the unit of a time stamp that only needs two bytes: about a second.
+const COARSE_TICKS: u32 = 64;
 
 impl<S> Connection<S> {
     pub fn new(stream: S, generation: Generation, service: u8, now: Tick) -> Connection<S> {
@@ -223,6 +232,7 @@ impl<S> Connection<S> {
             state: State::Silent,
             flags: Flags::default(),
             service,
+            over_soft_since: 0,
         }
     }
 
@@ -328,6 +338,23 @@ impl<S> Connection<S> {
         self.blocked_since = now;
     }
 
+    /// So much output is unsent now. True when the soft limit has just been passed: the deadline may have come nearer.
+    pub fn owes(&mut self, unsent: usize, soft_limit: usize, now: Tick) -> bool {
+        let (over, was) = (unsent > soft_limit, self.flags.has(Flags::OVER_SOFT_LIMIT));
+        self.flags.put(Flags::OVER_SOFT_LIMIT, over);
+        if over && !was {
+            self.over_soft_since = (now.0 / COARSE_TICKS + 1) as u16;
+        }
+        over && !was
+    }
+
+    /// When the soft limit was passed, up to a second late. The upper bits are those of `blocked_since`, which is never hours from it.
+    fn over_soft_since(&self) -> Tick {
+        let near = self.blocked_since.0 / COARSE_TICKS;
+        let behind = (near as u16).wrapping_sub(self.over_soft_since) as i16;
+        Tick(near.wrapping_sub(behind as u32).wrapping_mul(COARSE_TICKS))
+    }
+
     /// The nearest deadline and what passing it means. `None`: no timeout applies.
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
         let (ticks, reason) = match self.state {
@@ -344,6 +371,12 @@ impl<S> Connection<S> {
         let input = waits_for_input.then(|| (self.since.plus(ticks), reason));
         let output = (self.flags.has(Flags::BLOCKED) && timeouts.output != 0)
             .then(|| (self.blocked_since.plus(timeouts.output), Reason::OutputTimeout));
+        let over = self.flags.has(Flags::OVER_SOFT_LIMIT) && timeouts.output_soft != 0;
+        let soft = over.then(|| (self.over_soft_since().plus(timeouts.output_soft), Reason::OutputLimit));
+        let output = match (output, soft) {
+            (Some(output), Some(soft)) if soft.0.distance_from(output.0) < 0 => Some(soft),
+            (output, soft) => output.or(soft),
+        };
         match (input, output) {
             (Some(input), Some(output)) if output.0.distance_from(input.0) < 0 => Some(output),
             (Some(input), _) => Some(input),
@@ -362,7 +395,7 @@ mod tests {
     }
 
     fn timeouts() -> Timeouts {
-        Timeouts { first_message: 10, message: 20, idle: 30, output: 5, close: 7 }
+        Timeouts { first_message: 10, message: 20, idle: 30, output: 5, output_soft: 0, close: 7 }
     }
 
     #[test]

@@ -109,6 +109,11 @@ pub struct Limits {
     /// Unsent output at which a connection is closed. 1 MiB: output for others does not stop when a peer is not read, so it needs a
     /// bound of its own; Redis's hard one for subscribers is 32 MB.
     pub output_limit: usize,
+    /// Unsent output that may not last longer than `output_soft_time`, then the connection is closed. 256 KiB: a peer that drips just fast
+    /// enough to defeat the output timeout holds no more for long.
+    pub output_soft_limit: usize,
+    /// 10 s, time for a burst to be taken by a slow but honest peer. Redis's are 8 MB and 60 s.
+    pub output_soft_time: Duration,
     /// Deliveries that one service may make per turn: receivers of a publish, say. 1,024 writes take some 2 ms.
     pub deliveries_per_turn: usize,
     /// Timers expired per turn. 1,024 at 0.2 µs keep a storm of deadlines under a millisecond.
@@ -136,6 +141,8 @@ impl Default for Limits {
             datagram_batches_per_turn: 1,
             output_per_turn: OUTPUT_PER_TURN,
             output_limit: OUTPUT_LIMIT,
+            output_soft_limit: OUTPUT_LIMIT / 4,
+            output_soft_time: Duration::from_secs(10),
             deliveries_per_turn: 1024,
             expiries_per_turn: 1024,
         }

@@ -310,6 +310,9 @@ impl<N: Net> Reactor<N> {
                     close(&mut self.closed, connection, entry.slot, Reason::MemoryBudget);
                     continue;
                 }
+                if connection.owes(unsent + bytes.len(), self.limits.output_soft_limit, now.tick()) {
+                    arm(&mut self.timers, connection, entry.slot, &self.timeouts, now.tick());
+                }
                 range = 0..0;
             }
             if let Some(reason) = entry.close {

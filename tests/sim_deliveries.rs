@@ -124,3 +124,29 @@ fn output_behind_output_of_the_same_turn_keeps_its_order_however_slow_the_peer()
     }
     assert_eq!(got, expected);
 }
+
+/// Who takes a little now and then defeats the output timeout, but not the soft limit's.
+#[test]
+fn a_dripping_consumer_is_closed_once_over_the_soft_limit_for_its_time() {
+    for (lines, closed) in [(4, 0), (5, 0), (6, 1)] {
+        let limits = Limits {
+            high_watermark: 400,
+            low_watermark: 100,
+            output_limit: 10_000,
+            output_soft_limit: 500,
+            ..limits()
+        };
+        let mut sim = Sim::new(Box::<Party>::default(), limits);
+        let (speaker, slow) = (sim.accepted(), sim.accepted());
+        sim.net().set_window(slow, 0);
+        let line = format!("{}\n", "x".repeat(99));
+        for _ in 0..lines {
+            sim.send(speaker, &line);
+            sim.turns(2);
+        }
+        sim.pass(9 * sim::SECOND);
+        assert_eq!(sim.closed(Reason::OutputLimit), 0, "{lines} lines, before the time is over");
+        sim.pass(3 * sim::SECOND);
+        assert_eq!(sim.closed(Reason::OutputLimit), closed, "{lines} lines of 100 bytes");
+    }
+}

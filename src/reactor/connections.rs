@@ -185,6 +185,9 @@ impl<N: Net> Reactor<N> {
             if sent > 0 {
                 connection.output_progress(now);
             }
+            if connection.owes(self.pool.len(&connection.output), self.limits.output_soft_limit, now) {
+                arm(&mut self.timers, connection, slot, &self.timeouts, now);
+            }
             if sent < owed {
                 return self.block(slot, now);
             }
