@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::buffer::BufferMode;
 use crate::limits::{CONNECTION_BYTES, CONNECTIONS_MAX, FILES_RESERVED, LISTENERS_MAX, Limits, MAX_LINE_MAX};
 use crate::service::Secret;
+use crate::sys;
 use crate::units::{Size, Span};
 
 pub use values::{Buffers, Listen, Password};
@@ -482,22 +483,32 @@ pub fn limits_as_texts(limits: &Limits) -> Vec<(String, String)> {
     table.into_iter().map(|(name, value)| (name, text(value))).collect()
 }
 
-/// The limits with one of them changed.
-pub fn with_limit(limits: &Limits, name: &str, value: &str) -> Result<Limits, ConfigError> {
-    if !limits_as_texts(limits).iter().any(|(known, _)| known == name) {
-        return Err(ConfigError(format!("no setting '{name}' that can change while running")));
+/// The limits with some of them changed, checked as a whole.
+pub fn with_changes(limits: &Limits, changes: &[(String, String)]) -> Result<Limits, ConfigError> {
+    let known = limits_as_texts(limits);
+    let mut table = toml::Table::new();
+    for (name, text) in changes {
+        if !known.iter().any(|(known, _)| known == name) {
+            return Err(ConfigError(format!("{name}: no setting of that name can change while running")));
+        }
+        let number = text.parse().map(toml::Value::Integer);
+        let value = number.unwrap_or_else(|_| toml::Value::String(text.clone()));
+        // Each by itself first, so that the error tells which.
+        let alone = toml::Table::from_iter([(name.clone(), value.clone())]);
+        if let Err(error) = Settings::deserialize(alone) {
+            return Err(ConfigError(format!("{name}: {}", error.message().trim().replace('\n', "; "))));
+        }
+        if table.insert(name.clone(), value).is_some() {
+            return Err(ConfigError(format!("{name}: duplicate parameter")));
+        }
     }
-    let value = match value.parse::<i64>() {
-        Ok(number) => toml::Value::Integer(number),
-        Err(_) => toml::Value::String(value.into()),
-    };
-    let changed = Settings::deserialize(toml::Table::from_iter([(name.to_string(), value)]));
-    let changed = changed.map_err(|error| ConfigError(error.message().trim().replace('\n', "; ")))?;
-    let file_limit = limits.max_connections as u64 + FILES_RESERVED;
+    let changed = Settings::deserialize(table).map_err(|error| ConfigError(error.message().into()))?;
+    let lowers = changed.max_connections.is_some();
+    let file_limit = sys::raise_file_limit().unwrap_or(limits.max_connections as u64 + FILES_RESERVED);
     let config = changed.over(limits_as_settings(limits)).resolve(file_limit)?;
-    match config.warnings.first() {
-        Some(warning) if name == "max-connections" => Err(ConfigError(warning.clone())),
-        _ => Ok(config.limits),
+    match config.warnings.iter().find(|warning| lowers && warning.starts_with("max-connections")) {
+        Some(warning) => Err(ConfigError(warning.clone())),
+        None => Ok(config.limits),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::buffer::Use;
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, Sent, State, Timeouts};
 use crate::intake::{Intake, Outcome};
+use crate::limits::UNTRUSTED_OUTPUT_MAX;
 use crate::net::Net;
 use crate::service::Reply;
 use crate::token::Token;
@@ -184,6 +185,9 @@ impl<N: Net> Reactor<N> {
             }
             if sent > 0 {
                 connection.output_progress(now);
+            }
+            if connection.flags.has(Flags::UNTRUSTED) && self.pool.len(&connection.output) > UNTRUSTED_OUTPUT_MAX {
+                return close(&mut self.closed, connection, slot, Reason::OutputLimit);
             }
             if connection.owes(self.pool.len(&connection.output), self.limits.output_soft_limit, now) {
                 arm(&mut self.timers, connection, slot, &self.timeouts, now);

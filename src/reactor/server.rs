@@ -36,6 +36,9 @@ impl<N: Net> Reactor<N> {
         if service.remembers_closed() {
             peer = self.net.peer_address(&connection.stream).ok();
             transferred = self.net.transferred(&connection.stream).unwrap_or_default();
+            // The kernel counts the peer's FIN as a byte.
+            let fin = u64::from(connection.reason() == Some(Reason::PeerClosed));
+            transferred.received = transferred.received.saturating_sub(fin);
         }
         let reason = connection.reason().map_or("", Reason::name);
         service.closed(slot, &Parting { peer, reason, transferred, now });
@@ -85,8 +88,8 @@ impl<N: Net> Server for Reactor<N> {
         config::limits_as_texts(&self.limits)
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let limits = config::with_limit(&self.limits, name, value).map_err(|error| error.to_string())?;
+    fn set(&mut self, changes: &[(String, String)]) -> Result<(), String> {
+        let limits = config::with_changes(&self.limits, changes).map_err(|error| error.to_string())?;
         self.set_limits(limits);
         Ok(())
     }

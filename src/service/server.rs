@@ -28,8 +28,8 @@ pub trait Server {
     /// The settings that can change while running, by the names of their flags.
     fn settings(&self) -> Vec<(String, String)>;
 
-    /// Changes one of them, until the next restart or SIGHUP; else says why not.
-    fn set(&mut self, name: &str, value: &str) -> Result<(), String>;
+    /// Changes some of them, until the next restart or SIGHUP; or none, and says why.
+    fn set(&mut self, changes: &[(String, String)]) -> Result<(), String>;
 
     /// Begins to stop in good order.
     fn shut_down(&mut self);

@@ -94,17 +94,16 @@ pub fn config(state: &mut State, server: &mut dyn Server, words: Command<'_>, re
 
 /// All of them or, where one is refused, none.
 fn set(server: &mut dyn Server, words: Command<'_>) -> Result<(), String> {
-    let before = server.settings();
-    let text = |at: usize| String::from_utf8_lossy(word(words, at)).to_ascii_lowercase();
-    for at in (2..words.len()).step_by(2) {
-        if let Err(why) = server.set(&text(at), &text(at + 1)) {
-            for (name, value) in &before {
-                let _ = server.set(name, value);
-            }
-            return Err(format!("ERR CONFIG SET failed (possibly related to argument '{}') - {why}", text(at)));
-        }
-    }
-    Ok(())
+    let text = |at: usize| String::from_utf8_lossy(word(words, at)).into_owned();
+    let pairs = (2..words.len()).step_by(2).map(|at| (text(at).to_ascii_lowercase(), text(at + 1)));
+    let changes: Vec<_> = pairs.collect();
+    server.set(&changes).map_err(|why| {
+        // An error begins with the name of the setting that it is about.
+        let blamed = changes.iter().map(|(name, _)| name).find(|name| why.starts_with(name.as_str()));
+        let name = blamed.or(changes.first().map(|(name, _)| name)).map_or("", String::as_str);
+        let why = why.strip_prefix(&format!("{name}: ")).unwrap_or(&why);
+        format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
+    })
 }
 
 pub fn memory(state: &mut State, server: &mut dyn Server, words: Command<'_>, reply: &mut Reply<'_>) {
@@ -194,12 +193,27 @@ pub fn show_to_monitors(state: &mut State, server: &dyn Server, words: Command<'
     let peer = peer.map_or("?:0".into(), |peer| peer.to_string());
     let mut line = format!("+{}.{:06} [0 {peer}]", time.as_secs(), time.subsec_micros());
     for word in words.iter() {
-        let escaped = word.escape_ascii().to_string().replace("\\'", "'");
-        line.push_str(&format!(" \"{escaped}\""));
+        line.push_str(" \"");
+        word.iter().for_each(|byte| escape(*byte, &mut line));
+        line.push('"');
     }
     line.push_str("\r\n");
     let State { monitors, publisher, sessions, .. } = state;
     publisher.tell(sessions, monitors, line.as_bytes());
+}
+
+/// As Redis's `sdscatrepr` does.
+fn escape(byte: u8, out: &mut String) {
+    match byte {
+        b'\\' | b'"' => out.extend(['\\', char::from(byte)]),
+        b'\n' => out.push_str("\\n"),
+        b'\r' => out.push_str("\\r"),
+        b'\t' => out.push_str("\\t"),
+        0x07 => out.push_str("\\a"),
+        0x08 => out.push_str("\\b"),
+        b' '..=b'~' => out.push(char::from(byte)),
+        other => out.push_str(&format!("\\x{other:02x}")),
+    }
 }
 
 /// Drains as SIGTERM does. There is no answer: the connection closes.

@@ -234,12 +234,13 @@ pub fn consult(state: &mut State, server: &mut dyn Server, reply: &mut Reply<'_>
     let pending = std::mem::take(&mut state.pending);
     let words = pending.words();
     let Some(entry) = words.get(0).and_then(find).map(|index| &TABLE[index]) else { return };
-    if entry.flags & SECRET == 0 {
-        admin::show_to_monitors(state, server, words, reply);
-    }
     match entry.run {
         Alone(run) => run(state, words, reply),
         Consulting(run) => run(state, server, words, reply),
+    }
+    // Afterwards, so that who has just ended its MONITOR by RESET is shown no more.
+    if entry.flags & SECRET == 0 {
+        admin::show_to_monitors(state, server, words, reply);
     }
 }
 
@@ -337,7 +338,7 @@ fn command(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
         (0..3).for_each(|_| resp::integer(out, 0));
     };
     match word(words, 1) {
-        b"" => {
+        name if name.is_empty() || (is(name, "info") && words.len() == 2) => {
             resp::array(out, TABLE.len());
             TABLE.iter().for_each(|entry| describe(out, entry));
         }

@@ -56,6 +56,8 @@ const AUTHENTICATED: u8 = 1 << 1;
 const MUTE: u8 = 1 << 2;
 /// CLIENT REPLY SKIP: the next answer is left out.
 const MUTE_NEXT: u8 = 1 << 3;
+/// The command being carried out is the one whose answer is left out.
+const MUTE_THIS: u8 = 1 << 4;
 
 const NO_COMMAND: u8 = u8::MAX;
 const NOBODY: Session = Session { id: 0, since: Tick(0), command: NO_COMMAND, flags: 0 };
@@ -167,8 +169,15 @@ impl State {
     }
 
     fn set_replies(&mut self, session: u32, on: bool, skip: bool) {
-        self.set_flag(session, MUTE, !on && !skip);
-        self.set_flag(session, MUTE_NEXT, skip);
+        match skip {
+            // A skip changes nothing about OFF.
+            true if self.session(session).flags & MUTE == 0 => self.set_flag(session, MUTE_NEXT, true),
+            true => {}
+            false => {
+                self.set_flag(session, MUTE, !on);
+                self.set_flag(session, MUTE_THIS, false);
+            }
+        }
     }
 
     fn note_command(&mut self, session: u32, command: u8) {
@@ -199,22 +208,22 @@ impl State {
         if words.is_empty() {
             return;
         }
-        let before = self.session(reply.session).flags;
+        if self.session(reply.session).flags & MUTE_NEXT != 0 {
+            self.set_flag(reply.session, MUTE_NEXT, false);
+            self.set_flag(reply.session, MUTE_THIS, true);
+        }
         commands::run(self, words, reply);
-        if before & (MUTE | MUTE_NEXT) != 0 && !reply.wants_consultation() {
-            self.mute(before, reply);
+        if !reply.wants_consultation() {
+            self.mute(reply);
         }
     }
 
-    /// Leaves out an answer that the session does not want. `before`: its flags when the command came.
-    fn mute(&mut self, before: u8, reply: &mut Reply<'_>) {
-        if (before & (MUTE | MUTE_NEXT)) == 0 || self.session(reply.session).flags & MUTE == 0 && before & MUTE != 0 {
-            return;
+    /// The command is done: leaves out its answer where the session wants none.
+    fn mute(&mut self, reply: &mut Reply<'_>) {
+        if self.session(reply.session).flags & (MUTE | MUTE_THIS) != 0 {
+            self.set_flag(reply.session, MUTE_THIS, false);
+            reply.truncate(0);
         }
-        if before & MUTE_NEXT != 0 {
-            self.set_flag(reply.session, MUTE_NEXT, false);
-        }
-        reply.truncate(0);
     }
 }
 
@@ -273,9 +282,8 @@ impl Service for Hub {
     }
 
     fn consult(&mut self, server: &mut dyn Server, reply: &mut Reply<'_>) {
-        let before = self.state.session(reply.session).flags;
         commands::consult(&mut self.state, server, reply);
-        self.state.mute(before, reply);
+        self.state.mute(reply);
     }
 
     /// One datagram is one command. Its answer is never longer than the question, else there is none, and errors are not answered: a
