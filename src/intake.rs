@@ -139,9 +139,12 @@ impl<N: Net> Intake<'_, N> {
             Source::Held => self.pool.bytes(&self.connection.input),
         };
         let (mut used, mut scanned) = (0, already);
+        // One connection's answers to what it has pipelined must not pile up: it goes on in a later turn.
+        let start = self.outbox.len();
         self.connection.flags.clear(Flags::UNDECODED);
         loop {
-            if self.messages == self.limits.messages_per_turn || self.consult {
+            let full = self.outbox.len() >= start + self.limits.high_watermark;
+            if self.messages == self.limits.messages_per_turn || self.consult || full {
                 if used < bytes.len() {
                     self.connection.flags.set(Flags::UNDECODED);
                 }

@@ -25,7 +25,7 @@ impl Reporter {
     pub fn report<N: Net>(&mut self, reactor: &Reactor<N>) -> String {
         let (now, cpu, stats) = (reactor.now(), Clock::cpu_time(), reactor.stats().clone());
         let seconds = now.since(self.last_time).as_secs_f64().max(1e-9);
-        let rate = |new: u64, old: u64| (new - old) as f64 / seconds;
+        let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
         let busy = (cpu.saturating_sub(self.last_cpu)).as_secs_f64() / seconds;
         let line = format!(
             "{} connections, {} user and {} kernel bytes each, {:.0} turns/s, {:.0} messages/s, {:.0} datagrams/s, {:.1} % busy",

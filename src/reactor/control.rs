@@ -146,7 +146,10 @@ impl<N: Net> Reactor<N> {
     /// Starts to stop: nothing new is accepted, what has arrived is answered, what is owed is sent, then each connection
     /// closes. This is the one walk over all connections, at the end of the server's life.
     pub fn drain(&mut self) {
-        self.draining = true;
+        // Asked again, it goes on as it is: its end must not move away.
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
         for listener in self.listeners.drain(..) {
             self.net.close_listener(listener.handle);
         }

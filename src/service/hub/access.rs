@@ -18,6 +18,9 @@ pub const PENALTY: Duration = Duration::from_secs(5);
 /// A source that has not guessed for so long starts anew.
 const FORGIVEN: Duration = Duration::from_secs(600);
 
+/// Marks the guesses of datagrams, whose senders can be forged: they must not lock anyone out who connects.
+const DATAGRAM: u64 = 1 << 62;
+
 /// Sources whose guesses are remembered: some 3 MB. Then the stalest is forgotten first, as far as a look at some finds it.
 const GUESSERS_MAX: usize = 1 << 16;
 
@@ -67,8 +70,11 @@ impl Access {
 
     /// Someone at `peer` says that this is the password.
     pub fn attempt(&mut self, peer: IpAddr, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
+        self.try_password(source(peer), user, given, now)
+    }
+
+    fn try_password(&mut self, source: u64, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
         let Some(password) = &self.password else { return Attempt::NoPassword };
-        let source = source(peer);
         let before = self.guesses.get(&source).filter(|guesses| now.since(guesses.last) < FORGIVEN).copied();
         let wrong = before.map_or(0, |guesses| guesses.wrong);
         if before.is_some_and(|guesses| guesses.wrong >= FREE_GUESSES && now.since(guesses.last) < PENALTY) {
@@ -101,7 +107,8 @@ impl Access {
         let line = datagram.iter().position(|byte| *byte == b'\n')?;
         let (first, rest) = (crate::codec::line::strip_cr(&datagram[..line]), &datagram[line + 1..]);
         let (name, given) = first.split_at_checked(5)?;
-        let right = name.eq_ignore_ascii_case(b"AUTH ") && self.attempt(peer.ip(), None, given, now) == Attempt::Right;
+        let right = name.eq_ignore_ascii_case(b"AUTH ")
+            && self.try_password(DATAGRAM | source(peer.ip()), None, given, now) == Attempt::Right;
         right.then_some(rest)
     }
 

@@ -16,6 +16,9 @@ const NO_PASSWORD: &[u8] =
 const WRONG_PASSWORD: &[u8] = b"WRONGPASS invalid username-password pair or user is disabled.";
 const TOO_SOON: &[u8] = b"ERR too many wrong passwords from your address: the next is looked at in 5 seconds";
 
+/// Longest name of a connection, in bytes: names are for people.
+const NAME_MAX: usize = 128;
+
 /// Longest CLIENT LIST, so that asking for it does not make the asker a slow consumer.
 const LIST_MAX: usize = 512 * 1024;
 
@@ -120,9 +123,9 @@ fn greet(out: &mut Vec<u8>, protocol: Protocol, id: u32) {
     resp::array(out, 0);
 }
 
-/// False when the name has bytes that would break CLIENT LIST. An empty name takes it away.
+/// False when the name is too long, or has bytes that would break CLIENT LIST. An empty name takes it away.
 fn set_name(state: &mut State, session: u32, name: &[u8]) -> bool {
-    if !name.iter().all(u8::is_ascii_graphic) {
+    if name.len() > NAME_MAX || !name.iter().all(u8::is_ascii_graphic) {
         return false;
     }
     if name.is_empty() {

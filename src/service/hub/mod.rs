@@ -36,18 +36,21 @@ const REDIS_VERSION: &str = "7.0.15";
 const DENIED: &[u8] = b"-DENIED slabd is in protected mode: no password is set, so it serves this machine alone (127.0.0.0/8 and \
 ::1). To serve others, start it with --requirepass, --requirepass-file or SLABD_REQUIREPASS, and have clients send AUTH.\r\n";
 
-/// What the hub knows of a connection besides its subscriptions: twelve bytes.
+/// What the hub knows of a connection besides its subscriptions: sixteen bytes.
 #[derive(Clone, Copy)]
 struct Session {
     /// Told by CLIENT ID. Counts sessions from 1, so it also tells the owners of a reused number apart. 0: nobody.
     id: u32,
     since: Tick,
+    /// Where it comes from, by IPv4: the kernel no longer tells once both sides have closed. 0.0.0.0: by IPv6, which it is asked for.
+    address: [u8; 4],
+    port: u16,
     /// Row of its last command.
     command: u8,
     flags: u8,
 }
 
-const _: () = assert!(size_of::<Session>() == 12);
+const _: () = assert!(size_of::<Session>() == 16);
 
 /// Flags of a session.
 const RESP3: u8 = 1;
@@ -60,7 +63,7 @@ const MUTE_NEXT: u8 = 1 << 3;
 const MUTE_THIS: u8 = 1 << 4;
 
 const NO_COMMAND: u8 = u8::MAX;
-const NOBODY: Session = Session { id: 0, since: Tick(0), command: NO_COMMAND, flags: 0 };
+const NOBODY: Session = Session { id: 0, since: Tick(0), address: [0; 4], port: 0, command: NO_COMMAND, flags: 0 };
 
 impl Session {
     fn protocol(self) -> Protocol {
@@ -69,6 +72,10 @@ impl Session {
 
     fn is_authenticated(self) -> bool {
         self.flags & AUTHENTICATED != 0
+    }
+
+    fn peer(self) -> Option<SocketAddr> {
+        (self.address != [0; 4]).then(|| SocketAddr::from((self.address, self.port)))
     }
 
     fn age(self, now: Time) -> Duration {
@@ -241,7 +248,11 @@ impl Service for Hub {
         let id = self.state.sessions_seen;
         let needs_password = self.state.access.needs_password();
         let flags = if needs_password { 0 } else { AUTHENTICATED };
-        self.state.sessions[slot] = Session { id, since: reply.now.tick(), command: NO_COMMAND, flags };
+        let (address, port) = match reply.peer {
+            Some(SocketAddr::V4(peer)) => (peer.ip().octets(), peer.port()),
+            _ => ([0; 4], 0),
+        };
+        self.state.sessions[slot] = Session { id, since: reply.now.tick(), address, port, command: NO_COMMAND, flags };
         if reply.peer.is_some_and(|peer| !self.state.access.admits(peer.ip())) {
             reply.send(DENIED);
             return reply.close();
@@ -326,6 +337,7 @@ impl Service for Hub {
             self.state.closed.pop_front();
         }
         let Parting { peer, reason, transferred, now } = *parting;
+        let peer = session.peer().or(peer);
         self.state.closed.push_back(Closed { id: session.id, peer, age: session.age(now), transferred, reason });
     }
 
