@@ -19,6 +19,8 @@
 //! rounds together; the ± beside user is one standard deviation of that. "sleeps" is how often per operation the
 //! server ran out of work: a server that is quicker than its clients sleeps more, and pays for it.
 //!
+//! slabd runs as people run it, so it gathers events under load (src/gather.rs); SLABD_GATHER=0 shows it without.
+//!
 //! Each run of redis-benchmark makes its 50 connections anew; that is in the cost, of both.
 //!
 //! Below the fan-out's tables stands how many messages one read of a subscriber brought. A write costs nearly the same
@@ -94,7 +96,9 @@ fn servers(options: &Options) -> Result<Vec<(&'static str, Server)>> {
         servers.push(("redis", redis));
     }
     if options.includes("slabd") {
-        servers.push(("slabd", Server::slabd("hub", &[])?));
+        let gather = std::env::var("SLABD_GATHER").unwrap_or_default();
+        let arguments: &[&str] = if gather.is_empty() { &[] } else { &["--gather", &gather] };
+        servers.push(("slabd", Server::slabd("hub", arguments)?));
     }
     Ok(servers)
 }

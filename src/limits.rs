@@ -35,6 +35,9 @@ pub const FILES_RESERVED: u64 = 64;
 /// Events taken from the kernel by one poll. What does not fit is reported by the next poll.
 pub const EVENTS_PER_POLL: usize = 1024;
 
+/// Longest `gather`: more would be felt.
+pub const GATHER_MAX: Duration = Duration::from_millis(10);
+
 /// After an accept failed for want of files or memory, it is tried again this much later. An edge-triggered
 /// listener gets no further event for connections that already wait, not even when a file is freed.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -93,6 +96,9 @@ pub struct Limits {
     /// closed. 256 MiB: 20,000 connections with both buffers at 4 KiB, and some.
     pub memory_budget: usize,
 
+    /// How long the loop lets events [gather](crate::gather) under load; 0: not at all. 50 us: less brings too few, and after much more the
+    /// clients have fallen asleep and must be woken.
+    pub gather: Duration,
     /// Connections accepted per turn. 64: at 20 µs each, established connections wait a millisecond at most.
     pub accepts_per_turn: usize,
     /// Connections served per turn. As many as one poll reports.
@@ -134,6 +140,7 @@ impl Default for Limits {
             high_watermark: HIGH_WATERMARK,
             low_watermark: HIGH_WATERMARK / 4,
             memory_budget: 256 << 20,
+            gather: Duration::from_micros(50),
             accepts_per_turn: 64,
             connections_per_turn: EVENTS_PER_POLL,
             messages_per_turn: 128,

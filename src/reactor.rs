@@ -32,6 +32,7 @@ use crate::admission::{AcceptError, Gate};
 use crate::buffer::{BufferPool, Use};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
+use crate::gather::Gather;
 use crate::limits::{DATAGRAMS_PER_BATCH, Limits, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION, UNTRUSTED_OUTPUT_MAX};
 use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
@@ -63,6 +64,8 @@ pub struct Reactor<N: Net> {
     acceptable: VecDeque<u8>,
     ready: VecDeque<Token>,
     receivable: VecDeque<u8>,
+
+    gather: Gather,
 
     // Filled and emptied within a turn; kept for their memory.
     events: Vec<Ready>,
@@ -153,6 +156,11 @@ impl<N: Net> Reactor<N> {
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if self.stats.turns > 0 {
             self.stats.turn_took(self.net.now().since(self.now));
+        }
+        let may_wait = !self.limits.gather.is_zero() && timeout.is_none_or(|timeout| timeout > self.limits.gather);
+        if may_wait && self.gather.pays(self.events.len()) {
+            self.stats.gathers += 1;
+            self.net.pause(self.limits.gather);
         }
         self.events.clear();
         self.net.poll(&mut self.events, timeout)?;

@@ -57,6 +57,8 @@ pub struct Stats {
     pub turns: u64,
     /// Readiness events the kernel reported.
     pub events: u64,
+    /// Times that events were let gather before a poll.
+    pub gathers: u64,
     /// Events for a connection that was gone already.
     pub stale_events: u64,
     /// Connections, listeners and sockets that a turn left for the next, a budget being used up.

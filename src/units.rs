@@ -1,4 +1,4 @@
-//! Times and sizes as people write them: `500ms`, `30s`, `5m`, `64KiB`, `1GiB`.
+//! Times and sizes as people write them: `50us`, `500ms`, `30s`, `5m`, `64KiB`, `1GiB`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,10 +17,11 @@ pub struct Span(pub Duration);
 pub struct Size(pub usize);
 
 /// Unit names and their worth, largest first, so that the first that divides a value is the one to print it in.
-const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const TIMES: [(&str, u64); 6] =
+    [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1000), ("us", 1)];
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-const TIME_HELP: &str = "expected a number with a unit of ms, s, m, h or d, such as 30s, or 0 for never";
+const TIME_HELP: &str = "expected a number with a unit of us, ms, s, m, h or d, such as 30s, or 0 for never";
 const SIZE_HELP: &str = "expected a number of bytes, or one with a unit of B, KiB, MiB or GiB, such as 64MiB";
 
 impl FromStr for Span {
@@ -31,8 +32,8 @@ impl FromStr for Span {
         if (number, unit) == ("0", "") {
             return Ok(Span(Duration::ZERO));
         }
-        let millis = value(number, unit, &TIMES).ok_or_else(|| TIME_HELP.to_string())?;
-        let time = Duration::from_millis(millis);
+        let micros = value(number, unit, &TIMES).ok_or_else(|| TIME_HELP.to_string())?;
+        let time = Duration::from_micros(micros);
         if time > TIMEOUT_MAX {
             return Err(format!("at most {}", Span(TIMEOUT_MAX)));
         }
@@ -69,7 +70,7 @@ fn write(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write(f, self.0.as_millis() as u64, &TIMES)
+        write(f, self.0.as_micros() as u64, &TIMES)
     }
 }
 
@@ -124,17 +125,18 @@ mod tests {
 
     #[test]
     fn times_and_sizes_are_read_and_written_alike() {
-        for (text, millis) in [
+        for (text, micros) in [
             ("0", 0),
-            ("1ms", 1),
-            ("1500ms", 1500),
-            ("30s", 30_000),
-            ("5m", 300_000),
-            ("2h", 7_200_000),
-            ("30d", 2_592_000_000),
+            ("50us", 50),
+            ("1ms", 1000),
+            ("1500ms", 1_500_000),
+            ("30s", 30_000_000),
+            ("5m", 300_000_000),
+            ("2h", 7_200_000_000),
+            ("30d", 2_592_000_000_000),
         ] {
             let span: Span = text.parse().unwrap();
-            assert_eq!((span.0.as_millis(), span.to_string()), (millis, text.to_string()));
+            assert_eq!((span.0.as_micros(), span.to_string()), (micros, text.to_string()));
         }
         for (text, bytes) in
             [("0", 0), ("1B", 1), ("1000B", 1000), ("4KiB", 4096), ("64MiB", 64 << 20), ("1GiB", 1 << 30)]

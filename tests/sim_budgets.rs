@@ -5,6 +5,8 @@
 #[path = "support/sim.rs"]
 mod sim;
 
+use std::time::Duration;
+
 use slabd::connection::Reason;
 use slabd::limits::Limits;
 use slabd::net::sim::ClientId;
@@ -105,4 +107,32 @@ fn expiries_per_turn_are_bounded_and_the_rest_follows_at_once() {
         assert_eq!(sim.reactor.connections(), left);
     }
     assert_eq!(sim.closed(Reason::FirstMessageTimeout), 10);
+}
+
+#[test]
+fn where_many_come_events_gather_before_the_next_poll_and_no_time_is_lost() {
+    for (peers, gather, gathers) in [(4, SECOND / 1000, 0), (40, SECOND / 1000, 1), (40, Duration::ZERO, 0)] {
+        let mut sim = Sim::new(Box::new(Hello), Limits { gather, ..limits() });
+        let clients: Vec<ClientId> = (0..peers).map(|_| sim.accepted()).collect();
+        clients.iter().for_each(|client| sim.send(*client, "x\n"));
+        sim.turn();
+        assert_eq!(sim.reactor.stats().work.messages, peers, "what has come is served at once");
+        assert_eq!(sim.reactor.stats().gathers, 0);
+        let before = sim.reactor.now();
+        sim.pass(SECOND);
+        assert_eq!(sim.reactor.stats().gathers, gathers, "{peers} peers, {gather:?}");
+        assert_eq!(sim.reactor.now(), before + SECOND);
+    }
+}
+
+#[test]
+fn nothing_gathers_while_work_is_carried() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { connections_per_turn: 4, ..limits() });
+    let clients: Vec<ClientId> = (0..40).map(|_| sim.accepted()).collect();
+    clients.iter().for_each(|client| sim.send(*client, "x\n"));
+    let start = sim.reactor.now();
+    for turn in 1..=9 {
+        sim.turn_until(start + SECOND);
+        assert_eq!((sim.reactor.now(), sim.reactor.stats().gathers), (start, 0), "turn {turn}");
+    }
 }

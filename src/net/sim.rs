@@ -267,6 +267,11 @@ impl Net for SimNet {
         Ok(())
     }
 
+    fn pause(&mut self, span: Duration) {
+        let end = self.now + span;
+        self.now = self.held_at.map_or(end, |held| end.min(held).max(self.now));
+    }
+
     fn signals(&mut self) -> Vec<Signal> {
         std::mem::take(&mut self.signals)
     }

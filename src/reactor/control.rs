@@ -13,6 +13,7 @@ use crate::admission::Gate;
 use crate::buffer::{BufferMode, BufferPool};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
+use crate::gather::Gather;
 use crate::ledger::Ledger;
 use crate::limits::{ACCEPT_RETRY, EVENTS_PER_POLL, Limits, READ_CHUNK, WARNING_INTERVAL};
 use crate::memory;
@@ -41,6 +42,7 @@ impl<N: Net> Reactor<N> {
             acceptable: VecDeque::new(),
             ready: VecDeque::new(),
             receivable: VecDeque::new(),
+            gather: Gather::default(),
             events: Vec::with_capacity(EVENTS_PER_POLL),
             chunk: vec![0; read_chunk(buffers)].into_boxed_slice(),
             datagrams: DatagramBatch::new(),

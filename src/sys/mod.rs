@@ -34,6 +34,13 @@ pub fn raise_file_limit() -> io::Result<u64> {
     }
 }
 
+/// Sets how late the sleeps of this thread may end. prctl(2), PR_SET_TIMERSLACK.
+pub fn set_timer_slack(slack: Duration) -> io::Result<()> {
+    let nanoseconds = slack.as_nanos() as libc::c_ulong;
+    // SAFETY: this option takes a number and no pointer.
+    check(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanoseconds) }).map(|_| ())
+}
+
 /// Gives the heap's free pages back to the system. glibc keeps them otherwise. malloc_trim(3).
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]

@@ -45,7 +45,7 @@ const fn entry(name: &'static str, arity: i32, flags: u8, summary: &'static str,
     Entry { name, arity, flags, summary, run }
 }
 
-/// In alphabetical order: looked up by bisection.
+/// In alphabetical order: looked up by the first letter.
 pub const TABLE: &[Entry] = &[
     entry("auth", -2, NO_AUTH | SECRET, "Gives the password", Consulting(clients::auth)),
     entry("client", -2, 0, "Asks for and sets what is known of connections", Consulting(clients::client)),
@@ -170,37 +170,30 @@ pub const TABLE: &[Entry] = &[
     ),
 ];
 
-/// Longest name in the table; a longer word is no command.
-const NAME_MAX: usize = 16;
-
-/// The names as numbers, in the order of the table: comparing those is what makes a look-up cheap.
-const KEYS: [u128; TABLE.len()] = {
-    let mut keys = [0; TABLE.len()];
-    let mut index = 0;
-    while index < TABLE.len() {
-        keys[index] = key(TABLE[index].name.as_bytes());
-        index += 1;
+/// For each letter, where in the table the names that begin with it start; the last is the end.
+const BY_LETTER: [u8; 27] = {
+    let (mut starts, mut letter, mut row) = ([0; 27], 0, 0);
+    while letter < 26 {
+        starts[letter] = row as u8;
+        while row < TABLE.len() && TABLE[row].name.as_bytes()[0] == b'a' + letter as u8 {
+            row += 1;
+        }
+        letter += 1;
     }
-    keys
+    starts[26] = row as u8;
+    assert!(row == TABLE.len(), "the table is not in alphabetical order");
+    starts
 };
 
-/// A name as a number, its first letter uppermost, so that numbers order as names do. Setting bit 5 makes letters small; as names
-/// consist of letters alone, no other byte becomes one of theirs by it.
-const fn key(name: &[u8]) -> u128 {
-    let (mut key, mut index) = (0, 0);
-    while index < name.len() && index < NAME_MAX {
-        key |= ((name[index] | 0x20) as u128) << (120 - 8 * index);
-        index += 1;
-    }
-    key
-}
-
-/// The index of a command's row.
+/// The index of a command's row: of the few that begin like it, nearly all differ in length.
 fn find(name: &[u8]) -> Option<usize> {
-    if name.len() > NAME_MAX {
-        return None;
-    }
-    KEYS.binary_search(&key(name)).ok()
+    let letter = usize::from(name.first()?.to_ascii_lowercase().wrapping_sub(b'a'));
+    let (start, end) = (usize::from(*BY_LETTER.get(letter)?), usize::from(*BY_LETTER.get(letter + 1)?));
+    (start..end).find(|row| {
+        // Names are of small letters alone, so setting bit 5 makes no other byte one of theirs.
+        let own = TABLE[*row].name.as_bytes();
+        own.len() == name.len() && own.iter().zip(name).all(|(own, given)| *own == given | 0x20)
+    })
 }
 
 /// Carries out one command of a session, or has it wait for the server's help.
@@ -391,7 +384,6 @@ mod tests {
     #[test]
     fn the_table_is_in_order_and_names_are_found_in_any_case() {
         assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
-        assert!(TABLE.iter().all(|entry| entry.name.len() <= NAME_MAX));
         for entry in TABLE {
             assert_eq!(find(entry.name.to_uppercase().as_bytes()).map(|found| TABLE[found].name), Some(entry.name));
         }
