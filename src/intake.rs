@@ -59,6 +59,9 @@ impl<N: Net> Intake<'_, N> {
                 self.connection.flags.set(Flags::PAUSED);
                 break Ok(None);
             }
+            if self.service.is_backlogged() {
+                break Ok(None);
+            }
             // First what an earlier turn left, then new input.
             let step = if self.connection.flags.has(Flags::UNDECODED) {
                 self.decode_held()
@@ -144,7 +147,7 @@ impl<N: Net> Intake<'_, N> {
         self.connection.flags.clear(Flags::UNDECODED);
         loop {
             let full = self.outbox.len() >= start + self.limits.high_watermark;
-            if self.messages == self.limits.messages_per_turn || self.consult || full {
+            if self.messages == self.limits.messages_per_turn || self.consult || full || self.service.is_backlogged() {
                 if used < bytes.len() {
                     self.connection.flags.set(Flags::UNDECODED);
                 }

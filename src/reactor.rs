@@ -33,7 +33,9 @@ use crate::buffer::{BufferPool, Use};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
 use crate::gather::Gather;
-use crate::limits::{DATAGRAMS_PER_BATCH, Limits, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION, UNTRUSTED_OUTPUT_MAX};
+use crate::limits::{
+    CONSULTS_PER_TURN, DATAGRAMS_PER_BATCH, Limits, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION, UNTRUSTED_OUTPUT_MAX,
+};
 use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
 use crate::outbox::Outbox;
@@ -49,8 +51,8 @@ pub struct Reactor<N: Net> {
     timeouts: Timeouts,
 
     services: Vec<Box<dyn Service>>,
-    /// Of a service that is being lent the loop.
-    lent_service_bytes: usize,
+    /// What a service holds that is being lent the loop: for sessions, and otherwise.
+    lent_service: (usize, usize),
     listeners: Vec<Port<N::Listener>>,
     sockets: Vec<Port<N::Socket>>,
     gate: Gate,
@@ -74,6 +76,8 @@ pub struct Reactor<N: Net> {
     outbox: Outbox,
     flushes: Vec<Flush>,
     closed: Vec<u32>,
+    /// Commands answered with the loop's help in this turn.
+    consults: usize,
 
     stats: Stats,
     now: Time,
@@ -81,7 +85,8 @@ pub struct Reactor<N: Net> {
     /// Most memory in use since it was last given back.
     peak_bytes: usize,
     warned_at: Option<Time>,
-    draining: bool,
+    /// When it began to stop.
+    draining_since: Option<Time>,
     kernel_objects: KernelObjects,
     /// Resident set before any connection.
     resident_at_start: u64,
@@ -233,12 +238,12 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 5: serves the connections that are readable, or writable, or were left over.
     fn serve_connections(&mut self, now: Time) {
-        // Who has been promised delivery comes first.
-        if self.services.iter().any(|service| service.is_backlogged()) {
-            return;
-        }
+        self.consults = 0;
         for _ in 0..self.ready.len().min(self.limits.connections_per_turn) {
-            if self.outbox.len() >= self.limits.output_per_turn {
+            if self.outbox.len() >= self.limits.output_per_turn
+                || self.is_backlogged()
+                || self.consults >= CONSULTS_PER_TURN
+            {
                 break;
             }
             let Some(token) = self.ready.pop_front() else { break };
@@ -254,9 +259,17 @@ impl<N: Net> Reactor<N> {
         self.stats.carried += self.ready.len() as u64;
     }
 
+    /// Whether so much waits for delivery that who has been promised it comes first.
+    fn is_backlogged(&self) -> bool {
+        self.services.iter().any(|service| service.is_backlogged())
+    }
+
     /// Phase 6: takes datagrams a batch at a time, from each socket in turn, and answers them at once.
     fn serve_datagrams(&mut self, now: Time) {
         for _ in 0..self.limits.datagram_batches_per_turn {
+            if self.is_backlogged() {
+                break;
+            }
             let Some(index) = self.receivable.pop_front() else { break };
             let Some(socket) = self.sockets.get(index as usize) else { continue };
             match self.net.receive(&socket.handle, &mut self.datagrams) {
@@ -308,7 +321,7 @@ impl<N: Net> Reactor<N> {
             let mut range = entry.range.clone();
             if behind || self.pool.is_fixed() {
                 let bytes = self.outbox.bytes(&entry.range);
-                let untrusted = connection.flags.has(Flags::UNTRUSTED);
+                let untrusted = behind && connection.flags.has(Flags::UNTRUSTED);
                 let most = if untrusted { UNTRUSTED_OUTPUT_MAX } else { self.limits.output_limit };
                 if unsent + bytes.len() > most {
                     close(&mut self.closed, connection, entry.slot, Reason::OutputLimit);

@@ -31,10 +31,20 @@ fn errors_are_worded_as_redis_words_them() {
         ("GET key\r\n", "-ERR unknown command 'GET', with args beginning with: 'key' \r\n"),
         ("ECHO\r\n", "-ERR wrong number of arguments for 'echo' command\r\n"),
         ("CLIENT nope\r\n", "-ERR unknown subcommand 'nope'. Try CLIENT HELP.\r\n"),
+        ("CLIENT id x\r\n", "-ERR wrong number of arguments for 'client|id' command\r\n"),
         ("HELLO 4\r\n", "-NOPROTO unsupported protocol version\r\n"),
         ("SELECT 1\r\n", "-ERR DB index is out of range\r\n"),
     ] {
         client.send(sent).expect(error);
+    }
+    // A peer's words are shown as far as people read.
+    let (long, cut) = ("x".repeat(60_000), "x".repeat(128));
+    for (command, error) in [
+        ("CLIENT", format!("unknown subcommand '{cut}'. Try CLIENT HELP.")),
+        ("HELLO 3", format!("Syntax error in HELLO option '{cut}'")),
+        ("CLIENT LIST TYPE", format!("Unknown client type '{cut}'")),
+    ] {
+        client.send(format!("{command} {long}\r\n")).expect(format!("-ERR {error}\r\n"));
     }
     for (sent, error) in [
         ("*x\r\n", "-ERR Protocol error: invalid multibulk length\r\n"),

@@ -334,6 +334,17 @@ fn client_reply_turns_answers_off_and_on_and_skips_one() {
 }
 
 /// As Redis 7.0 answers these.
+/// They are no answers but messages of their own, as in Redis.
+#[test]
+fn confirmations_come_even_where_answers_are_off() {
+    let server = hub();
+    let mut client = connect(&server);
+    let confirmed = "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n";
+    client.send("CLIENT REPLY OFF\r\nSUBSCRIBE a\r\nPING\r\nUNSUBSCRIBE a\r\nPING\r\nSUBSCRIBE\r\nCLIENT REPLY ON\r\n");
+    client.expect(confirmed).expect("+OK\r\n");
+    client.send("CLIENT REPLY SKIP\r\nSUBSCRIBE a\r\nUNSUBSCRIBE\r\nPING\r\n").expect(confirmed).expect("+PONG\r\n");
+}
+
 #[test]
 fn client_reply_modes_meet_as_in_redis() {
     let server = hub();

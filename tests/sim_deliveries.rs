@@ -53,6 +53,18 @@ impl Service for Party {
     }
 }
 
+/// Two guests; one says so many lines of 100 bytes, which the other does not read. The one who speaks.
+fn say_to_a_guest_that_does_not_read(sim: &mut Sim, lines: usize) -> ClientId {
+    let (speaker, slow) = (sim.accepted(), sim.accepted());
+    sim.net().set_window(slow, 0);
+    let line = format!("{}\n", "x".repeat(99));
+    for _ in 0..lines {
+        sim.send(speaker, &line);
+        sim.turns(2);
+    }
+    speaker
+}
+
 #[test]
 fn what_one_says_reaches_all_in_order_and_in_one_write_each() {
     let mut sim = Sim::new(Box::<Party>::default(), limits());
@@ -89,13 +101,7 @@ fn a_slow_consumer_is_closed_at_its_output_limit_and_others_get_everything() {
     for (lines, closed) in [(9, 0), (10, 0), (11, 1)] {
         let limits = Limits { high_watermark: 400, low_watermark: 100, output_limit: 1000, ..limits() };
         let mut sim = Sim::new(Box::<Party>::default(), limits);
-        let (speaker, slow) = (sim.accepted(), sim.accepted());
-        sim.net().set_window(slow, 0);
-        let line = format!("{}\n", "x".repeat(99));
-        for _ in 0..lines {
-            sim.send(speaker, &line);
-            sim.turns(2);
-        }
+        let speaker = say_to_a_guest_that_does_not_read(&mut sim, lines);
         assert_eq!(sim.closed(Reason::OutputLimit), closed, "{lines} lines of 100 bytes");
         assert_eq!(sim.received(speaker).len(), lines * 100);
         assert!(sim.reactor.ledger().write_buffers <= 1024);
@@ -137,13 +143,7 @@ fn a_dripping_consumer_is_closed_once_over_the_soft_limit_for_its_time() {
             ..limits()
         };
         let mut sim = Sim::new(Box::<Party>::default(), limits);
-        let (speaker, slow) = (sim.accepted(), sim.accepted());
-        sim.net().set_window(slow, 0);
-        let line = format!("{}\n", "x".repeat(99));
-        for _ in 0..lines {
-            sim.send(speaker, &line);
-            sim.turns(2);
-        }
+        say_to_a_guest_that_does_not_read(&mut sim, lines);
         sim.pass(9 * sim::SECOND);
         assert_eq!(sim.closed(Reason::OutputLimit), 0, "{lines} lines, before the time is over");
         sim.pass(3 * sim::SECOND);

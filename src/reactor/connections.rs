@@ -79,33 +79,32 @@ impl<N: Net> Reactor<N> {
             messages: 0,
             consult: false,
         };
-        let outcome = intake.run(now);
-        let consulted = match outcome {
-            Outcome::Consult { .. } => self.consult(slot),
-            _ => None,
-        };
-        let connection = &mut self.connections[slot as usize];
-        match outcome {
-            Outcome::Abort(reason) => close(&mut self.closed, connection, slot, reason),
-            Outcome::CloseAfterSending(reason) => self.outbox.commit(slot, start, Some(reason)),
-            Outcome::Consult { .. } if consulted.is_some() => self.outbox.commit(slot, start, consulted),
-            Outcome::GoOn { timer } | Outcome::Consult { timer } => {
-                if timer {
-                    arm(&mut self.timers, connection, slot, &self.timeouts, now);
-                }
-                let drained = !connection.has_input_waiting();
-                if !drained && !connection.flags.has(Flags::PAUSED) {
-                    enqueue(&mut self.ready, connection, slot);
-                }
-                let drain = drained && connection.flags.has(Flags::DRAINING);
-                let answered = self.outbox.position() > start || self.pool.len(&connection.output) > 0;
-                if drain && !answered && self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0) {
-                    // Nothing is on its way to it that a reset could destroy, so there is nothing to linger for.
-                    return close(&mut self.closed, connection, slot, Reason::Drain);
-                }
-                self.outbox.commit(slot, start, drain.then_some(Reason::Drain));
+        let (reason, timer) = match intake.run(now) {
+            Outcome::Abort(reason) => {
+                return close(&mut self.closed, &mut self.connections[slot as usize], slot, reason);
             }
+            Outcome::CloseAfterSending(reason) => (Some(reason), false),
+            Outcome::GoOn { timer } => (None, timer),
+            Outcome::Consult { timer } => (self.consult(slot), timer),
+        };
+        if reason.is_some() {
+            return self.outbox.commit(slot, start, reason);
         }
+        let connection = &mut self.connections[slot as usize];
+        if timer {
+            arm(&mut self.timers, connection, slot, &self.timeouts, now);
+        }
+        let drained = !connection.has_input_waiting();
+        if !drained && !connection.flags.has(Flags::PAUSED) {
+            enqueue(&mut self.ready, connection, slot);
+        }
+        let drain = drained && connection.flags.has(Flags::DRAINING);
+        let answered = self.outbox.position() > start || self.pool.len(&connection.output) > 0;
+        if drain && !answered && self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0) {
+            // Nothing is on its way to it that a reset could destroy, so there is nothing to linger for.
+            return close(&mut self.closed, connection, slot, Reason::Drain);
+        }
+        self.outbox.commit(slot, start, drain.then_some(Reason::Drain));
     }
 
     /// A lingering connection: input is read so that the kernel need not reset it, and dropped.

@@ -31,7 +31,7 @@ impl<N: Net> Reactor<N> {
         Reactor {
             timeouts: Timeouts::new(&limits),
             services: Vec::new(),
-            lent_service_bytes: 0,
+            lent_service: (0, 0),
             listeners: Vec::new(),
             sockets: Vec::new(),
             gate: Gate::Open,
@@ -49,12 +49,13 @@ impl<N: Net> Reactor<N> {
             outbox: Outbox::default(),
             flushes: Vec::new(),
             closed: Vec::new(),
+            consults: 0,
             stats: Stats::default(),
             now,
             slots_used: 0,
             peak_bytes: 0,
             warned_at: None,
-            draining: false,
+            draining_since: None,
             kernel_objects: memory::kernel_objects(),
             resident_at_start: memory::resident_bytes().unwrap_or(0),
             report_every: Duration::ZERO,
@@ -115,8 +116,8 @@ impl<N: Net> Reactor<N> {
             self.gate = Gate::Open;
         }
         self.limits = limits;
-        if self.draining {
-            self.arm_loop_timer(LoopTimer::DrainTimeout, self.limits.drain_timeout, self.now);
+        if let Some(since) = self.draining_since {
+            self.arm_loop_timer(LoopTimer::DrainTimeout, self.limits.drain_timeout, since);
         }
         let now = self.now.tick();
         for (slot, connection) in &self.connections {
@@ -149,9 +150,10 @@ impl<N: Net> Reactor<N> {
     /// closes. This is the one walk over all connections, at the end of the server's life.
     pub fn drain(&mut self) {
         // Asked again, it goes on as it is: its end must not move away.
-        if std::mem::replace(&mut self.draining, true) {
+        if self.draining_since.is_some() {
             return;
         }
+        self.draining_since = Some(self.now);
         for listener in self.listeners.drain(..) {
             self.net.close_listener(listener.handle);
         }
@@ -169,11 +171,11 @@ impl<N: Net> Reactor<N> {
     }
 
     pub fn is_draining(&self) -> bool {
-        self.draining
+        self.draining_since.is_some()
     }
 
     pub fn is_drained(&self) -> bool {
-        self.draining && self.connections.is_empty()
+        self.is_draining() && self.connections.is_empty()
     }
 
     pub fn connections(&self) -> usize {
@@ -219,7 +221,7 @@ impl<N: Net> Reactor<N> {
             read_buffers: self.pool.read_bytes(),
             write_buffers: self.pool.write_bytes(),
             spare_buffers: self.pool.spare_bytes(),
-            services: self.services.iter().map(|service| service.bytes()).sum::<usize>() + self.lent_service_bytes,
+            services: self.services.iter().map(|service| service.bytes()).sum::<usize>() + self.lent_service.0,
             tables: lists + self.outbox.capacity_bytes() + self.pool.table_bytes(),
             fixed: self.timers.fixed_bytes()
                 + loop_timers
@@ -227,7 +229,8 @@ impl<N: Net> Reactor<N> {
                 + self.events.capacity() * size_of::<Ready>()
                 + self.datagrams.answer_bytes()
                 + self.datagrams.receive_bytes()
-                + self.services.iter().map(|service| service.fixed_bytes()).sum::<usize>(),
+                + self.services.iter().map(|service| service.fixed_bytes()).sum::<usize>()
+                + self.lent_service.1,
         }
     }
 

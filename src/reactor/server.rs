@@ -17,12 +17,13 @@ impl<N: Net> Reactor<N> {
         let mut service: Box<dyn Service> = std::mem::replace(&mut self.services[index], Box::new(Discard));
         let mut bytes = std::mem::take(self.outbox.bytes_mut());
         let mut reply = Reply::new(slot, &mut bytes).at(self.now);
-        self.lent_service_bytes = service.bytes();
+        self.lent_service = (service.bytes(), service.fixed_bytes());
+        self.consults += 1;
         service.consult(self, &mut reply);
         let (closes, trusts) = (reply.wants_close(), reply.changes_trust());
         *self.outbox.bytes_mut() = bytes;
         self.services[index] = service;
-        self.lent_service_bytes = 0;
+        self.lent_service = (0, 0);
         if let Some(trusted) = trusts {
             self.connections[slot as usize].flags.put(Flags::UNTRUSTED, !trusted);
         }

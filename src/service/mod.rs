@@ -132,6 +132,11 @@ impl<'a> Deliveries<'a> {
         start..self.outbox.position()
     }
 
+    /// Bytes that have been put, to change some of them.
+    pub fn bytes_mut(&mut self, range: &Range<u32>) -> &mut [u8] {
+        &mut self.outbox.bytes_mut()[range.start as usize..range.end as usize]
+    }
+
     /// Sends a range of bytes to a session. False, and nothing sent, when the turn has no room left.
     pub fn deliver(&mut self, session: u32, range: &Range<u32>) -> bool {
         if self.left == 0 {

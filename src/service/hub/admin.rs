@@ -1,6 +1,7 @@
 //! The commands about the server: INFO, CONFIG, MEMORY, TIME, MONITOR, SHUTDOWN.
 
-use super::commands::{is, unknown_subcommand, word};
+use super::clients::peer;
+use super::commands::{is, other_subcommand, shown, word};
 use super::{REDIS_VERSION, State, glob};
 use crate::codec::resp::{self, Command};
 use crate::service::Reply;
@@ -88,9 +89,12 @@ pub fn config(state: &mut State, server: &mut dyn Server, words: Command<'_>, re
             (state.publisher.published, state.publisher.delivered) = (0, 0);
             resp::simple(out, "OK");
         }
-        _ => unknown_subcommand("config", words, out),
+        _ => other_subcommand("config", words, out),
     }
 }
+
+/// Longest reason that CONFIG SET gives, in bytes: the peer's own value may be part of it.
+const WHY_MAX: usize = 512;
 
 /// All of them or, where one is refused, none.
 fn set(server: &mut dyn Server, words: Command<'_>) -> Result<(), String> {
@@ -102,6 +106,7 @@ fn set(server: &mut dyn Server, words: Command<'_>) -> Result<(), String> {
         let blamed = changes.iter().map(|(name, _)| name).find(|name| why.starts_with(name.as_str()));
         let name = blamed.or(changes.first().map(|(name, _)| name)).map_or("", String::as_str);
         let why = why.strip_prefix(&format!("{name}: ")).unwrap_or(&why);
+        let (name, why) = (shown(name.as_bytes()), String::from_utf8_lossy(&why.as_bytes()[..why.len().min(WHY_MAX)]));
         format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
     })
 }
@@ -132,7 +137,7 @@ pub fn memory(state: &mut State, server: &mut dyn Server, words: Command<'_>, re
             let text = diagnosis(&server.sections());
             resp::verbatim(reply.bytes_mut(), &text, protocol);
         }
-        _ => unknown_subcommand("memory", words, reply.bytes_mut()),
+        _ => other_subcommand("memory", words, reply.bytes_mut()),
     }
 }
 
@@ -169,15 +174,24 @@ fn diagnosis(sections: &[Section]) -> String {
 }
 
 pub fn time(state: &mut State, _words: Command<'_>, reply: &mut Reply<'_>) {
-    let time = state.unix_start + reply.now.since(crate::clock::Time::ZERO);
+    let time = state.unix_time(reply.now);
     let out = reply.bytes_mut();
     resp::array(out, 2);
     resp::bulk(out, time.as_secs().to_string().as_bytes());
     resp::bulk(out, time.subsec_micros().to_string().as_bytes());
 }
 
+/// Sessions that may monitor at a time: each makes every command dearer.
+const MONITORS_MAX: usize = 16;
+
+/// Longest line of MONITOR, in bytes: what is shown is for people.
+const MONITOR_LINE_MAX: usize = 4096;
+
 pub fn monitor(state: &mut State, _words: Command<'_>, reply: &mut Reply<'_>) {
     if !state.monitors.contains(&reply.session) {
+        if state.monitors.len() >= MONITORS_MAX {
+            return resp::error(reply.bytes_mut(), b"ERR too many monitors");
+        }
         state.monitors.push(reply.session);
     }
     resp::simple(reply.bytes_mut(), "OK");
@@ -188,14 +202,19 @@ pub fn show_to_monitors(state: &mut State, server: &dyn Server, words: Command<'
     if state.monitors.is_empty() {
         return;
     }
-    let time = state.unix_start + server.now().since(crate::clock::Time::ZERO);
-    let peer = server.connection(reply.session).and_then(|facts| facts.peer);
-    let peer = peer.map_or("?:0".into(), |peer| peer.to_string());
+    let time = state.unix_time(server.now());
+    let peer = peer(state, server, reply.session).map_or("?:0".into(), |peer| peer.to_string());
     let mut line = format!("+{}.{:06} [0 {peer}]", time.as_secs(), time.subsec_micros());
     for word in words.iter() {
         line.push_str(" \"");
-        word.iter().for_each(|byte| escape(*byte, &mut line));
+        for byte in word.iter().take(MONITOR_LINE_MAX.saturating_sub(line.len())) {
+            escape(*byte, &mut line);
+        }
         line.push('"');
+        if line.len() >= MONITOR_LINE_MAX {
+            line.push_str(" ...");
+            break;
+        }
     }
     line.push_str("\r\n");
     let State { monitors, publisher, sessions, .. } = state;

@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::access::Attempt;
-use super::commands::{TABLE, is, unknown_subcommand, word};
+use super::commands::{TABLE, is, other_subcommand, shown, word};
 use super::{REDIS_VERSION, Session, State};
 use crate::codec::resp::{self, Command, Protocol};
 use crate::service::Reply;
-use crate::service::server::{Facts, Server};
+use crate::service::server::Server;
 
 const BAD_NAME: &[u8] = b"ERR Client names cannot contain spaces, newlines or special characters.";
 const NO_PASSWORD: &[u8] =
@@ -33,6 +33,11 @@ pub fn auth(state: &mut State, server: &mut dyn Server, words: Command<'_>, repl
     }
 }
 
+/// Where a session comes from, by IPv4 without asking the kernel.
+pub fn peer(state: &State, server: &dyn Server, session: u32) -> Option<SocketAddr> {
+    state.session(session).peer().or_else(|| server.connection(session)?.peer)
+}
+
 /// False, and an error written, unless the password is right.
 fn authenticate(
     state: &mut State,
@@ -41,8 +46,7 @@ fn authenticate(
     password: &[u8],
     reply: &mut Reply<'_>,
 ) -> bool {
-    let peer = server.connection(reply.session).and_then(|facts| facts.peer);
-    let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let peer = peer(state, server, reply.session).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
     let error = match state.access.attempt(peer, user, password, server.now()) {
         Attempt::Right => {
             state.set_authenticated(reply.session);
@@ -84,8 +88,7 @@ pub fn hello(state: &mut State, server: &mut dyn Server, words: Command<'_>, rep
                 }
                 at += 3;
             } else {
-                let option = String::from_utf8_lossy(word(words, at)).into_owned();
-                let error = format!("ERR Syntax error in HELLO option '{option}'");
+                let error = format!("ERR Syntax error in HELLO option '{}'", shown(word(words, at)));
                 return resp::error(reply.bytes_mut(), error.as_bytes());
             }
         }
@@ -136,6 +139,19 @@ fn set_name(state: &mut State, session: u32, name: &[u8]) -> bool {
     true
 }
 
+pub fn quit(state: &mut State, _words: Command<'_>, reply: &mut Reply<'_>) {
+    state.deliver_now(reply);
+    resp::simple(reply.bytes_mut(), "OK");
+    reply.close();
+}
+
+pub fn reset(state: &mut State, _words: Command<'_>, reply: &mut Reply<'_>) {
+    state.deliver_now(reply);
+    state.forget(reply.session);
+    reply.trust(!state.access.needs_password());
+    resp::simple(reply.bytes_mut(), "RESET");
+}
+
 pub fn client(state: &mut State, server: &mut dyn Server, words: Command<'_>, reply: &mut Reply<'_>) {
     let session = reply.session;
     let protocol = state.protocol(session);
@@ -169,7 +185,7 @@ pub fn client(state: &mut State, server: &mut dyn Server, words: Command<'_>, re
         name if is(name, "kill") && count >= 3 => kill(state, server, words, reply),
         name if is(name, "reply") && count == 3 => reply_mode(state, word(words, 2), reply),
         name if is(name, "closed") && count == 2 => closed(state, reply),
-        _ => unknown_subcommand("client", words, reply.bytes_mut()),
+        _ => other_subcommand("client", words, reply.bytes_mut()),
     }
 }
 
@@ -203,7 +219,7 @@ impl<'a> Filter<'a> {
                 filter.ids = Some(ids);
             } else if is(name, "type") {
                 if !["normal", "pubsub", "master", "replica", "slave"].iter().any(|kind| is(value, kind)) {
-                    return Err(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(value)));
+                    return Err(format!("ERR Unknown client type '{}'", shown(value)));
                 }
                 filter.kind = Some(value);
             } else if is(name, "addr") {
@@ -224,25 +240,24 @@ impl<'a> Filter<'a> {
         Ok(filter)
     }
 
-    fn matches(&self, state: &State, session: u32, facts: &Facts, age: u64, asker: u32) -> bool {
-        let is_address = |wanted: Option<&[u8]>, address: Option<SocketAddr>| {
-            wanted.is_none_or(|wanted| address.is_some_and(|address| address.to_string().as_bytes() == wanted))
-        };
-        let kind = if state.channels.is_subscribed(session) { "pubsub" } else { "normal" };
-        self.ids.as_ref().is_none_or(|ids| ids.contains(&state.session(session).id))
-            && self.kind.is_none_or(|wanted| is(wanted, kind))
-            && is_address(self.address, facts.peer)
-            && is_address(self.local_address, facts.local)
-            && self.user.is_none_or(|user| user == b"default")
-            && age >= self.age_min
-            && !(self.skips_asker && session == asker)
-    }
-
+    /// The sessions that are meant. What the hub knows itself is compared first: what is left, the kernel is asked for.
     fn select(&self, state: &State, server: &dyn Server, asker: u32) -> Vec<u32> {
-        let selected = state.live_sessions().filter(|session| {
-            server.connection(*session).is_some_and(|facts| {
-                self.matches(state, *session, &facts, age_seconds(state.session(*session), server), asker)
-            })
+        let known = |session: &u32| {
+            let own = state.session(*session);
+            let kind = if state.channels.is_subscribed(*session) { "pubsub" } else { "normal" };
+            self.ids.as_ref().is_none_or(|ids| ids.contains(&own.id))
+                && self.kind.is_none_or(|wanted| is(wanted, kind))
+                && self.user.is_none_or(|user| user == b"default")
+                && age_seconds(own, server) >= self.age_min
+                && !(self.skips_asker && *session == asker)
+        };
+        let is_address = |wanted: &[u8], address: Option<SocketAddr>| {
+            address.is_some_and(|address| address.to_string().as_bytes() == wanted)
+        };
+        let local = |session: u32| server.connection(session).and_then(|facts| facts.local);
+        let selected = state.live_sessions().filter(known).filter(|session| {
+            self.address.is_none_or(|wanted| is_address(wanted, peer(state, server, *session)))
+                && self.local_address.is_none_or(|wanted| is_address(wanted, local(*session)))
         });
         selected.collect()
     }

@@ -3,8 +3,9 @@
 //! The table is the one source: arity and access are checked by it, COMMAND and its subcommands are answered from it, and the README's
 //! list is a test's copy of it. What the commands do is in [`pubsub`](super::pubsub), [`clients`](super::clients) and [`admin`](super::admin).
 
-use super::channels::Kind;
-use super::{State, admin, clients, pubsub};
+use super::{State, admin, clients, help, pubsub};
+use std::borrow::Cow;
+
 use crate::codec::resp::{self, Command};
 use crate::service::Reply;
 use crate::service::server::Server;
@@ -51,123 +52,27 @@ pub const TABLE: &[Entry] = &[
     entry("client", -2, 0, "Asks for and sets what is known of connections", Consulting(clients::client)),
     entry("command", -1, 0, "Describes the commands", Alone(command)),
     entry("config", -2, SECRET, "Asks for settings, and changes them", Consulting(admin::config)),
-    entry(
-        "echo",
-        2,
-        DATAGRAM,
-        "Returns the given text",
-        Alone(|_, words, reply| resp::bulk(reply.bytes_mut(), word(words, 1))),
-    ),
-    entry(
-        "flushdb",
-        -1,
-        0,
-        "Does nothing: there are no keys to delete",
-        Alone(|_, _, reply| {
-            resp::simple(reply.bytes_mut(), "OK");
-        }),
-    ),
+    entry("echo", 2, DATAGRAM, "Returns the given text", Alone(echo)),
+    entry("flushdb", -1, 0, "Does nothing: there are no keys to delete", Alone(flushdb)),
     entry("hello", -1, NO_AUTH | SECRET, "Chooses the version of the protocol", Consulting(clients::hello)),
     entry("info", -1, 0, "Returns facts about the server", Consulting(admin::info)),
     entry("memory", -2, 0, "Tells where memory goes", Consulting(admin::memory)),
     entry("monitor", 1, SECRET, "Shows every command as it is carried out", Alone(admin::monitor)),
     entry("ping", -1, SUBSCRIBED | DATAGRAM, "Returns PONG, or the given text", Alone(ping)),
-    entry(
-        "psubscribe",
-        -2,
-        SUBSCRIBED,
-        "Subscribes to the channels that match patterns",
-        Alone(|state, words, reply| {
-            pubsub::subscribe(state, words, reply, Kind::Pattern);
-        }),
-    ),
+    entry("psubscribe", -2, SUBSCRIBED, "Subscribes to the channels that match patterns", Alone(pubsub::psubscribe)),
     entry("publish", 3, DATAGRAM, "Sends a message to a channel; returns how many receive it", Alone(pubsub::publish)),
     entry("pubsub", -2, 0, "Tells of channels and their subscribers", Alone(pubsub::pubsub)),
-    entry(
-        "punsubscribe",
-        -1,
-        SUBSCRIBED,
-        "Unsubscribes from patterns, or from all",
-        Alone(|state, words, reply| {
-            pubsub::unsubscribe(state, words, reply, Kind::Pattern);
-        }),
-    ),
-    entry(
-        "quit",
-        -1,
-        SUBSCRIBED | NO_AUTH,
-        "Closes the connection",
-        Alone(|_, _, reply| {
-            resp::simple(reply.bytes_mut(), "OK");
-            reply.close();
-        }),
-    ),
-    entry(
-        "reset",
-        1,
-        SUBSCRIBED | NO_AUTH,
-        "Makes the connection as new",
-        Alone(|state, _, reply| {
-            state.forget(reply.session);
-            reply.trust(!state.access.needs_password());
-            resp::simple(reply.bytes_mut(), "RESET");
-        }),
-    ),
-    entry(
-        "select",
-        2,
-        0,
-        "Chooses a database; there is only 0",
-        Alone(|_, words, reply| match word(words, 1) {
-            b"0" => resp::simple(reply.bytes_mut(), "OK"),
-            _ => resp::error(reply.bytes_mut(), b"ERR DB index is out of range"),
-        }),
-    ),
+    entry("punsubscribe", -1, SUBSCRIBED, "Unsubscribes from patterns, or from all", Alone(pubsub::punsubscribe)),
+    entry("quit", -1, SUBSCRIBED | NO_AUTH, "Closes the connection", Alone(clients::quit)),
+    entry("reset", 1, SUBSCRIBED | NO_AUTH, "Makes the connection as new", Alone(clients::reset)),
+    entry("select", 2, 0, "Chooses a database; there is only 0", Alone(select)),
     entry("shutdown", -1, 0, "Stops the server in good order", Consulting(admin::shutdown)),
-    entry(
-        "spublish",
-        3,
-        0,
-        "Sends a message to a shard channel; returns how many receive it",
-        Alone(pubsub::publish_shard),
-    ),
-    entry(
-        "ssubscribe",
-        -2,
-        SUBSCRIBED,
-        "Subscribes to shard channels",
-        Alone(|state, words, reply| {
-            pubsub::subscribe(state, words, reply, Kind::Shard);
-        }),
-    ),
-    entry(
-        "subscribe",
-        -2,
-        SUBSCRIBED,
-        "Subscribes to channels",
-        Alone(|state, words, reply| {
-            pubsub::subscribe(state, words, reply, Kind::Channel);
-        }),
-    ),
-    entry(
-        "sunsubscribe",
-        -1,
-        SUBSCRIBED,
-        "Unsubscribes from shard channels, or from all",
-        Alone(|state, words, reply| {
-            pubsub::unsubscribe(state, words, reply, Kind::Shard);
-        }),
-    ),
+    entry("spublish", 3, 0, "Sends a message to a shard channel; returns how many receive it", Alone(pubsub::spublish)),
+    entry("ssubscribe", -2, SUBSCRIBED, "Subscribes to shard channels", Alone(pubsub::ssubscribe)),
+    entry("subscribe", -2, SUBSCRIBED, "Subscribes to channels", Alone(pubsub::subscribe)),
+    entry("sunsubscribe", -1, SUBSCRIBED, "Unsubscribes from shard channels, or from all", Alone(pubsub::sunsubscribe)),
     entry("time", 1, DATAGRAM, "Returns the time of day: seconds since 1970, and microseconds", Alone(admin::time)),
-    entry(
-        "unsubscribe",
-        -1,
-        SUBSCRIBED,
-        "Unsubscribes from channels, or from all",
-        Alone(|state, words, reply| {
-            pubsub::unsubscribe(state, words, reply, Kind::Channel);
-        }),
-    ),
+    entry("unsubscribe", -1, SUBSCRIBED, "Unsubscribes from channels, or from all", Alone(pubsub::unsubscribe)),
 ];
 
 /// For each letter, where in the table the names that begin with it start; the last is the end.
@@ -263,18 +168,26 @@ fn checked(words: Command<'_>, out: &mut Vec<u8>) -> Option<usize> {
     Some(index)
 }
 
-/// Redis shows the first 128 bytes of the name, and about as much of the arguments.
+/// Bytes of a peer's word that an error shows, as in Redis.
+const SHOWN_MAX: usize = 128;
+
+/// A peer's word as errors show it: not longer than people read.
+pub fn shown(word: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&word[..word.len().min(SHOWN_MAX)])
+}
+
+/// Of the arguments together, about as much is shown as of the name.
 fn unknown_command(words: Command<'_>, out: &mut Vec<u8>) {
-    const SHOWN: usize = 128;
+    let name = word(words, 0);
     let mut message = b"ERR unknown command '".to_vec();
-    message.extend_from_slice(&word(words, 0)[..word(words, 0).len().min(SHOWN)]);
+    message.extend_from_slice(&name[..name.len().min(SHOWN_MAX)]);
     message.extend_from_slice(b"', with args beginning with: ");
     let mut shown = 0;
     for argument in words.iter().skip(1) {
-        if shown >= SHOWN {
+        if shown >= SHOWN_MAX {
             break;
         }
-        let part = &argument[..argument.len().min(SHOWN - shown)];
+        let part = &argument[..argument.len().min(SHOWN_MAX - shown)];
         shown += part.len() + 3;
         message.push(b'\'');
         message.extend_from_slice(part);
@@ -287,10 +200,16 @@ pub fn wrong_number(name: &str, out: &mut Vec<u8>) {
     resp::error(out, format!("ERR wrong number of arguments for '{name}' command").as_bytes());
 }
 
-pub fn unknown_subcommand(command: &str, words: Command<'_>, out: &mut Vec<u8>) {
-    let name = String::from_utf8_lossy(word(words, 1)).into_owned();
-    let upper = command.to_ascii_uppercase();
-    resp::error(out, format!("ERR unknown subcommand '{name}'. Try {upper} HELP.").as_bytes());
+/// HELP, or what cannot be carried out: a subcommand that there is not, or not with so many words.
+pub fn other_subcommand(command: &str, words: Command<'_>, out: &mut Vec<u8>) {
+    let (upper, name) = (command.to_ascii_uppercase(), word(words, 1));
+    if is(name, "help") && words.len() == 2 {
+        help::write(&upper, out);
+    } else if help::has(&upper, name) {
+        wrong_number(&format!("{command}|{}", shown(name).to_ascii_lowercase()), out);
+    } else {
+        resp::error(out, format!("ERR unknown subcommand '{}'. Try {upper} HELP.", shown(name)).as_bytes());
+    }
 }
 
 /// Word `index` of a command; nothing where there is none.
@@ -300,6 +219,22 @@ pub fn word<'a>(words: Command<'a>, index: usize) -> &'a [u8] {
 
 pub fn is(word: &[u8], name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
+}
+
+fn echo(_state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+    resp::bulk(reply.bytes_mut(), word(words, 1));
+}
+
+/// Redis's client libraries send it between their tests.
+fn flushdb(_state: &mut State, _words: Command<'_>, reply: &mut Reply<'_>) {
+    resp::simple(reply.bytes_mut(), "OK");
+}
+
+fn select(_state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+    match word(words, 1) {
+        b"0" => resp::simple(reply.bytes_mut(), "OK"),
+        _ => resp::error(reply.bytes_mut(), b"ERR DB index is out of range"),
+    }
 }
 
 fn ping(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
@@ -362,7 +297,7 @@ fn command(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
                 resp::bulk(out, entry.summary.as_bytes());
             }
         }
-        _ => unknown_subcommand("command", words, out),
+        _ => other_subcommand("command", words, out),
     }
 }
 

@@ -10,6 +10,7 @@ mod channels;
 mod clients;
 mod commands;
 mod glob;
+mod help;
 mod publish;
 mod pubsub;
 mod subscriptions;
@@ -119,6 +120,8 @@ struct State {
     /// The latest last.
     closed: VecDeque<Closed>,
     unix_start: Duration,
+    /// What the command has written is no answer, to be left out where answers are off.
+    keeps_answer: bool,
     commands_processed: u64,
     datagrams_refused: u64,
 }
@@ -136,6 +139,7 @@ impl Hub {
             pending: OwnedCommand::default(),
             closed: VecDeque::new(),
             unix_start: options.unix_start,
+            keeps_answer: false,
             commands_processed: 0,
             datagrams_refused: 0,
         };
@@ -204,9 +208,27 @@ impl State {
         self.channels.close(session);
         self.names.remove(&session);
         self.monitors.retain(|monitor| *monitor != session);
-        let flags = if self.access.needs_password() { 0 } else { AUTHENTICATED };
+        let flags = self.first_flags();
         if let Some(session) = self.sessions.get_mut(session as usize) {
             session.flags = flags;
+        }
+    }
+
+    /// The flags of a session that has said nothing.
+    fn first_flags(&self) -> u8 {
+        if self.access.needs_password() { 0 } else { AUTHENTICATED }
+    }
+
+    /// The time of day, since 1970 in UTC.
+    fn unix_time(&self, now: Time) -> Duration {
+        self.unix_start + now.since(Time::ZERO)
+    }
+
+    /// Gives the session that asks what was published before: its subscriptions are about to end.
+    fn deliver_now(&mut self, reply: &mut Reply<'_>) {
+        if self.publisher.has_output() && self.channels.is_subscribed(reply.session) {
+            let protocol = self.protocol(reply.session);
+            self.publisher.deliver_now(reply.session, protocol, reply);
         }
     }
 
@@ -227,9 +249,12 @@ impl State {
 
     /// The command is done: leaves out its answer where the session wants none.
     fn mute(&mut self, reply: &mut Reply<'_>) {
+        let keeps_answer = std::mem::take(&mut self.keeps_answer);
         if self.session(reply.session).flags & (MUTE | MUTE_THIS) != 0 {
             self.set_flag(reply.session, MUTE_THIS, false);
-            reply.truncate(0);
+            if !keeps_answer {
+                reply.truncate(0);
+            }
         }
     }
 }
@@ -246,8 +271,7 @@ impl Service for Hub {
         }
         self.state.sessions_seen = self.state.sessions_seen.wrapping_add(1).max(1);
         let id = self.state.sessions_seen;
-        let needs_password = self.state.access.needs_password();
-        let flags = if needs_password { 0 } else { AUTHENTICATED };
+        let flags = self.state.first_flags();
         let (address, port) = match reply.peer {
             Some(SocketAddr::V4(peer)) => (peer.ip().octets(), peer.port()),
             _ => ([0; 4], 0),
@@ -257,7 +281,7 @@ impl Service for Hub {
             reply.send(DENIED);
             return reply.close();
         }
-        if needs_password {
+        if self.state.access.needs_password() {
             reply.trust(false);
         }
     }

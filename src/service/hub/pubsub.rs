@@ -1,10 +1,13 @@
 //! The commands of pub/sub: to subscribe and unsubscribe, to publish, and to ask who listens.
 
 use super::channels::{Channels, Kind};
-use super::commands::{is, unknown_subcommand, word};
+use super::commands::{is, other_subcommand, word};
 use super::{State, glob};
-use crate::codec::resp::{self, Command};
+use crate::codec::resp::{self, Command, Protocol};
 use crate::service::Reply;
+
+/// Longest PUBSUB CHANNELS in bytes of names, so that asking for it does not make the asker a slow consumer.
+const LIST_MAX: usize = 512 * 1024;
 
 /// The words that a confirmation begins with, and which subscriptions its count counts.
 fn confirmation(kind: Kind, subscribed: bool) -> &'static [u8] {
@@ -25,47 +28,74 @@ fn count(channels: &Channels, session: u32, kind: Kind) -> usize {
     }
 }
 
-pub fn subscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
+pub fn subscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+    subscribe_to(state, words, reply, Kind::Channel);
+}
+
+pub fn psubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+    subscribe_to(state, words, reply, Kind::Pattern);
+}
+
+pub fn ssubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+    subscribe_to(state, words, reply, Kind::Shard);
+}
+
+pub fn unsubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+    unsubscribe_from(state, words, reply, Kind::Channel);
+}
+
+pub fn punsubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+    unsubscribe_from(state, words, reply, Kind::Pattern);
+}
+
+pub fn sunsubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+    unsubscribe_from(state, words, reply, Kind::Shard);
+}
+
+/// Each name is confirmed by a message of its own. Confirmations are no answers: they come even where those are off, as in Redis.
+fn subscribe_to(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
     let (session, protocol) = (reply.session, state.protocol(reply.session));
     for name in words.iter().skip(1) {
         if state.channels.subscribe(session, kind, name).is_err() {
             return resp::error(reply.bytes_mut(), b"ERR too many subscriptions");
         }
-        let out = reply.bytes_mut();
-        resp::push(out, 3, protocol);
-        resp::bulk(out, confirmation(kind, true));
-        resp::bulk(out, name);
-        resp::integer(out, count(&state.channels, session, kind) as i64);
+        state.keeps_answer = true;
+        let count = count(&state.channels, session, kind);
+        confirm(reply.bytes_mut(), protocol, confirmation(kind, true), Some(name), count);
     }
 }
 
-pub fn unsubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
+fn unsubscribe_from(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
     let (session, protocol) = (reply.session, state.protocol(reply.session));
-    let out = reply.bytes_mut();
+    state.deliver_now(reply);
+    state.keeps_answer = true;
+    let word = confirmation(kind, false);
     if words.len() > 1 {
         for name in words.iter().skip(1) {
             state.channels.unsubscribe(session, kind, name);
-            resp::push(out, 3, protocol);
-            resp::bulk(out, confirmation(kind, false));
-            resp::bulk(out, name);
-            resp::integer(out, count(&state.channels, session, kind) as i64);
+            confirm(reply.bytes_mut(), protocol, word, Some(name), count(&state.channels, session, kind));
         }
         return;
     }
-    let mut any = false;
+    let (out, mut any) = (reply.bytes_mut(), false);
     state.channels.unsubscribe_all(session, kind, |name, remaining| {
         any = true;
-        resp::push(out, 3, protocol);
-        resp::bulk(out, confirmation(kind, false));
-        resp::bulk(out, name);
-        resp::integer(out, remaining as i64);
+        confirm(out, protocol, word, Some(name), remaining);
     });
     if !any {
-        resp::push(out, 3, protocol);
-        resp::bulk(out, confirmation(kind, false));
-        resp::null(out, protocol);
-        resp::integer(out, count(&state.channels, session, kind) as i64);
+        confirm(out, protocol, word, None, count(&state.channels, session, kind));
     }
+}
+
+/// `subscribe channel count`, and the like.
+fn confirm(out: &mut Vec<u8>, protocol: Protocol, word: &[u8], name: Option<&[u8]>, count: usize) {
+    resp::push(out, 3, protocol);
+    resp::bulk(out, word);
+    match name {
+        Some(name) => resp::bulk(out, name),
+        None => resp::null(out, protocol),
+    }
+    resp::integer(out, count as i64);
 }
 
 pub fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
@@ -75,6 +105,9 @@ pub fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
         let pattern = words.get(2);
         let found =
             || channels.topics(kind).filter(|(_, name)| pattern.is_none_or(|pattern| glob::matches(pattern, name)));
+        if found().map(|(_, name)| name.len()).sum::<usize>() > LIST_MAX {
+            return resp::error(out, b"ERR too many channels for one answer: narrow them by a pattern");
+        }
         resp::array(out, found().count());
         found().for_each(|(_, name)| resp::bulk(out, name));
     };
@@ -92,7 +125,7 @@ pub fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
         name if is(name, "numsub") => numbers(out, Kind::Channel),
         name if is(name, "shardnumsub") => numbers(out, Kind::Shard),
         name if is(name, "numpat") && words.len() == 2 => resp::integer(out, channels.pattern_count() as i64),
-        _ => unknown_subcommand("pubsub", words, out),
+        _ => other_subcommand("pubsub", words, out),
     }
 }
 
@@ -101,7 +134,7 @@ pub fn publish(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
     resp::integer(reply.bytes_mut(), receivers as i64);
 }
 
-pub fn publish_shard(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+pub fn spublish(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
     let receivers = state.publish_shard(word(words, 1), word(words, 2));
     resp::integer(reply.bytes_mut(), receivers as i64);
 }

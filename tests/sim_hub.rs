@@ -1,0 +1,98 @@
+//! The hub on the simulated network: what order and budgets promise, where a turn's exact course matters.
+
+#![forbid(unsafe_code)]
+
+#[path = "support/sim.rs"]
+mod sim;
+
+use slabd::limits::{CONSULTS_PER_TURN, Limits};
+use slabd::net::sim::ClientId;
+use slabd::service::Options;
+use slabd::service::hub::Hub;
+
+use sim::{Sim, limits};
+
+fn hub(limits: Limits) -> Sim {
+    Sim::new(Box::new(Hub::new(&Options::default())), limits)
+}
+
+/// One that has subscribed, its confirmation taken.
+fn subscriber(sim: &mut Sim, channel: &str) -> ClientId {
+    let client = sim.accepted();
+    sim.exchange(client, format!("SUBSCRIBE {channel}\r\n"));
+    client
+}
+
+const MESSAGE: &str = "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\n1\r\n";
+
+#[test]
+fn what_was_published_before_an_unsubscribe_comes_before_its_confirmation_and_nothing_after() {
+    for (command, confirmation) in [
+        ("UNSUBSCRIBE a\r\n", "*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"),
+        ("UNSUBSCRIBE\r\n", "*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"),
+        ("RESET\r\n", "+RESET\r\n"),
+        ("QUIT\r\n", "+OK\r\n"),
+    ] {
+        let mut sim = hub(limits());
+        let (publisher, leaver, stayer) = (sim.accepted(), subscriber(&mut sim, "a"), subscriber(&mut sim, "a"));
+        sim.send(publisher, "PUBLISH a 1\r\n");
+        sim.send(leaver, command);
+        sim.turns(3);
+        assert_eq!(sim.received(publisher), ":2\r\n");
+        assert_eq!(sim.received(leaver), format!("{MESSAGE}{confirmation}"), "{command}");
+        assert_eq!(sim.received(stayer), MESSAGE);
+    }
+}
+
+#[test]
+fn who_took_its_messages_ahead_misses_none_that_follow() {
+    let mut sim = hub(limits());
+    let (publisher, other, client) = (sim.accepted(), sim.accepted(), sim.accepted());
+    sim.exchange(client, "HELLO 3\r\nSUBSCRIBE a b\r\n");
+    sim.turn();
+    sim.received(client);
+    sim.send(publisher, "PUBLISH a 1\r\n");
+    sim.send(client, "UNSUBSCRIBE b\r\n");
+    sim.send(other, "PUBLISH a 1\r\n");
+    sim.turns(3);
+    let push = MESSAGE.replace('*', ">");
+    assert_eq!(sim.received(client), format!("{push}>3\r\n$11\r\nunsubscribe\r\n$1\r\nb\r\n:1\r\n{push}"));
+}
+
+/// Receivers count: alternating between two channels makes a run of each publish, whose list of receivers is longer than its bytes.
+#[test]
+fn a_flood_of_publishes_waits_for_its_deliveries() {
+    let mut sim = hub(Limits { max_connections: 1100, ..limits() });
+    for _ in 0..500 {
+        subscriber(&mut sim, "a b");
+    }
+    let publishers: Vec<ClientId> = (0..20).map(|_| sim.accepted()).collect();
+    let before = sim.reactor.ledger().services;
+    publishers.iter().for_each(|publisher| sim.send(*publisher, "PUBLISH a 1\r\nPUBLISH b 1\r\n".repeat(50)));
+    sim.turn();
+    let grown = sim.reactor.ledger().services - before;
+    // Vectors grow to the double, and may be that much larger than what they hold.
+    assert!(grown < 5 << 19, "{grown} bytes wait");
+    let mut replies = 0;
+    for _ in 0..5000 {
+        sim.turn();
+        replies +=
+            publishers.iter().map(|publisher| sim.received(*publisher).matches(":500\r\n").count()).sum::<usize>();
+    }
+    assert_eq!(replies, 20 * 100, "none is lost");
+}
+
+#[test]
+fn consults_per_turn_at_the_budget_one_below_and_one_above() {
+    for (clients, first) in [(63, 63), (64, 64), (65, 64)] {
+        let mut sim = hub(Limits { max_connections: 100, ..limits() });
+        assert_eq!(CONSULTS_PER_TURN, 64);
+        let clients: Vec<ClientId> = (0..clients).map(|_| sim.accepted()).collect();
+        clients.iter().for_each(|client| sim.send(*client, "CLIENT ID\r\n"));
+        sim.turn();
+        let mut answered = |sim: &mut Sim| clients.iter().filter(|client| !sim.received(**client).is_empty()).count();
+        assert_eq!(answered(&mut sim), first);
+        sim.turn();
+        assert_eq!(answered(&mut sim), clients.len() - first);
+    }
+}
