@@ -44,6 +44,7 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
     let options = Options {
         password: config.password.clone(),
         datagram_rate: config.datagram_rate,
+        max_connections: config.limits.max_connections,
         unix_start: Clock::unix_time().saturating_sub(reactor.now().since(Time::ZERO)),
     };
     for listen in &config.listen {

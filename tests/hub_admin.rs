@@ -195,6 +195,21 @@ fn client_list_describes_every_connection() {
 }
 
 #[test]
+fn client_list_tells_the_library_and_the_file() {
+    let server = hub();
+    let mut client = connect(&server);
+    client.send("CLIENT SETINFO lib-name redis-py(x_v1)\r\nCLIENT SETINFO LIB-VER 8.1\r\n").expect("+OK\r\n+OK\r\n");
+    client.send("CLIENT SETINFO lib-nope x\r\n").expect("-ERR Unrecognized option 'lib-nope'\r\n");
+    client.send("CLIENT SETINFO lib-name \"a b\"\r\n");
+    client.expect("-ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.\r\n");
+    let line = &lines(&mut client, "CLIENT LIST")[0];
+    assert_eq!((line["lib-name"].as_str(), line["lib-ver"].as_str()), ("redis-py(x_v1)", "8.1"));
+    assert!(line["fd"].parse::<u32>().is_ok_and(|file| file > 2));
+    client.send("RESET\r\n").expect("+RESET\r\n");
+    assert_eq!(lines(&mut client, "CLIENT LIST")[0]["lib-ver"], "8.1", "RESET does not change the library");
+}
+
+#[test]
 fn client_list_shows_those_that_are_asked_for() {
     let server = hub();
     let mut asker = connect(&server);

@@ -17,11 +17,12 @@ const CONNECTIONS: usize = 15_000;
 #[test]
 fn fifteen_thousand_connections_after_traffic() {
     let _all_files = all_files();
-    for service in ["echo", "hello"] {
+    for service in ["echo", "hello", "hub"] {
         let mut server = Server::start(&["--listen", &format!("{service}=127.0.0.1:0"), "--idle-timeout", "0"]);
         let address = server.address(service);
         let (greeting, question, answer) = match service {
             "hello" => ("Hello\r\n", "abc\r\n", "Hello, abc!\r\n"),
+            "hub" => ("", "PING\r\n", "+PONG\r\n"),
             _ => ("", "abcdef", "abcdef"),
         };
         let connect = |index: usize| {

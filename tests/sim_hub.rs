@@ -5,12 +5,13 @@
 #[path = "support/sim.rs"]
 mod sim;
 
+use slabd::connection::Reason;
 use slabd::limits::{CONSULTS_PER_TURN, Limits};
 use slabd::net::sim::ClientId;
 use slabd::service::Options;
 use slabd::service::hub::Hub;
 
-use sim::{Sim, limits};
+use sim::{SECOND, Sim, limits};
 
 fn hub(limits: Limits) -> Sim {
     Sim::new(Box::new(Hub::new(&Options::default())), limits)
@@ -90,9 +91,46 @@ fn consults_per_turn_at_the_budget_one_below_and_one_above() {
         let clients: Vec<ClientId> = (0..clients).map(|_| sim.accepted()).collect();
         clients.iter().for_each(|client| sim.send(*client, "CLIENT ID\r\n"));
         sim.turn();
-        let mut answered = |sim: &mut Sim| clients.iter().filter(|client| !sim.received(**client).is_empty()).count();
+        let answered = |sim: &mut Sim| clients.iter().filter(|client| !sim.received(**client).is_empty()).count();
         assert_eq!(answered(&mut sim), first);
         sim.turn();
         assert_eq!(answered(&mut sim), clients.len() - first);
     }
+}
+
+/// Only RESP3 can carry what nobody asked for; a client of RESP2 would take it for the answer to its next command.
+#[test]
+fn who_is_closed_is_told_why_where_the_protocol_can_carry_it() {
+    let mut sim = hub(Limits { idle_timeout: 20 * SECOND, message_timeout: 5 * SECOND, ..limits() });
+    let clients: Vec<ClientId> = (0..5).map(|_| sim.accepted()).collect();
+    let [resp2, resp3, half, killed, killer] = clients[..] else { unreachable!() };
+    for client in [resp3, killed] {
+        sim.exchange(client, "HELLO 3\r\n");
+    }
+    for client in [resp2, half] {
+        sim.exchange(client, "PING\r\n");
+    }
+    clients.iter().for_each(|client| drop(sim.received(*client)));
+    sim.exchange(killer, "CLIENT KILL ID 4\r\n");
+    sim.turns(2);
+    assert_eq!(sim.received(killed), "", "an operator's kill looks as Redis's does");
+    sim.send(half, "*1\r\n");
+    sim.pass(6 * SECOND);
+    assert_eq!(sim.received(half), "-ERR closing: message-timeout\r\n");
+    sim.pass(20 * SECOND);
+    assert_eq!(sim.closed(Reason::IdleTimeout), 3);
+    assert_eq!(sim.received(resp3), ">3\r\n$7\r\nclosing\r\n$5\r\nslabd\r\n$12\r\nidle-timeout\r\n");
+    assert_eq!(sim.received(resp2), "");
+}
+
+#[test]
+fn a_drain_tells_clients_of_resp3() {
+    let mut sim = hub(limits());
+    let (resp2, resp3) = (sim.accepted(), sim.accepted());
+    sim.exchange(resp3, "HELLO 3\r\n");
+    sim.exchange(resp2, "PING\r\n");
+    sim.reactor.drain();
+    sim.turns(3);
+    assert_eq!(sim.received(resp3), ">3\r\n$7\r\nclosing\r\n$5\r\nslabd\r\n$5\r\ndrain\r\n");
+    assert_eq!(sim.received(resp2), "");
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use ::mio::net::{TcpListener, TcpStream, UdpSocket};
@@ -169,6 +169,10 @@ impl Net for MioNet {
 
     fn local_address(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
         stream.local_addr()
+    }
+
+    fn file_number(&self, stream: &TcpStream) -> i32 {
+        stream.as_raw_fd()
     }
 
     fn transferred(&self, stream: &TcpStream) -> io::Result<Transferred> {

@@ -118,6 +118,9 @@ pub trait Net {
     /// Which of our addresses it is connected to.
     fn local_address(&self, stream: &Self::Stream) -> io::Result<SocketAddr>;
 
+    /// The number of its file descriptor, for people.
+    fn file_number(&self, stream: &Self::Stream) -> i32;
+
     /// Payload bytes received and sent so far (TCP_INFO).
     fn transferred(&self, stream: &Self::Stream) -> io::Result<Transferred>;
 

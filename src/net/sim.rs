@@ -396,6 +396,10 @@ impl Net for SimNet {
         Ok((connection.inbound.len() + connection.outbound.len()) as u64)
     }
 
+    fn file_number(&self, stream: &Stream) -> i32 {
+        stream.0 as i32
+    }
+
     fn peer_address(&self, stream: &Stream) -> io::Result<SocketAddr> {
         Ok(self.connection(self.client_of(stream.0)).peer)
     }

@@ -99,6 +99,9 @@ impl<N: Net> Reactor<N> {
             enqueue(&mut self.ready, connection, slot);
         }
         let drain = drained && connection.flags.has(Flags::DRAINING);
+        if drain {
+            self.services[connection.service as usize].farewell(slot, Reason::Drain, self.outbox.bytes_mut());
+        }
         let answered = self.outbox.position() > start || self.pool.len(&connection.output) > 0;
         if drain && !answered && self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0) {
             // Nothing is on its way to it that a reset could destroy, so there is nothing to linger for.
@@ -136,17 +139,34 @@ impl<N: Net> Reactor<N> {
             self.connections[slot as usize].flags.clear(Flags::BLOCKED);
             self.flush_one(Flush { slot, range: 0..0 }, now);
         }
-        let connection = &mut self.connections[slot as usize];
-        match passed(connection, &self.timeouts) {
+        match passed(&self.connections[slot as usize], &self.timeouts) {
             Some(reason) => {
                 self.stats.timers_fired += 1;
-                close(&mut self.closed, connection, slot, reason);
+                self.dismiss(slot, reason);
             }
             None => {
                 self.stats.timers_early += 1;
+                let connection = &self.connections[slot as usize];
                 arm(&mut self.timers, connection, slot, &self.timeouts, now);
             }
         }
+    }
+
+    /// Ends a connection at once. A peer that takes its output is told why; no more is waited for.
+    pub(super) fn dismiss(&mut self, slot: u32, reason: Reason) {
+        let connection = &mut self.connections[slot as usize];
+        let waits = self.pool.len(&connection.output) > 0 || connection.flags.has(Flags::IN_OUTBOX);
+        if connection.is_serving() && !waits {
+            let start = self.outbox.position();
+            let bytes = self.outbox.bytes_mut();
+            self.services[connection.service as usize].farewell(slot, reason, bytes);
+            if bytes.len() > start as usize {
+                // Best effort: who is gone already cannot be told.
+                let _ = self.net.write(&mut connection.stream, &bytes[start as usize..]);
+                bytes.truncate(start as usize);
+            }
+        }
+        close(&mut self.closed, connection, slot, reason);
     }
 
     /// One write. What the kernel does not take waits in the connection's buffer for the next writable edge.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::warn;
 use slab::Slab;
 
-use super::{Flush, LoopTimer, Port, Reactor, arm, close, enqueue, push_once};
+use super::{Flush, LoopTimer, Port, Reactor, arm, enqueue, push_once};
 use crate::admission::Gate;
 use crate::buffer::{BufferMode, BufferPool};
 use crate::clock::{Tick, Time};
@@ -330,9 +330,8 @@ impl<N: Net> Reactor<N> {
                 self.arm_loop_timer(LoopTimer::Report, self.report_every, now);
             }
             LoopTimer::DrainTimeout => {
-                for (slot, connection) in &mut self.connections {
-                    close(&mut self.closed, connection, slot as u32, Reason::DrainTimeout);
-                }
+                let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
+                slots.into_iter().for_each(|slot| self.dismiss(slot, Reason::DrainTimeout));
             }
         }
     }

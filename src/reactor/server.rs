@@ -59,6 +59,7 @@ impl<N: Net> Server for Reactor<N> {
         let ticks = self.now.tick().distance_from(connection.waits_since()).max(0) as u32;
         Some(Facts {
             peer: self.net.peer_address(stream).ok(),
+            file: self.net.file_number(stream),
             local: self.net.local_address(stream).ok(),
             idle: Tick::LENGTH * ticks,
             input: buffers[0],

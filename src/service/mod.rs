@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::clock::Time;
 use crate::codec::{Decoded, Framing, FramingLimits, Invalid};
+use crate::connection::Reason;
 use crate::outbox::Outbox;
 use server::{Parting, Server};
 
@@ -40,6 +41,9 @@ pub trait Service {
 
     /// One datagram, from [`Reply::peer`]. What is appended to `reply` goes back as one datagram; nothing appended, nothing sent.
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>);
+
+    /// Appends what tells a session that it is about to be closed and why, where its protocol can carry that.
+    fn farewell(&self, _session: u32, _reason: Reason, _out: &mut Vec<u8>) {}
 
     /// The connection of a session ended; its number may be another's from now on.
     fn closed(&mut self, _session: u32, _parting: &Parting) {}
@@ -158,6 +162,8 @@ pub struct Options {
     pub password: Option<Secret>,
     /// Datagrams a second that one source may have answered; 0: any number.
     pub datagram_rate: u32,
+    /// Connections that there may be, to reserve room for.
+    pub max_connections: usize,
     /// The time of day at [`Time::ZERO`], since 1970 in UTC.
     pub unix_start: Duration,
 }

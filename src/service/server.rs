@@ -40,6 +40,8 @@ pub trait Server {
 pub struct Facts {
     pub peer: Option<SocketAddr>,
     pub local: Option<SocketAddr>,
+    /// The number of its file descriptor.
+    pub file: i32,
     /// Since its last message; since accept before the first.
     pub idle: Duration,
     /// Input held that is no whole message yet, in bytes; and the capacity of its buffer.

@@ -32,6 +32,10 @@ pub const PATTERNS_MAX: usize = 1024;
 /// This also bounds the subscriptions of one session.
 pub const CHANNELS_MAX: usize = 1 << 16;
 
+/// What topics and subscriptions may hold together, in bytes: names are up to a peer, and there may be many subscribers to each. 64 MiB are
+/// two million subscriptions to a channel or two each.
+pub const HELD_MAX: usize = 64 << 20;
+
 /// Why a subscription was refused. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LimitReached {
@@ -41,6 +45,8 @@ pub enum LimitReached {
     Patterns,
     /// The limit given to [`Channels::new`].
     Channels,
+    /// [`HELD_MAX`].
+    Memory,
 }
 
 /// The other half, kept with the topic: the session, and the place among its subscriptions.
@@ -75,6 +81,8 @@ pub struct Channels {
     /// All patterns, for matching.
     patterns: Vec<TopicId>,
     channels_max: usize,
+    /// [`HELD_MAX`], but in tests.
+    held_max: usize,
     /// Counts changes of membership.
     version: u64,
     /// What topics and sessions hold outside their tables: each of their `bytes()`, summed as they change.
@@ -96,6 +104,7 @@ impl Channels {
             names: Default::default(),
             patterns: Vec::new(),
             channels_max: channels_max.min((1 << TopicId::INDEX_BITS) - PATTERNS_MAX),
+            held_max: HELD_MAX,
             version: 0,
             held: 0,
         }
@@ -106,6 +115,9 @@ impl Channels {
         let known = self.topic(kind, name);
         if known.is_some_and(|topic| self.slot_of(session, topic).is_some()) {
             return Ok(false);
+        }
+        if self.held + name.len() > self.held_max {
+            return Err(LimitReached::Memory);
         }
         if kind == Kind::Pattern && self.counts(session)[kind as usize] as usize >= PATTERNS_PER_SESSION_MAX {
             return Err(LimitReached::PatternsOfSession);
@@ -446,6 +458,18 @@ mod tests {
         assert!(channels.bytes() > 0);
         channels.shrink();
         assert_eq!(channels.bytes(), 0);
+        channels.check_invariants();
+    }
+
+    #[test]
+    fn memory_held_at_its_limit_one_below_and_one_above() {
+        let mut channels = Channels { held_max: 1000, ..Channels::default() };
+        assert_eq!(channels.subscribe(0, Kind::Channel, &[b'x'; 1001]), Err(LimitReached::Memory));
+        assert_eq!((channels.count(0), channels.bytes_of(0)), (0, 0));
+        assert_eq!(channels.subscribe(0, Kind::Channel, &[b'x'; 1000]), Ok(true));
+        assert_eq!(channels.subscribe(1, Kind::Channel, b"y"), Err(LimitReached::Memory));
+        assert!(channels.unsubscribe(0, Kind::Channel, &[b'x'; 1000]));
+        assert_eq!(channels.subscribe(1, Kind::Channel, &[b'y'; 999]), Ok(true));
         channels.check_invariants();
     }
 

@@ -5,19 +5,18 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::access::Attempt;
 use super::commands::{TABLE, is, other_subcommand, shown, word};
+use super::labels::Attribute;
 use super::{REDIS_VERSION, Session, State};
 use crate::codec::resp::{self, Command, Protocol};
 use crate::service::Reply;
 use crate::service::server::Server;
 
 const BAD_NAME: &[u8] = b"ERR Client names cannot contain spaces, newlines or special characters.";
+const BAD_LIBRARY: &[u8] = b"ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.";
 const NO_PASSWORD: &[u8] =
     b"ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?";
 const WRONG_PASSWORD: &[u8] = b"WRONGPASS invalid username-password pair or user is disabled.";
 const TOO_SOON: &[u8] = b"ERR too many wrong passwords from your address: the next is looked at in 5 seconds";
-
-/// Longest name of a connection, in bytes: names are for people.
-const NAME_MAX: usize = 128;
 
 /// Longest CLIENT LIST, so that asking for it does not make the asker a slow consumer.
 const LIST_MAX: usize = 512 * 1024;
@@ -100,7 +99,7 @@ pub fn hello(state: &mut State, server: &mut dyn Server, words: Command<'_>, rep
               <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
         );
     }
-    if name.is_some_and(|name| !set_name(state, session, name)) {
+    if name.is_some_and(|name| state.labels.set_name(session, name).is_err()) {
         return resp::error(reply.bytes_mut(), BAD_NAME);
     }
     state.set_protocol(session, protocol);
@@ -126,19 +125,6 @@ fn greet(out: &mut Vec<u8>, protocol: Protocol, id: u32) {
     resp::array(out, 0);
 }
 
-/// False when the name is too long, or has bytes that would break CLIENT LIST. An empty name takes it away.
-fn set_name(state: &mut State, session: u32, name: &[u8]) -> bool {
-    if name.len() > NAME_MAX || !name.iter().all(u8::is_ascii_graphic) {
-        return false;
-    }
-    if name.is_empty() {
-        state.names.remove(&session);
-    } else {
-        state.names.insert(session, name.into());
-    }
-    true
-}
-
 pub fn quit(state: &mut State, _words: Command<'_>, reply: &mut Reply<'_>) {
     state.deliver_now(reply);
     resp::simple(reply.bytes_mut(), "OK");
@@ -160,16 +146,15 @@ pub fn client(state: &mut State, server: &mut dyn Server, words: Command<'_>, re
         name if is(name, "id") && count == 2 => {
             resp::integer(reply.bytes_mut(), i64::from(state.session(session).id));
         }
-        name if is(name, "getname") && count == 2 => match state.names.get(&session) {
+        name if is(name, "getname") && count == 2 => match state.labels.name(session) {
             Some(name) => resp::bulk(reply.bytes_mut(), name),
             None => resp::null(reply.bytes_mut(), protocol),
         },
-        name if is(name, "setname") && count == 3 => match set_name(state, session, word(words, 2)) {
-            true => resp::simple(reply.bytes_mut(), "OK"),
-            false => resp::error(reply.bytes_mut(), BAD_NAME),
+        name if is(name, "setname") && count == 3 => match state.labels.set_name(session, word(words, 2)) {
+            Ok(()) => resp::simple(reply.bytes_mut(), "OK"),
+            Err(_unsuitable) => resp::error(reply.bytes_mut(), BAD_NAME),
         },
-        // What the library is called changes nothing here.
-        name if is(name, "setinfo") && count == 4 => resp::simple(reply.bytes_mut(), "OK"),
+        name if is(name, "setinfo") && count == 4 => set_info(state, words, reply),
         name if (is(name, "no-evict") || is(name, "no-touch")) && count == 3 => {
             match is(word(words, 2), "on") || is(word(words, 2), "off") {
                 true => resp::simple(reply.bytes_mut(), "OK"),
@@ -186,6 +171,21 @@ pub fn client(state: &mut State, server: &mut dyn Server, words: Command<'_>, re
         name if is(name, "reply") && count == 3 => reply_mode(state, word(words, 2), reply),
         name if is(name, "closed") && count == 2 => closed(state, reply),
         _ => other_subcommand("client", words, reply.bytes_mut()),
+    }
+}
+
+fn set_info(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+    let attribute = match word(words, 2) {
+        name if is(name, "lib-name") => Attribute::LibraryName,
+        name if is(name, "lib-ver") => Attribute::LibraryVersion,
+        other => {
+            let error = format!("ERR Unrecognized option '{}'", shown(other));
+            return resp::error(reply.bytes_mut(), error.as_bytes());
+        }
+    };
+    match state.labels.set_library(reply.session, attribute, word(words, 3)) {
+        Ok(()) => resp::simple(reply.bytes_mut(), "OK"),
+        Err(_unsuitable) => resp::error(reply.bytes_mut(), BAD_LIBRARY),
     }
 }
 
@@ -296,7 +296,8 @@ fn describe(state: &State, server: &dyn Server, session: u32, line: &mut String)
     let Some(facts) = server.connection(session) else { return };
     let own = state.session(session);
     let address = |address: Option<SocketAddr>| address.map_or("?:0".into(), |address| address.to_string());
-    let name = state.names.get(&session).map_or("".into(), |name| String::from_utf8_lossy(name));
+    let name = String::from_utf8_lossy(state.labels.name(session).unwrap_or_default());
+    let library = |attribute| String::from_utf8_lossy(state.labels.library(session, attribute));
     let mut flags = String::new();
     for (on, letter) in [
         (state.monitors.contains(&session), 'O'),
@@ -315,12 +316,13 @@ fn describe(state: &State, server: &dyn Server, session: u32, line: &mut String)
     // Writing to a String cannot fail.
     let _ = writeln!(
         line,
-        "id={} addr={} laddr={} name={name} age={} idle={} flags={flags} db=0 sub={} psub={} ssub={} multi=-1 qbuf={} \
+        "id={} addr={} laddr={} fd={} name={name} age={} idle={} flags={flags} db=0 sub={} psub={} ssub={} multi=-1 qbuf={} \
          qbuf-free={} argv-mem=0 multi-mem=0 obl={} oll={} omem={} tot-mem={user_bytes} events={} cmd={command} user={} \
-         redir=-1 resp={} lib-name= lib-ver= tot-net-in={} tot-net-out={} user-mem={user_bytes} kernel-mem={}",
+         redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} user-mem={user_bytes} kernel-mem={}",
         own.id,
         address(facts.peer),
         address(facts.local),
+        facts.file,
         age_seconds(own, server),
         facts.idle.as_secs(),
         counts[0],
@@ -334,6 +336,8 @@ fn describe(state: &State, server: &dyn Server, session: u32, line: &mut String)
         if facts.is_blocked { "rw" } else { "r" },
         if own.is_authenticated() { "default" } else { "(none)" },
         if own.protocol() == Protocol::Resp3 { 3 } else { 2 },
+        library(Attribute::LibraryName),
+        library(Attribute::LibraryVersion),
         facts.transferred.received,
         facts.transferred.sent,
         facts.kernel_bytes,

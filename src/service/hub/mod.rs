@@ -11,11 +11,12 @@ mod clients;
 mod commands;
 mod glob;
 mod help;
+mod labels;
 mod publish;
 mod pubsub;
 mod subscriptions;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,10 +25,12 @@ use super::{Deliveries, Options, Reply, Service, Taken, take_by_framing};
 use crate::clock::{Tick, Time};
 use crate::codec::resp::{self, Command, OwnedCommand, Parser, Protocol};
 use crate::codec::{Framing, FramingLimits, Invalid};
+use crate::connection::Reason;
 use crate::limits::CLOSED_KEPT;
 use crate::net::Transferred;
 use access::Access;
 use channels::Channels;
+use labels::Labels;
 use publish::Publisher;
 
 /// The version of Redis whose protocol and errors these are: clients look at it to decide what they may send.
@@ -108,8 +111,7 @@ struct State {
     /// By session number.
     sessions: Vec<Session>,
     sessions_seen: u32,
-    /// Set by CLIENT SETNAME; few have one.
-    names: HashMap<u32, Box<[u8]>>,
+    labels: Labels,
     channels: Channels,
     publisher: Publisher,
     access: Access,
@@ -120,6 +122,7 @@ struct State {
     /// The latest last.
     closed: VecDeque<Closed>,
     unix_start: Duration,
+    max_connections: usize,
     /// What the command has written is no answer, to be left out where answers are off.
     keeps_answer: bool,
     commands_processed: u64,
@@ -131,7 +134,7 @@ impl Hub {
         let state = State {
             sessions: Vec::new(),
             sessions_seen: 0,
-            names: HashMap::new(),
+            labels: Labels::default(),
             channels: Channels::default(),
             publisher: Publisher::default(),
             access: Access::new(options),
@@ -139,6 +142,7 @@ impl Hub {
             pending: OwnedCommand::default(),
             closed: VecDeque::new(),
             unix_start: options.unix_start,
+            max_connections: options.max_connections,
             keeps_answer: false,
             commands_processed: 0,
             datagrams_refused: 0,
@@ -199,14 +203,13 @@ impl State {
 
     /// What the hub holds for a session, in bytes.
     fn bytes_of(&self, session: u32) -> usize {
-        let name = self.names.get(&session).map_or(0, |name| name.len() + size_of::<(u32, Box<[u8]>)>());
-        size_of::<Session>() + name + self.channels.bytes_of(session)
+        size_of::<Session>() + self.labels.bytes_of(session) + self.channels.bytes_of(session)
     }
 
     /// Forgets what the session has said of itself: RESET, and the end of its connection.
     fn forget(&mut self, session: u32) {
         self.channels.close(session);
-        self.names.remove(&session);
+        self.labels.forget_name(session);
         self.monitors.retain(|monitor| *monitor != session);
         let flags = self.first_flags();
         if let Some(session) = self.sessions.get_mut(session as usize) {
@@ -266,8 +269,13 @@ impl Service for Hub {
 
     fn connected(&mut self, reply: &mut Reply<'_>) {
         let slot = reply.session as usize;
-        if slot >= self.state.sessions.len() {
-            self.state.sessions.resize(slot + 1, NOBODY);
+        let sessions = &mut self.state.sessions;
+        if slot >= sessions.len() {
+            // Room for all at once: what is not used yet costs no memory, and moving would leave holes in the heap.
+            if slot >= sessions.capacity() {
+                sessions.reserve_exact(self.state.max_connections.max(slot + 1) - sessions.len());
+            }
+            sessions.resize(slot + 1, NOBODY);
         }
         self.state.sessions_seen = self.state.sessions_seen.wrapping_add(1).max(1);
         let id = self.state.sessions_seen;
@@ -350,9 +358,27 @@ impl Service for Hub {
         }
     }
 
+    /// Only RESP3 can carry what nobody asked for, and libraries expect at least three words of it; in both versions an answer is due
+    /// to a command that was begun. Who is killed sees its connection break, as by Redis.
+    fn farewell(&self, session: u32, reason: Reason, out: &mut Vec<u8>) {
+        match self.state.protocol(session) {
+            Protocol::Resp3 => {
+                resp::push(out, 3, Protocol::Resp3);
+                resp::bulk(out, b"closing");
+                resp::bulk(out, b"slabd");
+                resp::bulk(out, reason.name().as_bytes());
+            }
+            Protocol::Resp2 if reason == Reason::MessageTimeout => {
+                resp::error(out, format!("ERR closing: {}", reason.name()).as_bytes());
+            }
+            Protocol::Resp2 => {}
+        }
+    }
+
     fn closed(&mut self, number: u32, parting: &Parting) {
         let session = self.state.session(number);
         self.state.forget(number);
+        self.state.labels.close(number);
         if session.id == 0 {
             return;
         }
@@ -378,9 +404,8 @@ impl Service for Hub {
     }
 
     fn bytes(&self) -> usize {
-        let State { sessions, names, channels, publisher, .. } = &self.state;
-        let names_bytes = names.capacity() * size_of::<(u32, Box<[u8]>)>();
-        sessions.len() * size_of::<Session>() + names_bytes + channels.bytes() + publisher.bytes()
+        let State { sessions, labels, channels, publisher, .. } = &self.state;
+        sessions.len() * size_of::<Session>() + labels.bytes() + channels.bytes() + publisher.bytes()
     }
 
     fn fixed_bytes(&self) -> usize {
@@ -388,11 +413,11 @@ impl Service for Hub {
     }
 
     fn shrink(&mut self) {
-        let State { sessions, names, channels, publisher, .. } = &mut self.state;
+        let State { sessions, labels, channels, publisher, .. } = &mut self.state;
         let used = sessions.iter().rposition(|session| session.id != 0).map_or(0, |last| last + 1);
         sessions.truncate(used);
         sessions.shrink_to_fit();
-        names.shrink_to_fit();
+        labels.shrink();
         channels.shrink();
         publisher.shrink();
     }
