@@ -1,16 +1,207 @@
-//! Who may come in, and what a failed accept means.
+//! Who may come in when many want to: the set of silent connections, the caps per source, and what to do at either's limit.
+//!
+//! A connection is *silent* until its first complete message. A flood of peers that connect and say nothing must not take the place of
+//! those who would speak, so silent connections are bounded, in order of age; when there is no room, the oldest makes way for
+//! the newcomer: who is honest has spoken long before its turn comes. How long that takes is the *eviction age*, about the size of the set ÷
+//! the flood's rate. The other two policies are there to be compared with: they serve a tenth of the honest.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::io;
+use std::str::FromStr;
 
-/// Why no connection is accepted at present. Those that wait, wait in the kernel's accept queue.
+use crate::clock::Tick;
+use crate::limits::Limits;
+use crate::sources::{SourceId, Sources};
+use crate::token::Token;
+
+/// What happens to a newcomer when the silent set, or the slab, is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// The oldest silent connection is reset and gives its slot to the newcomer.
+    Recycle,
+    /// The newcomer is refused.
+    Refuse,
+    /// The newcomer is refused with a chance that grows from 30 % at half the set to certainty: OpenSSH's MaxStartups.
+    RandomDrop,
+}
+
+impl Policy {
+    const NAMES: [(Policy, &str); 3] =
+        [(Policy::Recycle, "recycle"), (Policy::Refuse, "refuse"), (Policy::RandomDrop, "random-drop")];
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Policy, String> {
+        let found = Policy::NAMES.iter().find(|(_, name)| *name == text);
+        found.map(|(policy, _)| *policy).ok_or_else(|| "expected recycle, refuse or random-drop".into())
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Policy::NAMES[*self as usize].1)
+    }
+}
+
+/// Why a newcomer is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refusal {
+    /// `max-connections` are held, and none of them is silent.
+    Full,
+    /// The silent set is full, under another policy than to recycle.
+    SilentSet,
+    /// Its source has `max-silent-per-source`, and more than half of the set is taken.
+    SourceSilent,
+    /// Its source has `max-connections-per-source`.
+    SourceConnections,
+    /// Its source has let too many deadlines pass.
+    Penalty,
+}
+
+impl Refusal {
+    pub const ALL: [Refusal; 5] =
+        [Refusal::Full, Refusal::SilentSet, Refusal::SourceSilent, Refusal::SourceConnections, Refusal::Penalty];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::Full => "refused, full",
+            Refusal::SilentSet => "refused, silent",
+            Refusal::SourceSilent => "refused, source silent",
+            Refusal::SourceConnections => "refused, source",
+            Refusal::Penalty => "refused, penalty",
+        }
+    }
+}
+
+/// What becomes of a newcomer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Admit,
+    /// It takes the place of the oldest silent connection.
+    Recycle,
+    Refuse(Refusal),
+}
+
+#[derive(Default)]
+pub struct Admission {
+    /// The silent set by age, the oldest first. Who has spoken or gone stays in it until it comes to the front, or half of it are such.
+    by_age: VecDeque<Token>,
+    /// Those in it that are silent still.
+    silent: usize,
+    pub sources: Sources,
+    random: fastrand::Rng,
+}
+
+/// Entries of the set that may be out of date before they are looked for.
+const STALE_MIN: usize = 1024;
+
+/// Entries looked at for one that has nothing unread, before the oldest is taken whatever it has.
+const LOOK_AHEAD: usize = 8;
+
+impl Admission {
+    /// Judges a newcomer. `is_full`: there is no slot for it.
+    pub fn judge(&mut self, source: SourceId, is_full: bool, limits: &Limits, now: Tick) -> Verdict {
+        let (connections, silent) = self.sources.counts(source);
+        if self.sources.is_refused(source, now) {
+            return Verdict::Refuse(Refusal::Penalty);
+        }
+        if connections >= limits.max_connections_per_source {
+            return Verdict::Refuse(Refusal::SourceConnections);
+        }
+        // While there is room, a crowd behind one address is nobody's loss.
+        let half = limits.max_silent / 2;
+        if silent >= limits.max_silent_per_source && self.silent > half {
+            return Verdict::Refuse(Refusal::SourceSilent);
+        }
+        if limits.admission == Policy::RandomDrop && self.silent >= half {
+            let chance = 0.3 + 0.7 * (self.silent - half) as f64 / (limits.max_silent - half).max(1) as f64;
+            if self.random.f64() < chance {
+                return Verdict::Refuse(Refusal::SilentSet);
+            }
+        }
+        match limits.admission {
+            Policy::Recycle if self.silent >= limits.max_silent || (is_full && self.silent > 0) => Verdict::Recycle,
+            _ if is_full => Verdict::Refuse(Refusal::Full),
+            _ if self.silent >= limits.max_silent => Verdict::Refuse(Refusal::SilentSet),
+            _ => Verdict::Admit,
+        }
+    }
+
+    /// A connection that was let in, and is silent.
+    pub fn enters(&mut self, token: Token, source: SourceId) {
+        self.by_age.push_back(token);
+        self.silent += 1;
+        self.sources.connected(source, true);
+    }
+
+    /// It has spoken, or ends.
+    pub fn no_longer_silent(&mut self, source: SourceId) {
+        self.silent -= 1;
+        if self.silent == 0 {
+            self.by_age.clear();
+            self.by_age.shrink_to(STALE_MIN);
+        }
+        self.sources.no_longer_silent(source);
+    }
+
+    /// The connection to make way for another: the oldest silent one, but one that has said something which is not read yet only if
+    /// all of the oldest have. `of` tells whether a token is still silent, and whether it has something unread.
+    pub fn oldest(&mut self, of: impl Fn(Token) -> Option<Unread>) -> Option<Token> {
+        self.forget_stale(&of);
+        let oldest = self.by_age.iter().copied().filter(|token| of(*token).is_some());
+        oldest
+            .clone()
+            .take(LOOK_AHEAD)
+            .find(|token| of(*token) == Some(Unread(false)))
+            .or_else(|| oldest.clone().next())
+    }
+
+    /// Drops what is out of date: at the front at once, elsewhere when there is much of it. Costs what has come since, on average.
+    pub fn forget_stale(&mut self, of: &impl Fn(Token) -> Option<Unread>) {
+        while self.by_age.front().is_some_and(|token| of(*token).is_none()) {
+            self.by_age.pop_front();
+        }
+        if self.by_age.len() > 2 * self.silent + STALE_MIN {
+            self.by_age.retain(|token| of(*token).is_some());
+        }
+    }
+
+    /// Silent connections now.
+    pub fn silent(&self) -> usize {
+        self.silent
+    }
+
+    /// Bytes of the set; the table of sources counts for itself.
+    pub fn bytes(&self) -> usize {
+        self.by_age.capacity() * size_of::<Token>()
+    }
+
+    pub fn shrink(&mut self) {
+        self.by_age.shrink_to_fit();
+    }
+}
+
+/// Whether a silent connection has something that has not been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread(pub bool);
+
+/// Whether connections are accepted at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     Open,
-    /// `max-connections` are held. Opens when one of them is reaped.
+    /// `max-connections` are held: newcomers are told so and closed. Opens when a few slots are free again ([`GATE_REOPENS`]), not at the
+    /// first: else each that is freed would be fought for by whoever asks again most often.
     Full,
-    /// No file or memory to accept with. Opens when a connection is reaped, or after [`crate::limits::ACCEPT_RETRY`].
+    /// No file or memory to accept with; those that wait, wait in the kernel's accept queue. Opens when a connection is reaped, or after [`crate::limits::ACCEPT_RETRY`].
     Exhausted,
 }
+
+/// The share of all slots that must be free for a full gate to open again: one in so many, and one at least.
+pub const GATE_REOPENS: usize = 32;
 
 /// What to do after an accept that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +212,11 @@ pub enum AcceptError {
     Aborted,
     /// Every accept will fail until something is freed.
     Exhausted,
+}
+
+/// Whether an accept failed for want of a file, so that the spare one helps to turn the connection away.
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 impl AcceptError {
@@ -40,6 +236,129 @@ impl AcceptError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::Generation;
+    use std::net::IpAddr;
+
+    fn limits(admission: Policy) -> Limits {
+        Limits {
+            admission,
+            max_silent: 4,
+            max_silent_per_source: 2,
+            max_connections_per_source: 3,
+            ..Limits::default()
+        }
+    }
+
+    fn source(admission: &mut Admission, last: u8) -> SourceId {
+        admission.sources.find(IpAddr::from([10, 0, 0, last]), Tick(0))
+    }
+
+    fn fill(admission: &mut Admission, count: u32) {
+        for slot in 0..count {
+            let source = source(admission, slot as u8);
+            admission.enters(Token::connection(slot, Generation::FIRST), source);
+        }
+    }
+
+    #[test]
+    fn the_silent_set_at_its_limit_one_below_and_one_above() {
+        for (policy, verdict) in
+            [(Policy::Recycle, Verdict::Recycle), (Policy::Refuse, Verdict::Refuse(Refusal::SilentSet))]
+        {
+            for (silent, expected) in [(3, Verdict::Admit), (4, verdict), (5, verdict)] {
+                let mut admission = Admission::default();
+                fill(&mut admission, silent);
+                let newcomer = source(&mut admission, 200);
+                assert_eq!(admission.judge(newcomer, false, &limits(policy), Tick(0)), expected, "{policy}, {silent}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_slab_recycles_while_there_is_a_silent_one() {
+        let mut admission = Admission::default();
+        let newcomer = source(&mut admission, 200);
+        let full = Verdict::Refuse(Refusal::Full);
+        assert_eq!(admission.judge(newcomer, true, &limits(Policy::Recycle), Tick(0)), full);
+        fill(&mut admission, 1);
+        assert_eq!(admission.judge(newcomer, true, &limits(Policy::Recycle), Tick(0)), Verdict::Recycle);
+        assert_eq!(admission.judge(newcomer, true, &limits(Policy::Refuse), Tick(0)), full);
+    }
+
+    #[test]
+    fn random_drop_begins_at_half_the_set_and_is_certain_at_its_limit() {
+        let refused = |silent: u32| {
+            let mut admission = Admission { random: fastrand::Rng::with_seed(7), ..Admission::default() };
+            fill(&mut admission, silent);
+            let newcomer = source(&mut admission, 200);
+            let limits = limits(Policy::RandomDrop);
+            (0..1000).filter(|_| admission.judge(newcomer, false, &limits, Tick(0)) != Verdict::Admit).count()
+        };
+        assert_eq!(refused(1), 0);
+        assert!((250..350).contains(&refused(2)), "{}", refused(2));
+        assert!((600..700).contains(&refused(3)), "{}", refused(3));
+        assert_eq!(refused(4), 1000);
+    }
+
+    #[test]
+    fn caps_of_one_source_at_their_limit_one_below_and_one_above() {
+        let judge = |of_source: u32, others: u32, speak: bool| {
+            let mut admission = Admission::default();
+            fill(&mut admission, others);
+            let one = source(&mut admission, 200);
+            for slot in 0..of_source {
+                admission.enters(Token::connection(100 + slot, Generation::FIRST), one);
+                if speak {
+                    admission.no_longer_silent(one);
+                }
+            }
+            admission.judge(one, false, &limits(Policy::Recycle), Tick(0))
+        };
+        assert_eq!(judge(1, 2, false), Verdict::Admit);
+        assert_eq!(judge(2, 0, false), Verdict::Admit, "half of the set is free");
+        assert_eq!(judge(2, 1, false), Verdict::Refuse(Refusal::SourceSilent));
+        assert_eq!(judge(2, 0, true), Verdict::Admit);
+        assert_eq!(judge(3, 0, true), Verdict::Refuse(Refusal::SourceConnections));
+        assert_eq!(judge(4, 0, true), Verdict::Refuse(Refusal::SourceConnections));
+    }
+
+    #[test]
+    fn the_oldest_makes_way_and_not_one_that_has_just_said_something() {
+        let mut admission = Admission::default();
+        fill(&mut admission, 4);
+        let slot = |token: Token| match token.source() {
+            crate::token::Source::Connection { slot, .. } => slot,
+            _ => unreachable!(),
+        };
+        // Slot 0 has spoken, slot 1 has something unread.
+        let oldest = admission.oldest(|token| (slot(token) != 0).then_some(Unread(slot(token) == 1)));
+        assert_eq!(oldest.map(slot), Some(2));
+        assert_eq!(admission.oldest(|_| Some(Unread(true))).map(slot), Some(1), "if all have, the oldest");
+        assert_eq!(admission.oldest(|_| None), None);
+        assert!(admission.by_age.is_empty());
+    }
+
+    #[test]
+    fn who_has_spoken_is_forgotten_in_time_though_an_older_one_stays_silent() {
+        let mut admission = Admission::default();
+        fill(&mut admission, 1);
+        for slot in 1..100_000 {
+            let source = source(&mut admission, 7);
+            admission.enters(Token::connection(slot, Generation::FIRST), source);
+            admission.no_longer_silent(source);
+            admission
+                .forget_stale(&|token| (token == Token::connection(0, Generation::FIRST)).then_some(Unread(false)));
+        }
+        assert!(admission.by_age.len() <= STALE_MIN + 2, "{}", admission.by_age.len());
+    }
+
+    #[test]
+    fn policies_are_named_and_read_alike() {
+        for (policy, name) in Policy::NAMES {
+            assert_eq!((policy.to_string().as_str(), name.parse()), (name, Ok(policy)));
+        }
+        assert!("drop".parse::<Policy>().is_err());
+    }
 
     #[test]
     fn errors_are_sorted_as_the_man_page_says() {

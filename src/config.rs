@@ -4,190 +4,32 @@
 //! [`Config`] is what holds: flags over file over defaults, checked.
 
 mod running;
+mod settings;
+mod sockets;
 mod values;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
-
-use clap::Args;
-use serde::{Deserialize, Serialize};
 
 use crate::buffer::BufferMode;
 use crate::limits::{
-    CONNECTION_BYTES, CONNECTIONS_MAX, FILES_RESERVED, GATHER_MAX, LISTENERS_MAX, Limits, MAX_LINE_MAX,
+    CONNECTION_BYTES, CONNECTIONS_MAX, FILES_RESERVED, GATHER_MAX, LISTENERS_MAX, Limits, MAX_LINE_MAX, SILENT_MAX,
 };
 use crate::service::Secret;
 use crate::units::{Size, Span};
 
 use running::limits_as_settings;
 pub use running::{limits_as_texts, with_changes};
+pub use settings::Settings;
 pub use values::{Buffers, Listen, Password};
-
-/// What can be set. The same names serve as flags and as keys of the file.
-#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Settings {
-    /// Serve SERVICE (hub, hello, echo, discard) on this address, by TCP and UDP. SERVICE+tcp or SERVICE+udp: by one of them. Port 0:
-    /// any free port. [::] is IPv6 alone. Repeatable [default: hub=127.0.0.1:9999]
-    #[arg(long, value_name = "SERVICE=ADDR:PORT")]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub listen: Vec<Listen>,
-
-    /// Connections held at once; more wait in the accept queue [default: the hard limit on open files, less 64]
-    #[arg(long, value_name = "COUNT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_connections: Option<usize>,
-
-    /// Length of the accept queue; the kernel takes net.core.somaxconn at most [default: 4096]
-    #[arg(long, value_name = "COUNT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backlog: Option<u32>,
-
-    /// Close a connection that completes no message for this long; 0: never [default: 5m]
-    #[arg(long, value_name = "TIME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle_timeout: Option<Span>,
-
-    /// Close a new connection that completes no message for this long; 0: never [default: 1m]
-    #[arg(long, value_name = "TIME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_message_timeout: Option<Span>,
-
-    /// Close a connection that began a message and does not complete it in this time; 0: never [default: 30s]
-    #[arg(long, value_name = "TIME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message_timeout: Option<Span>,
-
-    /// Close a connection that takes no byte of its output for this long; 0: never [default: 20s]
-    #[arg(long, value_name = "TIME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_timeout: Option<Span>,
-
-    /// Time for a connection that is being closed to take what it is owed, and to close; 0: for ever [default: 5s]
-    #[arg(long, value_name = "TIME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub close_timeout: Option<Span>,
-
-    /// Time from SIGTERM until whatever is left is closed [default: 10s]
-    #[arg(long, value_name = "TIME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub drain_timeout: Option<Span>,
-
-    /// Where connections have buffers: from a pool while they need one, or two fixed ones of 64B to 1MiB for life [default:
-    /// pooled]
-    #[arg(long, value_name = "pooled|fixed:BYTES")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub buffers: Option<Buffers>,
-
-    /// Memory for connections and their buffers; who needs more is closed [default: 256MiB]
-    #[arg(long, value_name = "SIZE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_budget: Option<Size>,
-
-    /// Password that peers of `hub` must give. Better from a file or from SLABD_REQUIREPASS [default: none: only this machine is served]
-    #[arg(long, value_name = "PASSWORD")]
-    #[serde(skip_serializing)]
-    pub requirepass: Option<Password>,
-
-    /// Read that password from the first line of this file
-    #[arg(long, value_name = "FILE", conflicts_with = "requirepass")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub requirepass_file: Option<PathBuf>,
-
-    /// Datagrams a second that `hub` takes from one network (/24, or /56 of IPv6); 0: any number [default: 10000]
-    #[arg(long, value_name = "COUNT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub datagram_rate: Option<u32>,
-
-    /// Write a line on connections, memory and turns to the log this often; 0: never [default: 0]
-    #[arg(long, value_name = "TIME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub report_every: Option<Span>,
-
-    /// Longest line that `hello` takes, without its line break; at most 16382 bytes [default: 4KiB]
-    #[arg(long, value_name = "SIZE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_line: Option<Size>,
-
-    /// Stop reading a connection while this much of its output is unsent [default: 64KiB]
-    #[arg(long, value_name = "SIZE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub high_watermark: Option<Size>,
-
-    /// Read it again once no more than this much is unsent [default: a quarter of the high watermark]
-    #[arg(long, value_name = "SIZE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub low_watermark: Option<Size>,
-
-    /// After many connections were ready at once, let events gather for so long before asking again: saves processor time for latency
-    /// under load; 0: never [default: 50us]
-    #[arg(long, value_name = "TIME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gather: Option<Span>,
-
-    /// Connections accepted in one turn of the loop [default: 64]
-    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accepts_per_turn: Option<usize>,
-
-    /// Connections served in one turn [default: 1024]
-    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connections_per_turn: Option<usize>,
-
-    /// Messages of one connection served in one turn [default: 128]
-    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub messages_per_turn: Option<usize>,
-
-    /// Reads of one connection in one turn, of up to 16 KiB each [default: 4]
-    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reads_per_turn: Option<usize>,
-
-    /// Batches of 64 datagrams received in one turn [default: 1]
-    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub datagram_batches_per_turn: Option<usize>,
-
-    /// Output of one turn after which connections wait for the next [default: 1MiB]
-    #[arg(long, value_name = "SIZE", help_heading = "Budgets of one turn")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_per_turn: Option<Size>,
-
-    /// Close a connection when this much of its output is unsent [default: 1MiB, or
-    /// twice the high watermark]
-    #[arg(long, value_name = "SIZE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_limit: Option<Size>,
-
-    /// Close a connection when more than this of its output stays unsent for --output-soft-time [default: a quarter of the output
-    /// limit]
-    #[arg(long, value_name = "SIZE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_soft_limit: Option<Size>,
-
-    /// How long that may last, to the second; 0: for ever [default: 10s]
-    #[arg(long, value_name = "TIME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_soft_time: Option<Span>,
-
-    /// Deliveries to other connections in one turn, by each service [default: 1024]
-    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deliveries_per_turn: Option<usize>,
-
-    /// Timers expired in one turn [default: 1024]
-    #[arg(long, value_name = "COUNT", help_heading = "Budgets of one turn")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expiries_per_turn: Option<usize>,
-}
 
 /// Everything resolved and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub listen: Vec<Listen>,
+    pub admin: Option<SocketAddr>,
     pub backlog: u32,
     pub buffers: BufferMode,
     pub report_every: Duration,
@@ -213,64 +55,72 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Settings {
-    /// Reads a TOML file.
-    pub fn read(path: &Path) -> Result<Settings, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError(format!("cannot read config file {}: {error}", path.display())))?;
-        toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-            let what = error.message().trim().replace('\n', "; ");
-            ConfigError(format!("config file {}, line {line}: {what}", path.display()))
-        })
-    }
-
-    /// These settings, and what they leave open from `below`.
-    pub fn over(self, below: Settings) -> Settings {
-        Settings {
-            listen: if self.listen.is_empty() { below.listen } else { self.listen },
-            max_connections: self.max_connections.or(below.max_connections),
-            backlog: self.backlog.or(below.backlog),
-            idle_timeout: self.idle_timeout.or(below.idle_timeout),
-            first_message_timeout: self.first_message_timeout.or(below.first_message_timeout),
-            message_timeout: self.message_timeout.or(below.message_timeout),
-            output_timeout: self.output_timeout.or(below.output_timeout),
-            close_timeout: self.close_timeout.or(below.close_timeout),
-            drain_timeout: self.drain_timeout.or(below.drain_timeout),
-            buffers: self.buffers.or(below.buffers),
-            memory_budget: self.memory_budget.or(below.memory_budget),
-            report_every: self.report_every.or(below.report_every),
-            // One password: who names one above is not asked for another below.
-            requirepass_file: self.requirepass_file.or(below.requirepass_file.filter(|_| self.requirepass.is_none())),
-            requirepass: self.requirepass.or(below.requirepass),
-            datagram_rate: self.datagram_rate.or(below.datagram_rate),
-            max_line: self.max_line.or(below.max_line),
-            high_watermark: self.high_watermark.or(below.high_watermark),
-            low_watermark: self.low_watermark.or(below.low_watermark),
-            gather: self.gather.or(below.gather),
-            accepts_per_turn: self.accepts_per_turn.or(below.accepts_per_turn),
-            connections_per_turn: self.connections_per_turn.or(below.connections_per_turn),
-            messages_per_turn: self.messages_per_turn.or(below.messages_per_turn),
-            reads_per_turn: self.reads_per_turn.or(below.reads_per_turn),
-            datagram_batches_per_turn: self.datagram_batches_per_turn.or(below.datagram_batches_per_turn),
-            output_per_turn: self.output_per_turn.or(below.output_per_turn),
-            output_limit: self.output_limit.or(below.output_limit),
-            output_soft_limit: self.output_soft_limit.or(below.output_soft_limit),
-            output_soft_time: self.output_soft_time.or(below.output_soft_time),
-            deliveries_per_turn: self.deliveries_per_turn.or(below.deliveries_per_turn),
-            expiries_per_turn: self.expiries_per_turn.or(below.expiries_per_turn),
-        }
-    }
-
     /// Fills in the defaults and checks everything. `file_limit`: how many files this process may open.
     pub fn resolve(self, file_limit: u64) -> Result<Config, ConfigError> {
         let mut warnings = Vec::new();
+        let max_connections = resolve_max_connections(self.max_connections, file_limit, &mut warnings)?;
+        let limits = self.limits(max_connections)?;
+        check(&limits)?;
+        let buffers = self.buffers.map_or(BufferMode::Pooled, |Buffers(mode)| mode);
+        let each = match buffers {
+            BufferMode::Pooled => CONNECTION_BYTES,
+            BufferMode::Fixed(bytes) => CONNECTION_BYTES + 2 * bytes.next_power_of_two(),
+        };
+        let fit = limits.memory_budget / each;
+        if fit < limits.max_connections {
+            let budget = Size(limits.memory_budget);
+            warnings.push(format!(
+                "memory-budget {budget} has room for {fit} connections with {} buffers",
+                Buffers(buffers)
+            ));
+        }
+        let backlog = self.backlog.unwrap_or(DEFAULT_BACKLOG);
+        within("backlog", backlog as usize, 1, i32::MAX as usize)?;
+        within("memory-budget", limits.memory_budget, MEMORY_BUDGET_MIN, usize::MAX)?;
+        let listen = if self.listen.is_empty() { vec![Listen::default()] } else { self.listen };
+        within("listen", listen.len(), 1, LISTENERS_MAX)?;
+        check_for_twins(&listen)?;
+        if let Some(admin) = self.admin.filter(|admin| !admin.ip().is_loopback()) {
+            return Err(ConfigError(format!(
+                "admin is {admin}: accepted is an address of this machine, such as 127.0.0.1:9998"
+            )));
+        }
+        let password = values::password(self.requirepass, self.requirepass_file.as_deref())?;
+        if let (None, Some(open)) = (&password, listen.iter().find(|listen| listen.is_open_hub())) {
+            warnings
+                .push(format!("{open}: no password is set, so only this machine is served; see --requirepass-file"));
+        }
+        Ok(Config {
+            listen,
+            admin: self.admin,
+            backlog,
+            buffers,
+            report_every: self.report_every.map_or(Duration::ZERO, |Span(time)| time),
+            password,
+            password_file: self.requirepass_file,
+            datagram_rate: self.datagram_rate.unwrap_or(DATAGRAM_RATE),
+            limits,
+            warnings,
+        })
+    }
+
+    /// The limits as set, and the defaults of the others.
+    fn limits(&self, max_connections: usize) -> Result<Limits, ConfigError> {
         let defaults = Limits::default();
         let span = |given: Option<Span>, default: Duration| given.map_or(default, |Span(time)| time);
         let bytes = |given: Option<Size>, default: usize| given.map_or(default, |Size(bytes)| bytes);
         let high_watermark = bytes(self.high_watermark, defaults.high_watermark);
         let output_limit = bytes(self.output_limit, defaults.output_limit.max(2 * high_watermark));
-        let limits = Limits {
-            max_connections: resolve_max_connections(self.max_connections, file_limit, &mut warnings)?,
+        Ok(Limits {
+            max_connections,
+            admission: self.admission.unwrap_or(defaults.admission),
+            admission_dry_run: self.admission_dry_run.unwrap_or(defaults.admission_dry_run),
+            max_silent: self.max_silent.unwrap_or(defaults.max_silent),
+            max_silent_per_source: self.max_silent_per_source.unwrap_or(defaults.max_silent_per_source),
+            max_connections_per_source: self
+                .max_connections_per_source
+                .unwrap_or(max_connections - max_connections / 8),
+            penalty: span(self.penalty, defaults.penalty),
             first_message_timeout: span(self.first_message_timeout, defaults.first_message_timeout),
             message_timeout: span(self.message_timeout, defaults.message_timeout),
             idle_timeout: span(self.idle_timeout, defaults.idle_timeout),
@@ -293,42 +143,7 @@ impl Settings {
             output_soft_time: span(self.output_soft_time, defaults.output_soft_time),
             deliveries_per_turn: self.deliveries_per_turn.unwrap_or(defaults.deliveries_per_turn),
             expiries_per_turn: self.expiries_per_turn.unwrap_or(defaults.expiries_per_turn),
-        };
-        check(&limits)?;
-        let buffers = self.buffers.map_or(BufferMode::Pooled, |Buffers(mode)| mode);
-        let each = match buffers {
-            BufferMode::Pooled => CONNECTION_BYTES,
-            BufferMode::Fixed(bytes) => CONNECTION_BYTES + 2 * bytes.next_power_of_two(),
-        };
-        let fit = limits.memory_budget / each;
-        if fit < limits.max_connections {
-            let budget = Size(limits.memory_budget);
-            warnings.push(format!(
-                "memory-budget {budget} has room for {fit} connections with {} buffers",
-                Buffers(buffers)
-            ));
-        }
-        let backlog = self.backlog.unwrap_or(DEFAULT_BACKLOG);
-        within("backlog", backlog as usize, 1, i32::MAX as usize)?;
-        within("memory-budget", limits.memory_budget, MEMORY_BUDGET_MIN, usize::MAX)?;
-        let listen = if self.listen.is_empty() { vec![Listen::default()] } else { self.listen };
-        within("listen", listen.len(), 1, LISTENERS_MAX)?;
-        check_for_twins(&listen)?;
-        let password = values::password(self.requirepass, self.requirepass_file.as_deref())?;
-        if let (None, Some(open)) = (&password, listen.iter().find(|listen| listen.is_open_hub())) {
-            warnings
-                .push(format!("{open}: no password is set, so only this machine is served; see --requirepass-file"));
-        }
-        Ok(Config {
-            listen,
-            backlog,
-            buffers,
-            report_every: span(self.report_every, Duration::ZERO),
-            password,
-            password_file: self.requirepass_file,
-            datagram_rate: self.datagram_rate.unwrap_or(DATAGRAM_RATE),
-            limits,
-            warnings,
+            sockets: self.socket_options()?,
         })
     }
 }
@@ -375,6 +190,9 @@ fn check(limits: &Limits) -> Result<(), ConfigError> {
     within("max-line", limits.max_line, 1, MAX_LINE_MAX)?;
     within("high-watermark", limits.high_watermark, 1, 1 << 30)?;
     within("low-watermark", limits.low_watermark, 0, limits.high_watermark - 1)?;
+    within("max-silent", limits.max_silent, 1, SILENT_MAX)?;
+    within("max-silent-per-source", limits.max_silent_per_source, 1, SILENT_MAX)?;
+    within("max-connections-per-source", limits.max_connections_per_source, 1, CONNECTIONS_MAX)?;
     within("accepts-per-turn", limits.accepts_per_turn, 1, 1 << 20)?;
     within("connections-per-turn", limits.connections_per_turn, 1, 1 << 20)?;
     within("messages-per-turn", limits.messages_per_turn, 1, 1 << 20)?;
@@ -406,6 +224,7 @@ impl Config {
     pub fn to_toml(&self) -> String {
         let settings = Settings {
             listen: self.listen.clone(),
+            admin: self.admin,
             backlog: Some(self.backlog),
             buffers: Some(Buffers(self.buffers)),
             report_every: Some(Span(self.report_every)),
@@ -421,6 +240,9 @@ impl Config {
         let mut names = Vec::new();
         if self.listen != running.listen {
             names.push("listen");
+        }
+        if self.admin != running.admin {
+            names.push("admin");
         }
         if self.backlog != running.backlog {
             names.push("backlog");
@@ -464,7 +286,9 @@ mod tests {
     fn nothing_set_is_the_hub_on_loopback_with_the_documented_defaults() {
         let config = resolve("").unwrap();
         assert_eq!(config.listen, ["hub=127.0.0.1:9999".parse().unwrap()]);
-        assert_eq!(config.limits, Limits { max_connections: 19_936, ..Limits::default() });
+        let limits =
+            Limits { max_connections: 19_936, max_connections_per_source: 19_936 / 8 * 7, ..Limits::default() };
+        assert_eq!(config.limits, limits);
         assert_eq!((config.backlog, config.buffers), (4096, BufferMode::Pooled));
         assert!(config.warnings.is_empty());
     }

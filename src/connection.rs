@@ -15,6 +15,7 @@ use crate::buffer::BufferId;
 use crate::clock::Tick;
 use crate::limits::Limits;
 use crate::net::Ready;
+use crate::sources::SourceId;
 use crate::token::Generation;
 
 /// Where a connection stands. Each arm says what has happened, what may come, and which deadline runs.
@@ -42,8 +43,11 @@ pub enum State {
 pub enum Reason {
     /// The peer closed or half-closed, and got what it was owed.
     PeerClosed,
-    /// The peer reset the connection, or it broke: ECONNRESET, EPIPE, ETIMEDOUT and the like.
+    /// The peer reset the connection, or it broke: ECONNRESET, EPIPE and the like.
     PeerReset,
+    /// The kernel gave the peer up: it answered no probe within `keepalive`, or took no data within `user-timeout` (ETIMEDOUT), or
+    /// the way to it is gone.
+    PeerVanished,
     /// The service said so.
     ServiceClosed,
     /// No complete message within `first-message-timeout`.
@@ -64,6 +68,8 @@ pub enum Reason {
     OutputLimit,
     /// It needed memory beyond `memory-budget`.
     MemoryBudget,
+    /// It had said nothing, was the oldest of those, and made way for another.
+    Recycled,
     /// Someone else had it closed: CLIENT KILL.
     Killed,
     /// The server is stopping.
@@ -73,9 +79,10 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 17] = [
         Reason::PeerClosed,
         Reason::PeerReset,
+        Reason::PeerVanished,
         Reason::ServiceClosed,
         Reason::FirstMessageTimeout,
         Reason::MessageTimeout,
@@ -86,10 +93,34 @@ impl Reason {
         Reason::ProtocolError,
         Reason::OutputLimit,
         Reason::MemoryBudget,
+        Reason::Recycled,
         Reason::Killed,
         Reason::Drain,
         Reason::DrainTimeout,
     ];
+
+    /// What an error of a read or a write says of the peer.
+    pub fn of_error(error: &std::io::Error) -> Reason {
+        match error.raw_os_error() {
+            Some(libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH) => Reason::PeerVanished,
+            _ => Reason::PeerReset,
+        }
+    }
+
+    /// How a connection that ends for this reason leaves the kernel.
+    pub fn farewell(self) -> Farewell {
+        match self {
+            // It has had its time or its memory: whatever is still on its way to it would lie in the kernel for as long again.
+            Reason::FirstMessageTimeout | Reason::MessageTimeout | Reason::OutputTimeout | Reason::CloseTimeout => {
+                Farewell::Reset
+            }
+            Reason::DrainTimeout | Reason::OutputLimit | Reason::MemoryBudget | Reason::Recycled => Farewell::Reset,
+            Reason::IdleTimeout => Farewell::FinIfAcknowledged,
+            // Here the peer has got all it was owed, or a time to take it in; or nothing is left of the connection.
+            Reason::PeerClosed | Reason::PeerReset | Reason::PeerVanished | Reason::ServiceClosed => Farewell::Fin,
+            Reason::LineTooLong | Reason::ProtocolError | Reason::Killed | Reason::Drain => Farewell::Fin,
+        }
+    }
 
     /// Whether the peer may still be sending when the connection is closed for this reason. Only after the end of its
     /// stream was read it cannot.
@@ -101,6 +132,7 @@ impl Reason {
         match self {
             Reason::PeerClosed => "peer-closed",
             Reason::PeerReset => "peer-reset",
+            Reason::PeerVanished => "peer-vanished",
             Reason::ServiceClosed => "service-closed",
             Reason::FirstMessageTimeout => "first-message-timeout",
             Reason::MessageTimeout => "message-timeout",
@@ -111,11 +143,25 @@ impl Reason {
             Reason::ProtocolError => "protocol-error",
             Reason::OutputLimit => "output-limit",
             Reason::MemoryBudget => "memory-budget",
+            Reason::Recycled => "recycled",
             Reason::Killed => "killed",
             Reason::Drain => "drain",
             Reason::DrainTimeout => "drain-timeout",
         }
     }
+}
+
+/// Services that there can be at a time: the index has three bits.
+pub const SERVICES_MAX: usize = 1 << (u16::BITS - Flags::SERVICE_SHIFT);
+
+/// How the kernel is to end a connection. After a FIN it goes on sending what the peer has not acknowledged, for minutes where the peer takes
+/// nothing, with a socket and buffers that nobody here counts any more (FIN_WAIT1). A reset forgets it all at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    Fin,
+    /// A reset where something is unacknowledged.
+    FinIfAcknowledged,
+    Reset,
 }
 
 /// Facts about a connection that combine freely with its state.
@@ -145,6 +191,23 @@ impl Flags {
     pub const UNTRUSTED: Flags = Flags(1 << 9);
     /// More output is unsent than the soft limit allows for long.
     pub const OVER_SOFT_LIMIT: Flags = Flags(1 << 10);
+
+    /// In the silent set: see [`admission`](crate::admission).
+    pub const SILENT: Flags = Flags(1 << 11);
+
+    /// Has been told why it is closed, which a reset could destroy.
+    pub const TOLD: Flags = Flags(1 << 12);
+
+    /// The bits above these hold the index of the service it speaks with.
+    const SERVICE_SHIFT: u32 = 13;
+
+    pub fn of_service(index: u8) -> Flags {
+        Flags(u16::from(index) << Flags::SERVICE_SHIFT)
+    }
+
+    pub fn service(self) -> u8 {
+        (self.0 >> Flags::SERVICE_SHIFT) as u8
+    }
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -211,8 +274,8 @@ pub struct Connection<S> {
     blocked_since: Tick,
     state: State,
     pub flags: Flags,
-    /// Index of the service it speaks with.
-    pub service: u8,
+    /// Where it comes from.
+    pub source: SourceId,
     /// When its unsent output passed the soft limit, in units of [`COARSE_TICKS`], rounded up; meaningful while `OVER_SOFT_LIMIT`.
     over_soft_since: u16,
 }
@@ -221,7 +284,7 @@ pub struct Connection<S> {
 const COARSE_TICKS: u32 = 64;
 
 impl<S> Connection<S> {
-    pub fn new(stream: S, generation: Generation, service: u8, now: Tick) -> Connection<S> {
+    pub fn new(stream: S, generation: Generation, service: u8, source: SourceId, now: Tick) -> Connection<S> {
         Connection {
             stream,
             generation,
@@ -230,8 +293,8 @@ impl<S> Connection<S> {
             since: now,
             blocked_since: now,
             state: State::Silent,
-            flags: Flags::default(),
-            service,
+            flags: Flags::of_service(service),
+            source,
             over_soft_since: 0,
         }
     }
@@ -248,6 +311,11 @@ impl<S> Connection<S> {
     /// Whether messages are still taken.
     pub fn is_serving(&self) -> bool {
         matches!(self.state, State::Silent | State::Open | State::Partial)
+    }
+
+    /// Whether it has completed a message.
+    pub fn has_spoken(&self) -> bool {
+        matches!(self.state, State::Open | State::Partial)
     }
 
     /// The reason it is closing or closed for.
@@ -391,7 +459,7 @@ mod tests {
     use std::time::Duration;
 
     fn connection() -> Connection<()> {
-        Connection::new((), Generation::FIRST, 0, Tick(100))
+        Connection::new((), Generation::FIRST, 0, SourceId::NONE, Tick(100))
     }
 
     fn timeouts() -> Timeouts {
@@ -480,6 +548,31 @@ mod tests {
         let mut connection = connection();
         connection.flags.set(Flags::BLOCKED);
         assert_eq!(connection.deadline(&Timeouts::new(&never)), None);
+    }
+
+    #[test]
+    fn whoever_ran_out_of_time_or_memory_is_reset() {
+        let resets: Vec<Reason> =
+            Reason::ALL.into_iter().filter(|reason| reason.farewell() == Farewell::Reset).collect();
+        let expected = [
+            Reason::FirstMessageTimeout,
+            Reason::MessageTimeout,
+            Reason::OutputTimeout,
+            Reason::CloseTimeout,
+            Reason::OutputLimit,
+            Reason::MemoryBudget,
+            Reason::Recycled,
+            Reason::DrainTimeout,
+        ];
+        assert_eq!(resets, expected);
+        assert_eq!(Reason::IdleTimeout.farewell(), Farewell::FinIfAcknowledged);
+    }
+
+    #[test]
+    fn a_peer_that_the_kernel_gave_up_has_vanished() {
+        let of = |errno| Reason::of_error(&std::io::Error::from_raw_os_error(errno));
+        assert_eq!([libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH].map(of), [Reason::PeerVanished; 3]);
+        assert_eq!([libc::ECONNRESET, libc::EPIPE].map(of), [Reason::PeerReset; 2]);
     }
 
     #[test]

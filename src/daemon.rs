@@ -8,9 +8,11 @@ use log::{error, info, warn};
 use crate::clock::{Clock, Time};
 use crate::config::{Config, Listen, Sources};
 use crate::connection::Reason;
+use crate::kernel;
 use crate::net::mio::MioNet;
 use crate::net::{Net, Signal};
 use crate::reactor::Reactor;
+use crate::service::hub::Hub;
 use crate::service::{Options, SERVICES};
 use crate::status::Reporter;
 use crate::sys;
@@ -27,7 +29,8 @@ pub enum Ended {
 
 /// Serves until a signal ends it.
 pub fn serve(sources: &Sources, config: Config, file_limit: u64) -> Result<Ended> {
-    config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let unfit = kernel::settings().warnings(config.backlog);
+    config.warnings.iter().chain(&unfit).for_each(|warning| warn!("{warning}"));
     let mut net = MioNet::new().context("cannot set up epoll")?;
     net.watch_signals().context("cannot take over signals")?;
     let mut reactor = Reactor::new(net, config.limits.clone(), config.buffers);
@@ -59,6 +62,16 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
             }
         };
         listen_on(reactor, listen, config.backlog, service)?;
+    }
+    if let Some(address) = config.admin {
+        // The same hub as everybody's, if there is one.
+        let service = match made.iter().find(|(name, _)| *name == "hub") {
+            Some(&(_, index)) => index,
+            None => reactor.add_service(Box::new(Hub::new(&options))),
+        };
+        let bound = reactor.listen_for_operator(address, config.backlog, service);
+        let address = bound.with_context(|| format!("cannot listen on {address} for the operator"))?;
+        info!("listening on admin {address} (tcp); try: redis-cli -h {} -p {}", address.ip(), address.port());
     }
     Ok(())
 }

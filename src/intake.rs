@@ -98,7 +98,7 @@ impl<N: Net> Intake<'_, N> {
                 return Ok(None);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
-            Err(_) => return Err(Reason::PeerReset),
+            Err(error) => return Err(Reason::of_error(&error)),
         };
         self.stats.bytes_in += length as u64;
         // A short read drained the socket (epoll(7)), which saves asking again; but the end of a stream

@@ -7,7 +7,7 @@
 //!                               │               ├─► outbox, buffer               output, and what waits
 //!                               └─► status      ├─► connection, timer, admission states and deadlines
 //!                                     │         ├─► ledger, stats                what is counted
-//!                                   memory      └─► net ─► sys                   sockets and time
+//!                           memory, kernel      └─► net ─► sys                   sockets and time
 //! ```
 //!
 //! A byte's way: [`net::Net::read`] fills the chunk → [`intake`] decodes it ([`codec`]) and calls the [`service`] → whose answer
@@ -35,6 +35,8 @@ pub mod gather;
 #[forbid(unsafe_code)]
 pub mod intake;
 #[forbid(unsafe_code)]
+pub mod kernel;
+#[forbid(unsafe_code)]
 pub mod ledger;
 #[forbid(unsafe_code)]
 pub mod limits;
@@ -50,6 +52,8 @@ pub mod process_list;
 pub mod reactor;
 #[forbid(unsafe_code)]
 pub mod service;
+#[forbid(unsafe_code)]
+pub mod sources;
 #[forbid(unsafe_code)]
 pub mod stats;
 #[forbid(unsafe_code)]

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::admission::Policy;
+
 /// What a peer that has not given its password may send as one command, in bytes, and how many words: enough for any AUTH or HELLO.
 pub const UNTRUSTED_INPUT_MAX: usize = 4096;
 pub const UNTRUSTED_ARGUMENTS_MAX: usize = 16;
@@ -65,17 +67,40 @@ pub const CONNECTIONS_MAX: usize = 1 << 22;
 /// What one connection takes up in slab and wheel in a release build, in bytes; a test pins it.
 pub const CONNECTION_BYTES: usize = 44;
 
+/// Silent connections closed in one turn to make way for others: each keeps its file until the turn ends, and so many are kept back.
+pub const RECYCLES_PER_TURN: usize = 32;
+
+/// Slots kept for the operator where there is a listener for one.
+pub const RESERVED_SLOTS: usize = 8;
+
+/// Largest silent set that can be configured: a source counts its own in two bytes.
+pub const SILENT_MAX: usize = u16::MAX as usize;
+
 /// Listening addresses: their index is one byte of a token.
 pub const LISTENERS_MAX: usize = 64;
 
 /// What the loop may do and hold. Times are [`Duration`], sizes bytes, zero timeouts mean "never".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections held at once; more wait in the accept queue. Set from the file limit by default.
+    /// Connections held at once; who comes then is told so and closed. Set from the file limit by default.
     pub max_connections: usize,
 
-    /// From accept to the first complete message. 60 s: someone at a telnet prompt types that slowly, and
-    /// nginx's client_header_timeout is the same.
+    /// What happens to newcomers when the silent set or the slab is full. To recycle: it serves 99.6 % of honest clients beside a
+    /// flood where to refuse serves 9.6 %.
+    pub admission: Policy,
+    /// Count what admission would do, and close nothing.
+    pub admission_dry_run: bool,
+    /// Connections that have not completed a message. 4,096: with 4,096 newcomers a second, each still has one second to speak.
+    pub max_silent: usize,
+    /// Of one source, while more than half of those are taken. 64: an office behind one address, not a flood.
+    pub max_silent_per_source: usize,
+    /// Connections of one source, silent or not. Seven eighths of all by default: whoever it is, others get in.
+    pub max_connections_per_source: usize,
+    /// Added to a source's penalty for each deadline of a message that it lets pass; from 15 s on it is refused until all is over. 5 s:
+    /// three are no accident.
+    pub penalty: Duration,
+
+    /// From accept to the first complete message. 10 s: a client of any kind speaks at once, and who types by hand has begun by then.
     pub first_message_timeout: Duration,
     /// From a message's first byte to its last. Bytes do not push it back, so dribbling does not help. 30 s.
     pub message_timeout: Duration,
@@ -127,13 +152,66 @@ pub struct Limits {
     pub deliveries_per_turn: usize,
     /// Timers expired per turn. 1,024 at 0.2 µs keep a storm of deadlines under a millisecond.
     pub expiries_per_turn: usize,
+
+    /// What the kernel does for each connection by itself.
+    pub sockets: SocketOptions,
 }
+
+/// Options of listeners, which every socket accepted from then on inherits without a system call of its own. Zero leaves one to
+/// the kernel: off for the timeouts, its own size for the buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Silence after which the kernel asks the peer for a sign of life, in whole seconds. 60 s: well within `idle_timeout`, and before most
+    /// address translators forget a connection.
+    pub keepalive: Duration,
+    /// Between such probes. 15 s, so that three of them span the reboot of a router.
+    pub keepalive_interval: Duration,
+    /// Probes without an answer after which the peer is given up. While `user_timeout` is set Linux asks that instead, and gives up at the first
+    /// interval after a probe at which the peer has been silent for longer (tcp_keepalive_timer): 75 s by default, where three probes take 105.
+    pub keepalive_probes: u32,
+    /// How long data may stay unacknowledged, or a window closed, before the kernel gives the peer up (TCP_USER_TIMEOUT, RFC 5482). 20 s, like
+    /// `output_timeout`; Linux's own 15 retransmissions take as many minutes.
+    pub user_timeout: Duration,
+    /// Most kernel memory for unacknowledged output, packet overhead included: what `ss -m` calls `tb`, and twice the number that goes to
+    /// setsockopt(2), because Linux doubles that. 32 KiB: unsent output belongs in our own buffers, where it is counted.
+    pub send_buffer: usize,
+    /// The same for input that has not been read: `rb`. Half of it is the largest window that a peer is offered, here one read's worth.
+    pub receive_buffer: usize,
+}
+
+impl Default for SocketOptions {
+    fn default() -> SocketOptions {
+        SocketOptions {
+            keepalive: Duration::from_secs(60),
+            keepalive_interval: Duration::from_secs(15),
+            keepalive_probes: 3,
+            user_timeout: Duration::from_secs(20),
+            send_buffer: 32 * 1024,
+            receive_buffer: 2 * READ_CHUNK,
+        }
+    }
+}
+
+/// Longest times and most probes that Linux takes for keepalive (MAX_TCP_KEEPIDLE and its like in linux/tcp.h).
+pub const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
+pub const KEEPALIVE_PROBES_MAX: usize = 127;
+
+/// Smallest and largest socket buffer that can be configured. Linux takes no less than about 4.5 KiB, and no more than
+/// twice net.core.wmem_max and rmem_max.
+pub const SOCKET_BUFFER_MIN: usize = 8 * 1024;
+pub const SOCKET_BUFFER_MAX: usize = 1 << 30;
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_connections: 1024,
-            first_message_timeout: Duration::from_secs(60),
+            admission: Policy::Recycle,
+            admission_dry_run: false,
+            max_silent: 4096,
+            max_silent_per_source: 64,
+            max_connections_per_source: 1024 - 1024 / 8,
+            penalty: Duration::from_secs(5),
+            first_message_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),
             output_timeout: Duration::from_secs(20),
@@ -155,6 +233,7 @@ impl Default for Limits {
             output_soft_time: Duration::from_secs(10),
             deliveries_per_turn: 1024,
             expiries_per_turn: 1024,
+            sockets: SocketOptions::default(),
         }
     }
 }
@@ -177,6 +256,7 @@ const _: () = {
     // Who is not read because of its watermark must not be closed for its own answers.
     assert!(2 * HIGH_WATERMARK < OUTPUT_LIMIT);
     assert!(DATAGRAMS_PER_BATCH <= 1024);
+    assert!(RECYCLES_PER_TURN < FILES_RESERVED as usize);
     assert!(LISTENERS_MAX <= u8::MAX as usize);
     assert!(CONNECTIONS_MAX < u32::MAX as usize / 2);
 };

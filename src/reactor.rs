@@ -14,6 +14,7 @@ mod connections;
 mod control;
 mod datagrams;
 mod invariants;
+mod newcomers;
 mod sections;
 mod server;
 
@@ -28,13 +29,15 @@ use std::time::Duration;
 use log::debug;
 use slab::Slab;
 
-use crate::admission::{AcceptError, Gate};
+use crate::admission::{AcceptError, Admission, Gate};
 use crate::buffer::{BufferPool, Use};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
 use crate::gather::Gather;
+use crate::kernel;
 use crate::limits::{
-    CONSULTS_PER_TURN, DATAGRAMS_PER_BATCH, Limits, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION, UNTRUSTED_OUTPUT_MAX,
+    CONSULTS_PER_TURN, DATAGRAMS_PER_BATCH, Limits, RECYCLES_PER_TURN, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION,
+    UNTRUSTED_OUTPUT_MAX,
 };
 use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
@@ -56,6 +59,7 @@ pub struct Reactor<N: Net> {
     listeners: Vec<Port<N::Listener>>,
     sockets: Vec<Port<N::Socket>>,
     gate: Gate,
+    admission: Admission,
 
     connections: Slab<Connection<N::Stream>>,
     generation: Generation,
@@ -88,6 +92,7 @@ pub struct Reactor<N: Net> {
     /// When it began to stop.
     draining_since: Option<Time>,
     kernel_objects: KernelObjects,
+    kernel_counters_at_start: kernel::Counters,
     /// Resident set before any connection.
     resident_at_start: u64,
     report_every: Duration,
@@ -102,6 +107,8 @@ struct Port<H> {
     handle: H,
     address: SocketAddr,
     service: u8,
+    /// Not subject to admission, and let in to the slots kept back.
+    for_operator: bool,
 }
 
 /// Something to send at the end of the turn: a range of the outbox, or when that is empty, the connection's own buffer.
@@ -149,7 +156,7 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 1: no wait when work was carried over, else until the next timer.
     fn poll_timeout(&self) -> Option<Duration> {
-        let accepts = !self.acceptable.is_empty() && self.gate == Gate::Open;
+        let accepts = !self.acceptable.is_empty() && self.gate != Gate::Exhausted;
         let output = self.services.iter().any(|service| service.has_output());
         if accepts || output || !self.ready.is_empty() || !self.receivable.is_empty() {
             return Some(Duration::ZERO);
@@ -198,13 +205,9 @@ impl<N: Net> Reactor<N> {
     /// Phase 4: takes new connections, from each listener in turn.
     fn accept(&mut self, now: Time) {
         for _ in 0..self.limits.accepts_per_turn {
-            if self.gate == Gate::Open && self.connections.len() >= self.limits.max_connections {
-                self.gate = Gate::Full;
-                let held = self.connections.len();
-                self.warn(now, format_args!("max-connections reached: {held} held, others wait in the accept queue"));
-            }
-            if self.gate != Gate::Open {
-                return;
+            // Who was closed to make way keeps its file until the end of the turn.
+            if self.gate == Gate::Exhausted || self.closed.len() >= RECYCLES_PER_TURN {
+                break;
             }
             let Some(index) = self.acceptable.pop_front() else { break };
             let Some(listener) = self.listeners.get(index as usize) else { continue };
@@ -213,8 +216,7 @@ impl<N: Net> Reactor<N> {
                 Ok((stream, peer)) => {
                     self.acceptable.push_back(index);
                     debug!("accepted {peer} in slot {slot}");
-                    let service = listener.service;
-                    self.admit(stream, peer, service, now);
+                    self.receive(stream, peer, index, now);
                 }
                 Err(error) => match AcceptError::of(&error) {
                     AcceptError::Drained => {}
@@ -228,6 +230,7 @@ impl<N: Net> Reactor<N> {
                         self.stats.accept_exhausted += 1;
                         self.gate = Gate::Exhausted;
                         self.retry_later(now);
+                        self.shed(&error);
                         self.warn(now, format_args!("cannot accept on {address}: {error}; will retry"));
                     }
                 },
@@ -363,7 +366,9 @@ impl<N: Net> Reactor<N> {
         self.peak_bytes = self.peak_bytes.max(self.bytes_in_use());
         let any_closed = !self.closed.is_empty();
         while let Some(slot) = self.closed.pop() {
+            self.speaks(slot);
             let mut connection = self.connections.remove(slot as usize);
+            self.admission.sources.closed(connection.source);
             self.timers.disarm(timer_id(slot));
             self.pool.release(&mut connection.input);
             self.pool.release(&mut connection.output);
@@ -372,7 +377,9 @@ impl<N: Net> Reactor<N> {
                 self.stats.closed[reason as usize] += 1;
             }
             self.part(slot, connection, now);
-            self.gate = Gate::Open;
+            if self.gate == Gate::Exhausted || self.has_room_again() {
+                self.gate = Gate::Open;
+            }
         }
         let dropped = self.peak_bytes >= TRIM_BYTES && self.bytes_in_use() <= self.peak_bytes / TRIM_FRACTION;
         let emptied = any_closed && self.connections.is_empty() && self.ledger().for_connections() >= TRIM_BYTES;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::admission::Refusal;
 use crate::connection::Reason;
 
 /// What a turn spends its time on.
@@ -69,10 +70,14 @@ pub struct Stats {
     pub accept_aborted: u64,
     /// Accepts that failed for want of files or memory; tried again 100 ms later.
     pub accept_exhausted: u64,
+    /// Waiting connections turned away because there was no file for them.
+    pub accept_shed: u64,
     /// Connections closed at once because memory for them was over the budget.
     pub accept_over_budget: u64,
     /// Connections closed, by [`Reason`].
     pub closed: [u64; Reason::ALL.len()],
+    /// Connections that we ended by a reset.
+    pub resets: u64,
 
     pub work: Work,
     /// Work done when the present turn began.
@@ -95,6 +100,13 @@ pub struct Stats {
     /// Other errors in receiving or sending datagrams.
     pub datagram_errors: u64,
 
+    /// Newcomers turned away, by [`Refusal`].
+    pub refused: [u64; Refusal::ALL.len()],
+    /// Silent connections that made way for a newcomer; in a dry run, those that would have.
+    pub recycled: u64,
+    /// How long the last of them had been silent.
+    pub eviction_age_ticks: u32,
+
     /// Timers that fired on time.
     pub timers_fired: u64,
     /// Timers that fired before their deadline and were armed again.
@@ -106,7 +118,7 @@ pub struct Stats {
 impl Stats {
     /// Counts from zero again, but for connections: those accepted must stay those open and closed.
     pub fn reset(&mut self) {
-        *self = Stats { accepted: self.accepted, closed: self.closed, ..Stats::default() };
+        *self = Stats { accepted: self.accepted, closed: self.closed, resets: self.resets, ..Stats::default() };
     }
 
     /// A turn is over that took so long.

@@ -157,7 +157,7 @@ fn silence_is_closed_by_its_own_deadline() {
     let mut silent = Client::connect(address);
     let mut idle = Client::connect(address);
     idle.expect("Hello\r\n").send("a\n").expect("Hello, a!\r\n");
-    silent.expect("Hello\r\n").expect_end();
+    silent.expect("Hello\r\n").expect_reset();
     idle.expect_end();
     let status = server.status();
     assert_eq!(status["closed by reason/first-message-timeout"], "1");

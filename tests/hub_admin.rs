@@ -487,32 +487,6 @@ fn info_has_the_sections_that_it_is_asked_for() {
 }
 
 #[test]
-fn info_shows_who_waits_in_the_accept_queue() {
-    let server = Server::start(&["--listen", "hub=127.0.0.1:0", "--max-connections", "2"]);
-    let mut observer = connect(&server);
-    let mut second = connect(&server);
-    second.send("PING\r\n").expect("+PONG\r\n");
-    let mut wait_for = |depth: &str| {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let rows = info(&mut observer, "accept_queues connections");
-            let (_, waiting) = rows.iter().find(|(row, _)| row.starts_with("accept_queues/")).expect("a queue");
-            if waiting == depth {
-                return rows;
-            }
-            assert!(Instant::now() < deadline, "{rows:?}");
-        }
-    };
-    wait_for("0");
-    let mut waiting: Vec<Client> = (0..3).map(|_| connect(&server)).collect();
-    let rows = wait_for("3");
-    assert_eq!((&*rows["connections/held"], &*rows["connections/accept_gate"]), ("2", "full"));
-    second.send("QUIT\r\n").expect("+OK\r\n").expect_end();
-    waiting[0].send("PING\r\n").expect("+PONG\r\n");
-    wait_for("2");
-}
-
-#[test]
 fn config_get_takes_patterns() {
     let server = hub();
     let mut client = connect(&server);
@@ -527,6 +501,7 @@ fn config_get_takes_patterns() {
         "idle-timeout",
         "message-timeout",
         "output-timeout",
+        "user-timeout",
     ];
     assert_eq!(names("*timeout"), timeouts);
     assert_eq!(names("IDLE-*"), ["idle-timeout"]);

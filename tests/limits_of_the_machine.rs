@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::io::ErrorKind::ConnectionReset;
+use std::io::Read;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Client, Server, all_files};
 
@@ -14,9 +16,10 @@ fn turns_while_waiting(server: &mut Server) -> u64 {
     server.count("loop/turns") - before
 }
 
-/// Without a retry after EMFILE the edge-triggered listener would stay silent for ever; with a careless one it would spin.
+/// Without a retry after EMFILE the edge-triggered listener would stay silent for ever; with a careless one it would spin; and without a
+/// spare file those who wait would hang.
 #[test]
-fn when_files_run_out_those_inside_go_on_and_accepting_resumes() {
+fn when_files_run_out_those_inside_go_on_others_are_turned_away_and_accepting_resumes() {
     let mut server = Server::start(&["--listen", "hello=127.0.0.1:0", "--first-message-timeout", "0"]);
     let address = server.address("hello");
     let mut inside: Vec<Client> = (0..10).map(|_| Client::connect(address)).collect();
@@ -32,22 +35,42 @@ fn when_files_run_out_those_inside_go_on_and_accepting_resumes() {
     assert_eq!(server.status()["connections/accept gate"], "exhausted");
     let held = server.count("connections/held") as usize;
     assert!((10..30).contains(&held), "{held} of 30 are in");
-    let turns = turns_while_waiting(&mut server);
+    let (files, shed) = (server.open_files(), 30 - held);
+    server.wait_for_count("connections/accept shed", |count| count == shed as u64);
+    let outcomes = outside.iter_mut().map(|client| client.0.read(&mut [0; 7]));
+    let (in_time, turned_away): (Vec<_>, Vec<_>) = outcomes.partition(|outcome| matches!(outcome, Ok(7)));
+    assert_eq!((in_time.len(), turned_away.len()), (held - 10, shed), "{turned_away:?}");
+    let reset = |outcome: &std::io::Result<usize>| matches!(outcome, Err(error) if error.kind() == ConnectionReset);
+    assert!(turned_away.iter().all(reset), "{turned_away:?}");
+
+    let (turns, busy) = (turns_while_waiting(&mut server), busy_share(&mut server, Duration::from_secs(2)));
     assert!(turns < 50, "{turns} turns in half a second: it spins");
+    assert!(busy < 0.05, "{:.1} % busy while it waits for files", 100.0 * busy);
+    assert_eq!(server.open_files(), files, "the spare file is back");
     for client in &mut inside {
         client.send("still here\n").expect("Hello, still here!\r\n");
     }
-    // Files are freed: everyone who waits gets in.
+    // Files are freed: whoever comes now gets in.
     drop(inside);
-    for client in outside.iter_mut().take(held) {
-        client.expect("Hello\r\n");
-    }
+    server.wait_for_count("connections/held", |count| count as usize == held - 10);
+    let freed = Instant::now();
+    Client::connect(address).expect("Hello\r\n");
+    let took = freed.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?} after files were freed; the retry comes within 100 ms");
     assert!(server.count("connections/accept exhausted") >= 1);
+}
+
+/// Processor time that the server takes while it is left alone, as a share of one processor.
+fn busy_share(server: &mut Server, span: Duration) -> f64 {
+    let before = server.count("loop/processor time, ms");
+    std::thread::sleep(span);
+    (server.count("loop/processor time, ms") - before) as f64 / span.as_millis() as f64
 }
 
 #[test]
 fn connections_at_the_cap_one_below_and_one_above() {
-    let arguments = ["--listen", "hello=127.0.0.1:0", "--max-connections", "3", "--first-message-timeout", "0"];
+    let mut arguments = vec!["--listen", "hello=127.0.0.1:0", "--max-connections", "3"];
+    arguments.extend(["--max-connections-per-source", "10", "--first-message-timeout", "0"]);
     let mut server = Server::start(&arguments);
     let address = server.address("hello");
     let mut first = Client::connect(address);
@@ -57,16 +80,17 @@ fn connections_at_the_cap_one_below_and_one_above() {
     others.iter_mut().for_each(|client| {
         client.expect("Hello\r\n");
     });
-    let mut fourth = Client::connect(address);
-    fourth.0.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    assert!(fourth.read_to_end().is_err(), "the fourth waits in the accept queue");
+    others.iter_mut().chain([&mut first]).for_each(|client| {
+        client.send("x\n").expect("Hello, x!\r\n");
+    });
+    Client::connect(address).expect("error: max connections reached\r\n");
     let status = server.status();
     assert_eq!((&status["connections/held"][..], &status["connections/accept gate"][..]), ("3", "full"));
     let turns = turns_while_waiting(&mut server);
     assert!(turns < 50, "{turns} turns in half a second: it spins");
     drop(others.pop());
-    fourth.0.set_read_timeout(Some(support::PATIENCE)).unwrap();
-    fourth.expect("Hello\r\n");
+    server.wait_for_count("connections/held", |count| count == 2);
+    Client::connect(address).expect("Hello\r\n");
     first.send("x\n").expect("Hello, x!\r\n");
 }
 

@@ -50,7 +50,7 @@ fn a_slow_reader_gets_all_it_is_owed_within_the_drain_timeout() {
 /// and destroy what is on its way.
 #[test]
 fn a_peer_that_goes_on_sending_still_gets_what_is_on_its_way() {
-    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
+    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0", "--send-buffer", "1MiB"]);
     let mut client = Client::connect(server.address("echo"));
     socket2::SockRef::from(&client.0).set_recv_buffer_size(4096).unwrap();
     client.send(vec![b'x'; 300_000]);

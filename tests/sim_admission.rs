@@ -5,27 +5,207 @@
 #[path = "support/sim.rs"]
 mod sim;
 
-use slabd::admission::Gate;
-use slabd::limits::Limits;
+use std::net::Ipv4Addr;
+
+use slabd::admission::{Gate, Policy, Refusal};
+use slabd::connection::Reason;
+use slabd::limits::{Limits, RECYCLES_PER_TURN, SocketOptions};
 use slabd::net::Ready;
-use slabd::net::sim::ClientId;
+use slabd::net::sim::{ClientId, End};
 use slabd::service::hello::Hello;
 use slabd::token::Generation;
 use slabd::token::Token;
 
 use sim::{SECOND, Sim, limits};
 
+const FULL: &str = "error: max connections reached\r\n";
+
+/// Of so many slots, each taken by one who has spoken.
+fn full_house(slots: usize, limits: Limits) -> (Sim, Vec<ClientId>) {
+    let mut sim = Sim::new(Box::new(Hello), Limits { max_connections: slots, ..limits });
+    let clients: Vec<ClientId> = (0..slots).map(|_| sim.accepted()).collect();
+    for client in &clients {
+        sim.exchange(*client, "x\n");
+    }
+    (sim, clients)
+}
+
+/// Connects from the address `10.0.0.<last>`, and is accepted or refused.
+fn from(sim: &mut Sim, last: u8, port: u16) -> ClientId {
+    let address = sim.address;
+    let client = sim.net().client_from(address, (Ipv4Addr::new(10, 0, 0, last), port).into()).unwrap();
+    sim.turns(2);
+    client
+}
+
+fn is_reset(sim: &mut Sim, client: ClientId) -> bool {
+    sim.turns(2);
+    sim.net().client_saw(client) != End::Open
+}
+
 #[test]
-fn a_full_house_waits_in_the_accept_queue_and_moves_up() {
-    let mut sim = Sim::new(Box::new(Hello), Limits { max_connections: 3, ..limits() });
-    let clients: Vec<ClientId> = (0..5).map(|_| sim.client()).collect();
-    sim.turns(5);
-    assert_eq!((sim.reactor.connections(), sim.reactor.gate()), (3, Gate::Full));
-    assert_eq!(sim.received(clients[3]), "");
-    sim.net().client_close(clients[0]);
-    sim.turns(3);
-    assert_eq!(sim.received(clients[3]), "Hello\r\n");
-    assert_eq!(sim.received(clients[4]), "");
+fn a_full_house_says_so_and_opens_when_a_few_slots_are_free() {
+    for (slots, leaving) in [(3, 1), (32, 1), (64, 2)] {
+        let (mut sim, inside) = full_house(slots, limits());
+        let outside = sim.accepted();
+        assert_eq!(sim.received(outside), FULL);
+        assert_eq!((sim.reactor.connections(), sim.reactor.gate()), (slots, Gate::Full));
+        for (left, client) in inside.iter().enumerate().take(leaving) {
+            assert_eq!(sim.reactor.gate(), Gate::Full, "{left} of {slots} left");
+            sim.net().client_close(*client);
+            sim.turns(2);
+        }
+        let outside = sim.accepted();
+        assert_eq!(sim.received(outside), "Hello\r\n", "{slots} slots");
+        assert_eq!(sim.reactor.stats().refused[Refusal::Full as usize], 1);
+    }
+}
+
+#[test]
+fn who_has_been_silent_longest_makes_way_and_who_has_spoken_stays() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { max_silent: 3, ..limits() });
+    let clients: Vec<ClientId> = (0..4)
+        .map(|_| {
+            sim.pass(SECOND / 10);
+            sim.accepted()
+        })
+        .collect();
+    assert_eq!(sim.closed(Reason::Recycled), 1, "one above the limit");
+    assert!(is_reset(&mut sim, clients[0]));
+    assert!(sim.exchange(clients[1], "x\n").ends_with("Hello, x!\r\n"));
+    let newcomer = sim.accepted();
+    assert_eq!(sim.closed(Reason::Recycled), 1, "one has spoken: there is room");
+    sim.pass(SECOND / 10);
+    sim.accepted();
+    assert!(is_reset(&mut sim, clients[2]), "the oldest of those who have not");
+    assert!(sim.exchange(clients[1], "y\n").ends_with("Hello, y!\r\n"));
+    assert!(sim.exchange(newcomer, "z\n").ends_with("Hello, z!\r\n"));
+    assert!(sim.reactor.stats().eviction_age_ticks >= 6, "{}", sim.reactor.stats().eviction_age_ticks);
+}
+
+#[test]
+fn a_full_slab_recycles_the_silent_before_it_refuses() {
+    let (mut sim, inside) = full_house(5, Limits { max_silent: 100, ..limits() });
+    sim.net().client_close(inside[0]);
+    sim.turns(2);
+    let silent = sim.accepted();
+    let newcomer = sim.accepted();
+    assert!(is_reset(&mut sim, silent));
+    assert!(sim.exchange(newcomer, "x\n").ends_with("Hello, x!\r\n"));
+    let late = sim.accepted();
+    assert_eq!(sim.received(late), FULL, "now all have spoken");
+}
+
+fn flood(sim: &mut Sim, count: usize) {
+    for _ in 0..count {
+        sim.accepted();
+    }
+}
+
+/// What a flood does to the three policies: the honest speak after five more newcomers.
+#[test]
+fn to_recycle_serves_the_honest_and_to_refuse_does_not() {
+    for (policy, all) in [(Policy::Recycle, true), (Policy::Refuse, false), (Policy::RandomDrop, false)] {
+        let mut sim = Sim::new(Box::new(Hello), Limits { admission: policy, max_silent: 20, ..limits() });
+        let mut served = 0;
+        for _ in 0..50 {
+            flood(&mut sim, 5);
+            let honest = sim.accepted();
+            flood(&mut sim, 5);
+            served += usize::from(sim.exchange(honest, "x\n").ends_with("Hello, x!\r\n"));
+        }
+        assert_eq!(served == 50, all, "{policy}: {served} of 50");
+        assert!(all || served < 25, "{policy}: {served} of 50");
+    }
+}
+
+#[test]
+fn one_source_cannot_fill_the_silent_set() {
+    let caps = Limits { max_silent: 10, max_silent_per_source: 3, ..limits() };
+    let mut sim = Sim::new(Box::new(Hello), caps);
+    let flood: Vec<ClientId> = (0..20).map(|port| from(&mut sim, 1, 1000 + port)).collect();
+    assert_eq!(sim.reactor.connections(), 6, "half of the set, and one");
+    assert_eq!(sim.reactor.stats().refused[Refusal::SourceSilent as usize], 14);
+    assert!(is_reset(&mut sim, flood[19]) && !is_reset(&mut sim, flood[0]));
+    let other = from(&mut sim, 2, 1000);
+    assert!(sim.exchange(other, "x\n").ends_with("Hello, x!\r\n"));
+    assert_eq!(sim.closed(Reason::Recycled), 0);
+}
+
+#[test]
+fn connections_of_one_source_at_the_cap_one_below_and_one_above() {
+    for (count, refused) in [(2, 0), (3, 0), (4, 1)] {
+        let mut sim = Sim::new(Box::new(Hello), Limits { max_connections_per_source: 3, ..limits() });
+        for port in 0..count {
+            let client = from(&mut sim, 1, 1000 + port);
+            sim.exchange(client, "x\n");
+        }
+        assert_eq!(sim.reactor.stats().refused[Refusal::SourceConnections as usize], refused, "{count} connections");
+        let other = from(&mut sim, 2, 1000);
+        assert!(sim.exchange(other, "x\n").ends_with("Hello, x!\r\n"));
+    }
+}
+
+#[test]
+fn a_source_that_lets_three_deadlines_pass_is_refused_for_a_while() {
+    let timeout = Limits { first_message_timeout: SECOND, penalty: 5 * SECOND, ..limits() };
+    let mut sim = Sim::new(Box::new(Hello), timeout);
+    for port in 0..2 {
+        from(&mut sim, 1, 1000 + port);
+    }
+    sim.pass(SECOND * 3 / 2);
+    let again: Vec<ClientId> = (2..4).map(|port| from(&mut sim, 1, 1000 + port)).collect();
+    assert!(again.iter().all(|client| sim.received(*client) == "Hello\r\n"), "two are not enough");
+    sim.pass(SECOND * 3 / 2);
+    let refused = from(&mut sim, 1, 1003);
+    assert_eq!((sim.received(refused).as_str(), is_reset(&mut sim, refused)), ("", true));
+    assert_eq!(sim.reactor.stats().refused[Refusal::Penalty as usize], 1);
+    let other = from(&mut sim, 2, 1000);
+    assert_eq!(sim.received(other), "Hello\r\n");
+    sim.pass(20 * SECOND);
+    let later = from(&mut sim, 1, 1004);
+    assert_eq!(sim.received(later), "Hello\r\n", "it has served its time");
+}
+
+#[test]
+fn a_dry_run_counts_and_closes_nothing() {
+    let caps = Limits { admission_dry_run: true, max_silent: 3, max_connections_per_source: 8, ..limits() };
+    let mut sim = Sim::new(Box::new(Hello), caps);
+    let clients: Vec<ClientId> = (0..10).map(|port| from(&mut sim, 1, 1000 + port)).collect();
+    assert!(clients.iter().all(|client| sim.received(*client) == "Hello\r\n"));
+    let stats = sim.reactor.stats();
+    assert_eq!((stats.recycled, stats.refused[Refusal::SourceConnections as usize]), (5, 2));
+    assert_eq!((sim.closed(Reason::Recycled), sim.reactor.connections()), (0, 10));
+}
+
+/// All slots but eight are everybody's; the operator's listener is not subject to admission.
+#[test]
+fn the_operator_gets_in_when_all_is_full() {
+    let (mut sim, _inside) = full_house(40, limits());
+    let operator = sim.reactor.listen_for_operator("127.0.0.1:0".parse().unwrap(), 16, 0).unwrap();
+    let outside = sim.accepted();
+    assert_eq!(sim.received(outside), FULL);
+    sim.reactor.set_limits(Limits { max_connections: 48, max_silent: 1, ..limits() });
+    let outside = sim.accepted();
+    assert_eq!(sim.received(outside), FULL, "the eight new slots are kept");
+    for number in 1..=9 {
+        let client = sim.net().client(operator).unwrap();
+        sim.turns(2);
+        let expected = if number <= 8 { "Hello\r\n" } else { FULL };
+        assert_eq!(sim.received(client), expected, "operator {number}");
+    }
+}
+
+#[test]
+fn recycling_is_bounded_in_a_turn_and_the_rest_is_carried() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { max_silent: 1, ..limits() });
+    for _ in 0..100 {
+        sim.client();
+    }
+    sim.turn();
+    assert_eq!(sim.closed(Reason::Recycled), RECYCLES_PER_TURN as u64);
+    sim.turns(4);
+    assert_eq!(sim.closed(Reason::Recycled), 99);
 }
 
 #[test]
@@ -41,21 +221,52 @@ fn running_out_of_files_is_retried_by_timer_and_does_not_spin() {
     let spent = sim.reactor.stats().turns - turns;
     assert!(spent <= 250, "{spent} turns in 10 s of retries every 100 ms");
     assert_eq!(sim.exchange(inside, "x\n"), "Hello\r\nHello, x!\r\n", "those inside go on");
+    assert_eq!(sim.net().client_saw(waiting), End::Reset, "who finds no file is told so");
+    assert_eq!(sim.reactor.stats().accept_shed, 1);
     // No edge tells that a file is free: the timer finds out.
+    let waiting = sim.client();
     sim.net().set_file_limit(100);
     sim.pass(SECOND / 5);
     assert_eq!(sim.received(waiting), "Hello\r\n");
 }
 
+/// A flood of connections that find no file must not buy more processor time than the timer grants.
+#[test]
+fn without_files_a_turns_worth_of_those_who_wait_is_turned_away_at_each_retry() {
+    for errno in [libc::EMFILE, libc::ENFILE] {
+        let mut sim = Sim::new(Box::new(Hello), Limits { accepts_per_turn: 10, ..limits() });
+        sim.net().fail_accepts(errno, 2);
+        let clients: Vec<ClientId> = (0..25).map(|_| sim.client()).collect();
+        sim.turns(5);
+        assert_eq!(sim.reactor.stats().accept_shed, 10);
+        sim.pass(SECOND / 5);
+        assert_eq!((sim.reactor.stats().accept_shed, sim.reactor.stats().accept_exhausted), (20, 2));
+        let reset = clients.iter().filter(|&&client| sim.net().client_saw(client) == End::Reset).count();
+        assert_eq!(reset, 20);
+        sim.pass(SECOND / 5);
+        assert_eq!(sim.received(clients[24]), "Hello\r\n");
+    }
+}
+
 #[test]
 fn a_connection_given_up_before_it_was_accepted_does_not_stop_the_listener() {
-    for errno in [libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::ENOBUFS, libc::EMFILE, libc::EINVAL] {
+    for errno in [libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::ENOBUFS, libc::ENOMEM, libc::EINVAL] {
         let mut sim = Sim::new(Box::new(Hello), limits());
         sim.net().fail_accepts(errno, 3);
         let clients: Vec<ClientId> = (0..4).map(|_| sim.client()).collect();
         sim.pass(SECOND);
         assert_eq!(sim.received(clients[3]), "Hello\r\n", "errno {errno}");
+        assert_eq!(sim.reactor.stats().accept_shed, 0, "errno {errno}: the spare file is no help against it");
     }
+}
+
+#[test]
+fn options_of_sockets_change_for_every_listener_when_limits_do() {
+    let mut sim = Sim::new(Box::new(Hello), limits());
+    assert_eq!(sim.net().socket_options(), SocketOptions::default());
+    let sockets = SocketOptions { user_timeout: SECOND, ..SocketOptions::default() };
+    sim.reactor.set_limits(Limits { sockets, ..limits() });
+    assert_eq!(sim.net().socket_options(), sockets);
 }
 
 #[test]

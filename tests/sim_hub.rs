@@ -7,7 +7,7 @@ mod sim;
 
 use slabd::connection::Reason;
 use slabd::limits::{CONSULTS_PER_TURN, Limits};
-use slabd::net::sim::ClientId;
+use slabd::net::sim::{ClientId, End};
 use slabd::service::Options;
 use slabd::service::hub::Hub;
 
@@ -123,6 +123,17 @@ fn who_is_closed_is_told_why_where_the_protocol_can_carry_it() {
     assert_eq!(sim.received(resp2), "");
 }
 
+/// It has not taken what it was sent before, so a reason would only lie in the kernel, too.
+#[test]
+fn who_takes_nothing_is_told_nothing_and_reset() {
+    let mut sim = hub(Limits { message_timeout: 5 * SECOND, ..limits() });
+    let client = sim.accepted();
+    sim.exchange(client, "PING\r\n");
+    sim.send(client, "PING\r\n*1\r\n");
+    sim.pass(6 * SECOND);
+    assert_eq!((sim.net().client_saw(client), sim.closed(Reason::MessageTimeout)), (End::Reset, 1));
+}
+
 #[test]
 fn a_drain_tells_clients_of_resp3() {
     let mut sim = hub(limits());
@@ -133,4 +144,18 @@ fn a_drain_tells_clients_of_resp3() {
     sim.turns(3);
     assert_eq!(sim.received(resp3), ">3\r\n$7\r\nclosing\r\n$5\r\nslabd\r\n$5\r\ndrain\r\n");
     assert_eq!(sim.received(resp2), "");
+}
+
+#[test]
+fn info_shows_who_waits_in_the_accept_queue() {
+    let mut sim = hub(Limits { accepts_per_turn: 1, ..limits() });
+    let observer = sim.accepted();
+    for _ in 0..4 {
+        sim.client();
+    }
+    sim.send(observer, "INFO accept_queues\r\n");
+    sim.turn();
+    let told = sim.received(observer);
+    let row = format!("{}_waiting_of_128:3\r\n", sim.address.to_string().replace(['.', ':'], "_"));
+    assert!(told.contains(&row), "{told}");
 }

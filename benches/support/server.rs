@@ -41,6 +41,7 @@ impl Server {
         let mut command = on_server_core(env!("CARGO_BIN_EXE_slabd"));
         command.args(["serve", "--listen", &format!("{service}=127.0.0.1:0")]);
         command.args(["--idle-timeout", "0", "--first-message-timeout", "0"]);
+        command.args(["--max-silent", "65535", "--max-silent-per-source", "65535"]);
         command.args(arguments).env("RUST_LOG", "info");
         let name = format!("slabd {service} {}", arguments.join(" ")).trim_end().to_string();
         Server::start_logging(name, command, "listening on")

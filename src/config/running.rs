@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{ConfigError, Settings};
-use crate::limits::{FILES_RESERVED, Limits};
+use crate::limits::{FILES_RESERVED, Limits, SocketOptions};
 use crate::sys;
 use crate::units::{Size, Span};
 
@@ -11,6 +11,12 @@ use crate::units::{Size, Span};
 pub(super) fn limits_as_settings(limits: &Limits) -> Settings {
     let Limits {
         max_connections,
+        admission,
+        admission_dry_run,
+        max_silent,
+        max_silent_per_source,
+        max_connections_per_source,
+        penalty,
         first_message_timeout,
         message_timeout,
         idle_timeout,
@@ -33,9 +39,18 @@ pub(super) fn limits_as_settings(limits: &Limits) -> Settings {
         output_soft_time,
         deliveries_per_turn,
         expiries_per_turn,
+        sockets,
     } = *limits;
+    let SocketOptions { keepalive, keepalive_interval, keepalive_probes, user_timeout, send_buffer, receive_buffer } =
+        sockets;
     Settings {
         max_connections: Some(max_connections),
+        admission: Some(admission),
+        admission_dry_run: Some(admission_dry_run),
+        max_silent: Some(max_silent),
+        max_silent_per_source: Some(max_silent_per_source),
+        max_connections_per_source: Some(max_connections_per_source),
+        penalty: Some(Span(penalty)),
         idle_timeout: Some(Span(idle_timeout)),
         first_message_timeout: Some(Span(first_message_timeout)),
         message_timeout: Some(Span(message_timeout)),
@@ -58,6 +73,12 @@ pub(super) fn limits_as_settings(limits: &Limits) -> Settings {
         output_soft_time: Some(Span(output_soft_time)),
         deliveries_per_turn: Some(deliveries_per_turn),
         expiries_per_turn: Some(expiries_per_turn),
+        keepalive: Some(Span(keepalive)),
+        keepalive_interval: Some(Span(keepalive_interval)),
+        keepalive_probes: Some(keepalive_probes),
+        user_timeout: Some(Span(user_timeout)),
+        send_buffer: Some(Size(send_buffer)),
+        receive_buffer: Some(Size(receive_buffer)),
         ..Settings::default()
     }
 }
@@ -77,8 +98,8 @@ pub fn with_changes(limits: &Limits, changes: &[(String, String)]) -> Result<Lim
         if !known.iter().any(|(known, _)| known == name) {
             return Err(ConfigError(format!("{name}: no setting of that name can change while running")));
         }
-        let number = text.parse().map(toml::Value::Integer);
-        let value = number.unwrap_or_else(|_| toml::Value::String(text.clone()));
+        let plain = text.parse().map(toml::Value::Integer).or_else(|_| text.parse().map(toml::Value::Boolean));
+        let value = plain.unwrap_or_else(|_| toml::Value::String(text.clone()));
         // Each by itself first, so that the error tells which.
         let alone = toml::Table::from_iter([(name.clone(), value.clone())]);
         if let Err(error) = Settings::deserialize(alone) {

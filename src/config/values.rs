@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
+use crate::admission::Policy;
 use crate::buffer::BufferMode;
 use crate::service::{SERVICES, Secret};
 use crate::units::Size;
@@ -167,4 +168,4 @@ macro_rules! text_in_a_file {
     )*};
 }
 
-text_in_a_file!(Listen, Buffers);
+text_in_a_file!(Listen, Buffers, Policy);

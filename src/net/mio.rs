@@ -1,5 +1,6 @@
 //! The real network: the only file that knows mio.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,11 +9,11 @@ use std::time::Duration;
 use ::mio::net::{TcpListener, TcpStream, UdpSocket};
 use ::mio::{Events, Interest, Poll, Token as MioToken};
 use signal_hook_mio::v1_0::Signals;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{Net, Ready, Signal, Transferred};
 use crate::clock::{Clock, Time};
-use crate::limits::EVENTS_PER_POLL;
+use crate::limits::{EVENTS_PER_POLL, SocketOptions};
 use crate::sys::{self, DatagramBatch};
 use crate::token::Token;
 
@@ -21,6 +22,8 @@ pub struct MioNet {
     events: Events,
     clock: Clock,
     signals: Option<Signals>,
+    /// A file number kept back: given up for a moment, it lets one connection be accepted, to be turned away.
+    spare: Option<File>,
 }
 
 impl MioNet {
@@ -32,6 +35,7 @@ impl MioNet {
             events: Events::with_capacity(EVENTS_PER_POLL),
             clock: Clock::start(),
             signals: None,
+            spare: open_spare().ok(),
         })
     }
 
@@ -90,16 +94,28 @@ impl Net for MioNet {
 
     /// mio's own `bind` would listen with a backlog of 128. What is set here, every accepted socket inherits, which
     /// saves a system call per option and connection (tcp(7); inet_csk_clone_lock copies the socket).
-    fn listen(&mut self, address: SocketAddr, backlog: u32, token: Token) -> io::Result<TcpListener> {
+    fn listen(
+        &mut self,
+        address: SocketAddr,
+        backlog: u32,
+        options: &SocketOptions,
+        token: Token,
+    ) -> io::Result<TcpListener> {
         let socket = new_socket(address, Type::STREAM)?;
         socket.set_reuse_address(true)?;
         // A turn's output leaves in one write, so there is nothing for Nagle's algorithm to collect.
         socket.set_tcp_nodelay(true)?;
+        // Before listening, because the kernel makes the receive buffer known to the peer in its first answer.
+        apply(SockRef::from(&socket), options, address)?;
         socket.bind(&SockAddr::from(address))?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let mut listener = TcpListener::from_std(socket.into());
         self.poll.registry().register(&mut listener, mio_token(token), Interest::READABLE)?;
         Ok(listener)
+    }
+
+    fn configure(&mut self, listener: &TcpListener, options: &SocketOptions) -> io::Result<()> {
+        apply(SockRef::from(listener), options, listener.local_addr()?)
     }
 
     fn listener_address(&self, listener: &TcpListener) -> io::Result<SocketAddr> {
@@ -153,6 +169,32 @@ impl Net for MioNet {
     /// Closing the descriptor takes it out of epoll too (epoll(7)), so nothing is deregistered first.
     fn close(&mut self, stream: TcpStream) {
         drop(stream);
+    }
+
+    fn reset(&mut self, stream: TcpStream) {
+        // If that fails the socket is broken already, and there is nothing to linger for.
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        drop(stream);
+    }
+
+    /// The kernel takes a file number before it looks for a connection (accept(2)), so one must be free even to reset it.
+    fn shed(&mut self, listener: &TcpListener) -> io::Result<bool> {
+        if self.spare.is_none() {
+            self.spare = Some(open_spare()?);
+        }
+        self.spare = None;
+        let accepted = listener.accept();
+        let shed = match accepted {
+            Ok((stream, _)) => {
+                self.reset(stream);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        };
+        // Should another process have been faster to take it, the next call looks again.
+        self.spare = open_spare().ok();
+        shed
     }
 
     fn unacknowledged(&self, stream: &TcpStream) -> io::Result<usize> {
@@ -225,6 +267,37 @@ const TIMER_SLACK: Duration = Duration::from_micros(1);
 /// Asked of the kernel for each UDP socket, in bytes.
 const UDP_RECEIVE_BUFFER: usize = 1 << 20;
 
+/// Any file will do; this one is everywhere.
+fn open_spare() -> io::Result<File> {
+    File::open("/dev/null")
+}
+
+/// Sets the options on a listener.
+fn apply(socket: SockRef<'_>, options: &SocketOptions, address: SocketAddr) -> io::Result<()> {
+    if options.keepalive.is_zero() {
+        socket.set_keepalive(false)?;
+    } else {
+        let keepalive = TcpKeepalive::new()
+            .with_time(options.keepalive)
+            .with_interval(options.keepalive_interval)
+            .with_retries(options.keepalive_probes);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    // The kernel doubles what it is given, for the overhead of packets (socket(7)); our figures are those after doubling.
+    let defaults = if options.send_buffer == 0 || options.receive_buffer == 0 {
+        let fresh = new_socket(address, Type::STREAM)?;
+        (fresh.send_buffer_size()?, fresh.recv_buffer_size()?)
+    } else {
+        (0, 0)
+    };
+    let size = |wanted: usize, default: usize| if wanted == 0 { default / 2 } else { wanted / 2 };
+    socket.set_send_buffer_size(size(options.send_buffer, defaults.0))?;
+    socket.set_recv_buffer_size(size(options.receive_buffer, defaults.1))?;
+    // A size that was set is kept; without one the kernel adapts it to the connection.
+    sys::fix_buffer_sizes(socket.as_fd(), options.send_buffer != 0, options.receive_buffer != 0)
+}
+
 fn mio_token(token: Token) -> MioToken {
     MioToken(token.to_usize())
 }
@@ -238,4 +311,111 @@ fn new_socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream as Peer;
+    use std::os::fd::AsRawFd;
+
+    /// A socket that a listener with these options accepts, asked by the kernel's own means.
+    fn accepted(net: &mut MioNet, listener: &TcpListener) -> (Peer, Socket) {
+        let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = loop {
+            match net.accept(listener, Token::listener(1)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                accepted => break accepted.unwrap(),
+            }
+        };
+        (peer, Socket::from(std::net::TcpStream::from(stream)))
+    }
+
+    fn listen(net: &mut MioNet, options: &SocketOptions) -> TcpListener {
+        net.listen("127.0.0.1:0".parse().unwrap(), 8, options, Token::listener(0)).unwrap()
+    }
+
+    fn options_of(socket: &Socket) -> SocketOptions {
+        let is_probed = socket.keepalive().unwrap();
+        SocketOptions {
+            keepalive: if is_probed { socket.tcp_keepalive_time().unwrap() } else { Duration::ZERO },
+            keepalive_interval: socket.tcp_keepalive_interval().unwrap(),
+            keepalive_probes: socket.tcp_keepalive_retries().unwrap(),
+            user_timeout: socket.tcp_user_timeout().unwrap().unwrap_or(Duration::ZERO),
+            send_buffer: socket.send_buffer_size().unwrap(),
+            receive_buffer: socket.recv_buffer_size().unwrap(),
+        }
+    }
+
+    #[test]
+    fn an_accepted_socket_has_the_options_of_its_listener() {
+        let mut net = MioNet::new().unwrap();
+        let defaults = SocketOptions::default();
+        let listener = listen(&mut net, &defaults);
+        let (_peer, first) = accepted(&mut net, &listener);
+        assert_eq!(options_of(&first), defaults);
+        assert!(first.tcp_nodelay().unwrap());
+
+        let others = SocketOptions {
+            keepalive: Duration::from_secs(7),
+            keepalive_interval: Duration::from_secs(8),
+            keepalive_probes: 9,
+            user_timeout: Duration::from_millis(1234),
+            send_buffer: 20_000,
+            receive_buffer: 40_000,
+        };
+        net.configure(&listener, &others).unwrap();
+        let (_peer, second) = accepted(&mut net, &listener);
+        assert_eq!(options_of(&second), others);
+        assert_eq!(options_of(&first), defaults, "who is in keeps what it came with");
+
+        let off = SocketOptions { keepalive: Duration::ZERO, user_timeout: Duration::ZERO, ..others };
+        net.configure(&listener, &off).unwrap();
+        let (_peer, third) = accepted(&mut net, &listener);
+        assert_eq!(options_of(&third), off);
+    }
+
+    /// The kernel lets the buffers of such a connection grow as it is used.
+    #[test]
+    fn buffers_can_be_left_to_the_kernel_and_given_back_to_it() {
+        let kernels = SocketOptions { send_buffer: 0, receive_buffer: 0, ..SocketOptions::default() };
+        let mut net = MioNet::new().unwrap();
+        let listener = listen(&mut net, &kernels);
+        let (_peer, never_set) = accepted(&mut net, &listener);
+        net.configure(&listener, &SocketOptions::default()).unwrap();
+        net.configure(&listener, &kernels).unwrap();
+        let (_peer, given_back) = accepted(&mut net, &listener);
+        let sizes = |socket: &Socket| (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap());
+        assert_eq!(sizes(&never_set), sizes(&given_back));
+        assert!(sizes(&never_set).0 > SocketOptions::default().send_buffer);
+    }
+
+    #[test]
+    fn a_reset_leaves_nothing_of_a_connection_whatever_is_unacknowledged() {
+        let mut net = MioNet::new().unwrap();
+        let listener = listen(&mut net, &SocketOptions::default());
+        let (mut peer, socket) = accepted(&mut net, &listener);
+        let mut stream = TcpStream::from_std(socket.into());
+        while net.write(&mut stream, &[0; 65_536]).is_ok() {}
+        net.reset(stream);
+        let mut got = Vec::new();
+        assert_eq!(peer.read_to_end(&mut got).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn shedding_resets_one_that_waits_and_keeps_a_file_back() {
+        let mut net = MioNet::new().unwrap();
+        let listener = listen(&mut net, &SocketOptions::default());
+        assert!(!net.shed(&listener).unwrap(), "nobody waits");
+        let mut peers = [0; 2].map(|_| Peer::connect(listener.local_addr().unwrap()).unwrap());
+        let number = net.spare.as_ref().unwrap().as_raw_fd();
+        assert!(net.shed(&listener).unwrap());
+        assert_eq!(peers[0].read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert!(net.spare.is_some() && number > 2);
+        // Without a spare, one is looked for first.
+        net.spare = None;
+        assert!(net.shed(&listener).unwrap() && net.spare.is_some());
+        assert_eq!(peers[1].read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert!(!net.shed(&listener).unwrap());
+    }
 }

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::limits::SocketOptions;
 use crate::sys::DatagramBatch;
 use crate::token::Token;
 
@@ -72,8 +73,18 @@ pub trait Net {
     /// Signals received since the last call; readiness of [`Token::SIGNALS`] announces them.
     fn signals(&mut self) -> Vec<Signal>;
 
-    /// Listens for streams. Of the accept queue's length the kernel takes no more than net.core.somaxconn.
-    fn listen(&mut self, address: SocketAddr, backlog: u32, token: Token) -> io::Result<Self::Listener>;
+    /// Listens for streams, which inherit these options. Of the accept queue's length the kernel takes no more than
+    /// net.core.somaxconn.
+    fn listen(
+        &mut self,
+        address: SocketAddr,
+        backlog: u32,
+        options: &SocketOptions,
+        token: Token,
+    ) -> io::Result<Self::Listener>;
+
+    /// Changes the options of streams accepted from now on. Those that are open keep theirs: it takes no walk over them.
+    fn configure(&mut self, listener: &Self::Listener, options: &SocketOptions) -> io::Result<()>;
 
     /// Where it listens: the port obtained, when 0 was asked for.
     fn listener_address(&self, listener: &Self::Listener) -> io::Result<SocketAddr>;
@@ -103,8 +114,16 @@ pub trait Net {
     /// Shuts our side: the peer sees the end of the stream after what was written.
     fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
+    /// Turns away one connection that waits, though there may be no file left to accept it with: its peer is reset. False when
+    /// none waits. Not for want of memory, which this needs as much as an accept does.
+    fn shed(&mut self, listener: &Self::Listener) -> io::Result<bool>;
+
     /// Closes. Input left unread turns this into a reset.
     fn close(&mut self, stream: Self::Stream);
+
+    /// Closes by a reset: what the peer has not acknowledged is forgotten at once, where the kernel would else go on sending it for a
+    /// stream that is ours no more (FIN_WAIT1).
+    fn reset(&mut self, stream: Self::Stream);
 
     /// Bytes written and not yet acknowledged by the peer's kernel: what a reset would destroy (SIOCOUTQ, tcp(7)).
     fn unacknowledged(&self, stream: &Self::Stream) -> io::Result<usize>;

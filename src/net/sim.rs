@@ -15,7 +15,6 @@ mod files;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::iter::repeat_n;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -24,6 +23,7 @@ use self::connection::{Connection, Segment, Side};
 use self::files::{FIRST_FREE_PORT, File, Kind, claim, reachable};
 use super::{Net, Ready, Signal, Transferred};
 use crate::clock::Time;
+use crate::limits::SocketOptions;
 use crate::sys::DatagramBatch;
 use crate::token::Token;
 
@@ -139,6 +139,7 @@ pub struct SimNet {
     accept_errors: VecDeque<i32>,
     receive_errors: VecDeque<i32>,
     send_errors: VecDeque<i32>,
+    socket_options: SocketOptions,
     clients_refused: u64,
     datagrams_dropped: u64,
 }
@@ -175,6 +176,7 @@ impl SimNet {
             accept_errors: VecDeque::new(),
             receive_errors: VecDeque::new(),
             send_errors: VecDeque::new(),
+            socket_options: SocketOptions::default(),
             clients_refused: 0,
             datagrams_dropped: 0,
         }
@@ -215,20 +217,6 @@ impl SimNet {
     /// Listeners, streams and sockets that the loop holds.
     pub fn open_files(&self) -> usize {
         self.files.len() - self.free.len()
-    }
-
-    /// The next `count` accepts fail. ECONNABORTED takes the connection in question with it; with others it waits on.
-    pub fn fail_accepts(&mut self, errno: i32, count: usize) {
-        self.accept_errors.extend(repeat_n(errno, count));
-    }
-
-    pub fn fail_receives(&mut self, errno: i32, count: usize) {
-        self.receive_errors.extend(repeat_n(errno, count));
-    }
-
-    /// The next `count` datagrams that the loop sends fail; EAGAIN is a full send buffer.
-    pub fn fail_sends(&mut self, errno: i32, count: usize) {
-        self.send_errors.extend(repeat_n(errno, count));
     }
 }
 
@@ -276,7 +264,20 @@ impl Net for SimNet {
         std::mem::take(&mut self.signals)
     }
 
-    fn listen(&mut self, address: SocketAddr, backlog: u32, token: Token) -> io::Result<Listener> {
+    /// The simulated kernel has no timeouts of its own, and its buffers are those of [`Faults`].
+    fn configure(&mut self, _listener: &Listener, options: &SocketOptions) -> io::Result<()> {
+        self.socket_options = *options;
+        Ok(())
+    }
+
+    fn listen(
+        &mut self,
+        address: SocketAddr,
+        backlog: u32,
+        options: &SocketOptions,
+        token: Token,
+    ) -> io::Result<Listener> {
+        self.socket_options = *options;
         self.lowest_free_file()?;
         let address = claim(&self.listeners, address, &mut self.port_next)?;
         let kind = Kind::Listener { address, queue: VecDeque::new(), backlog: backlog.min(SOMAXCONN) };
@@ -387,6 +388,22 @@ impl Net for SimNet {
         self.release(stream.0);
     }
 
+    fn reset(&mut self, stream: Stream) {
+        let client = self.client_of(stream.0);
+        self.connecting.retain(|&(_, connecting)| connecting != client);
+        self.connection_mut(client).abort();
+        self.release(stream.0);
+    }
+
+    /// The spare file of a real network is not counted among those of the loop, and never missing.
+    fn shed(&mut self, listener: &Listener) -> io::Result<bool> {
+        let waiting = self.accept_queue_of(listener.0).0.pop_front();
+        if let Some(client) = waiting {
+            self.connection_mut(client).abort();
+        }
+        Ok(waiting.is_some())
+    }
+
     fn unacknowledged(&self, stream: &Stream) -> io::Result<usize> {
         Ok(self.connection(self.client_of(stream.0)).outbound.len())
     }
@@ -467,9 +484,6 @@ impl Net for SimNet {
     }
 }
 
-/// Listeners and sockets are closed by dropping them, which a simulated network cannot see: these tell it.
-impl SimNet {}
-
 /// Longest accept queue: net.core.somaxconn, as Linux sets it.
 const SOMAXCONN: u32 = 4096;
 
@@ -511,7 +525,8 @@ mod tests {
     }
 
     fn listener(net: &mut SimNet, backlog: u32) -> (Listener, SocketAddr) {
-        let listener = net.listen(address("127.0.0.1:0"), backlog, Token::listener(0)).unwrap();
+        let listener =
+            net.listen(address("127.0.0.1:0"), backlog, &SocketOptions::default(), Token::listener(0)).unwrap();
         let at = net.listener_address(&listener).unwrap();
         (listener, at)
     }
@@ -840,7 +855,8 @@ mod tests {
     #[test]
     fn addresses_overlap_within_a_protocol_and_a_family_only() {
         let mut net = SimNet::new(0);
-        let mut listen = |text: &str| net.listen(address(text), 8, Token::listener(0)).map(|_| ());
+        let mut listen =
+            |text: &str| net.listen(address(text), 8, &SocketOptions::default(), Token::listener(0)).map(|_| ());
         listen("127.0.0.1:80").unwrap();
         assert_eq!(kind_of(listen("127.0.0.1:80")), Some(io::ErrorKind::AddrInUse));
         assert_eq!(kind_of(listen("0.0.0.0:80")), Some(io::ErrorKind::AddrInUse));

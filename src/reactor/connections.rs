@@ -1,51 +1,17 @@
-//! What the phases do for one connection: admit it, serve it, write to it, look at its deadline.
+//! What the phases do for one connection: serve it, write to it, look at its deadline.
 
 use std::io;
-use std::net::SocketAddr;
 
 use super::{Flush, Reactor, arm, close, enqueue};
 use crate::buffer::Use;
-use crate::clock::{Tick, Time};
+use crate::clock::Tick;
 use crate::connection::{Connection, Flags, Reason, Sent, State, Timeouts};
 use crate::intake::{Intake, Outcome};
 use crate::limits::UNTRUSTED_OUTPUT_MAX;
 use crate::net::Net;
-use crate::service::Reply;
 use crate::token::Token;
 
 impl<N: Net> Reactor<N> {
-    /// A new connection: a slot, a deadline, and whatever the service greets it with.
-    pub(super) fn admit(&mut self, stream: N::Stream, peer: SocketAddr, service: u8, time: Time) {
-        let now = time.tick();
-        self.stats.accepted += 1;
-        self.stats.work.accepts += 1;
-        self.slots_used = self.slots_used.max(self.connections.vacant_key() + 1);
-        let slots_fit = self.pool.set_reserved(self.slots_used * Self::BYTES_PER_CONNECTION);
-        let mut connection = Connection::new(stream, self.generation, service, now);
-        self.generation = self.generation.next();
-        let input = self.pool.open(Use::Read);
-        let output = self.pool.open(Use::Write);
-        let over_budget = slots_fit.is_err() || input.is_err() || output.is_err();
-        connection.input = input.unwrap_or_default();
-        connection.output = output.unwrap_or_default();
-        let slot = self.connections.insert(connection) as u32;
-        let connection = &mut self.connections[slot as usize];
-        if over_budget {
-            close(&mut self.closed, connection, slot, Reason::MemoryBudget);
-            self.stats.accept_over_budget += 1;
-            let (held, budget) = (self.connections.len(), self.limits.memory_budget);
-            return self
-                .warn(self.now, format_args!("memory-budget of {budget} bytes is used up at {held} connections"));
-        }
-        arm(&mut self.timers, connection, slot, &self.timeouts, now);
-        let start = self.outbox.position();
-        let mut greeting = Reply::new(slot, self.outbox.bytes_mut()).at(time).from(peer);
-        self.services[service as usize].connected(&mut greeting);
-        let close = greeting.wants_close().then_some(Reason::ServiceClosed);
-        connection.flags.put(Flags::UNTRUSTED, greeting.changes_trust() == Some(false));
-        self.outbox.commit(slot, start, close);
-    }
-
     /// One ready connection.
     pub(super) fn serve(&mut self, slot: u32, now: Tick) {
         let connection = &mut self.connections[slot as usize];
@@ -68,7 +34,7 @@ impl<N: Net> Reactor<N> {
         let intake = Intake {
             net: &mut self.net,
             session: slot,
-            service: &mut *self.services[connection.service as usize],
+            service: &mut *self.services[connection.flags.service() as usize],
             connection,
             pool: &mut self.pool,
             outbox: &mut self.outbox,
@@ -90,6 +56,9 @@ impl<N: Net> Reactor<N> {
         if reason.is_some() {
             return self.outbox.commit(slot, start, reason);
         }
+        if self.connections[slot as usize].has_spoken() {
+            self.speaks(slot);
+        }
         let connection = &mut self.connections[slot as usize];
         if timer {
             arm(&mut self.timers, connection, slot, &self.timeouts, now);
@@ -100,7 +69,7 @@ impl<N: Net> Reactor<N> {
         }
         let drain = drained && connection.flags.has(Flags::DRAINING);
         if drain {
-            self.services[connection.service as usize].farewell(slot, Reason::Drain, self.outbox.bytes_mut());
+            self.services[connection.flags.service() as usize].farewell(slot, Reason::Drain, self.outbox.bytes_mut());
         }
         let answered = self.outbox.position() > start || self.pool.len(&connection.output) > 0;
         if drain && !answered && self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0) {
@@ -142,6 +111,10 @@ impl<N: Net> Reactor<N> {
         match passed(&self.connections[slot as usize], &self.timeouts) {
             Some(reason) => {
                 self.stats.timers_fired += 1;
+                if matches!(reason, Reason::FirstMessageTimeout | Reason::MessageTimeout) {
+                    let source = self.connections[slot as usize].source;
+                    self.admission.sources.punish(source, self.limits.penalty, now);
+                }
                 self.dismiss(slot, reason);
             }
             None => {
@@ -152,18 +125,20 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Ends a connection at once. A peer that takes its output is told why; no more is waited for.
+    /// Ends a connection at once. A peer that has taken all its output is told why, and then sees an end in order; no more is waited for.
     pub(super) fn dismiss(&mut self, slot: u32, reason: Reason) {
         let connection = &mut self.connections[slot as usize];
         let waits = self.pool.len(&connection.output) > 0 || connection.flags.has(Flags::IN_OUTBOX);
-        if connection.is_serving() && !waits {
+        let takes_output = !waits && self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0);
+        if connection.is_serving() && takes_output {
             let start = self.outbox.position();
             let bytes = self.outbox.bytes_mut();
-            self.services[connection.service as usize].farewell(slot, reason, bytes);
+            self.services[connection.flags.service() as usize].farewell(slot, reason, bytes);
             if bytes.len() > start as usize {
                 // Best effort: who is gone already cannot be told.
                 let _ = self.net.write(&mut connection.stream, &bytes[start as usize..]);
                 bytes.truncate(start as usize);
+                connection.flags.set(Flags::TOLD);
             }
         }
         close(&mut self.closed, connection, slot, reason);
@@ -191,7 +166,7 @@ impl<N: Net> Reactor<N> {
             let sent = match self.net.write(&mut connection.stream, bytes) {
                 Ok(sent) => sent,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
-                Err(_) => return close(&mut self.closed, connection, slot, Reason::PeerReset),
+                Err(error) => return close(&mut self.closed, connection, slot, Reason::of_error(&error)),
             };
             self.stats.bytes_out += sent as u64;
             if from_outbox {

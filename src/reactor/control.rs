@@ -9,13 +9,14 @@ use log::warn;
 use slab::Slab;
 
 use super::{Flush, LoopTimer, Port, Reactor, arm, enqueue, push_once};
-use crate::admission::Gate;
+use crate::admission::{Admission, Gate};
 use crate::buffer::{BufferMode, BufferPool};
 use crate::clock::{Tick, Time};
-use crate::connection::{Connection, Flags, Reason, State, Timeouts};
+use crate::connection::{Connection, Flags, Reason, SERVICES_MAX, State, Timeouts};
 use crate::gather::Gather;
+use crate::kernel;
 use crate::ledger::Ledger;
-use crate::limits::{ACCEPT_RETRY, EVENTS_PER_POLL, Limits, READ_CHUNK, WARNING_INTERVAL};
+use crate::limits::{ACCEPT_RETRY, EVENTS_PER_POLL, Limits, READ_CHUNK, RECYCLES_PER_TURN, WARNING_INTERVAL};
 use crate::memory;
 use crate::net::{Net, Ready, Signal};
 use crate::outbox::Outbox;
@@ -35,10 +36,11 @@ impl<N: Net> Reactor<N> {
             listeners: Vec::new(),
             sockets: Vec::new(),
             gate: Gate::Open,
-            connections: Slab::with_capacity(limits.max_connections),
+            admission: Admission::default(),
+            connections: Slab::with_capacity(limits.max_connections + RECYCLES_PER_TURN),
             generation: Generation::FIRST,
             pool: BufferPool::new(buffers, limits.memory_budget),
-            timers: TimerWheel::new(limits.max_connections + LoopTimer::ALL.len(), now.tick()),
+            timers: TimerWheel::new(limits.max_connections + RECYCLES_PER_TURN + LoopTimer::ALL.len(), now.tick()),
             acceptable: VecDeque::new(),
             ready: VecDeque::new(),
             receivable: VecDeque::new(),
@@ -57,6 +59,7 @@ impl<N: Net> Reactor<N> {
             warned_at: None,
             draining_since: None,
             kernel_objects: memory::kernel_objects(),
+            kernel_counters_at_start: kernel::counters(),
             resident_at_start: memory::resident_bytes().unwrap_or(0),
             report_every: Duration::ZERO,
             report_due: false,
@@ -69,15 +72,26 @@ impl<N: Net> Reactor<N> {
 
     /// Adds a service; returns its index for [`Self::listen`] and [`Self::bind`].
     pub fn add_service(&mut self, service: Box<dyn Service>) -> u8 {
+        assert!(self.services.len() < SERVICES_MAX, "more services than a connection can tell apart");
         self.services.push(service);
         (self.services.len() - 1) as u8
     }
 
     /// Listens for streams on behalf of a service; returns the address with the port obtained.
     pub fn listen(&mut self, address: SocketAddr, backlog: u32, service: u8) -> io::Result<SocketAddr> {
-        let handle = self.net.listen(address, backlog, Token::listener(self.listeners.len() as u8))?;
+        let token = Token::listener(self.listeners.len() as u8);
+        let handle = self.net.listen(address, backlog, &self.limits.sockets, token)?;
         let address = self.net.listener_address(&handle)?;
-        self.listeners.push(Port { handle, address, service });
+        self.listeners.push(Port { handle, address, service, for_operator: false });
+        Ok(address)
+    }
+
+    /// The same for the operator: admission does not judge who comes this way, and some slots are kept for them.
+    pub fn listen_for_operator(&mut self, address: SocketAddr, backlog: u32, service: u8) -> io::Result<SocketAddr> {
+        let address = self.listen(address, backlog, service)?;
+        if let Some(listener) = self.listeners.last_mut() {
+            listener.for_operator = true;
+        }
         Ok(address)
     }
 
@@ -85,7 +99,7 @@ impl<N: Net> Reactor<N> {
     pub fn bind(&mut self, address: SocketAddr, service: u8) -> io::Result<SocketAddr> {
         let handle = self.net.bind(address, Token::socket(self.sockets.len() as u8))?;
         let address = self.net.socket_address(&handle)?;
-        self.sockets.push(Port { handle, address, service });
+        self.sockets.push(Port { handle, address, service, for_operator: false });
         Ok(address)
     }
 
@@ -108,20 +122,32 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Changes the limits while running. New timeouts reach connections that are already open: this walks all of them, once,
-    /// because an operator asked.
+    /// because an operator asked. New options of sockets reach those accepted from now on.
     pub fn set_limits(&mut self, limits: Limits) {
         self.timeouts = Timeouts::new(&limits);
         self.pool.set_budget(limits.memory_budget);
         if self.gate == Gate::Full {
             self.gate = Gate::Open;
         }
+        let sockets_change = limits.sockets != self.limits.sockets;
         self.limits = limits;
+        if sockets_change {
+            self.configure_listeners();
+        }
         if let Some(since) = self.draining_since {
             self.arm_loop_timer(LoopTimer::DrainTimeout, self.limits.drain_timeout, since);
         }
         let now = self.now.tick();
         for (slot, connection) in &self.connections {
             arm(&mut self.timers, connection, slot as u32, &self.timeouts, now);
+        }
+    }
+
+    fn configure_listeners(&mut self) {
+        for listener in &self.listeners {
+            if let Err(error) = self.net.configure(&listener.handle, &self.limits.sockets) {
+                warn!("options of sockets on {} not changed: {error}", listener.address);
+            }
         }
     }
 
@@ -222,8 +248,9 @@ impl<N: Net> Reactor<N> {
             write_buffers: self.pool.write_bytes(),
             spare_buffers: self.pool.spare_bytes(),
             services: self.services.iter().map(|service| service.bytes()).sum::<usize>() + self.lent_service.0,
-            tables: lists + self.outbox.capacity_bytes() + self.pool.table_bytes(),
+            tables: lists + self.admission.bytes() + self.outbox.capacity_bytes() + self.pool.table_bytes(),
             fixed: self.timers.fixed_bytes()
+                + self.admission.sources.bytes()
                 + loop_timers
                 + self.chunk.len()
                 + self.events.capacity() * size_of::<Ready>()
@@ -298,6 +325,7 @@ impl<N: Net> Reactor<N> {
         self.closed.shrink_to_fit();
         self.outbox.shrink_to_fit();
         self.datagrams.shrink();
+        self.admission.shrink();
         if self.connections.is_empty() {
             self.connections = Slab::new();
             self.timers.truncate(LoopTimer::ALL.len());
@@ -309,8 +337,9 @@ impl<N: Net> Reactor<N> {
         sys::trim_heap();
         // Room for the next load, reserved only now: it would else be carved from pages that the trim is to give back.
         if self.connections.is_empty() {
-            self.connections.reserve_exact(self.limits.max_connections);
-            self.timers.reserve(self.limits.max_connections + LoopTimer::ALL.len());
+            let slots = self.limits.max_connections + RECYCLES_PER_TURN;
+            self.connections.reserve_exact(slots);
+            self.timers.reserve(slots + LoopTimer::ALL.len());
         }
     }
 

@@ -34,6 +34,8 @@ impl<N: Net> Reactor<N> {
             assert!(!paused_for_nothing, "slot {slot} is paused with {unsent} bytes unsent");
             buffers += usize::from(connection.input.is_some()) + usize::from(connection.output.is_some());
         }
+        let silent = self.connections.iter().filter(|(_, connection)| connection.flags.has(Flags::SILENT)).count();
+        assert_eq!(self.admission.silent(), silent, "the silent set and the flags disagree");
         assert_eq!(self.pool.lent(), buffers, "buffers lent out and held");
         self.pool.check_invariants();
         self.timers.check_invariants();

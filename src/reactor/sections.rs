@@ -2,8 +2,10 @@
 //! loop's path.
 
 use super::Reactor;
-use crate::clock::Clock;
+use crate::admission::Refusal;
+use crate::clock::{Clock, Tick};
 use crate::connection::Reason;
+use crate::kernel;
 use crate::memory;
 use crate::net::Net;
 use crate::service::server::Section;
@@ -16,10 +18,12 @@ impl<N: Net> Reactor<N> {
     pub fn sections(&self) -> Vec<Section> {
         vec![
             self.connections_section(),
+            self.admission_section(),
             self.closed_section(),
             self.listeners_section(),
             self.user_memory_section(),
             self.kernel_memory_section(),
+            self.kernel_section(),
             self.timers_section(),
             self.loop_section(),
             self.datagrams_section(),
@@ -42,7 +46,25 @@ impl<N: Net> Reactor<N> {
         rows.add("accept gate", format!("{:?}", self.gate).to_lowercase());
         rows.add("accept aborted", self.stats.accept_aborted);
         rows.add("accept exhausted", self.stats.accept_exhausted);
+        rows.add("accept shed", self.stats.accept_shed);
         rows.add("accept over budget", self.stats.accept_over_budget);
+        rows.section
+    }
+
+    fn admission_section(&self) -> Section {
+        let mut rows = Rows::of("admission");
+        let (sources, penalised) = self.admission.sources.totals(self.now.tick());
+        let dry = if self.limits.admission_dry_run { ", dry run" } else { "" };
+        rows.add("policy", format!("{}{dry}", self.limits.admission));
+        rows.add("silent", self.admission.silent());
+        rows.add("max-silent", self.limits.max_silent);
+        rows.add("eviction age, ms", (Tick::LENGTH * self.stats.eviction_age_ticks).as_millis());
+        rows.add("recycled", self.stats.recycled);
+        for refusal in Refusal::ALL {
+            rows.add(refusal.name(), self.stats.refused[refusal as usize]);
+        }
+        rows.add("sources", sources);
+        rows.add("sources penalised", penalised);
         rows.section
     }
 
@@ -51,6 +73,7 @@ impl<N: Net> Reactor<N> {
         for reason in Reason::ALL {
             rows.add(reason.name(), self.stats.closed_for(reason));
         }
+        rows.add("of all, by a reset", self.stats.resets);
         rows.section
     }
 
@@ -93,6 +116,19 @@ impl<N: Net> Reactor<N> {
         if let Some(tcp) = memory::tcp_socket_statistics() {
             rows.add("system TCP buffers", tcp.buffer_bytes);
             rows.add("system TCP sockets", tcp.in_use);
+        }
+        rows.section
+    }
+
+    /// What the kernel keeps from us in a flood: for all of this network namespace, not for us alone.
+    fn kernel_section(&self) -> Section {
+        let mut rows = Rows::of("kernel");
+        let text = |value: Option<u64>| value.map_or("-".into(), |value| value.to_string());
+        for (name, value) in kernel::settings().rows() {
+            rows.add(name, text(value));
+        }
+        for (name, value) in kernel::counters().since(&self.kernel_counters_at_start) {
+            rows.add(name, text(value));
         }
         rows.section
     }

@@ -3,7 +3,7 @@
 use super::{Reactor, close};
 use crate::clock::{Tick, Time};
 use crate::config;
-use crate::connection::{Connection, Flags, Reason};
+use crate::connection::{Connection, Farewell, Flags, Reason};
 use crate::net::Net;
 use crate::service::discard::Discard;
 use crate::service::server::{Facts, Parting, Section, Server};
@@ -12,7 +12,7 @@ use crate::service::{Reply, Service};
 impl<N: Net> Reactor<N> {
     /// Has a service answer the last message of a connection with the server's help. The reason to close it for afterwards, if any.
     pub(super) fn consult(&mut self, slot: u32) -> Option<Reason> {
-        let index = self.connections[slot as usize].service as usize;
+        let index = self.connections[slot as usize].flags.service() as usize;
         // The service is taken out, so that it can be lent everything else.
         let mut service: Box<dyn Service> = std::mem::replace(&mut self.services[index], Box::new(Discard));
         let mut bytes = std::mem::take(self.outbox.bytes_mut());
@@ -32,7 +32,7 @@ impl<N: Net> Reactor<N> {
 
     /// The end of a connection: its service is told, its socket closed.
     pub(super) fn part(&mut self, slot: u32, connection: Connection<N::Stream>, now: Time) {
-        let service = &mut self.services[connection.service as usize];
+        let service = &mut self.services[connection.flags.service() as usize];
         let (mut peer, mut transferred) = (None, Default::default());
         if service.remembers_closed() {
             peer = self.net.peer_address(&connection.stream).ok();
@@ -43,7 +43,18 @@ impl<N: Net> Reactor<N> {
         }
         let reason = connection.reason().map_or("", Reason::name);
         service.closed(slot, &Parting { peer, reason, transferred, now });
-        self.net.close(connection.stream);
+        let resets = match connection.reason().map_or(Farewell::Fin, Reason::farewell) {
+            _ if connection.flags.has(Flags::TOLD) => false,
+            Farewell::Fin => false,
+            Farewell::FinIfAcknowledged => self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes > 0),
+            Farewell::Reset => true,
+        };
+        if resets {
+            self.stats.resets += 1;
+            self.net.reset(connection.stream);
+        } else {
+            self.net.close(connection.stream);
+        }
     }
 }
 

@@ -16,6 +16,10 @@ impl Service for Hello {
         reply.send(b"Hello\r\n");
     }
 
+    fn full(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"error: max connections reached\r\n");
+    }
+
     fn message(&mut self, line: &[u8], reply: &mut Reply<'_>) {
         debug!("hello: {} bytes: {}", line.len(), line.escape_ascii());
         answer(line, b"\r\n", reply);

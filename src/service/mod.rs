@@ -42,6 +42,9 @@ pub trait Service {
     /// One datagram, from [`Reply::peer`]. What is appended to `reply` goes back as one datagram; nothing appended, nothing sent.
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>);
 
+    /// Appends what a newcomer is told that finds no slot free.
+    fn full(&self, _out: &mut Vec<u8>) {}
+
     /// Appends what tells a session that it is about to be closed and why, where its protocol can carry that.
     fn farewell(&self, _session: u32, _reason: Reason, _out: &mut Vec<u8>) {}
 

@@ -91,6 +91,22 @@ pub fn socket_buffer_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(receive_allocated + forward_allocated + send_queued + options + backlog)
 }
 
+/// Whether the sizes of a socket's buffers stay as they were set, or may grow and shrink as the kernel sees fit. SO_BUF_LOCK, Linux 5.14;
+/// before that, a size that was once set stays, and asking for anything else is left undone.
+pub fn fix_buffer_sizes(socket: BorrowedFd<'_>, send: bool, receive: bool) -> io::Result<()> {
+    // SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK of linux/socket.h.
+    let locks: libc::c_int = libc::c_int::from(send) | libc::c_int::from(receive) << 1;
+    let length = size_of_val(&locks) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes from `locks`, which is that long.
+    let result = check(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BUF_LOCK, (&raw const locks).cast(), length)
+    });
+    match result {
+        Err(error) if error.raw_os_error() != Some(libc::ENOPROTOOPT) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The fields of TCP_INFO that are asked for here.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpInfo {

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod drill;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -227,6 +229,14 @@ impl Client {
         let mut rest = Vec::new();
         self.0.read_to_end(&mut rest).expect("an end in order, not a reset");
         assert_eq!(rest.escape_ascii().to_string(), "");
+    }
+
+    /// The stream is broken off here, by a reset.
+    #[track_caller]
+    pub fn expect_reset(&mut self) {
+        let mut rest = Vec::new();
+        let ended = self.0.read_to_end(&mut rest).map_err(|error| error.kind());
+        assert_eq!((ended, &rest[..]), (Err(std::io::ErrorKind::ConnectionReset), &b""[..]));
     }
 
     /// Everything until the end.

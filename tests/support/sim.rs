@@ -9,7 +9,7 @@ use std::time::Duration;
 use slabd::buffer::BufferMode;
 use slabd::clock::Time;
 use slabd::connection::Reason;
-use slabd::limits::Limits;
+use slabd::limits::{CONNECTIONS_MAX, Limits, SILENT_MAX};
 use slabd::net::Net;
 use slabd::net::sim::ClientId;
 use slabd::net::sim::SimNet;
@@ -99,8 +99,16 @@ impl Sim {
     }
 }
 
+/// Limits of tests whose subject is not admission: everybody comes from one address here, and many say nothing.
 pub fn limits() -> Limits {
-    Limits { max_connections: 64, ..Limits::default() }
+    Limits {
+        max_connections: 64,
+        max_silent: SILENT_MAX,
+        max_silent_per_source: SILENT_MAX,
+        max_connections_per_source: CONNECTIONS_MAX,
+        first_message_timeout: 60 * SECOND,
+        ..Limits::default()
+    }
 }
 
 pub const SECOND: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! The far side of the simulated network: what clients and peers do, and how it gets to the loop.
 
 use std::io;
+use std::iter::repeat_n;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use super::connection::{Connection, End, Segment, Side};
 use super::files::{Kind, find};
 use super::{ClientId, SimNet, errno};
-use crate::limits::DATAGRAM_MAX;
+use crate::limits::{DATAGRAM_MAX, SocketOptions};
 
 /// Clients: the far side of streams. Those that the loop closed or reset can still be asked about.
 impl SimNet {
@@ -250,6 +251,28 @@ impl SimNet {
             self.mailboxes.entry(to).or_default().push((from, bytes.into()));
         }
         Ok(())
+    }
+}
+
+/// The machine: what fails, and what was asked of it.
+impl SimNet {
+    /// What was last asked for listeners.
+    pub fn socket_options(&self) -> SocketOptions {
+        self.socket_options
+    }
+
+    /// The next `count` accepts fail. ECONNABORTED takes the connection in question with it; with others it waits on.
+    pub fn fail_accepts(&mut self, errno: i32, count: usize) {
+        self.accept_errors.extend(repeat_n(errno, count));
+    }
+
+    pub fn fail_receives(&mut self, errno: i32, count: usize) {
+        self.receive_errors.extend(repeat_n(errno, count));
+    }
+
+    /// The next `count` datagrams that the loop sends fail; EAGAIN is a full send buffer.
+    pub fn fail_sends(&mut self, errno: i32, count: usize) {
+        self.send_errors.extend(repeat_n(errno, count));
     }
 }
 

@@ -358,6 +358,10 @@ impl Service for Hub {
         }
     }
 
+    fn full(&self, out: &mut Vec<u8>) {
+        resp::error(out, b"ERR max number of clients reached");
+    }
+
     /// Only RESP3 can carry what nobody asked for, and libraries expect at least three words of it; in both versions an answer is due
     /// to a command that was begun. Who is killed sees its connection break, as by Redis.
     fn farewell(&self, session: u32, reason: Reason, out: &mut Vec<u8>) {

@@ -1,0 +1,147 @@
+//! What the kernel does against floods, and whether it is set up to.
+//!
+//! Handshakes that are never completed do not reach this process. The kernel answers them, with SYN cookies once its table
+//! is full, and drops what does not fit the accept queue. Here its settings are looked at, and what it counts, which is all that can be known of
+//! such a flood: net.ipv4.tcp_syncookies and the like in ip-sysctl.rst, /proc/net/netstat in snmp_counter.rst of its documentation.
+
+use std::fs;
+
+/// Settings of the kernel that decide how a flood goes; `None` where it does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// 0: off, 1: when a table is full, 2: always.
+    pub syn_cookies: Option<u64>,
+    /// Longest accept queue.
+    pub accept_queue_max: Option<u64>,
+    /// Half-open connections remembered per listener where cookies are off.
+    pub half_open_max: Option<u64>,
+}
+
+/// Asks the kernel. What it does not tell, in a container say, is no error.
+pub fn settings() -> Settings {
+    let number = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?.trim().parse().ok();
+    Settings {
+        syn_cookies: number("ipv4/tcp_syncookies"),
+        accept_queue_max: number("core/somaxconn"),
+        half_open_max: number("ipv4/tcp_max_syn_backlog"),
+    }
+}
+
+impl Settings {
+    /// What should be changed before a flood comes: a line each.
+    pub fn warnings(&self, backlog: u32) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.syn_cookies == Some(0) {
+            warnings.push(
+                "SYN cookies are off: a flood of half-open connections locks everyone out; \
+                 sysctl -w net.ipv4.tcp_syncookies=1"
+                    .into(),
+            );
+        }
+        if let Some(most) = self.accept_queue_max.filter(|&most| most < u64::from(backlog)) {
+            warnings.push(format!(
+                "the kernel cuts the accept queue from {backlog} to {most} connections; sysctl -w net.core.somaxconn={backlog}"
+            ));
+        }
+        warnings
+    }
+
+    pub fn rows(&self) -> [(&'static str, Option<u64>); 3] {
+        [
+            ("net.ipv4.tcp_syncookies", self.syn_cookies),
+            ("net.core.somaxconn", self.accept_queue_max),
+            ("net.ipv4.tcp_max_syn_backlog", self.half_open_max),
+        ]
+    }
+}
+
+/// What the kernel counts that tells of floods, for all listeners of this network namespace.
+pub const COUNTERS: [&str; 7] = [
+    // The accept queue was full, or a listener dropped a handshake for any reason.
+    "ListenOverflows",
+    "ListenDrops",
+    // Cookies sent; answers that were right; and those that were not.
+    "SyncookiesSent",
+    "SyncookiesRecv",
+    "SyncookiesFailed",
+    // The table of half-open connections was full: a cookie was sent, or the handshake dropped.
+    "TCPReqQFullDoCookies",
+    "TCPReqQFullDrop",
+];
+
+/// Values of [`COUNTERS`], in their order; `None` where this kernel does not count that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters([Option<u64>; COUNTERS.len()]);
+
+/// Asks the kernel; all `None` when it does not tell.
+pub fn counters() -> Counters {
+    fs::read_to_string("/proc/net/netstat").map(|text| parse_netstat(&text)).unwrap_or_default()
+}
+
+impl Counters {
+    /// How much was counted since an earlier look.
+    pub fn since(&self, earlier: &Counters) -> impl Iterator<Item = (&'static str, Option<u64>)> {
+        let (now, then) = (self.0, earlier.0);
+        COUNTERS.into_iter().enumerate().map(move |(index, name)| {
+            let grown = now[index].zip(then[index]).map(|(now, then)| now.saturating_sub(then));
+            (name, grown)
+        })
+    }
+}
+
+/// The file has two lines a group: names, then values, in the same order.
+fn parse_netstat(text: &str) -> Counters {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return Counters::default() };
+    let value = |wanted: &str| {
+        let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+        pairs.find(|(name, _)| *name == wanted)?.1.parse().ok()
+    };
+    Counters(COUNTERS.map(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_found_by_name_whatever_stands_around_them() {
+        let text = "TcpExt: SyncookiesSent SyncookiesRecv SyncookiesFailed Other ListenOverflows ListenDrops\n\
+                    TcpExt: 5 4 3 99 2 1\n\
+                    IpExt: ListenDrops\nIpExt: 77\n";
+        let expected = [Some(2), Some(1), Some(5), Some(4), Some(3), None, None];
+        assert_eq!(parse_netstat(text), Counters(expected));
+        for text in ["", "TcpExt: ListenDrops", "IpExt: ListenDrops\nIpExt: 7\n", "TcpExt: ListenDrops\nTcpExt: x\n"] {
+            assert_eq!(parse_netstat(text), Counters::default(), "{text}");
+        }
+        // Fewer values than names: what is there counts.
+        let cut = parse_netstat("TcpExt: ListenOverflows ListenDrops\nTcpExt: 8\n");
+        assert_eq!(cut.0[..2], [Some(8), None]);
+    }
+
+    #[test]
+    fn what_was_counted_before_is_left_out() {
+        let at = |value| Counters([Some(value), None, Some(1), None, None, None, None]);
+        let grown: Vec<_> = at(9).since(&at(4)).take(3).collect();
+        assert_eq!(grown, [("ListenOverflows", Some(5)), ("ListenDrops", None), ("SyncookiesSent", Some(0))]);
+    }
+
+    #[test]
+    fn each_unfit_setting_is_one_line_that_says_what_to_do() {
+        let fit = Settings { syn_cookies: Some(1), accept_queue_max: Some(4096), half_open_max: Some(1) };
+        assert!(fit.warnings(4096).is_empty());
+        assert!(Settings::default().warnings(4096).is_empty(), "what is not known is not warned of");
+        let unfit = Settings { syn_cookies: Some(0), accept_queue_max: Some(4095), half_open_max: None };
+        let warnings = unfit.warnings(4096);
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[0].ends_with("; sysctl -w net.ipv4.tcp_syncookies=1"), "{warnings:?}");
+        assert!(warnings[1].ends_with("; sysctl -w net.core.somaxconn=4096"), "{warnings:?}");
+        assert!(warnings.iter().all(|warning| !warning.contains('\n')));
+    }
+
+    #[test]
+    fn this_kernel_tells() {
+        assert!(counters().0.iter().all(Option::is_some));
+        assert!(settings().syn_cookies.is_some());
+    }
+}

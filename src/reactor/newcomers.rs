@@ -1,0 +1,177 @@
+//! What phase 4 does with one new connection: judge it, let it in or turn it away, and close another for it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::{Port, Reactor, arm, close};
+use crate::admission::{GATE_REOPENS, Gate, Refusal, Unread, Verdict, is_out_of_files};
+use crate::buffer::Use;
+use crate::clock::Time;
+use crate::connection::{Connection, Flags, Reason};
+use crate::limits::RESERVED_SLOTS;
+use crate::net::Net;
+use crate::service::Reply;
+use crate::sources::SourceId;
+use crate::token::{Source, Token};
+
+impl<N: Net> Reactor<N> {
+    /// Judges a newcomer, and does what the verdict says.
+    pub(super) fn receive(&mut self, stream: N::Stream, peer: SocketAddr, listener: u8, time: Time) {
+        let Port { service, for_operator, .. } = self.listeners[listener as usize];
+        let now = time.tick();
+        let held = self.connections.len() - self.closed.len();
+        if for_operator {
+            return match held < self.limits.max_connections {
+                true => self.admit(stream, peer, service, SourceId::NONE, false, time),
+                false => self.refuse(stream, service, Refusal::Full, time),
+            };
+        }
+        let source = self.admission.sources.find(peer.ip(), now);
+        let is_full = self.gate == Gate::Full || held >= self.public_slots();
+        let verdict = self.admission.judge(source, is_full, &self.limits, now);
+        match verdict {
+            Verdict::Admit => self.admit(stream, peer, service, source, true, time),
+            // Counted as if, and nothing closed; but where there is no slot there is none.
+            _ if self.limits.admission_dry_run => {
+                self.count(verdict);
+                match is_full {
+                    true => self.refuse(stream, service, Refusal::Full, time),
+                    false => self.admit(stream, peer, service, source, true, time),
+                }
+            }
+            Verdict::Recycle if self.recycle_oldest() => {
+                self.count(verdict);
+                self.admit(stream, peer, service, source, true, time);
+            }
+            Verdict::Recycle => self.refuse(stream, service, Refusal::SilentSet, time),
+            Verdict::Refuse(refusal) => self.refuse(stream, service, refusal, time),
+        }
+    }
+
+    /// Slots for everybody: all, but those kept for the operator where there is a listener for one.
+    fn public_slots(&self) -> usize {
+        let reserved = if self.listeners.iter().any(|listener| listener.for_operator) { RESERVED_SLOTS } else { 0 };
+        self.limits.max_connections.saturating_sub(reserved).max(1)
+    }
+
+    /// Whether enough slots are free for a full gate to open again.
+    pub(super) fn has_room_again(&self) -> bool {
+        let slots = self.public_slots();
+        self.connections.len() + (slots / GATE_REOPENS).max(1) <= slots
+    }
+
+    fn count(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Admit => {}
+            Verdict::Recycle => self.stats.recycled += 1,
+            Verdict::Refuse(refusal) => self.stats.refused[refusal as usize] += 1,
+        }
+    }
+
+    /// Closes the oldest silent connection, which is reaped at the end of the turn. False when there is none.
+    fn recycle_oldest(&mut self) -> bool {
+        let connections = &self.connections;
+        let silent = |token: Token| {
+            let Source::Connection { slot, generation } = token.source() else { return None };
+            let connection = connections.get(slot as usize)?;
+            let is_it = connection.generation.get() == generation && connection.flags.has(Flags::SILENT);
+            is_it.then(|| Unread(connection.has_input_waiting()))
+        };
+        let Some(Source::Connection { slot, .. }) = self.admission.oldest(silent).map(Token::source) else {
+            return false;
+        };
+        let connection = &mut self.connections[slot as usize];
+        let age = self.now.tick().distance_from(connection.waits_since());
+        self.stats.eviction_age_ticks = age.max(0) as u32;
+        self.speaks(slot);
+        close(&mut self.closed, &mut self.connections[slot as usize], slot, Reason::Recycled);
+        true
+    }
+
+    /// A connection leaves the silent set: it has completed a message, or ends.
+    pub(super) fn speaks(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if connection.flags.has(Flags::SILENT) {
+            connection.flags.clear(Flags::SILENT);
+            self.admission.no_longer_silent(connection.source);
+        }
+    }
+
+    /// Turns a newcomer away: by a reset, which leaves nothing behind here. Who comes one too many is told so; a flood is not.
+    fn refuse(&mut self, mut stream: N::Stream, service: u8, refusal: Refusal, now: Time) {
+        self.stats.refused[refusal as usize] += 1;
+        if refusal == Refusal::Full && self.gate == Gate::Open {
+            self.gate = Gate::Full;
+            let held = self.connections.len();
+            self.warn(now, format_args!("max-connections reached: {held} held, newcomers are turned away"));
+        }
+        if !matches!(refusal, Refusal::Full | Refusal::SourceConnections) {
+            return self.net.reset(stream);
+        }
+        let start = self.outbox.len();
+        let bytes = self.outbox.bytes_mut();
+        self.services[service as usize].full(bytes);
+        if bytes.len() > start {
+            // Best effort.
+            let _ = self.net.write(&mut stream, &bytes[start..]);
+            bytes.truncate(start);
+        }
+        self.net.close(stream);
+    }
+
+    /// A new connection: a slot, a deadline, and whatever the service greets it with.
+    fn admit(&mut self, stream: N::Stream, peer: SocketAddr, service: u8, source: SourceId, silent: bool, time: Time) {
+        let now = time.tick();
+        self.stats.accepted += 1;
+        self.stats.work.accepts += 1;
+        self.slots_used = self.slots_used.max(self.connections.vacant_key() + 1);
+        let slots_fit = self.pool.set_reserved(self.slots_used * Self::BYTES_PER_CONNECTION);
+        let mut connection = Connection::new(stream, self.generation, service, source, now);
+        self.generation = self.generation.next();
+        let input = self.pool.open(Use::Read);
+        let output = self.pool.open(Use::Write);
+        let over_budget = slots_fit.is_err() || input.is_err() || output.is_err();
+        connection.input = input.unwrap_or_default();
+        connection.output = output.unwrap_or_default();
+        connection.flags.put(Flags::SILENT, silent);
+        let token = Token::connection(self.connections.vacant_key() as u32, connection.generation);
+        match silent {
+            true => self.admission.enters(token, source),
+            false => self.admission.sources.connected(source, false),
+        }
+        let slot = self.connections.insert(connection) as u32;
+        let connection = &mut self.connections[slot as usize];
+        if over_budget {
+            close(&mut self.closed, connection, slot, Reason::MemoryBudget);
+            self.stats.accept_over_budget += 1;
+            let (held, budget) = (self.connections.len(), self.limits.memory_budget);
+            return self
+                .warn(self.now, format_args!("memory-budget of {budget} bytes is used up at {held} connections"));
+        }
+        arm(&mut self.timers, connection, slot, &self.timeouts, now);
+        let start = self.outbox.position();
+        let mut greeting = Reply::new(slot, self.outbox.bytes_mut()).at(time).from(peer);
+        self.services[service as usize].connected(&mut greeting);
+        let close = greeting.wants_close().then_some(Reason::ServiceClosed);
+        connection.flags.put(Flags::UNTRUSTED, greeting.changes_trust() == Some(false));
+        self.outbox.commit(slot, start, close);
+    }
+
+    /// No file is left to accept with: those who wait are told at once, a turn's worth of them at each retry, instead of hanging until
+    /// one is free. More often than that would let a flood of them buy processor time.
+    pub(super) fn shed(&mut self, error: &io::Error) {
+        if !is_out_of_files(error) {
+            return;
+        }
+        let mut waiting = self.acceptable.clone();
+        for _ in 0..self.limits.accepts_per_turn {
+            let Some(index) = waiting.pop_front() else { return };
+            let Some(listener) = self.listeners.get(index as usize) else { continue };
+            // Drained, or it fails for another reason: what is left waits for the retry.
+            if self.net.shed(&listener.handle).unwrap_or(false) {
+                self.stats.accept_shed += 1;
+                waiting.push_back(index);
+            }
+        }
+    }
+}

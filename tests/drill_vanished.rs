@@ -1,0 +1,152 @@
+//! Peers that vanish: while idle, with data on its way to them, or by never reading. The kernel or a deadline gives them up, and an honest
+//! client notices nothing of it. Times are shortened by flags.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use support::drill::{self, ATTACKER, Drill, FIN_WAIT1};
+use support::{Client, PATIENCE};
+
+const VANISHED: &str = "closed by reason/peer-vanished";
+const OUTPUT_TIMEOUT: &str = "closed by reason/output-timeout";
+
+/// Peers that have spoken once, so that no deadline of ours is near, and then are cut off.
+fn idle_peers_vanish(drill: &mut Drill, count: usize) -> (Vec<TcpStream>, Instant) {
+    drill.attack(count);
+    let mut peers = drill::connect_from(ATTACKER, drill.address, count, None);
+    for peer in &mut peers {
+        peer.write_all(b"PING\r\n").unwrap();
+        peer.read_exact(&mut [0; 7]).unwrap();
+    }
+    drill.look();
+    drill::cut_off(ATTACKER);
+    (peers, Instant::now())
+}
+
+#[test]
+fn peers_that_vanish_while_idle_are_given_up_after_the_last_probe() {
+    drill::in_namespace("peers_that_vanish_while_idle_are_given_up_after_the_last_probe", || {
+        let probes =
+            ["--keepalive", "1s", "--keepalive-interval", "1s", "--keepalive-probes", "3", "--user-timeout", "0"];
+        let mut drill = Drill::start("vanished while idle, three probes", &probes);
+        let (_peers, since) = idle_peers_vanish(&mut drill, 200);
+        let reclaimed = drill.until_reclaimed(since);
+        let report = drill.finish(reclaimed, &[VANISHED]);
+        // A second of silence and three without an answer; Linux rounds timers of seconds up, by an eighth at most.
+        assert!((3..10).contains(&reclaimed.as_secs()), "{reclaimed:?}");
+        assert_eq!(report.fired(VANISHED), 200);
+        assert!(report.held(), "{report}");
+    });
+}
+
+/// With a user timeout the kernel does not count probes: it gives up at the first interval after a probe at which the silence has
+/// lasted longer than that. By default that is 60 + 15 s.
+#[test]
+fn with_a_user_timeout_the_first_interval_after_a_probe_decides() {
+    drill::in_namespace("with_a_user_timeout_the_first_interval_after_a_probe_decides", || {
+        let probes =
+            ["--keepalive", "2s", "--keepalive-interval", "1s", "--keepalive-probes", "30", "--user-timeout", "1s"];
+        let mut drill = Drill::start("vanished while idle, user timeout below keepalive", &probes);
+        let (_peers, since) = idle_peers_vanish(&mut drill, 200);
+        let reclaimed = drill.until_reclaimed(since);
+        let report = drill.finish(reclaimed, &[VANISHED]);
+        assert!((2..10).contains(&reclaimed.as_secs()), "{reclaimed:?}: 30 probes would take 32 s");
+        assert_eq!(report.fired(VANISHED), 200);
+        assert!(report.held(), "{report}");
+    });
+}
+
+#[test]
+fn peers_that_vanish_with_data_on_its_way_are_given_up_after_the_user_timeout() {
+    drill::in_namespace("peers_that_vanish_with_data_on_its_way_are_given_up_after_the_user_timeout", || {
+        let mut drill = Drill::start("vanished with data unacknowledged", &["--user-timeout", "3s"]);
+        drill.attack(200);
+        let _peers = subscribers(drill.address, 200, None);
+        drill.look();
+        drill::cut_off(ATTACKER);
+        let since = Instant::now();
+        publish(drill.address, 1, 100, 200);
+        let reclaimed = drill.until_reclaimed(since);
+        let report = drill.finish(reclaimed, &[VANISHED]);
+        assert!(
+            (2..10).contains(&reclaimed.as_secs()),
+            "{reclaimed:?}; Linux itself would try for a quarter of an hour"
+        );
+        assert_eq!(report.fired(VANISHED), 200);
+        assert!(report.held(), "{report}");
+    });
+}
+
+/// What is still owed when the window has closed: more than the kernel holds, less than the output limits.
+const MESSAGES: usize = 80;
+const MESSAGE: usize = 1000;
+
+/// A zero-window reader costs the kernel no more than this: its buffers, and what fits beside.
+const KERNEL_BUFFERS_MAX: u64 = 64 * 1024;
+
+#[test]
+fn readers_that_never_read_cost_little_and_are_reset_by_the_output_timeout() {
+    drill::in_namespace("readers_that_never_read_cost_little_and_are_reset_by_the_output_timeout", || {
+        let timeouts = ["--output-timeout", "3s", "--user-timeout", "0"];
+        let mut drill = Drill::start("zero window, output timeout", &timeouts);
+        let (peers, reclaimed) = readers_close_their_window(&mut drill, 2000);
+        std::thread::sleep(Duration::from_secs(1));
+        let lingering = drill::sockets_in_state(drill.address.port(), FIN_WAIT1);
+        let resets = "closed by reason/of all, by a reset";
+        let report = drill.finish(reclaimed, &[OUTPUT_TIMEOUT, VANISHED, resets]);
+        drop(peers);
+        assert_eq!(lingering, 0, "sockets that wait for an acknowledgement in FIN_WAIT1");
+        assert!((2..15).contains(&reclaimed.as_secs()), "{reclaimed:?}");
+        assert_eq!((report.fired(OUTPUT_TIMEOUT), report.fired(resets)), (2000, 2000));
+        assert!(report.held(), "{report}");
+    });
+}
+
+#[test]
+fn readers_that_never_read_are_given_up_after_the_user_timeout() {
+    drill::in_namespace("readers_that_never_read_are_given_up_after_the_user_timeout", || {
+        let timeouts = ["--output-timeout", "0", "--user-timeout", "3s"];
+        let mut drill = Drill::start("zero window, user timeout", &timeouts);
+        let (_peers, reclaimed) = readers_close_their_window(&mut drill, 2000);
+        let report = drill.finish(reclaimed, &[OUTPUT_TIMEOUT, VANISHED]);
+        assert!((2..15).contains(&reclaimed.as_secs()), "{reclaimed:?}");
+        assert_eq!(report.fired(VANISHED), 2000);
+        assert!(report.held(), "{report}");
+    });
+}
+
+/// Subscribers with the smallest window there is are sent more than fits, and read nothing of it. How long until they were gone.
+fn readers_close_their_window(drill: &mut Drill, count: usize) -> (Vec<TcpStream>, Duration) {
+    drill.attack(count);
+    let peers = subscribers(drill.address, count, Some(2304));
+    let since = Instant::now();
+    publish(drill.address, MESSAGES, MESSAGE, count);
+    let status = drill.look();
+    let buffers: u64 = status["kernel memory, bytes/buffers per connection"].parse().unwrap();
+    assert!((8 * 1024..=KERNEL_BUFFERS_MAX).contains(&buffers), "{buffers} bytes of kernel buffers each");
+    (peers, drill.until_reclaimed(since))
+}
+
+fn subscribers(address: SocketAddr, count: usize, receive_buffer: Option<usize>) -> Vec<TcpStream> {
+    let mut peers = drill::connect_from(ATTACKER, address, count, receive_buffer);
+    for peer in &mut peers {
+        peer.write_all(b"SUBSCRIBE drill\r\n").unwrap();
+        let mut confirmed = *b"*3\r\n$9\r\nsubscribe\r\n$5\r\ndrill\r\n:1\r\n";
+        peer.read_exact(&mut confirmed).unwrap();
+    }
+    peers
+}
+
+fn publish(address: SocketAddr, messages: usize, length: usize, receivers: usize) {
+    let mut publisher = Client::connect(address);
+    publisher.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    let message = "m".repeat(length);
+    for _ in 0..messages {
+        publisher.send(format!("PUBLISH drill {message}\r\n")).expect(format!(":{receivers}\r\n"));
+    }
+}
