@@ -6,10 +6,11 @@
 //! How to read a line: of all honest tries during the flood so many percent were served, and 99 of 100 of those waited
 //! no longer than the p99 (thinking not counted). User bytes are what the server grew by at the peak, per connection that it
 //! held more than before; the least it can grow by is a page, so of few connections they say little. Kernel bytes are of one end
-//! of a connection: its structures, and what waits in its socket. "Back" is how long after the flood's end all its files were
-//! free. Then what the defences counted.
+//! of a connection: its structures, and what waits in its socket. "Back" is how long after the flood hung up all its files
+//! were free. Then what the defences counted.
 //!
-//! No speed is asserted: the machine may be busy with something else. A p99 may be twice the quiet one, or 20 ms.
+//! No speed is asserted: the machine may be busy with something else. The steady p99, which is the median of the p99 of each
+//! half second, may be twice the quiet one (before or after, whichever is longer), or 20 ms.
 
 mod support;
 
@@ -83,7 +84,7 @@ struct Course {
     peak: Reading,
     /// Kernel bytes per connection while the flood was there.
     kernel: Option<u64>,
-    /// Until all files of the flood were free; `None`: not within [`PATIENCE`](support::PATIENCE).
+    /// From the moment the flood hung up until all its files were free; `None`: not within [`PATIENCE`](support::PATIENCE).
     reclaimed: Option<Duration>,
     /// What the defences counted, by name.
     admission: BTreeMap<String, u64>,
@@ -122,16 +123,18 @@ impl Drill {
             "{:?}",
             attacker.counts()
         );
+        let kernel = gauge::kernel_bytes_each(self.address.port());
         let probe = Probe::start(self.honest);
         meanwhile(&attacker);
         let during = probe.stop();
-        let kernel = gauge::kernel_bytes_each(self.address.port());
         let mut admission = self.admission();
-        let outcome = attacker.stop();
         let peak = watch.stop();
-        let reclaimed = gauge::time_until_files(process, quiet.files, support::PATIENCE);
+        let hangs_up = Instant::now();
+        let outcome = attacker.stop();
+        let is_back = gauge::wait_for_files(process, quiet.files, support::PATIENCE);
+        let reclaimed = is_back.then(|| hangs_up.elapsed());
         let after = self.honest.run_for(Duration::from_millis(700));
-        admission.retain(|_, count| *count > 0);
+        admission.retain(|name, count| *count > 0 && !name.starts_with("max"));
         Course { before, during, after, outcome, quiet, peak, kernel, reclaimed, admission }
     }
 
@@ -174,21 +177,30 @@ impl Course {
         self.admission.get(name).copied().unwrap_or(0)
     }
 
+    /// How often any defence fired.
+    fn acted(&self) -> u64 {
+        let rows =
+            self.admission.iter().filter(|(name, _)| name.starts_with("refused") || name.starts_with("recycled"));
+        rows.map(|(_, count)| count).sum()
+    }
+
     fn to_line(&self, name: &str) -> String {
         let mut line = format!(
-            "drill {name}: honest {}; before {:.2} %, p99 {} ms; after {:.2} %",
+            "drill {name}: honest {}; before {:.2} %, p99 {} ms ({} steady); after {:.2} %",
             self.during,
             self.before.percent(),
             milliseconds(self.before.p99()),
+            milliseconds(self.before.steady_p99()),
             self.after.percent(),
         );
         let (counts, rate) = (self.outcome.counts, self.outcome.opened_per_second());
         // Writing to a String cannot fail.
         let _ = write!(line, "; flood: {} opened, {rate:.0}/s, {} closed by the server", counts.opened, counts.closed);
         if let Some(user) = self.peak.user_bytes_each(self.quiet) {
-            let kernel = self.kernel.map_or("? (root only)".into(), |bytes| bytes.to_string());
-            let held = self.peak.held_since(self.quiet);
-            let _ = write!(line, "; at the peak {held} held, each {user} B user and {kernel} B kernel");
+            let _ = write!(line, "; at the peak {} held, each {user} B user", self.peak.held_since(self.quiet));
+        }
+        if let Some(kernel) = self.kernel {
+            let _ = write!(line, " and {kernel} B kernel");
         }
         match self.reclaimed {
             Some(time) => _ = write!(line, "; back in {} ms", milliseconds(time)),
@@ -214,7 +226,7 @@ impl Course {
     }
 
     fn p99_holds(&self) -> (bool, &'static str) {
-        p99_holds(&self.before, &self.during)
+        p99_holds([&self.before, &self.after], &self.during)
     }
 
     fn tries_are_enough(&self) -> (bool, &'static str) {
@@ -222,8 +234,9 @@ impl Course {
     }
 }
 
-fn p99_holds(before: &Tally, during: &Tally) -> (bool, &'static str) {
-    (during.p99() <= (2 * before.p99()).max(P99_FLOOR), "the p99 is at most twice the quiet one, or 20 ms")
+fn p99_holds(quiet: [&Tally; 2], during: &Tally) -> (bool, &'static str) {
+    let quiet = quiet.map(Tally::steady_p99).into_iter().max().unwrap_or_default();
+    (during.steady_p99() <= (2 * quiet).max(P99_FLOOR), "the p99 is at most twice the quiet one, or 20 ms")
 }
 
 fn judge(line: &str, checks: &[(bool, &str)]) {
@@ -320,7 +333,7 @@ fn slowloris(name: &'static str, greet: bool) {
     course.judge(&name, &checks);
 }
 
-/// One address takes no more than its share.
+/// One address, however fast it comes, locks nobody out.
 #[test]
 fn one_source_against_the_rest() {
     let _all_files = all_files();
@@ -328,13 +341,13 @@ fn one_source_against_the_rest() {
     let drill = Drill::start("one source", &["--max-silent", &slots, "--max-silent-per-source", "64"]);
     let sources = Sources::one(Ipv4Addr::new(127, 66, 0, 1));
     let course = drill.run(Attack { sources, rate: Some(2000), ..drill.attack(Way::Silent) }, a_while);
-    let refused = course.counted("refused_source") + course.counted("recycled") + course.counted("refused_penalty");
     let checks = [
         course.honest_are_served(),
         course.p99_holds(),
         course.tries_are_enough(),
-        (course.peak.held_since(course.quiet) <= 64 + 100, "it holds no more than its share"),
-        (refused > 0, "what it had too many is counted"),
+        // Up to half of the slots anyone may have; from there on only the share of a source.
+        (course.peak.held_since(course.quiet) <= SLOTS as u64 / 2 + 100, "it holds no more than half of the slots"),
+        (course.acted() > 0, "what it had too many is counted"),
     ];
     course.judge(drill.name, &checks);
 }
@@ -407,14 +420,10 @@ fn dry_run_counts_and_closes_nothing() {
     let drill = Drill::start("dry run", &["--max-silent", &slots, "--admission-dry-run"]);
     let attack = Attack { burst: 2000, rate: Some(0), ..drill.attack(Way::Silent) };
     let course = drill.run(attack, |_| sleep(Duration::from_secs(1)));
-    let counted: u64 = ["recycled", "refused_silent", "refused_source", "refused_penalty"]
-        .iter()
-        .map(|name| course.counted(name))
-        .sum();
     let checks = [
         course.honest_are_served(),
         (course.outcome.counts.held == 2000 && course.outcome.counts.closed == 0, "nothing is closed"),
-        (counted >= 2000 - SLOTS as u64, "what would have been closed is counted"),
+        (course.acted() >= 2000 - SLOTS as u64, "what would have been closed is counted"),
     ];
     course.judge(drill.name, &checks);
 }
@@ -434,10 +443,11 @@ fn the_operator_gets_in_when_all_is_full() {
     let info = ask(drill.admin, "INFO");
     let outside = outside.stop();
     attacker.stop();
+    let after = operators.run_for(Duration::from_millis(700));
     let line = format!("drill {}: by the front door {outside}; operators {during}; before: {before}", drill.name);
     let checks = [
         (during.percent() >= 100.0, "every operator is served"),
-        p99_holds(&before, &during),
+        p99_holds([&before, &after], &during),
         (info.contains("max_connections:300"), "INFO answers"),
         (outside.percent() < 50.0, "the house is full"),
     ];
@@ -445,7 +455,7 @@ fn the_operator_gets_in_when_all_is_full() {
 }
 
 /// Nobody gets more bytes out of the hub than they put in, so it is of no use against a third. That is checked of twenty
-/// thousand datagrams one by one; then a million come as fast as they can, and beside them the honest are served.
+/// thousand datagrams one by one; then a million come in four seconds, and beside them the honest are served.
 #[test]
 fn datagram_flood_beside_honest_clients() {
     let _all_files = all_files();
@@ -455,10 +465,10 @@ fn datagram_flood_beside_honest_clients() {
     let before = drill.honest.run_for(Duration::from_millis(1200));
     let probe = Probe::start(drill.honest);
     let began = Instant::now();
-    let threads = [0, 8].map(|network| std::thread::spawn(move || datagram_flood::flood(address, network, 500_000)));
+    let threads =
+        [0, 8].map(|network| std::thread::spawn(move || datagram_flood::flood(address, network, 500_000, 125_000)));
     let parts = threads.map(|thread| thread.join().expect("sending does not fail"));
     let lasted = began.elapsed();
-    sleep(Duration::from_millis(2700).saturating_sub(lasted));
     let during = probe.stop();
     let after = drill.honest.run_for(Duration::from_millis(700));
     let sum = |part: fn(&Traffic) -> u64| parts.iter().map(part).sum::<u64>();
@@ -478,7 +488,7 @@ fn datagram_flood_beside_honest_clients() {
         (each.received > 0 && received > 0, "what is a command is answered"),
         (parts.iter().all(|part| part.bytes_received <= part.bytes_sent), "no more bytes out than in"),
         (during.percent() >= SERVED, "99.9 % of the honest are served"),
-        p99_holds(&before, &during),
+        p99_holds([&before, &after], &during),
         (after.percent() >= SERVED, "the honest are served after it"),
     ];
     judge(&line, &checks);

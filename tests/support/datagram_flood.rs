@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Beginnings that the hub knows.
 const HEADS: [&[u8]; 7] = [
@@ -49,15 +49,21 @@ fn fill(datagram: &mut Vec<u8>, random: &mut fastrand::Rng) {
     datagram.extend(std::iter::repeat_with(|| random.u8(..)).take(tail));
 }
 
-/// As fast as it goes; most are lost on the way into the server.
-pub fn flood(server: SocketAddr, first_network: u8, count: u64) -> Traffic {
+/// So many a second, or as many as it can; what the server has no time for is lost on the way into it. Not as fast as it can at any
+/// rate: senders that take every core are a load on the machine, which says nothing about the server.
+pub fn flood(server: SocketAddr, first_network: u8, count: u64, rate: u32) -> Traffic {
     let mut random = fastrand::Rng::with_seed(u64::from(first_network));
     let sockets = sockets(server, first_network);
     for socket in &sockets {
         socket.set_nonblocking(true).expect("nonblocking can be set");
     }
     let (mut traffic, mut datagram) = (Traffic::default(), Vec::new());
+    let began = Instant::now();
     for number in 0..count {
+        if number % 128 == 0 {
+            let due = Duration::from_secs(number) / rate;
+            sleep(due.saturating_sub(began.elapsed()));
+        }
         fill(&mut datagram, &mut random);
         let socket = &sockets[number as usize % sockets.len()];
         // A full queue refuses one now and then.

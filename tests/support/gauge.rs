@@ -135,14 +135,14 @@ impl Watch {
     }
 }
 
-/// Waits until no more than so many files are open, and says how long that took; `None` after `patience`.
-pub fn time_until_files(process: u32, most: u64, patience: Duration) -> Option<Duration> {
-    let began = Instant::now();
+/// Waits until no more than so many files are open; false after `patience`.
+pub fn wait_for_files(process: u32, most: u64, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
     while open_files(process) > most {
-        if began.elapsed() > patience {
-            return None;
+        if Instant::now() > deadline {
+            return false;
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(1));
     }
-    Some(began.elapsed())
+    true
 }

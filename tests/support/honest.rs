@@ -82,7 +82,12 @@ pub struct Tally {
     pub misanswered: u64,
     /// Waits of those served, shortest first.
     waits: Vec<Duration>,
+    /// The same in order of time, by [`WINDOW`].
+    windows: Vec<Vec<Duration>>,
 }
+
+/// Long enough for two hundred tries, short enough that what else the machine does spoils only some.
+const WINDOW: Duration = Duration::from_millis(500);
 
 impl Tally {
     pub fn tries(&self) -> u64 {
@@ -96,8 +101,7 @@ impl Tally {
 
     /// The wait that a share of those served did not exceed.
     pub fn wait(&self, share: f64) -> Duration {
-        let Some(last) = self.waits.len().checked_sub(1) else { return Duration::ZERO };
-        self.waits[((self.waits.len() as f64 * share) as usize).min(last)]
+        quantile(&self.waits, share)
     }
 
     pub fn p50(&self) -> Duration {
@@ -107,12 +111,43 @@ impl Tally {
     pub fn p99(&self) -> Duration {
         self.wait(0.99)
     }
+
+    /// The p99 of each half second, and of these the median. A moment in which this machine had no time for either side does not
+    /// show in it; whatever makes people wait most of the time does.
+    pub fn steady_p99(&self) -> Duration {
+        let mut windows: Vec<Duration> = self.windows.iter().map(|waits| quantile(waits, 0.99)).collect();
+        windows.sort_unstable();
+        quantile(&windows, 0.5)
+    }
+
+    fn served(&mut self, since_start: Duration, wait: Duration) {
+        let window = (since_start.as_millis() / WINDOW.as_millis()) as usize;
+        if self.windows.len() <= window {
+            self.windows.resize(window + 1, Vec::new());
+        }
+        self.windows[window].push(wait);
+        self.waits.push(wait);
+        self.served += 1;
+    }
+
+    fn sort(&mut self) {
+        self.waits.sort_unstable();
+        // In the last one there may be few, and in those without anybody there is nothing to tell.
+        self.windows.retain(|waits| !waits.is_empty());
+        self.windows.iter_mut().for_each(|waits| waits.sort_unstable());
+    }
+}
+
+/// Of sorted times, the one that a share does not exceed; 0 of none.
+fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    let Some(last) = sorted.len().checked_sub(1) else { return Duration::ZERO };
+    sorted[((sorted.len() as f64 * share) as usize).min(last)]
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (p50, p99) = (milliseconds(self.p50()), milliseconds(self.p99()));
-        write!(f, "{:.2} % of {}, p50 {p50} ms, p99 {p99} ms", self.percent(), self.tries())
+        let [p50, p99, steady] = [self.p50(), self.p99(), self.steady_p99()].map(milliseconds);
+        write!(f, "{:.2} % of {}, p50 {p50} ms, p99 {p99} ms ({steady} steady)", self.percent(), self.tries())
     }
 }
 
@@ -181,6 +216,7 @@ struct Clients {
     clients: Vec<Client>,
     alarms: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     random: fastrand::Rng,
+    began: Instant,
     begun: u64,
     tally: Tally,
 }
@@ -203,6 +239,7 @@ impl Clients {
             clients: (0..honest.at_once).map(|_| client()).collect(),
             alarms: BinaryHeap::new(),
             random: fastrand::Rng::with_seed(honest.seed),
+            began: now,
             begun: 0,
             tally: Tally::default(),
             honest,
@@ -235,7 +272,7 @@ impl Clients {
             }
             self.ring(Instant::now());
         }
-        self.tally.waits.sort_unstable();
+        self.tally.sort();
         self.tally
     }
 
@@ -352,8 +389,8 @@ impl Clients {
         let failed = !matches!(end, End::Served);
         match end {
             End::Served => {
-                self.tally.served += 1;
-                self.tally.waits.push(client.began.elapsed().saturating_sub(client.thought));
+                let wait = client.began.elapsed().saturating_sub(client.thought);
+                self.tally.served(self.began.elapsed(), wait);
             }
             End::TurnedAway => self.tally.turned_away += 1,
             End::GaveUp => self.tally.gave_up += 1,
