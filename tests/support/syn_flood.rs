@@ -7,11 +7,11 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::course::{SERVED, judge, p99_holds};
 use super::flood::{Attack, Attacker, Sources, Way};
 use super::gauge;
 use super::honest::{Honest, Probe};
 use super::support::{PATIENCE, Server, all_files};
-use super::{SERVED, judge, p99_holds};
 
 /// Set in the process inside the namespace.
 const INSIDE: &str = "SLABD_DRILL_NAMESPACE";
