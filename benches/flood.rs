@@ -14,7 +14,9 @@
 //! 15,000 at most; what a server neither accepts nor ends keeps it below its rate.
 //!
 //! What governs is the eviction age: slots divided by rate, 1.25 s by default. Who recycles the oldest silent
-//! connection serves everyone who speaks sooner than that. With `--rate 0` there is no such server.
+//! connection serves everyone who speaks sooner than that. With `--rate 0` it is some tens of milliseconds, and the rates
+//! differ: from a server that accepts slowly, the flood gets less. Whoever waits in the accept queue has spoken when
+//! its turn comes, so there a longer p50 may go with more who are served.
 //!
 //! "User" is what the server grew by per connection that it held at the peak; "kernel" is one end of a connection: its
 //! structures, and what waits in its socket (needs root and ss). The last columns compare memory and open files,
