@@ -7,16 +7,17 @@
 //!     cargo bench --bench flood -- --slots 4000 --rate 3200
 //!
 //! How to read it: forty honest clients connect, each from its own address, think for 80 ms on average, ask one question,
-//! get the answer, and leave; then the next try begins. "Served" is the percentage of tries that got their answer within 3 s,
-//! before the flood and, once it has opened as many as there are slots, during it; who is refused, reset or cut off was not served. p50 and p99 are the waits of those
-//! that were, thinking not counted, so a server that serves few may serve those quickly. The flood opens `rate` connections a second
-//! from a thousand addresses until there were ten times as many as slots, at least for 5 s, and says nothing on them. It holds
-//! 15,000 at most; what a server neither accepts nor ends keeps it below its rate.
+//! get the answer, and leave; then the next try begins. "Served" is the percentage of tries that got their answer within
+//! 3 s, before the flood and, from when it has opened as many as there are slots, during it; who is refused, reset or cut
+//! off was not served. p50 and p99 are the waits of those that were, thinking not counted, so a server that serves few may
+//! serve those quickly. The flood opens `rate` connections a second from a thousand addresses until there were ten times
+//! as many as slots, at least for 5 s, and says nothing on them. It holds 15,000 at most; what a server neither accepts nor
+//! ends keeps it below its rate.
 //!
 //! What governs is the eviction age: slots divided by rate, 1.25 s by default. Who recycles the oldest silent
 //! connection serves everyone who speaks sooner than that. With `--rate 0` it is some tens of milliseconds, and the rates
-//! differ: from a server that accepts slowly, the flood gets less. Whoever waits in the accept queue has spoken when
-//! its turn comes, so there a longer p50 may go with more who are served.
+//! differ: from a server that accepts slowly, the flood gets less. Who waits long in the accept queue may have
+//! spoken when their turn comes, so there a longer p50 may go with more who are served.
 //!
 //! "User" is what the server grew by per connection that it held at the peak; "kernel" is one end of a connection: its
 //! structures, and what waits in its socket (needs root and ss). The last columns compare memory and open files,
