@@ -38,11 +38,20 @@ impl Drop for Server {
 impl Server {
     /// slabd with one service and no deadlines, so that what is measured is connections at rest.
     pub fn slabd(service: &str, arguments: &[&str]) -> Result<Server> {
+        let at_rest = ["--idle-timeout", "0", "--first-message-timeout", "0"];
+        let silent = ["--max-silent", "65535", "--max-silent-per-source", "65535"];
+        Server::start_slabd(service, &[at_rest, silent].concat(), arguments)
+    }
+
+    /// The same with the deadlines that it has by itself.
+    pub fn slabd_with_deadlines(service: &str, arguments: &[&str]) -> Result<Server> {
+        Server::start_slabd(service, &[], arguments)
+    }
+
+    fn start_slabd(service: &str, deadlines: &[&str], arguments: &[&str]) -> Result<Server> {
         let mut command = on_server_core(env!("CARGO_BIN_EXE_slabd"));
         command.args(["serve", "--listen", &format!("{service}=127.0.0.1:0")]);
-        command.args(["--idle-timeout", "0", "--first-message-timeout", "0"]);
-        command.args(["--max-silent", "65535", "--max-silent-per-source", "65535"]);
-        command.args(arguments).env("RUST_LOG", "info");
+        command.args(deadlines).args(arguments).env("RUST_LOG", "info");
         let name = format!("slabd {service} {}", arguments.join(" ")).trim_end().to_string();
         Server::start_logging(name, command, "listening on")
     }
@@ -70,13 +79,19 @@ impl Server {
 
     /// Debian's Redis without persistence; `None` when it is not installed.
     pub fn redis() -> Result<Option<Server>> {
+        Server::redis_for(19_000)
+    }
+
+    /// The same for at most so many clients.
+    pub fn redis_for(clients: u64) -> Result<Option<Server>> {
         if !check_installed("redis-server", "redis-server") {
             return Ok(None);
         }
         let address = free_address()?;
         let mut command = on_server_core("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
-        command.args(["--save", "", "--appendonly", "no", "--maxclients", "19000", "--tcp-backlog", "4096"]);
+        command.args(["--save", "", "--appendonly", "no", "--tcp-backlog", "4096"]);
+        command.args(["--maxclients", &clients.to_string()]);
         // Its protected mode knows no other loopback address than 127.0.0.1; it listens on nothing but loopback.
         command.args(["--protected-mode", "no"]).arg("--dir").arg(scratch()?);
         Server::start_listening("redis-server".into(), command, address).map(Some)
@@ -84,19 +99,29 @@ impl Server {
 
     /// Debian's memcached with one worker thread; `None` when it is not installed.
     pub fn memcached() -> Result<Option<Server>> {
+        Server::memcached_for(20_000)
+    }
+
+    /// The same for at most so many connections.
+    pub fn memcached_for(connections: u64) -> Result<Option<Server>> {
         if !check_installed("memcached", "memcached") {
             return Ok(None);
         }
         let address = free_address()?;
         let mut command = on_server_core("memcached");
         // As root it wants to be told which user to become.
-        command.args(["-u", "root", "-t", "1", "-c", "20000", "-b", "4096", "-U", "0", "-l", "127.0.0.1"]);
-        command.args(["-p", &address.port().to_string()]);
+        command.args(["-u", "root", "-t", "1", "-b", "4096", "-U", "0", "-l", "127.0.0.1"]);
+        command.args(["-c", &connections.to_string(), "-p", &address.port().to_string()]);
         Server::start_listening("memcached -t 1".into(), command, address).map(Some)
     }
 
     /// Debian's nginx as one process, which keeps connections alive for ever; `None` when it is not installed.
     pub fn nginx() -> Result<Option<Server>> {
+        Server::nginx_for(19_900)
+    }
+
+    /// The same for at most so many connections, listening sockets included.
+    pub fn nginx_for(connections: u64) -> Result<Option<Server>> {
         if !check_installed("nginx", "nginx") {
             return Ok(None);
         }
@@ -105,7 +130,7 @@ impl Server {
         fs::create_dir_all(&prefix)?;
         let configuration = format!(
             "daemon off; master_process off; pid nginx.pid; error_log error.log; worker_rlimit_nofile 20000;
-             events {{ worker_connections 19900; }}
+             events {{ worker_connections {connections}; }}
              http {{
                  access_log off; keepalive_timeout 1d; keepalive_requests 1000000000;
                  client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
@@ -156,6 +181,10 @@ impl Server {
             );
             sleep(Duration::from_millis(10));
         }
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Processor time used so far. Exact while the server sleeps, so ask when it has nothing to do.
