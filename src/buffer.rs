@@ -21,13 +21,20 @@ pub enum BufferMode {
     Fixed(usize),
 }
 
-/// What a buffer holds; the ledger counts the kinds apart.
+/// What a buffer holds and for which slot; the ledger counts the kinds apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// Input: part of a message.
-    Read,
+    Read(u32),
     /// Output: what the peer has not taken yet.
-    Write,
+    Write(u32),
+}
+
+impl Use {
+    fn slot(self) -> u32 {
+        let (Use::Read(slot) | Use::Write(slot)) = self;
+        slot
+    }
 }
 
 /// Names a buffer in the pool. One is stored per connection and use: `Option<BufferId>` is four bytes.
@@ -55,6 +62,9 @@ const CLASS_MIN: u32 = 6;
 const CLASS_MAX: u32 = 20;
 const CLASSES: usize = (CLASS_MAX - CLASS_MIN + 1) as usize;
 
+/// The share of the budget, one in so many, that is kept free for what one turn may add.
+const EVICTION_MARGIN: usize = 8;
+
 /// Free buffers kept for reuse, in bytes. Enough that a busy turn allocates nothing, too little to matter.
 const SPARE_BYTES_MAX: usize = 1 << 20;
 
@@ -64,18 +74,26 @@ struct Buffer {
     done: u32,
     /// Bytes after `done` that a scan for the end of a message has passed.
     scanned: u32,
+    /// Where it stands among the buffers of its class that are lent out.
+    place: u32,
     used_for: Use,
 }
 
 pub struct BufferPool {
     mode: BufferMode,
     buffers: Slab<Buffer>,
+    /// Keys of the buffers lent out, by class, so that the largest are found at once; those above the last class are in it.
+    lent: [Vec<u32>; CLASSES],
     spare: [Vec<Vec<u8>>; CLASSES],
     spare_bytes: usize,
     read_bytes: usize,
     write_bytes: usize,
     /// Bytes of the budget that the connections themselves take up.
     reserved: usize,
+    /// What the kernel may hold besides for a connection with unsent output, in bytes.
+    kernel_bytes_per_write: usize,
+    /// Buffers lent out for output.
+    writes: usize,
     budget: usize,
 }
 
@@ -85,11 +103,14 @@ impl BufferPool {
         BufferPool {
             mode,
             buffers: Slab::new(),
+            lent: std::array::from_fn(|_| Vec::new()),
             spare: std::array::from_fn(|_| Vec::new()),
             spare_bytes: 0,
             read_bytes: 0,
             write_bytes: 0,
             reserved: 0,
+            kernel_bytes_per_write: 0,
+            writes: 0,
             budget,
         }
     }
@@ -102,6 +123,23 @@ impl BufferPool {
 
     pub fn set_budget(&mut self, budget: usize) {
         self.budget = budget;
+    }
+
+    pub fn set_kernel_bytes_per_write(&mut self, bytes: usize) {
+        self.kernel_bytes_per_write = bytes;
+    }
+
+    /// What counts against the budget but for spare buffers, which go first.
+    fn used(&self) -> usize {
+        self.reserved + self.read_bytes + self.write_bytes + self.writes * self.kernel_bytes_per_write
+    }
+
+    /// The slot with the largest buffer, to the power of two, while the budget is nearly used up: it must go before the budget is.
+    pub fn largest_over_budget(&self) -> Option<u32> {
+        // Fixed buffers are as large for everybody.
+        let is_near = !self.is_fixed() && self.used() > self.budget - self.budget / EVICTION_MARGIN;
+        let largest = self.lent.iter().rev().find_map(|class| class.last()).filter(|_| is_near)?;
+        Some(self.buffers[*largest as usize].used_for.slot())
     }
 
     pub fn is_fixed(&self) -> bool {
@@ -199,7 +237,9 @@ impl BufferPool {
     /// Gives the buffer in `slot` back, whatever it holds.
     pub fn release(&mut self, slot: &mut Option<BufferId>) {
         let Some(id) = slot.take() else { return };
+        self.delist(id.key());
         let buffer = self.buffers.remove(id.key());
+        self.writes -= usize::from(matches!(buffer.used_for, Use::Write(_)));
         self.count(buffer.used_for, buffer.bytes.capacity(), 0);
         self.keep(buffer.bytes);
     }
@@ -223,6 +263,7 @@ impl BufferPool {
     pub fn table_bytes(&self) -> usize {
         self.buffers.capacity() * size_of::<Buffer>()
             + self.spare.iter().map(|class| class.capacity() * size_of::<Vec<u8>>()).sum::<usize>()
+            + self.lent.iter().map(|class| class.capacity() * size_of::<u32>()).sum::<usize>()
     }
 
     /// Buffers lent out.
@@ -233,6 +274,7 @@ impl BufferPool {
     /// Frees every buffer that is not lent out, and the table when none is.
     pub fn shrink_to_fit(&mut self) {
         self.drop_spare();
+        self.lent.iter_mut().for_each(Vec::shrink_to_fit);
         if self.buffers.is_empty() {
             self.buffers = Slab::new();
         } else {
@@ -242,16 +284,42 @@ impl BufferPool {
 
     /// What is counted is what is there. For tests: it walks everything.
     pub fn check_invariants(&self) {
-        let lent = |used_for: Use| -> usize {
-            let buffers = self.buffers.iter().filter(|(_, buffer)| buffer.used_for == used_for);
-            buffers.map(|(_, buffer)| buffer.bytes.capacity()).sum()
-        };
-        assert_eq!((self.read_bytes, self.write_bytes), (lent(Use::Read), lent(Use::Write)), "bytes lent out");
+        let is_read = |buffer: &Buffer| matches!(buffer.used_for, Use::Read(_));
+        let (read, write): (Vec<_>, Vec<_>) =
+            self.buffers.iter().map(|(_, buffer)| buffer).partition(|buffer| is_read(buffer));
+        let capacity = |buffers: &[&Buffer]| buffers.iter().map(|buffer| buffer.bytes.capacity()).sum::<usize>();
+        assert_eq!((self.read_bytes, self.write_bytes), (capacity(&read), capacity(&write)), "bytes lent out");
+        assert_eq!(self.writes, write.len(), "buffers lent out for output");
+        assert_eq!(self.lent.iter().map(Vec::len).sum::<usize>(), self.buffers.len(), "lists by class");
+        for (key, buffer) in &self.buffers {
+            let class = listed_class(buffer.bytes.capacity());
+            assert_eq!(self.lent[class].get(buffer.place as usize), Some(&(key as u32)), "its place in the list");
+        }
         assert_eq!(self.spare_bytes, self.spare.iter().flatten().map(Vec::capacity).sum::<usize>(), "bytes kept");
     }
 
     fn insert(&mut self, bytes: Vec<u8>, used_for: Use) -> BufferId {
-        BufferId::new(self.buffers.insert(Buffer { bytes, done: 0, scanned: 0, used_for }))
+        let key = self.buffers.insert(Buffer { bytes, done: 0, scanned: 0, place: 0, used_for });
+        self.writes += usize::from(matches!(used_for, Use::Write(_)));
+        self.enlist(key);
+        BufferId::new(key)
+    }
+
+    /// Puts a buffer onto the list of its class.
+    fn enlist(&mut self, key: usize) {
+        let list = &mut self.lent[listed_class(self.buffers[key].bytes.capacity())];
+        self.buffers[key].place = list.len() as u32;
+        list.push(key as u32);
+    }
+
+    /// Takes it off: the last takes its place.
+    fn delist(&mut self, key: usize) {
+        let buffer = &self.buffers[key];
+        let (list, place) = (&mut self.lent[listed_class(buffer.bytes.capacity())], buffer.place as usize);
+        list.swap_remove(place);
+        if let Some(moved) = list.get(place) {
+            self.buffers[*moved as usize].place = place as u32;
+        }
     }
 
     /// An empty buffer of at least `size` bytes: a spare one, or a new one.
@@ -267,7 +335,7 @@ impl BufferPool {
 
     /// Sees to it that `more` bytes fit the budget, at the cost of the spare buffers.
     fn make_way(&mut self, more: usize) -> Result<(), BudgetExceeded> {
-        let needed = self.reserved + self.read_bytes + self.write_bytes + more;
+        let needed = self.used() + more;
         if needed + self.spare_bytes > self.budget {
             self.drop_spare();
         }
@@ -296,11 +364,14 @@ impl BufferPool {
         }
         let new = capacity_of(class_for(held + more)).max(old);
         let mut larger = self.lend(new)?;
+        let key = id.key();
+        self.delist(key);
         let buffer = &mut self.buffers[id.key()];
         larger.extend_from_slice(&buffer.bytes[done..]);
         buffer.done = 0;
         let used_for = buffer.used_for;
         let (capacity, smaller) = (larger.capacity(), std::mem::replace(&mut buffer.bytes, larger));
+        self.enlist(key);
         self.count(used_for, old, capacity);
         self.keep(smaller);
         Ok(())
@@ -311,17 +382,20 @@ impl BufferPool {
         let Some(id) = slot else { return };
         let old = self.buffers[id.key()].bytes.capacity();
         if old > capacity_of(class_for(size)) {
-            let buffer = &mut self.buffers[id.key()];
+            let key = id.key();
+            self.delist(key);
+            let buffer = &mut self.buffers[key];
             buffer.bytes = Vec::with_capacity(capacity_of(class_for(size)));
             let (used_for, new) = (buffer.used_for, buffer.bytes.capacity());
+            self.enlist(key);
             self.count(used_for, old, new);
         }
     }
 
     fn count(&mut self, used_for: Use, old: usize, new: usize) {
         let bytes = match used_for {
-            Use::Read => &mut self.read_bytes,
-            Use::Write => &mut self.write_bytes,
+            Use::Read(_) => &mut self.read_bytes,
+            Use::Write(_) => &mut self.write_bytes,
         };
         *bytes = *bytes - old + new;
     }
@@ -346,6 +420,11 @@ fn class_for(size: usize) -> usize {
     bits.saturating_sub(CLASS_MIN) as usize
 }
 
+/// The list that a buffer of so many bytes is on.
+fn listed_class(capacity: usize) -> usize {
+    class_for(capacity).min(CLASSES - 1)
+}
+
 fn capacity_of(class: usize) -> usize {
     1 << (class as u32 + CLASS_MIN)
 }
@@ -355,6 +434,8 @@ mod tests {
     use super::*;
 
     const BUDGET: usize = 1 << 20;
+    const READ: Use = Use::Read(7);
+    const WRITE: Use = Use::Write(7);
 
     fn pool() -> BufferPool {
         BufferPool::new(BufferMode::Pooled, BUDGET)
@@ -363,11 +444,11 @@ mod tests {
     #[test]
     fn nothing_is_lent_until_there_is_something_to_hold_and_all_goes_back() {
         let mut pool = pool();
-        let mut slot = pool.open(Use::Read).unwrap();
+        let mut slot = pool.open(READ).unwrap();
         assert_eq!(slot, None);
-        pool.append(&mut slot, Use::Read, b"").unwrap();
+        pool.append(&mut slot, READ, b"").unwrap();
         assert_eq!(slot, None);
-        pool.append(&mut slot, Use::Read, b"part").unwrap();
+        pool.append(&mut slot, READ, b"part").unwrap();
         assert_eq!((pool.bytes(&slot), pool.read_bytes(), pool.lent()), (&b"part"[..], 64, 1));
         pool.consume(&mut slot, 2);
         assert_eq!(pool.bytes(&slot), b"rt");
@@ -381,9 +462,9 @@ mod tests {
     fn what_is_put_in_front_comes_first() {
         let mut pool = pool();
         let mut slot = None;
-        pool.append(&mut slot, Use::Write, b"xxbehind").unwrap();
+        pool.append(&mut slot, WRITE, b"xxbehind").unwrap();
         pool.consume(&mut slot, 2);
-        pool.prepend(&mut slot, Use::Write, b"front, ").unwrap();
+        pool.prepend(&mut slot, WRITE, b"front, ").unwrap();
         assert_eq!((pool.bytes(&slot), pool.lent()), (&b"front, behind"[..], 1));
         pool.check_invariants();
     }
@@ -401,7 +482,7 @@ mod tests {
         let mut slot = None;
         let mut expected = Vec::new();
         for round in 0..200u8 {
-            pool.append(&mut slot, Use::Write, &[round; 37]).unwrap();
+            pool.append(&mut slot, WRITE, &[round; 37]).unwrap();
             expected.extend_from_slice(&[round; 37]);
             if round % 3 == 0 {
                 pool.consume(&mut slot, 20);
@@ -419,19 +500,52 @@ mod tests {
         for (budget, fits) in [(127, false), (128, true), (129, true)] {
             let mut pool = BufferPool::new(BufferMode::Pooled, budget);
             let mut first = None;
-            pool.append(&mut first, Use::Read, b"x").unwrap();
+            pool.append(&mut first, READ, b"x").unwrap();
             let mut second = None;
-            assert_eq!(pool.append(&mut second, Use::Write, b"y").is_ok(), fits, "budget {budget}");
+            assert_eq!(pool.append(&mut second, WRITE, b"y").is_ok(), fits, "budget {budget}");
             assert_eq!(second.is_some(), fits);
             assert_eq!(pool.bytes(&first), b"x");
         }
     }
 
     #[test]
+    fn the_largest_is_named_when_the_budget_is_nearly_used_up_and_not_before() {
+        for (small, named) in [(55, None), (56, None), (57, Some(2))] {
+            // An eighth of the budget is kept free: 7,168 of 8,192 bytes may be used.
+            let mut pool = BufferPool::new(BufferMode::Pooled, 8192);
+            let (mut large, mut slots) = (None, Vec::new());
+            pool.append(&mut large, Use::Write(2), &[0; 2048 + 1024]).unwrap();
+            pool.consume(&mut large, 1);
+            for slot in 0..small - 8 {
+                slots.push(None);
+                if pool.append(slots.last_mut().unwrap(), Use::Read(100 + slot), b"x").is_err() {
+                    break;
+                }
+            }
+            pool.check_invariants();
+            assert_eq!(pool.largest_over_budget(), named, "{small}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_holds_for_unsent_output_counts() {
+        let mut pool = BufferPool::new(BufferMode::Pooled, 100_000);
+        pool.set_kernel_bytes_per_write(90_000);
+        let (mut read, mut write) = (None, None);
+        pool.append(&mut read, READ, b"x").unwrap();
+        assert_eq!(pool.largest_over_budget(), None);
+        pool.append(&mut write, Use::Write(9), &[0; 100]).unwrap();
+        assert_eq!(pool.largest_over_budget(), Some(9));
+        pool.release(&mut write);
+        assert_eq!(pool.largest_over_budget(), None);
+        pool.check_invariants();
+    }
+
+    #[test]
     fn the_scan_position_follows_the_bytes() {
         let mut pool = pool();
         let mut slot = None;
-        pool.append(&mut slot, Use::Read, b"abcdef").unwrap();
+        pool.append(&mut slot, READ, b"abcdef").unwrap();
         pool.set_scanned(&slot, 5);
         pool.consume(&mut slot, 2);
         assert_eq!(pool.scanned(&slot), 3);
@@ -442,9 +556,9 @@ mod tests {
     #[test]
     fn fixed_buffers_stay_for_life_and_shrink_back() {
         let mut pool = BufferPool::new(BufferMode::Fixed(4096), BUDGET);
-        let mut slot = pool.open(Use::Read).unwrap();
+        let mut slot = pool.open(READ).unwrap();
         assert_eq!(pool.read_bytes(), 4096);
-        pool.append(&mut slot, Use::Read, &[1; 5000]).unwrap();
+        pool.append(&mut slot, READ, &[1; 5000]).unwrap();
         assert_eq!(pool.read_bytes(), 8192);
         pool.consume(&mut slot, 5000);
         assert_eq!((slot.is_some(), pool.read_bytes()), (true, 4096));
@@ -457,7 +571,7 @@ mod tests {
         let mut pool = BufferPool::new(BufferMode::Pooled, 64 << 20);
         let mut slots: Vec<Option<BufferId>> = (0..100).map(|_| None).collect();
         for slot in &mut slots {
-            pool.append(slot, Use::Read, &[0; 100_000]).unwrap();
+            pool.append(slot, READ, &[0; 100_000]).unwrap();
         }
         slots.iter_mut().for_each(|slot| pool.release(slot));
         assert!(pool.spare_bytes() <= SPARE_BYTES_MAX);

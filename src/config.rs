@@ -17,6 +17,7 @@ use crate::buffer::BufferMode;
 use crate::limits::{
     CONNECTION_BYTES, CONNECTIONS_MAX, FILES_RESERVED, GATHER_MAX, LISTENERS_MAX, Limits, MAX_LINE_MAX, SILENT_MAX,
 };
+use crate::memory::OBJECTS_BYTES_DEFAULT;
 use crate::service::Secret;
 use crate::units::{Size, Span};
 
@@ -66,7 +67,7 @@ impl Settings {
             BufferMode::Pooled => CONNECTION_BYTES,
             BufferMode::Fixed(bytes) => CONNECTION_BYTES + 2 * bytes.next_power_of_two(),
         };
-        let fit = limits.memory_budget / each;
+        let fit = limits.memory_budget / (each + OBJECTS_BYTES_DEFAULT as usize);
         if fit < limits.max_connections {
             let budget = Size(limits.memory_budget);
             warnings.push(format!(

@@ -130,7 +130,7 @@ impl<N: Net> Intake<'_, N> {
     /// Moves a part of the chunk to the connection's buffer.
     fn hold(&mut self, from: usize, to: usize) -> Result<(), Reason> {
         self.pool
-            .append(&mut self.connection.input, Use::Read, &self.chunk[from..to])
+            .append(&mut self.connection.input, Use::Read(self.session), &self.chunk[from..to])
             .map_err(|_over_budget| Reason::MemoryBudget)
     }
 

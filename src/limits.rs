@@ -20,6 +20,9 @@ pub const CLOSED_KEPT: usize = 1024;
 /// Commands answered with the loop's help in one turn: CLIENT LIST, the dearest, takes some 3 ms.
 pub const CONSULTS_PER_TURN: usize = 64;
 
+/// Connections that the kernel is asked about in one turn before commands that ask for more wait: each takes five system calls, some 1.5 us.
+pub const FACTS_PER_TURN: usize = 1024;
+
 /// Largest payload of a UDP datagram over IPv6: 65,535 less the UDP header, jumbograms aside (RFC 8200).
 pub const DATAGRAM_MAX: usize = 65_527;
 
@@ -69,6 +72,13 @@ pub const CONNECTION_BYTES: usize = 44;
 
 /// Silent connections closed in one turn to make way for others: each keeps its file until the turn ends, and so many are kept back.
 pub const RECYCLES_PER_TURN: usize = 32;
+
+/// Silent connections of a source that make way for others count together as much as one late message, if they are so many.
+pub const RECYCLED_PER_PENALTY: u32 = 5;
+
+/// What the kernel may hold for one connection in both directions where it is left to itself, in bytes: the last figures of
+/// net.ipv4.tcp_wmem and tcp_rmem by default.
+pub const KERNEL_BUFFERS_MAX: usize = (4 << 20) + (6 << 20);
 
 /// Slots kept for the operator where there is a listener for one.
 pub const RESERVED_SLOTS: usize = 8;
@@ -120,8 +130,9 @@ pub struct Limits {
     pub high_watermark: usize,
     /// Unsent output at which it is read again: a quarter, so that reading does not start and stop at every write.
     pub low_watermark: usize,
-    /// Memory for connections and their buffers, in bytes: slab, wheel and buffers, lent or spare. Past it, who asks for more is
-    /// closed. 256 MiB: 20,000 connections with both buffers at 4 KiB, and some.
+    /// Memory for connections, user and kernel, in bytes: slab, wheel and buffers, and what the kernel has for each connection, buffers at
+    /// their caps where output is unsent. At seven eighths of it the largest are closed; past it, who asks for more is. 256 MiB: 20,000 connections,
+    /// of which 1,400 take nothing of what they are sent.
     pub memory_budget: usize,
 
     /// How long the loop lets events [gather](crate::gather) under load; 0: not at all. 50 us: less brings too few, and after much more the

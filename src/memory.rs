@@ -49,7 +49,7 @@ pub struct KernelObjects {
 const OBJECTS: [&str; 6] = ["TCP", "sock_inode_cache", "filp", "dentry", "eventpoll_epi", "eventpoll_pwq"];
 
 /// Their sum on Linux 6.18, x86-64, rounded up.
-const OBJECTS_BYTES_DEFAULT: u64 = 4096;
+pub const OBJECTS_BYTES_DEFAULT: u64 = 4096;
 
 pub fn kernel_objects() -> KernelObjects {
     let measured = fs::read_to_string("/proc/slabinfo").ok().and_then(|text| parse_slabinfo(&text));

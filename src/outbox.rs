@@ -19,6 +19,8 @@ pub struct Entry {
     pub slot: u32,
     /// Where in the outbox's bytes. May be empty when there is only a close.
     pub range: Range<u32>,
+    /// The connection asked for it; else others did.
+    pub is_own: bool,
     /// Close once it is sent, and why.
     pub close: Option<Reason>,
 }
@@ -36,13 +38,16 @@ impl Outbox {
 
     /// Everything since `start` is output of the connection in `slot`.
     pub fn commit(&mut self, slot: u32, start: u32, close: Option<Reason>) {
-        self.commit_range(slot, start..self.position(), close);
+        let range = start..self.position();
+        if !range.is_empty() || close.is_some() {
+            self.entries.push(Entry { slot, range, is_own: true, close });
+        }
     }
 
-    /// The same for any range: several connections may share one.
-    pub fn commit_range(&mut self, slot: u32, range: Range<u32>, close: Option<Reason>) {
-        if !range.is_empty() || close.is_some() {
-            self.entries.push(Entry { slot, range, close });
+    /// A range is output for a connection that did not ask for it; several may share one.
+    pub fn deliver(&mut self, slot: u32, range: Range<u32>) {
+        if !range.is_empty() {
+            self.entries.push(Entry { slot, range, is_own: false, close: None });
         }
     }
 

@@ -20,6 +20,7 @@ mod server;
 
 pub use sections::per_connection;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -32,12 +33,12 @@ use slab::Slab;
 use crate::admission::{AcceptError, Admission, Gate};
 use crate::buffer::{BufferPool, Use};
 use crate::clock::{Tick, Time};
-use crate::connection::{Connection, Flags, Reason, State, Timeouts};
+use crate::connection::{Connection, Flags, Reason, Timeouts};
 use crate::gather::Gather;
 use crate::kernel;
 use crate::limits::{
-    CONSULTS_PER_TURN, DATAGRAMS_PER_BATCH, Limits, RECYCLES_PER_TURN, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION,
-    UNTRUSTED_OUTPUT_MAX,
+    CONSULTS_PER_TURN, DATAGRAMS_PER_BATCH, FACTS_PER_TURN, Limits, RECYCLES_PER_TURN, TRIM_BYTES, TRIM_DELAY,
+    TRIM_FRACTION, UNTRUSTED_OUTPUT_MAX,
 };
 use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
@@ -82,6 +83,8 @@ pub struct Reactor<N: Net> {
     closed: Vec<u32>,
     /// Commands answered with the loop's help in this turn.
     consults: usize,
+    /// Connections that the kernel was asked about for them.
+    facts: Cell<usize>,
 
     stats: Stats,
     now: Time,
@@ -242,11 +245,9 @@ impl<N: Net> Reactor<N> {
     /// Phase 5: serves the connections that are readable, or writable, or were left over.
     fn serve_connections(&mut self, now: Time) {
         self.consults = 0;
+        self.facts.set(0);
         for _ in 0..self.ready.len().min(self.limits.connections_per_turn) {
-            if self.outbox.len() >= self.limits.output_per_turn
-                || self.is_backlogged()
-                || self.consults >= CONSULTS_PER_TURN
-            {
+            if self.outbox.len() >= self.limits.output_per_turn || self.is_backlogged() || self.has_consulted_enough() {
                 break;
             }
             let Some(token) = self.ready.pop_front() else { break };
@@ -260,6 +261,10 @@ impl<N: Net> Reactor<N> {
             }
         }
         self.stats.carried += self.ready.len() as u64;
+    }
+
+    fn has_consulted_enough(&self) -> bool {
+        self.consults >= CONSULTS_PER_TURN || self.facts.get() >= FACTS_PER_TURN
     }
 
     /// Whether so much waits for delivery that who has been promised it comes first.
@@ -314,7 +319,8 @@ impl<N: Net> Reactor<N> {
         self.stats.work.deliveries += self.outbox.entries().len() as u64;
         for entry in self.outbox.entries() {
             let connection = &mut self.connections[entry.slot as usize];
-            if let State::Closed(_) = connection.state() {
+            // Who is closing has had its last answer; who is closed has none to come.
+            if !connection.is_serving() {
                 continue;
             }
             // Behind unsent output, more must queue. A blocked connection is flushed when it is writable again; one that
@@ -325,12 +331,14 @@ impl<N: Net> Reactor<N> {
             if behind || self.pool.is_fixed() {
                 let bytes = self.outbox.bytes(&entry.range);
                 let untrusted = behind && connection.flags.has(Flags::UNTRUSTED);
-                let most = if untrusted { UNTRUSTED_OUTPUT_MAX } else { self.limits.output_limit };
+                // What it asked for itself is bounded by the watermark, at which it is not read; one answer comes on top.
+                let own = if entry.is_own { self.limits.high_watermark } else { 0 };
+                let most = if untrusted { UNTRUSTED_OUTPUT_MAX } else { self.limits.output_limit + own };
                 if unsent + bytes.len() > most {
                     close(&mut self.closed, connection, entry.slot, Reason::OutputLimit);
                     continue;
                 }
-                if self.pool.append(&mut connection.output, Use::Write, bytes).is_err() {
+                if self.pool.append(&mut connection.output, Use::Write(entry.slot), bytes).is_err() {
                     close(&mut self.closed, connection, entry.slot, Reason::MemoryBudget);
                     continue;
                 }
@@ -341,6 +349,7 @@ impl<N: Net> Reactor<N> {
             }
             if let Some(reason) = entry.close {
                 connection.begin_closing(reason, now.tick());
+                self.services[connection.flags.service() as usize].closing(entry.slot);
                 arm(&mut self.timers, connection, entry.slot, &self.timeouts, now.tick());
             }
             if !behind {
@@ -363,12 +372,15 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 10: frees the connections that closed during the turn.
     fn reap(&mut self, now: Time) {
+        self.evict();
         self.peak_bytes = self.peak_bytes.max(self.bytes_in_use());
         let any_closed = !self.closed.is_empty();
         while let Some(slot) = self.closed.pop() {
             self.speaks(slot);
             let mut connection = self.connections.remove(slot as usize);
             self.admission.sources.closed(connection.source);
+            // Less fits any budget.
+            let _ = self.reserve(self.connections.len());
             self.timers.disarm(timer_id(slot));
             self.pool.release(&mut connection.input);
             self.pool.release(&mut connection.output);

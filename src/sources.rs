@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock::Tick;
 
-/// Sources tracked at a time: 1.5 MiB, of which only what is used is touched.
+/// Sources tracked at a time: 1.6 MiB where all sets are in use.
 pub const SOURCES_MAX: usize = 1 << 16;
 
 /// Places that one source may be in: three cache lines.
@@ -60,25 +60,26 @@ impl Entry {
 }
 
 pub struct Sources {
-    entries: Vec<Entry>,
+    /// Each set when it is first needed.
+    sets: Vec<Option<Box<[Entry; SET]>>>,
     hasher: RandomState,
 }
 
 impl Default for Sources {
     fn default() -> Sources {
-        Sources { entries: Vec::new(), hasher: RandomState::new() }
+        Sources { sets: Vec::new(), hasher: RandomState::new() }
     }
 }
 
 impl Sources {
     /// The place of a source, which gets one if there is none.
     pub fn find(&mut self, address: IpAddr, now: Tick) -> SourceId {
-        if self.entries.is_empty() {
-            self.entries = vec![Entry::default(); SOURCES_MAX];
+        if self.sets.is_empty() {
+            self.sets = vec![None; SOURCES_MAX / SET];
         }
         let key = key(address);
-        let start = self.hasher.hash_one(key) as usize % (SOURCES_MAX / SET) * SET;
-        let set = &mut self.entries[start..start + SET];
+        let number = self.hasher.hash_one(key) as usize % self.sets.len();
+        let set = self.sets[number].get_or_insert_default();
         let own = set.iter().position(|entry| entry.key == key && !entry.is_free(now));
         let place = own.or_else(|| {
             let free = set.iter().position(|entry| entry.is_free(now))?;
@@ -86,7 +87,7 @@ impl Sources {
             Some(free)
         });
         // The last place is never given out: its number means none.
-        place.map_or(SourceId::NONE, |place| SourceId((start + place) as u16))
+        place.map_or(SourceId::NONE, |place| SourceId((number * SET + place) as u16))
     }
 
     /// Connections of a source, and how many of them are silent.
@@ -131,20 +132,24 @@ impl Sources {
 
     /// Sources with connections, and sources refused. Walks the table: for a status that someone asked for.
     pub fn totals(&self, now: Tick) -> (usize, usize) {
-        let connected = self.entries.iter().filter(|entry| entry.connections > 0).count();
-        (connected, self.entries.iter().filter(|entry| entry.is_refused && entry.penalty(now) > 0).count())
+        let entries = || self.sets.iter().flatten().flat_map(|set| set.iter());
+        let connected = entries().filter(|entry| entry.connections > 0).count();
+        (connected, entries().filter(|entry| entry.is_refused && entry.penalty(now) > 0).count())
     }
 
+    /// Memory held, in bytes. Walks the sets: for a status.
     pub fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
+        self.sets.capacity() * size_of::<usize>() + self.sets.iter().flatten().count() * size_of::<[Entry; SET]>()
     }
 
     fn get(&self, source: SourceId) -> Option<&Entry> {
-        self.entries.get(source.place()?)
+        let place = source.place()?;
+        self.sets.get(place / SET)?.as_ref()?.get(place % SET)
     }
 
     fn get_mut(&mut self, source: SourceId) -> Option<&mut Entry> {
-        self.entries.get_mut(source.place()?)
+        let place = source.place()?;
+        self.sets.get_mut(place / SET)?.as_mut()?.get_mut(place % SET)
     }
 }
 

@@ -100,6 +100,8 @@ pub struct Stats {
     /// Other errors in receiving or sending datagrams.
     pub datagram_errors: u64,
 
+    /// Connections closed because they held most when the budget was nearly used up.
+    pub evicted: u64,
     /// Newcomers turned away, by [`Refusal`].
     pub refused: [u64; Refusal::ALL.len()],
     /// Silent connections that made way for a newcomer; in a dry run, those that would have.

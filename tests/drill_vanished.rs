@@ -92,7 +92,7 @@ const KERNEL_BUFFERS_MAX: u64 = 64 * 1024;
 #[test]
 fn readers_that_never_read_cost_little_and_are_reset_by_the_output_timeout() {
     drill::in_namespace("readers_that_never_read_cost_little_and_are_reset_by_the_output_timeout", || {
-        let timeouts = ["--output-timeout", "3s", "--user-timeout", "0"];
+        let timeouts = ["--output-timeout", "3s", "--user-timeout", "0", "--memory-budget", "1GiB"];
         let mut drill = Drill::start("zero window, output timeout", &timeouts);
         let (peers, reclaimed) = readers_close_their_window(&mut drill, 2000);
         std::thread::sleep(Duration::from_secs(1));
@@ -110,12 +110,44 @@ fn readers_that_never_read_cost_little_and_are_reset_by_the_output_timeout() {
 #[test]
 fn readers_that_never_read_are_given_up_after_the_user_timeout() {
     drill::in_namespace("readers_that_never_read_are_given_up_after_the_user_timeout", || {
-        let timeouts = ["--output-timeout", "0", "--user-timeout", "3s"];
+        let timeouts = ["--output-timeout", "0", "--user-timeout", "3s", "--memory-budget", "1GiB"];
         let mut drill = Drill::start("zero window, user timeout", &timeouts);
         let (_peers, reclaimed) = readers_close_their_window(&mut drill, 2000);
         let report = drill.finish(reclaimed, &[OUTPUT_TIMEOUT, VANISHED]);
         assert!((2..15).contains(&reclaimed.as_secs()), "{reclaimed:?}");
         assert_eq!(report.fired(VANISHED), 2000);
+        assert!(report.held(), "{report}");
+    });
+}
+
+/// The budget counts what the kernel may hold for them too: the largest are closed before it is passed, whatever the timeouts.
+#[test]
+fn readers_that_never_read_are_evicted_before_the_memory_budget_is_passed() {
+    drill::in_namespace("readers_that_never_read_are_evicted_before_the_memory_budget_is_passed", || {
+        const BUDGET: u64 = 32 << 20;
+        let patient = ["--output-timeout", "0", "--user-timeout", "0", "--memory-budget", "32MiB"];
+        let mut drill = Drill::start("zero window, memory budget", &patient);
+        drill.attack(600);
+        let peers = subscribers(drill.address, 600, Some(2304));
+        let mut publisher = Client::connect(drill.address);
+        let message = "m".repeat(MESSAGE);
+        for _ in 0..MESSAGES {
+            publisher.send(format!("PUBLISH drill {message}\r\nPING\r\n"));
+            while publisher.read_line() != "+PONG" {}
+        }
+        let status = drill.look();
+        let count = |row: &str| status[row].parse::<u64>().unwrap();
+        let user = count("user memory, bytes/ledger, without fixed");
+        let kernel = count("kernel memory, bytes/connections, estimated");
+        println!("{user} user and {kernel} kernel bytes of {BUDGET}, {} evicted", count("connections/evicted"));
+        assert!(user + kernel <= BUDGET, "{user} + {kernel}");
+        assert!(count("connections/evicted") >= 100 && count("connections/held") > 50, "{status:?}");
+        // For the honest client to be seen beside them.
+        std::thread::sleep(Duration::from_secs(1));
+        let since = Instant::now();
+        drop(peers);
+        let reclaimed = drill.until_reclaimed(since);
+        let report = drill.finish(reclaimed, &["closed by reason/memory-budget"]);
         assert!(report.held(), "{report}");
     });
 }

@@ -6,6 +6,7 @@
 mod sim;
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use slabd::admission::{Gate, Policy, Refusal};
 use slabd::connection::Reason;
@@ -106,7 +107,8 @@ fn flood(sim: &mut Sim, count: usize) {
 #[test]
 fn to_recycle_serves_the_honest_and_to_refuse_does_not() {
     for (policy, all) in [(Policy::Recycle, true), (Policy::Refuse, false), (Policy::RandomDrop, false)] {
-        let mut sim = Sim::new(Box::new(Hello), Limits { admission: policy, max_silent: 20, ..limits() });
+        let caps = Limits { admission: policy, max_silent: 20, penalty: Duration::ZERO, ..limits() };
+        let mut sim = Sim::new(Box::new(Hello), caps);
         let mut served = 0;
         for _ in 0..50 {
             flood(&mut sim, 5);
@@ -167,6 +169,28 @@ fn a_source_that_lets_three_deadlines_pass_is_refused_for_a_while() {
     assert_eq!(sim.received(later), "Hello\r\n", "it has served its time");
 }
 
+/// A flood from some sources is over soon: those whose silent connections make way again and again are refused for a while.
+#[test]
+fn sources_that_flood_are_refused_and_others_live_long_enough_to_speak() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { max_silent: 20, ..limits() });
+    for round in 0..40 {
+        for source in 1..=10 {
+            from(&mut sim, source, 1000 + round);
+        }
+    }
+    let refused = sim.reactor.stats().refused[Refusal::Penalty as usize];
+    assert!(refused > 200, "{refused} of 400 refused");
+    let recycled = sim.closed(Reason::Recycled);
+    let honest = from(&mut sim, 100, 1000);
+    for source in 1..=10 {
+        for port in 2000..2005 {
+            from(&mut sim, source, port);
+        }
+    }
+    assert!(sim.exchange(honest, "x\n").ends_with("Hello, x!\r\n"));
+    assert_eq!(sim.closed(Reason::Recycled), recycled + 1, "it made way for the honest one only");
+}
+
 #[test]
 fn a_dry_run_counts_and_closes_nothing() {
     let caps = Limits { admission_dry_run: true, max_silent: 3, max_connections_per_source: 8, ..limits() };
@@ -198,7 +222,7 @@ fn the_operator_gets_in_when_all_is_full() {
 
 #[test]
 fn recycling_is_bounded_in_a_turn_and_the_rest_is_carried() {
-    let mut sim = Sim::new(Box::new(Hello), Limits { max_silent: 1, ..limits() });
+    let mut sim = Sim::new(Box::new(Hello), Limits { max_silent: 1, penalty: Duration::ZERO, ..limits() });
     for _ in 0..100 {
         sim.client();
     }

@@ -6,7 +6,7 @@
 mod sim;
 
 use slabd::connection::Reason;
-use slabd::limits::{CONSULTS_PER_TURN, Limits};
+use slabd::limits::{CONSULTS_PER_TURN, FACTS_PER_TURN, Limits};
 use slabd::net::sim::{ClientId, End};
 use slabd::service::Options;
 use slabd::service::hub::Hub;
@@ -158,4 +158,67 @@ fn info_shows_who_waits_in_the_accept_queue() {
     let told = sim.received(observer);
     let row = format!("{}_waiting_of_128:3\r\n", sim.address.to_string().replace(['.', ':'], "_"));
     assert!(told.contains(&row), "{told}");
+}
+
+/// As Redis's `timeout`: who waits for what others send has nothing to say.
+#[test]
+fn an_idle_subscriber_or_monitor_is_not_closed_until_it_listens_no_more() {
+    let mut sim = hub(Limits { idle_timeout: 10 * SECOND, ..limits() });
+    let (idle, subscriber, monitor) = (sim.accepted(), subscriber(&mut sim, "a"), sim.accepted());
+    sim.exchange(idle, "PING\r\n");
+    sim.exchange(monitor, "MONITOR\r\n");
+    sim.pass(600 * SECOND);
+    assert_eq!((sim.closed(Reason::IdleTimeout), sim.reactor.connections()), (1, 2));
+    sim.exchange(monitor, "RESET\r\n");
+    sim.exchange(subscriber, "UNSUBSCRIBE\r\n");
+    sim.pass(200 * SECOND);
+    assert_eq!(sim.closed(Reason::IdleTimeout), 3);
+}
+
+#[test]
+fn who_is_closing_is_sent_no_more() {
+    let mut sim = hub(limits());
+    let (publisher, leaver) = (sim.accepted(), subscriber(&mut sim, "a"));
+    sim.send(leaver, "QUIT\r\n");
+    sim.turns(2);
+    assert_eq!(sim.exchange(publisher, "PUBLISH a 1\r\nPUBSUB NUMSUB a\r\n"), ":0\r\n*2\r\n$1\r\na\r\n:0\r\n");
+    sim.turns(3);
+    assert_eq!(sim.received(leaver), "+OK\r\n");
+    let broken = subscriber(&mut sim, "a");
+    sim.send(broken, "*x\r\n");
+    sim.turns(2);
+    assert_eq!(sim.exchange(publisher, "PUBLISH a 1\r\n"), ":0\r\n");
+}
+
+/// What a client asked for itself is bounded by the high watermark, at which it is not read, and by one answer.
+#[test]
+fn a_slow_reader_gets_a_large_answer_on_top_of_what_it_has_not_read() {
+    let mut sim = hub(limits());
+    let client = sim.accepted();
+    sim.net().set_window(client, 0);
+    let text = "x".repeat(60_000);
+    sim.send(client, format!("*2\r\n$4\r\nECHO\r\n$60000\r\n{text}\r\n"));
+    sim.turns(8);
+    let text = "y".repeat(1_040_000);
+    sim.send(client, format!("*2\r\n$4\r\nECHO\r\n$1040000\r\n{text}\r\n"));
+    sim.turns(100);
+    assert_eq!((sim.closed(Reason::OutputLimit), sim.reactor.connections()), (0, 1));
+    sim.net().set_window(client, 2_000_000);
+    sim.turns(100);
+    assert!(sim.received(client).ends_with("yyy\r\n"));
+}
+
+#[test]
+fn commands_that_ask_the_kernel_about_many_connections_wait_for_the_next_turn() {
+    let mut sim = hub(Limits { max_connections: 1100, ..limits() });
+    for _ in 0..FACTS_PER_TURN {
+        sim.accepted();
+    }
+    let askers: Vec<ClientId> = (0..4).map(|_| sim.accepted()).collect();
+    askers.iter().for_each(|asker| sim.send(*asker, "CLIENT LIST LADDR 1.1.1.1:1\r\n"));
+    for turn in 1..=4 {
+        sim.turn();
+        let answered = askers.iter().filter(|asker| !sim.received(**asker).is_empty()).count();
+        assert_eq!(answered, 1, "turn {turn}");
+    }
 }

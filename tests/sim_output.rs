@@ -117,3 +117,26 @@ fn fixed_buffers_serve_the_same_and_cost_what_they_say() {
     let ledger = sim.reactor.ledger();
     assert_eq!((ledger.read_buffers, ledger.write_buffers, sim.reactor.connections()), (0, 0, 0));
 }
+
+/// Before the budget is passed, who holds most is closed; those who hold little are not.
+#[test]
+fn near_the_budget_the_largest_are_closed_first() {
+    let mut sim = Sim::new(Box::new(Echo), Limits { memory_budget: 1_400_000, high_watermark: 32_000, ..limits() });
+    let clients: Vec<ClientId> = (0..20).map(|_| sim.accepted()).collect();
+    clients.iter().for_each(|client| sim.net().set_window(*client, 0));
+    let (small, large) = clients.split_at(10);
+    small.iter().for_each(|client| sim.send(*client, [b's'; 100]));
+    for client in large {
+        sim.send(*client, vec![b'l'; 30_000]);
+        sim.turns(2);
+    }
+    let evicted = sim.reactor.stats().evicted;
+    // Each blocked one counts with 64 KiB of kernel buffers besides its own: five of the large fit beside the small.
+    assert_eq!(evicted, 5);
+    assert_eq!(sim.closed(Reason::MemoryBudget), evicted, "none for having asked");
+    for client in small {
+        sim.net().set_window(*client, 1000);
+        sim.turns(3);
+        assert_eq!(sim.received(*client), "s".repeat(100));
+    }
+}

@@ -102,7 +102,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buffers: Option<Buffers>,
 
-    /// Memory for connections and their buffers; who needs more is closed [default: 256MiB]
+    /// Memory for connections, the kernel's share included; who holds most is closed before it is passed [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_budget: Option<Size>,

@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use super::{Net, Ready, Signal, Transferred};
 use crate::clock::{Clock, Time};
 use crate::limits::{EVENTS_PER_POLL, SocketOptions};
+use crate::memory::{self, KernelObjects};
 use crate::sys::{self, DatagramBatch};
 use crate::token::Token;
 
@@ -199,6 +200,10 @@ impl Net for MioNet {
 
     fn unacknowledged(&self, stream: &TcpStream) -> io::Result<usize> {
         sys::unacknowledged(stream.as_fd())
+    }
+
+    fn kernel_objects(&self) -> KernelObjects {
+        memory::kernel_objects()
     }
 
     fn buffer_bytes(&self, stream: &TcpStream) -> io::Result<u64> {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::clock::Time;
 use crate::limits::SocketOptions;
+use crate::memory::KernelObjects;
 use crate::sys::DatagramBatch;
 use crate::token::Token;
 
@@ -127,6 +128,9 @@ pub trait Net {
 
     /// Bytes written and not yet acknowledged by the peer's kernel: what a reset would destroy (SIOCOUTQ, tcp(7)).
     fn unacknowledged(&self, stream: &Self::Stream) -> io::Result<usize>;
+
+    /// What the kernel holds for every connection besides its buffers, in bytes.
+    fn kernel_objects(&self) -> KernelObjects;
 
     /// Buffer memory the kernel holds for this stream, in bytes, without its fixed structures (SO_MEMINFO).
     fn buffer_bytes(&self, stream: &Self::Stream) -> io::Result<u64>;

@@ -24,6 +24,7 @@ use self::files::{FIRST_FREE_PORT, File, Kind, claim, reachable};
 use super::{Net, Ready, Signal, Transferred};
 use crate::clock::Time;
 use crate::limits::SocketOptions;
+use crate::memory::KernelObjects;
 use crate::sys::DatagramBatch;
 use crate::token::Token;
 
@@ -406,6 +407,11 @@ impl Net for SimNet {
 
     fn unacknowledged(&self, stream: &Stream) -> io::Result<usize> {
         Ok(self.connection(self.client_of(stream.0)).outbound.len())
+    }
+
+    /// There is no kernel.
+    fn kernel_objects(&self) -> KernelObjects {
+        KernelObjects { bytes: 0, measured: false }
     }
 
     fn buffer_bytes(&self, stream: &Stream) -> io::Result<u64> {

@@ -2,13 +2,14 @@
 
 use std::io;
 
-use super::{Flush, Reactor, arm, close, enqueue};
+use super::{Flush, Reactor, arm, close, enqueue, timer_id};
 use crate::buffer::Use;
 use crate::clock::Tick;
 use crate::connection::{Connection, Flags, Reason, Sent, State, Timeouts};
 use crate::intake::{Intake, Outcome};
 use crate::limits::UNTRUSTED_OUTPUT_MAX;
 use crate::net::Net;
+use crate::timer;
 use crate::token::Token;
 
 impl<N: Net> Reactor<N> {
@@ -108,7 +109,12 @@ impl<N: Net> Reactor<N> {
             self.connections[slot as usize].flags.clear(Flags::BLOCKED);
             self.flush_one(Flush { slot, range: 0..0 }, now);
         }
+        let service = self.connections[slot as usize].flags.service() as usize;
         match passed(&self.connections[slot as usize], &self.timeouts) {
+            Some(Reason::IdleTimeout) if self.services[service].listens(slot) => {
+                self.stats.timers_early += 1;
+                self.timers.arm_by(timer_id(slot), now.plus(timer::HORIZON));
+            }
             Some(reason) => {
                 self.stats.timers_fired += 1;
                 if matches!(reason, Reason::FirstMessageTimeout | Reason::MessageTimeout) {
@@ -144,6 +150,17 @@ impl<N: Net> Reactor<N> {
         close(&mut self.closed, connection, slot, reason);
     }
 
+    /// Before the budget is passed, who holds most is closed, and their buffers are free at once.
+    pub(super) fn evict(&mut self) {
+        while let Some(slot) = self.pool.largest_over_budget() {
+            let connection = &mut self.connections[slot as usize];
+            self.pool.release(&mut connection.input);
+            self.pool.release(&mut connection.output);
+            close(&mut self.closed, connection, slot, Reason::MemoryBudget);
+            self.stats.evicted += 1;
+        }
+    }
+
     /// One write. What the kernel does not take waits in the connection's buffer for the next writable edge.
     pub(super) fn flush_one(&mut self, Flush { slot, range }: Flush, now: Tick) {
         let connection = &mut self.connections[slot as usize];
@@ -154,7 +171,7 @@ impl<N: Net> Reactor<N> {
         let mut from_outbox = !range.is_empty();
         if from_outbox && self.pool.len(&connection.output) > 0 {
             // There is more behind it: both leave in one write.
-            if self.pool.prepend(&mut connection.output, Use::Write, self.outbox.bytes(&range)).is_err() {
+            if self.pool.prepend(&mut connection.output, Use::Write(slot), self.outbox.bytes(&range)).is_err() {
                 return close(&mut self.closed, connection, slot, Reason::MemoryBudget);
             }
             from_outbox = false;
@@ -171,7 +188,7 @@ impl<N: Net> Reactor<N> {
             self.stats.bytes_out += sent as u64;
             if from_outbox {
                 let rest = &self.outbox.bytes(&range)[sent..];
-                if self.pool.append(&mut connection.output, Use::Write, rest).is_err() {
+                if self.pool.append(&mut connection.output, Use::Write(slot), rest).is_err() {
                     return close(&mut self.closed, connection, slot, Reason::MemoryBudget);
                 }
             } else {

@@ -1,5 +1,6 @@
 //! The loop between turns: set up, change, stop, look at. And its own timers.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -10,13 +11,15 @@ use slab::Slab;
 
 use super::{Flush, LoopTimer, Port, Reactor, arm, enqueue, push_once};
 use crate::admission::{Admission, Gate};
-use crate::buffer::{BufferMode, BufferPool};
+use crate::buffer::{BudgetExceeded, BufferMode, BufferPool};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, SERVICES_MAX, State, Timeouts};
 use crate::gather::Gather;
 use crate::kernel;
 use crate::ledger::Ledger;
-use crate::limits::{ACCEPT_RETRY, EVENTS_PER_POLL, Limits, READ_CHUNK, RECYCLES_PER_TURN, WARNING_INTERVAL};
+use crate::limits::{
+    ACCEPT_RETRY, EVENTS_PER_POLL, KERNEL_BUFFERS_MAX, Limits, READ_CHUNK, RECYCLES_PER_TURN, WARNING_INTERVAL,
+};
 use crate::memory;
 use crate::net::{Net, Ready, Signal};
 use crate::outbox::Outbox;
@@ -29,6 +32,8 @@ use crate::token::{Generation, Token};
 impl<N: Net> Reactor<N> {
     pub fn new(net: N, limits: Limits, buffers: BufferMode) -> Reactor<N> {
         let now = net.now();
+        let mut pool = BufferPool::new(buffers, limits.memory_budget);
+        pool.set_kernel_bytes_per_write(kernel_buffers(&limits));
         Reactor {
             timeouts: Timeouts::new(&limits),
             services: Vec::new(),
@@ -39,7 +44,7 @@ impl<N: Net> Reactor<N> {
             admission: Admission::default(),
             connections: Slab::with_capacity(limits.max_connections + RECYCLES_PER_TURN),
             generation: Generation::FIRST,
-            pool: BufferPool::new(buffers, limits.memory_budget),
+            pool,
             timers: TimerWheel::new(limits.max_connections + RECYCLES_PER_TURN + LoopTimer::ALL.len(), now.tick()),
             acceptable: VecDeque::new(),
             ready: VecDeque::new(),
@@ -52,13 +57,14 @@ impl<N: Net> Reactor<N> {
             flushes: Vec::new(),
             closed: Vec::new(),
             consults: 0,
+            facts: Cell::new(0),
             stats: Stats::default(),
             now,
             slots_used: 0,
             peak_bytes: 0,
             warned_at: None,
             draining_since: None,
-            kernel_objects: memory::kernel_objects(),
+            kernel_objects: net.kernel_objects(),
             kernel_counters_at_start: kernel::counters(),
             resident_at_start: memory::resident_bytes().unwrap_or(0),
             report_every: Duration::ZERO,
@@ -124,6 +130,7 @@ impl<N: Net> Reactor<N> {
     /// Changes the limits while running. New timeouts reach connections that are already open: this walks all of them, once,
     /// because an operator asked. New options of sockets reach those accepted from now on.
     pub fn set_limits(&mut self, limits: Limits) {
+        self.pool.set_kernel_bytes_per_write(kernel_buffers(&limits));
         self.timeouts = Timeouts::new(&limits);
         self.pool.set_budget(limits.memory_budget);
         if self.gate == Gate::Full {
@@ -291,6 +298,12 @@ impl<N: Net> Reactor<N> {
     /// Slab and wheel, which grow together, per connection.
     pub(super) const BYTES_PER_CONNECTION: usize = Self::BYTES_PER_SLOT + TimerWheel::BYTES_PER_TIMER;
 
+    /// Takes so many connections off the budget: slots and timers that have been used, and what the kernel has for each connection.
+    pub(super) fn reserve(&mut self, connections: usize) -> Result<(), BudgetExceeded> {
+        let kernel = self.kernel_objects.bytes as usize * connections;
+        self.pool.set_reserved(self.slots_used * Self::BYTES_PER_CONNECTION + kernel)
+    }
+
     /// What the present connections need: less than is held, after a load drop.
     pub(super) fn bytes_in_use(&self) -> usize {
         self.connections.len() * Self::BYTES_PER_CONNECTION + self.pool.read_bytes() + self.pool.write_bytes()
@@ -331,7 +344,7 @@ impl<N: Net> Reactor<N> {
             self.timers.truncate(LoopTimer::ALL.len());
             self.slots_used = 0;
             // Nothing reserved fits any budget.
-            let _ = self.pool.set_reserved(0);
+            let _ = self.reserve(0);
         }
         self.peak_bytes = self.bytes_in_use();
         sys::trim_heap();
@@ -371,6 +384,14 @@ impl<N: Net> Reactor<N> {
 enum SlabEntry<T> {
     Vacant(usize),
     Occupied(T),
+}
+
+/// What the kernel may hold in buffers for a connection whose peer takes nothing, in bytes.
+fn kernel_buffers(limits: &Limits) -> usize {
+    match (limits.sockets.send_buffer, limits.sockets.receive_buffer) {
+        (0, _) | (_, 0) => KERNEL_BUFFERS_MAX,
+        (send, receive) => send + receive,
+    }
 }
 
 /// How much one read asks for.

@@ -8,7 +8,7 @@ use crate::admission::{GATE_REOPENS, Gate, Refusal, Unread, Verdict, is_out_of_f
 use crate::buffer::Use;
 use crate::clock::Time;
 use crate::connection::{Connection, Flags, Reason};
-use crate::limits::RESERVED_SLOTS;
+use crate::limits::{RECYCLED_PER_PENALTY, RESERVED_SLOTS};
 use crate::net::Net;
 use crate::service::Reply;
 use crate::sources::SourceId;
@@ -83,6 +83,9 @@ impl<N: Net> Reactor<N> {
         let connection = &mut self.connections[slot as usize];
         let age = self.now.tick().distance_from(connection.waits_since());
         self.stats.eviction_age_ticks = age.max(0) as u32;
+        // To be the oldest once is nothing; a source of which many are is flooding.
+        let source = connection.source;
+        self.admission.sources.punish(source, self.limits.penalty / RECYCLED_PER_PENALTY, self.now.tick());
         self.speaks(slot);
         close(&mut self.closed, &mut self.connections[slot as usize], slot, Reason::Recycled);
         true
@@ -125,21 +128,22 @@ impl<N: Net> Reactor<N> {
         self.stats.accepted += 1;
         self.stats.work.accepts += 1;
         self.slots_used = self.slots_used.max(self.connections.vacant_key() + 1);
-        let slots_fit = self.pool.set_reserved(self.slots_used * Self::BYTES_PER_CONNECTION);
+        let slots_fit = self.reserve(self.connections.len() + 1);
         let mut connection = Connection::new(stream, self.generation, service, source, now);
         self.generation = self.generation.next();
-        let input = self.pool.open(Use::Read);
-        let output = self.pool.open(Use::Write);
+        let slot = self.connections.vacant_key() as u32;
+        let input = self.pool.open(Use::Read(slot));
+        let output = self.pool.open(Use::Write(slot));
         let over_budget = slots_fit.is_err() || input.is_err() || output.is_err();
         connection.input = input.unwrap_or_default();
         connection.output = output.unwrap_or_default();
         connection.flags.put(Flags::SILENT, silent);
-        let token = Token::connection(self.connections.vacant_key() as u32, connection.generation);
+        let token = Token::connection(slot, connection.generation);
         match silent {
             true => self.admission.enters(token, source),
             false => self.admission.sources.connected(source, false),
         }
-        let slot = self.connections.insert(connection) as u32;
+        self.connections.insert(connection);
         let connection = &mut self.connections[slot as usize];
         if over_budget {
             close(&mut self.closed, connection, slot, Reason::MemoryBudget);

@@ -48,6 +48,7 @@ impl<N: Net> Reactor<N> {
         rows.add("accept exhausted", self.stats.accept_exhausted);
         rows.add("accept shed", self.stats.accept_shed);
         rows.add("accept over budget", self.stats.accept_over_budget);
+        rows.add("evicted", self.stats.evicted);
         rows.section
     }
 

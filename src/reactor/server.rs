@@ -65,6 +65,7 @@ impl<N: Net> Server for Reactor<N> {
 
     fn connection(&self, session: u32) -> Option<Facts> {
         let connection = self.connections.get(session as usize)?;
+        self.facts.set(self.facts.get() + 1);
         let stream = &connection.stream;
         let buffers = [&connection.input, &connection.output].map(|id| (self.pool.len(id), self.pool.capacity(id)));
         let ticks = self.now.tick().distance_from(connection.waits_since()).max(0) as u32;

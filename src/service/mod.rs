@@ -42,11 +42,19 @@ pub trait Service {
     /// One datagram, from [`Reply::peer`]. What is appended to `reply` goes back as one datagram; nothing appended, nothing sent.
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>);
 
+    /// Whether a session waits for what others send, so that to say nothing is no fault of its.
+    fn listens(&self, _session: u32) -> bool {
+        false
+    }
+
     /// Appends what a newcomer is told that finds no slot free.
     fn full(&self, _out: &mut Vec<u8>) {}
 
     /// Appends what tells a session that it is about to be closed and why, where its protocol can carry that.
     fn farewell(&self, _session: u32, _reason: Reason, _out: &mut Vec<u8>) {}
+
+    /// A session has had its last answer: it is sent no more, and its connection ends when the peer has what it is owed.
+    fn closing(&mut self, _session: u32) {}
 
     /// The connection of a session ended; its number may be another's from now on.
     fn closed(&mut self, _session: u32, _parting: &Parting) {}
@@ -150,7 +158,7 @@ impl<'a> Deliveries<'a> {
             return false;
         }
         self.left -= 1;
-        self.outbox.commit_range(session, range.clone(), None);
+        self.outbox.deliver(session, range.clone());
         true
     }
 }

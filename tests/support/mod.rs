@@ -225,6 +225,16 @@ impl Client {
 
     /// The stream ends here, in order.
     #[track_caller]
+    /// One line, without its ending.
+    pub fn read_line(&mut self) -> String {
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while byte != [b'\n'] {
+            self.0.read_exact(&mut byte).expect("a line");
+            line.extend(byte);
+        }
+        String::from_utf8_lossy(&line).trim_end().to_string()
+    }
+
     pub fn expect_end(&mut self) {
         let mut rest = Vec::new();
         self.0.read_to_end(&mut rest).expect("an end in order, not a reset");

@@ -358,6 +358,11 @@ impl Service for Hub {
         }
     }
 
+    /// As Redis's `timeout` spares subscribers and monitors. Whether they are still there, keepalive finds out.
+    fn listens(&self, session: u32) -> bool {
+        self.state.channels.is_subscribed(session) || self.state.monitors.contains(&session)
+    }
+
     fn full(&self, out: &mut Vec<u8>) {
         resp::error(out, b"ERR max number of clients reached");
     }
@@ -377,6 +382,11 @@ impl Service for Hub {
             }
             Protocol::Resp2 => {}
         }
+    }
+
+    fn closing(&mut self, session: u32) {
+        self.state.channels.close(session);
+        self.state.monitors.retain(|monitor| *monitor != session);
     }
 
     fn closed(&mut self, number: u32, parting: &Parting) {
