@@ -99,8 +99,8 @@ pub struct Admission {
 /// Entries of the set that may be out of date before they are looked for.
 const STALE_MIN: usize = 1024;
 
-/// Entries looked at for one that has nothing unread, before the oldest is taken whatever it has.
-const LOOK_AHEAD: usize = 8;
+/// Silent connections, the oldest, that the one to make way is chosen from.
+const LOOK_AHEAD: usize = 64;
 
 impl Admission {
     /// Judges a newcomer. `is_full`: there is no slot for it.
@@ -148,20 +148,21 @@ impl Admission {
         self.sources.no_longer_silent(source);
     }
 
-    /// The connection to make way for another: the oldest silent one, but one that has said something which is not read yet only if
-    /// all of the oldest have. `of` tells whether a token is still silent, and whether it has something unread.
-    pub fn oldest(&mut self, of: impl Fn(Token) -> Option<Unread>) -> Option<Token> {
+    /// The connection to make way for another: the oldest silent one, but among the oldest rather one whose source has more, and none that has
+    /// said something which is not read yet. So a flood from few sources pushes itself out before it pushes others. `of` tells about a token
+    /// while it is silent.
+    pub fn oldest(&mut self, of: impl Fn(Token) -> Option<Silent>) -> Option<Token> {
         self.forget_stale(&of);
-        let oldest = self.by_age.iter().copied().filter(|token| of(*token).is_some());
-        oldest
-            .clone()
-            .take(LOOK_AHEAD)
-            .find(|token| of(*token) == Some(Unread(false)))
-            .or_else(|| oldest.clone().next())
+        let oldest = || self.by_age.iter().filter_map(|token| Some((*token, of(*token)?))).take(LOOK_AHEAD);
+        let is_one_of_many = |silent: Silent| self.sources.counts(silent.source).1 > 1;
+        let first = |wanted: &dyn Fn(Silent) -> bool| oldest().find(|(_, silent)| wanted(*silent));
+        let chosen = first(&|silent| !silent.has_unread && is_one_of_many(silent));
+        let chosen = chosen.or_else(|| first(&|silent| !silent.has_unread)).or_else(|| first(&|_| true));
+        chosen.map(|(token, _)| token)
     }
 
     /// Drops what is out of date: at the front at once, elsewhere when there is much of it. Costs what has come since, on average.
-    pub fn forget_stale(&mut self, of: &impl Fn(Token) -> Option<Unread>) {
+    pub fn forget_stale(&mut self, of: &impl Fn(Token) -> Option<Silent>) {
         while self.by_age.front().is_some_and(|token| of(*token).is_none()) {
             self.by_age.pop_front();
         }
@@ -185,9 +186,13 @@ impl Admission {
     }
 }
 
-/// Whether a silent connection has something that has not been read.
+/// What is known of a silent connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unread(pub bool);
+pub struct Silent {
+    /// Something has come from it that has not been read.
+    pub has_unread: bool,
+    pub source: SourceId,
+}
 
 /// Whether connections are accepted at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,20 +327,38 @@ mod tests {
         assert_eq!(judge(4, 0, true), Verdict::Refuse(Refusal::SourceConnections));
     }
 
+    fn slot(token: Token) -> u32 {
+        match token.source() {
+            crate::token::Source::Connection { slot, .. } => slot,
+            _ => unreachable!(),
+        }
+    }
+
     #[test]
     fn the_oldest_makes_way_and_not_one_that_has_just_said_something() {
         let mut admission = Admission::default();
         fill(&mut admission, 4);
-        let slot = |token: Token| match token.source() {
-            crate::token::Source::Connection { slot, .. } => slot,
-            _ => unreachable!(),
-        };
+        let sources: Vec<SourceId> = (0..4).map(|last| source(&mut admission, last)).collect();
+        let silent = |token, has_unread| Some(Silent { has_unread, source: sources[slot(token) as usize] });
         // Slot 0 has spoken, slot 1 has something unread.
-        let oldest = admission.oldest(|token| (slot(token) != 0).then_some(Unread(slot(token) == 1)));
+        let oldest = admission.oldest(|token| silent(token, slot(token) == 1).filter(|_| slot(token) != 0));
         assert_eq!(oldest.map(slot), Some(2));
-        assert_eq!(admission.oldest(|_| Some(Unread(true))).map(slot), Some(1), "if all have, the oldest");
+        assert_eq!(admission.oldest(|token| silent(token, true)).map(slot), Some(1), "if all have, the oldest");
         assert_eq!(admission.oldest(|_| None), None);
         assert!(admission.by_age.is_empty());
+    }
+
+    #[test]
+    fn a_source_with_several_makes_way_before_one_with_one() {
+        let mut admission = Admission::default();
+        let (alone, many) = (source(&mut admission, 1), source(&mut admission, 2));
+        for (number, source) in [alone, many, many].into_iter().enumerate() {
+            admission.enters(Token::connection(number as u32, Generation::FIRST), source);
+        }
+        let of = |token| Some(Silent { has_unread: false, source: if slot(token) == 0 { alone } else { many } });
+        assert_eq!(admission.oldest(of).map(slot), Some(1), "not the oldest, which is its source's only one");
+        admission.no_longer_silent(many);
+        assert_eq!(admission.oldest(of).map(slot), Some(0), "where each has one, the oldest");
     }
 
     #[test]
@@ -346,8 +369,10 @@ mod tests {
             let source = source(&mut admission, 7);
             admission.enters(Token::connection(slot, Generation::FIRST), source);
             admission.no_longer_silent(source);
-            admission
-                .forget_stale(&|token| (token == Token::connection(0, Generation::FIRST)).then_some(Unread(false)));
+            admission.forget_stale(&|token| {
+                (token == Token::connection(0, Generation::FIRST))
+                    .then_some(Silent { has_unread: false, source: SourceId::NONE })
+            });
         }
         assert!(admission.by_age.len() <= STALE_MIN + 2, "{}", admission.by_age.len());
     }

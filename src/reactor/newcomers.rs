@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::{Port, Reactor, arm, close};
-use crate::admission::{GATE_REOPENS, Gate, Refusal, Unread, Verdict, is_out_of_files};
+use crate::admission::{GATE_REOPENS, Gate, Refusal, Silent, Verdict, is_out_of_files};
 use crate::buffer::Use;
 use crate::clock::Time;
 use crate::connection::{Connection, Flags, Reason};
@@ -75,7 +75,7 @@ impl<N: Net> Reactor<N> {
             let Source::Connection { slot, generation } = token.source() else { return None };
             let connection = connections.get(slot as usize)?;
             let is_it = connection.generation.get() == generation && connection.flags.has(Flags::SILENT);
-            is_it.then(|| Unread(connection.has_input_waiting()))
+            is_it.then(|| Silent { has_unread: connection.has_input_waiting(), source: connection.source })
         };
         let Some(Source::Connection { slot, .. }) = self.admission.oldest(silent).map(Token::source) else {
             return false;
