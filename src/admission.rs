@@ -11,6 +11,7 @@ use std::io;
 use std::str::FromStr;
 
 use crate::clock::Tick;
+use crate::defences::{Defence, stands};
 use crate::limits::Limits;
 use crate::sources::{SourceId, Sources};
 use crate::token::Token;
@@ -106,15 +107,15 @@ impl Admission {
     /// Judges a newcomer. `is_full`: there is no slot for it.
     pub fn judge(&mut self, source: SourceId, is_full: bool, limits: &Limits, now: Tick) -> Verdict {
         let (connections, silent) = self.sources.counts(source);
-        if self.sources.is_refused(source, now) {
+        if stands(Defence::Penalty) && self.sources.is_refused(source, now) {
             return Verdict::Refuse(Refusal::Penalty);
         }
-        if connections >= limits.max_connections_per_source {
+        if stands(Defence::SourceConnections) && connections >= limits.max_connections_per_source {
             return Verdict::Refuse(Refusal::SourceConnections);
         }
         // While there is room, a crowd behind one address is nobody's loss.
         let half = limits.max_silent / 2;
-        if silent >= limits.max_silent_per_source && self.silent > half {
+        if stands(Defence::SourceSilent) && silent >= limits.max_silent_per_source && self.silent > half {
             return Verdict::Refuse(Refusal::SourceSilent);
         }
         if limits.admission == Policy::RandomDrop && self.silent >= half {
@@ -123,11 +124,16 @@ impl Admission {
                 return Verdict::Refuse(Refusal::SilentSet);
             }
         }
-        match limits.admission {
-            Policy::Recycle if self.silent >= limits.max_silent || (is_full && self.silent > 0) => Verdict::Recycle,
-            _ if is_full => Verdict::Refuse(Refusal::Full),
-            _ if self.silent >= limits.max_silent => Verdict::Refuse(Refusal::SilentSet),
-            _ => Verdict::Admit,
+        let is_set_full = stands(Defence::SilentSet) && self.silent >= limits.max_silent;
+        let recycles = stands(Defence::Recycling) && limits.admission == Policy::Recycle;
+        if recycles && (is_set_full || (is_full && self.silent > 0)) {
+            Verdict::Recycle
+        } else if is_full {
+            Verdict::Refuse(Refusal::Full)
+        } else if is_set_full {
+            Verdict::Refuse(Refusal::SilentSet)
+        } else {
+            Verdict::Admit
         }
     }
 
@@ -154,7 +160,8 @@ impl Admission {
     pub fn oldest(&mut self, of: impl Fn(Token) -> Option<Silent>) -> Option<Token> {
         self.forget_stale(&of);
         let oldest = || self.by_age.iter().filter_map(|token| Some((*token, of(*token)?))).take(LOOK_AHEAD);
-        let is_one_of_many = |silent: Silent| self.sources.counts(silent.source).1 > 1;
+        let is_one_of_many =
+            |silent: Silent| stands(Defence::FairRecycling) && self.sources.counts(silent.source).1 > 1;
         let first = |wanted: &dyn Fn(Silent) -> bool| oldest().find(|(_, silent)| wanted(*silent));
         let chosen = first(&|silent| !silent.has_unread && is_one_of_many(silent));
         let chosen = chosen.or_else(|| first(&|silent| !silent.has_unread)).or_else(|| first(&|_| true));

@@ -10,6 +10,7 @@ use crate::clock::{Tick, Time};
 use crate::codec::FramingLimits;
 use crate::codec::resp::CommandLimits;
 use crate::connection::{Connection, Flags, Reason};
+use crate::defences::{Defence, budget, stands};
 use crate::limits::Limits;
 use crate::net::Net;
 use crate::outbox::Outbox;
@@ -55,7 +56,7 @@ impl<N: Net> Intake<'_, N> {
         let mut reads = 0;
         let ended = loop {
             let unsent = self.pool.len(&self.connection.output) + (self.outbox.position() - start) as usize;
-            if unsent >= self.limits.high_watermark {
+            if unsent >= self.limits.high_watermark && stands(Defence::Backpressure) {
                 self.connection.flags.set(Flags::PAUSED);
                 break Ok(None);
             }
@@ -72,7 +73,7 @@ impl<N: Net> Intake<'_, N> {
                 break Ok(None);
             };
             match step {
-                Ok(None) if self.messages < self.limits.messages_per_turn && !self.consult => {}
+                Ok(None) if self.messages < self.message_budget() && !self.consult => {}
                 ended => break ended,
             }
         };
@@ -85,6 +86,10 @@ impl<N: Net> Intake<'_, N> {
             Ok(Some(reason)) => Outcome::CloseAfterSending(reason),
             Err(reason) => Outcome::Abort(reason),
         }
+    }
+
+    fn message_budget(&self) -> usize {
+        budget(self.limits.messages_per_turn, Defence::MessageBudget)
     }
 
     /// Reads once and decodes what came. `Some`: close in order, for this reason; `Err`: at once.
@@ -147,7 +152,7 @@ impl<N: Net> Intake<'_, N> {
         self.connection.flags.clear(Flags::UNDECODED);
         loop {
             let full = self.outbox.len() >= start + self.limits.high_watermark;
-            if self.messages == self.limits.messages_per_turn || self.consult || full || self.service.is_backlogged() {
+            if self.messages == self.message_budget() || self.consult || full || self.service.is_backlogged() {
                 if used < bytes.len() {
                     self.connection.flags.set(Flags::UNDECODED);
                 }

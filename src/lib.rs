@@ -31,6 +31,8 @@ pub mod connection;
 #[forbid(unsafe_code)]
 pub mod daemon;
 #[forbid(unsafe_code)]
+pub mod defences;
+#[forbid(unsafe_code)]
 pub mod gather;
 #[forbid(unsafe_code)]
 pub mod intake;

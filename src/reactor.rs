@@ -34,6 +34,7 @@ use crate::admission::{AcceptError, Admission, Gate};
 use crate::buffer::{BufferPool, Use};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, Timeouts};
+use crate::defences::{Defence, budget, stands};
 use crate::gather::Gather;
 use crate::kernel;
 use crate::limits::{
@@ -184,7 +185,7 @@ impl<N: Net> Reactor<N> {
         for event in &self.events {
             match event.token.source() {
                 Source::Connection { slot, generation } => match self.connections.get_mut(slot as usize) {
-                    Some(connection) if connection.generation.get() == generation => {
+                    Some(connection) if connection.generation.get() == generation || !stands(Defence::Generations) => {
                         connection.note_ready(event);
                         enqueue(&mut self.ready, connection, slot);
                     }
@@ -207,7 +208,7 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 4: takes new connections, from each listener in turn.
     fn accept(&mut self, now: Time) {
-        for _ in 0..self.limits.accepts_per_turn {
+        for _ in 0..budget(self.limits.accepts_per_turn, Defence::AcceptBudget) {
             // Who was closed to make way keeps its file until the end of the turn.
             if self.gate == Gate::Exhausted || self.closed.len() >= RECYCLES_PER_TURN {
                 break;
@@ -301,7 +302,7 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 7: acts on the timers that are due.
     fn expire_timers(&mut self, now: Time) {
-        for _ in 0..self.limits.expiries_per_turn {
+        for _ in 0..budget(self.limits.expiries_per_turn, Defence::ExpiryBudget) {
             let Some(id) = self.timers.poll_expired(now.tick()) else { return };
             self.stats.work.expiries += 1;
             match id.checked_sub(LoopTimer::COUNT) {
@@ -314,7 +315,10 @@ impl<N: Net> Reactor<N> {
     /// Phase 8: gives what the services put out to the connections: bytes to send, and closes.
     fn drain_outbox(&mut self, now: Time) {
         for service in &mut self.services {
-            service.poll_output(&mut Deliveries::new(&mut self.outbox, self.limits.deliveries_per_turn));
+            service.poll_output(&mut Deliveries::new(
+                &mut self.outbox,
+                budget(self.limits.deliveries_per_turn, Defence::DeliveryBudget),
+            ));
         }
         self.stats.work.deliveries += self.outbox.entries().len() as u64;
         for entry in self.outbox.entries() {
@@ -334,7 +338,7 @@ impl<N: Net> Reactor<N> {
                 // What it asked for itself is bounded by the watermark, at which it is not read; one answer comes on top.
                 let own = if entry.is_own { self.limits.high_watermark } else { 0 };
                 let most = if untrusted { UNTRUSTED_OUTPUT_MAX } else { self.limits.output_limit + own };
-                if unsent + bytes.len() > most {
+                if unsent + bytes.len() > most && stands(Defence::HardLimit) {
                     close(&mut self.closed, connection, entry.slot, Reason::OutputLimit);
                     continue;
                 }

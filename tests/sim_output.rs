@@ -140,3 +140,16 @@ fn near_the_budget_the_largest_are_closed_first() {
         assert_eq!(sim.received(*client), "s".repeat(100));
     }
 }
+
+#[test]
+fn a_peer_that_does_not_close_is_not_waited_for_longer_than_the_close_timeout() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { max_line: 10, close_timeout: 5 * SECOND, ..limits() });
+    let client = sim.accepted();
+    sim.send(client, "much longer than ten bytes\n");
+    sim.turns(3);
+    assert!(sim.received(client).contains("error: line longer than 10 bytes"));
+    sim.pass(4 * SECOND);
+    assert_eq!(sim.reactor.connections(), 1, "it has time to read that and to close");
+    sim.pass(2 * SECOND);
+    assert_eq!((sim.reactor.connections(), sim.closed(Reason::LineTooLong)), (0, 1));
+}

@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{Net, Ready, Signal, Transferred};
 use crate::clock::{Clock, Time};
+use crate::defences::{Defence, stands};
 use crate::limits::{EVENTS_PER_POLL, SocketOptions};
 use crate::memory::{self, KernelObjects};
 use crate::sys::{self, DatagramBatch};
@@ -279,6 +280,9 @@ fn open_spare() -> io::Result<File> {
 
 /// Sets the options on a listener.
 fn apply(socket: SockRef<'_>, options: &SocketOptions, address: SocketAddr) -> io::Result<()> {
+    if !stands(Defence::SocketOptions) {
+        return Ok(());
+    }
     if options.keepalive.is_zero() {
         socket.set_keepalive(false)?;
     } else {

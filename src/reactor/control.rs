@@ -14,6 +14,7 @@ use crate::admission::{Admission, Gate};
 use crate::buffer::{BudgetExceeded, BufferMode, BufferPool};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, SERVICES_MAX, State, Timeouts};
+use crate::defences::{Defence, stands};
 use crate::gather::Gather;
 use crate::kernel;
 use crate::ledger::Ledger;
@@ -324,7 +325,9 @@ impl<N: Net> Reactor<N> {
     }
 
     pub(super) fn retry_later(&mut self, now: Time) {
-        self.arm_loop_timer(LoopTimer::Retry, ACCEPT_RETRY, now);
+        if stands(Defence::AcceptRetry) {
+            self.arm_loop_timer(LoopTimer::Retry, ACCEPT_RETRY, now);
+        }
     }
 
     /// Gives memory back to the system after a load drop. Slots can be freed only when none is in use: a connection
@@ -371,6 +374,7 @@ impl<N: Net> Reactor<N> {
                 self.report_due = true;
                 self.arm_loop_timer(LoopTimer::Report, self.report_every, now);
             }
+            LoopTimer::DrainTimeout if !stands(Defence::Draining) => {}
             LoopTimer::DrainTimeout => {
                 let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
                 slots.into_iter().for_each(|slot| self.dismiss(slot, Reason::DrainTimeout));

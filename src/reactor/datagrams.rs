@@ -3,6 +3,7 @@
 use std::io;
 
 use super::Reactor;
+use crate::defences::{Defence, stands};
 use crate::limits::{DATAGRAM_MAX, DATAGRAM_MAX_V4};
 use crate::net::Net;
 use crate::service::Reply;
@@ -18,7 +19,7 @@ impl<N: Net> Reactor<N> {
             // machine, is not answered. Port 0 cannot be.
             let ours = |port| port == 0 || self.sockets.iter().any(|socket| socket.address.port() == port);
             let source = self.datagrams.source(datagram).to_socket_addr();
-            let Some(source) = source.filter(|source| !ours(source.port())) else {
+            let Some(source) = source.filter(|source| !ours(source.port()) || !stands(Defence::DatagramLoops)) else {
                 self.stats.datagrams_dropped_loop += 1;
                 continue;
             };

@@ -8,6 +8,7 @@ use crate::admission::{GATE_REOPENS, Gate, Refusal, Silent, Verdict, is_out_of_f
 use crate::buffer::Use;
 use crate::clock::Time;
 use crate::connection::{Connection, Flags, Reason};
+use crate::defences::{Defence, stands};
 use crate::limits::{RECYCLED_PER_PENALTY, RESERVED_SLOTS};
 use crate::net::Net;
 use crate::service::Reply;
@@ -50,14 +51,20 @@ impl<N: Net> Reactor<N> {
 
     /// Slots for everybody: all, but those kept for the operator where there is a listener for one.
     fn public_slots(&self) -> usize {
-        let reserved = if self.listeners.iter().any(|listener| listener.for_operator) { RESERVED_SLOTS } else { 0 };
+        let reserved = if stands(Defence::ReservedSlots) && self.listeners.iter().any(|listener| listener.for_operator)
+        {
+            RESERVED_SLOTS
+        } else {
+            0
+        };
         self.limits.max_connections.saturating_sub(reserved).max(1)
     }
 
     /// Whether enough slots are free for a full gate to open again.
     pub(super) fn has_room_again(&self) -> bool {
         let slots = self.public_slots();
-        self.connections.len() + (slots / GATE_REOPENS).max(1) <= slots
+        let free = if stands(Defence::GateHysteresis) { (slots / GATE_REOPENS).max(1) } else { 1 };
+        self.connections.len() + free <= slots
     }
 
     fn count(&mut self, verdict: Verdict) {
@@ -164,7 +171,7 @@ impl<N: Net> Reactor<N> {
     /// No file is left to accept with: those who wait are told at once, a turn's worth of them at each retry, instead of hanging until
     /// one is free. More often than that would let a flood of them buy processor time.
     pub(super) fn shed(&mut self, error: &io::Error) {
-        if !is_out_of_files(error) {
+        if !is_out_of_files(error) || !stands(Defence::Shedding) {
             return;
         }
         let mut waiting = self.acceptable.clone();
