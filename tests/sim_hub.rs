@@ -24,6 +24,11 @@ fn subscriber(sim: &mut Sim, channel: &str) -> ClientId {
     client
 }
 
+fn multibulk(words: &[&str]) -> String {
+    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    format!("*{}\r\n{bulks}", words.len())
+}
+
 const MESSAGE: &str = "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\n1\r\n";
 
 #[test]
@@ -81,6 +86,29 @@ fn a_flood_of_publishes_waits_for_its_deliveries() {
             publishers.iter().map(|publisher| sim.received(*publisher).matches(":500\r\n").count()).sum::<usize>();
     }
     assert_eq!(replies, 20 * 100, "none is lost");
+}
+
+/// Each receiver's kernel copies the message, so 500 receivers of a megabyte would be a turn of 80 ms.
+#[test]
+fn a_large_message_is_delivered_over_several_turns() {
+    let mut sim = hub(limits());
+    let publisher = sim.accepted();
+    let subscribers: Vec<ClientId> = (0..20).map(|_| subscriber(&mut sim, "a")).collect();
+    subscribers.iter().for_each(|subscriber| sim.net().set_window(*subscriber, 2 << 20));
+    sim.send(publisher, multibulk(&["PUBLISH", "a", &"x".repeat(1_000_000)]));
+    let mut turns_with_deliveries = 0;
+    for _ in 0..100 {
+        let before = sim.reactor.stats().work.deliveries;
+        sim.turn();
+        let entries = sim.reactor.stats().work.deliveries - before;
+        // The publisher's answer is among them.
+        assert!(entries <= 5, "{entries} in one turn");
+        turns_with_deliveries += usize::from(entries > 0);
+    }
+    assert_eq!(turns_with_deliveries, 5);
+    assert_eq!(sim.received(publisher), ":20\r\n");
+    let expected = format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1000000\r\n{}\r\n", "x".repeat(1_000_000));
+    assert!(subscribers.iter().all(|subscriber| sim.received(*subscriber) == expected));
 }
 
 #[test]
@@ -158,4 +186,28 @@ fn info_shows_who_waits_in_the_accept_queue() {
     let told = sim.received(observer);
     let row = format!("{}_waiting_of_128:3\r\n", sim.address.to_string().replace(['.', ':'], "_"));
     assert!(told.contains(&row), "{told}");
+}
+
+/// A batch is 64 datagrams: each that is taken is carried out whole, so the backlog is asked about before each.
+#[test]
+fn a_backlog_stops_datagrams_within_their_batch() {
+    let mut sim = hub(limits());
+    let subscribers: Vec<ClientId> = (0..4).map(|_| subscriber(&mut sim, "a b")).collect();
+    subscribers.iter().for_each(|subscriber| sim.net().set_window(*subscriber, 2 << 20));
+    let (to, from) = (sim.address, "127.0.0.8:1000".parse().unwrap());
+    let payload = "x".repeat(60_000);
+    for _ in 0..64 {
+        sim.net().send_datagram(to, from, format!("PUBLISH a {payload}").as_bytes());
+    }
+    let before = sim.reactor.stats().work.deliveries;
+    sim.turns(10);
+    // 18 of them make a mebibyte.
+    assert_eq!(sim.reactor.stats().datagrams_dropped_backlog, 64 - 18);
+    assert_eq!(sim.net().datagrams_received(from).len(), 18);
+    assert_eq!(sim.reactor.stats().work.deliveries - before, 4, "one run");
+    for subscriber in subscribers {
+        assert_eq!(sim.received(subscriber).matches("message").count(), 18);
+    }
+    let observer = sim.accepted();
+    assert!(sim.exchange(observer, "INFO datagrams\r\n").contains("dropped_backlog:46\r\n"));
 }
