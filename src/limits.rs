@@ -14,6 +14,15 @@ pub const UNTRUSTED_ARGUMENTS_MAX: usize = 16;
 /// What such a peer may be owed, in bytes. Replies that it does not read would else pile up for nothing (CVE-2025-21605).
 pub const UNTRUSTED_OUTPUT_MAX: usize = 1024;
 
+/// Longest name of a channel, and longest pattern, in bytes. To match one with the other takes at most their product in steps, a million.
+/// They take 1 to 2 ms.
+pub const CHANNEL_NAME_MAX: usize = 4096;
+pub const PATTERN_MAX: usize = 256;
+
+/// What the confirmations may take up that end all of one session's subscriptions, in bytes: who asks for that at once must not become a
+/// slow consumer by it.
+pub const CONFIRMATIONS_MAX: usize = OUTPUT_LIMIT / 2;
+
 /// Closed connections that the hub remembers, for CLIENT CLOSED: 88 KiB.
 pub const CLOSED_KEPT: usize = 1024;
 

@@ -211,3 +211,41 @@ fn a_backlog_stops_datagrams_within_their_batch() {
     let observer = sim.accepted();
     assert!(sim.exchange(observer, "INFO datagrams\r\n").contains("dropped_backlog:46\r\n"));
 }
+
+/// To list channels walks all topics, so it counts as searching: not one connection's pipeline of it makes a turn of an eighth of a second.
+#[test]
+fn listing_many_channels_ends_the_turns_input() {
+    let mut sim = hub(limits());
+    let asker = sim.accepted();
+    for first in 0..6 {
+        let subscriber = sim.accepted();
+        for block in 0..10 {
+            let names: String =
+                (0..1000).map(|number| format!(" {}", first * 10_000 + block * 1000 + number)).collect();
+            sim.exchange(subscriber, format!("SUBSCRIBE{names}\r\n"));
+        }
+    }
+    sim.send(asker, "PUBSUB CHANNELS x*\r\n".repeat(10));
+    for answers in [2, 2, 2, 2, 2, 0] {
+        sim.turn();
+        // 60,000 topics, 16 steps each and one for the pattern.
+        assert_eq!(sim.received(asker).matches("*0\r\n").count(), answers);
+    }
+}
+
+#[test]
+fn who_ends_all_its_subscriptions_is_owed_less_than_half_of_what_it_may_be() {
+    let mut sim = hub(limits());
+    let client = sim.accepted();
+    sim.net().set_window(client, 2 << 20);
+    let mut answers = String::new();
+    for block in 0..12 {
+        let names: String = (0..100).map(|number| format!(" {:0>500}", block * 100 + number)).collect();
+        answers.push_str(&sim.exchange(client, format!("SUBSCRIBE{names}\r\n")));
+    }
+    assert_eq!(answers.matches("subscribe").count(), 970);
+    assert_eq!(answers.matches("-ERR too many subscriptions\r\n").count(), 3);
+    let confirmations = sim.exchange(client, "UNSUBSCRIBE\r\n");
+    assert_eq!(confirmations.matches("unsubscribe").count(), 970);
+    assert!(confirmations.len() < 512 * 1024);
+}

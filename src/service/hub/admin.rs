@@ -1,7 +1,9 @@
 //! The commands about the server: INFO, CONFIG, MEMORY, TIME, MONITOR, SHUTDOWN.
 
+use super::channels::Kind;
 use super::clients::peer;
 use super::commands::{is, other_subcommand, shown, word};
+use super::pubsub::too_long;
 use super::{REDIS_VERSION, State, glob};
 use crate::codec::resp::{self, Command};
 use crate::service::Reply;
@@ -63,11 +65,20 @@ fn subscriptions(state: &State) -> Section {
 const FOREIGN_SETTINGS: [(&str, &str); 4] =
     [("save", ""), ("appendonly", "no"), ("databases", "1"), ("requirepass", "")];
 
+/// Patterns of one CONFIG GET: each is matched with every setting's name, by at most a third of a million steps.
+const PATTERNS_AT_ONCE: usize = 16;
+
 pub fn config(state: &mut State, server: &mut dyn Server, words: Command<'_>, reply: &mut Reply<'_>) {
     let protocol = state.protocol(reply.session);
     let out = reply.bytes_mut();
     match word(words, 1) {
         name if is(name, "get") && words.len() >= 3 => {
+            if words.len() - 2 > PATTERNS_AT_ONCE {
+                return resp::error(out, b"ERR too many patterns at once");
+            }
+            if let Some(error) = words.iter().skip(2).find_map(|pattern| too_long(Kind::Pattern, pattern)) {
+                return resp::error(out, error.as_bytes());
+            }
             let foreign = FOREIGN_SETTINGS.iter().map(|(name, value)| (name.to_string(), value.to_string()));
             let asked = |name: &String| {
                 words.iter().skip(2).any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))

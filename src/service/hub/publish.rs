@@ -20,8 +20,13 @@ use crate::service::{Deliveries, Reply};
 /// publish is small, and its deliveries are many.
 const BACKLOG_MAX: usize = 1 << 20;
 
-/// Receivers that sessions may be searched among in one turn; then input waits for the next. A thousandth of a second.
+/// Steps of searching in one turn, some nanoseconds each: receivers that a session is looked for among, names that a pattern is matched
+/// with. Then input waits for the next turn. A thousandth of a second.
 const SEARCHED_MAX: usize = 1 << 20;
+
+/// Steps that one publish may take to find the patterns it matches, some 20 ms: no name of up to 60 bytes needs as many, whatever the
+/// patterns are, but 1,024 malicious ones would take two seconds with a name of 4 KiB.
+const PUBLISH_STEPS_MAX: usize = 16 << 20;
 
 /// Free runs kept, so that a publish allocates nothing once warm.
 const SPARE_MAX: usize = 16;
@@ -34,9 +39,11 @@ pub struct Publisher {
     runs: VecDeque<Run>,
     spare: Vec<Run>,
     tails: Tails,
+    /// What the present publish goes to; kept for its memory.
+    topics: Vec<TopicId>,
     /// Bytes of `runs`.
     backlog: usize,
-    /// Receivers looked at in this turn by [`Publisher::deliver_now`].
+    /// Steps taken in this turn, of those that [`SEARCHED_MAX`] bounds.
     searched: usize,
     pub published: u64,
     pub delivered: u64,
@@ -162,31 +169,37 @@ impl Publisher {
         self.backlog >= BACKLOG_MAX || self.searched >= SEARCHED_MAX
     }
 
+    /// A command has searched for so many steps.
+    pub fn note_searched(&mut self, steps: usize) {
+        self.searched += steps;
+    }
+
     /// Queues one message for the subscribers of some topics; returns how many they are.
     fn publish(
         &mut self,
         channels: &Channels,
         sessions: &[Session],
-        mut topics: impl Iterator<Item = TopicId>,
+        topics: &[TopicId],
         channel: &[u8],
         payload: &[u8],
     ) -> usize {
         self.published += 1;
-        let Some(first) = topics.next() else { return 0 };
-        let Some(second) = topics.next() else {
-            return self.publish_to_one(channels, sessions, first, channel, payload);
-        };
+        if let [topic] = topics {
+            return self.publish_to_one(channels, sessions, *topic, channel, payload);
+        }
+        if topics.is_empty() {
+            return 0;
+        }
         let tail = self.tails.push(channel, payload);
-        let all = [first, second].into_iter().chain(topics);
-        all.map(|topic| {
-            self.start_run(sessions, channels.subscribers(topic));
+        let receivers = topics.iter().map(|topic| {
+            self.start_run(sessions, channels.subscribers(*topic));
             self.amend(|run| {
                 run.heads.push(0);
-                encode_head(&mut run.bytes, &Announce::of(channels, topic));
+                encode_head(&mut run.bytes, &Announce::of(channels, *topic));
                 run.tail = tail;
             })
-        })
-        .sum()
+        });
+        receivers.sum()
     }
 
     /// The usual case. What is published to the same topic next joins it.
@@ -359,18 +372,28 @@ fn encode_tail(out: &mut Vec<u8>, channel: &[u8], payload: &[u8]) {
     resp::bulk(out, payload);
 }
 
+/// The patterns there are would take too long to match with a channel's name.
+pub struct TooDear;
+
 impl State {
     /// Publishes to a channel and to the patterns that match it; returns the receivers.
-    pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
+    pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, TooDear> {
         let State { channels, publisher, sessions, .. } = self;
-        let topics = channels.topic(Kind::Channel, channel).into_iter().chain(channels.matching_patterns(channel));
-        publisher.publish(channels, sessions, topics, channel, payload)
+        let mut topics = std::mem::take(&mut publisher.topics);
+        topics.extend(channels.topic(Kind::Channel, channel));
+        let mut steps = 0;
+        let all = channels.match_patterns(channel, &mut topics, &mut steps, PUBLISH_STEPS_MAX);
+        publisher.note_searched(steps);
+        let receivers = all.then(|| publisher.publish(channels, sessions, &topics, channel, payload));
+        topics.clear();
+        publisher.topics = topics;
+        receivers.ok_or(TooDear)
     }
 
     /// Publishes to a shard channel, which no pattern matches; returns the receivers.
     pub(super) fn publish_shard(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         let State { channels, publisher, sessions, .. } = self;
-        publisher.publish(channels, sessions, channels.topic(Kind::Shard, channel).into_iter(), channel, payload)
+        publisher.publish(channels, sessions, channels.topic(Kind::Shard, channel).as_slice(), channel, payload)
     }
 }
 
@@ -413,7 +436,7 @@ mod tests {
             hub.state.channels.subscribe(number / 16, Kind::Pattern, pattern.as_bytes()).unwrap();
         }
         let payload = vec![b'x'; 1_000_000];
-        assert_eq!(hub.state.publish(b"news", &payload), 512);
+        assert_eq!(hub.state.publish(b"news", &payload).ok(), Some(512));
         assert!(hub.state.publisher.is_backlogged(), "no more is taken");
         let held = hub.state.publisher.bytes();
         assert!(held < 5 << 19, "{held} bytes wait");
@@ -493,8 +516,11 @@ mod tests {
         let mut receivers = 0;
         let channels = &hub.state.channels;
         let exact = if shard { Kind::Shard } else { Kind::Channel };
-        let patterns = channels.matching_patterns(channel).filter(|_| !shard);
-        for topic in channels.topic(exact, channel).into_iter().chain(patterns) {
+        let mut topics = Vec::from_iter(channels.topic(exact, channel));
+        if !shard {
+            channels.match_patterns(channel, &mut topics, &mut 0, usize::MAX);
+        }
+        for topic in topics {
             for session in channels.subscribers(topic) {
                 let head: &[&[u8]] = match topic.kind() {
                     Kind::Channel => &[b"message"],
@@ -506,8 +532,10 @@ mod tests {
                 receivers += 1;
             }
         }
-        let told =
-            if shard { hub.state.publish_shard(channel, &payload) } else { hub.state.publish(channel, &payload) };
+        let told = match shard {
+            true => hub.state.publish_shard(channel, &payload),
+            false => hub.state.publish(channel, &payload).ok().unwrap(),
+        };
         assert_eq!(told, receivers);
     }
 
@@ -518,7 +546,7 @@ mod tests {
             for session in 0..5 {
                 hub.state.channels.subscribe(session, Kind::Channel, b"a").unwrap();
             }
-            assert_eq!(hub.state.publish(b"a", &[b'x'; 3000 - 40]), 5);
+            assert_eq!(hub.state.publish(b"a", &[b'x'; 3000 - 40]).ok(), Some(5));
             let mut got = Vec::new();
             while hub.has_output() {
                 let turn = turn(&mut hub, 1024, budget);
@@ -534,9 +562,24 @@ mod tests {
     fn what_a_large_message_needed_is_not_kept() {
         let mut hub = hub(1);
         hub.state.channels.subscribe(0, Kind::Channel, b"a").unwrap();
-        hub.state.publish(b"a", &[b'x'; 500_000]);
+        assert!(hub.state.publish(b"a", &[b'x'; 500_000]).is_ok());
         turn(&mut hub, 10, 1 << 20);
         let left = hub.state.publisher.bytes();
         assert!(left < 4096, "{left} bytes are kept");
+    }
+
+    #[test]
+    fn a_publish_that_patterns_make_too_dear_goes_to_nobody_and_ends_the_turns_input() {
+        let mut hub = hub(3);
+        let names: Vec<String> = (0..32u8).map(|number| format!("*{}{}b*", "a".repeat(252), number as char)).collect();
+        for (number, name) in names.iter().enumerate() {
+            hub.state.channels.subscribe(number as u32 / 16, Kind::Pattern, name.as_bytes()).unwrap();
+        }
+        hub.state.channels.subscribe(2, Kind::Pattern, b"*").unwrap();
+        assert!(hub.state.publish(&[b'a'; 4096], b"x").is_err() && !hub.has_output());
+        assert!(hub.is_backlogged());
+        turn(&mut hub, 1, 1);
+        assert!(!hub.is_backlogged(), "the next turn begins anew");
+        assert_eq!(hub.state.publish(&[b'a'; 60], b"x").ok(), Some(1));
     }
 }
