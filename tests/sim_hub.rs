@@ -54,10 +54,11 @@ fn what_was_published_before_an_unsubscribe_comes_before_its_confirmation_and_no
 fn who_took_its_messages_ahead_misses_none_that_follow() {
     let mut sim = hub(limits());
     let (publisher, other, client) = (sim.accepted(), sim.accepted(), sim.accepted());
-    sim.exchange(client, "HELLO 3\r\nSUBSCRIBE a b\r\n");
+    sim.exchange(client, "HELLO 3\r\nSUBSCRIBE a\r\n");
     sim.turn();
     sim.received(client);
     sim.send(publisher, "PUBLISH a 1\r\n");
+    // It has no such subscription, so nothing but this keeps the next message from joining those that it has had.
     sim.send(client, "UNSUBSCRIBE b\r\n");
     sim.send(other, "PUBLISH a 1\r\n");
     sim.turns(3);
@@ -248,4 +249,64 @@ fn who_ends_all_its_subscriptions_is_owed_less_than_half_of_what_it_may_be() {
     let confirmations = sim.exchange(client, "UNSUBSCRIBE\r\n");
     assert_eq!(confirmations.matches("unsubscribe").count(), 970);
     assert!(confirmations.len() < 512 * 1024);
+}
+
+#[test]
+fn what_a_monitor_was_shown_comes_before_the_end_of_its_monitoring() {
+    for (command, answer) in [("RESET\r\n", "+RESET\r\n"), ("QUIT\r\n", "+OK\r\n")] {
+        let mut sim = hub(limits());
+        let (client, monitor, stayer) = (sim.accepted(), sim.accepted(), sim.accepted());
+        for monitor in [monitor, stayer] {
+            assert_eq!(sim.exchange(monitor, "MONITOR\r\n"), "+OK\r\n");
+        }
+        sim.send(client, "PING\r\n");
+        sim.send(monitor, command);
+        sim.turns(3);
+        let shown = sim.received(monitor);
+        assert!(shown.ends_with(&format!("\"PING\"\r\n{answer}")), "{shown:?}");
+        assert_eq!(shown.lines().count(), 2);
+        assert!(sim.received(stayer).contains("\"PING\"\r\n"));
+    }
+}
+
+#[test]
+fn messages_come_ahead_even_where_answers_are_off() {
+    for command in ["QUIT\r\n", "RESET\r\n"] {
+        let mut sim = hub(limits());
+        let (publisher, leaver) = (sim.accepted(), sim.accepted());
+        sim.exchange(leaver, "CLIENT REPLY OFF\r\nSUBSCRIBE a\r\n");
+        sim.turn();
+        sim.received(leaver);
+        sim.send(publisher, "PUBLISH a 1\r\n");
+        sim.send(leaver, command);
+        sim.turns(3);
+        let got = sim.received(leaver);
+        // RESET makes the connection as new, so it is answered.
+        assert_eq!(got.trim_end_matches("+RESET\r\n"), MESSAGE, "{command}");
+    }
+}
+
+#[test]
+fn a_line_of_monitor_is_cut_whatever_its_bytes_become() {
+    for word in ["x".repeat(60_000), "\u{1}".repeat(15_000)] {
+        let mut sim = hub(limits());
+        let (client, monitor) = (sim.accepted(), sim.accepted());
+        sim.exchange(monitor, "MONITOR\r\n");
+        sim.send(client, multibulk(&["ECHO", &word]));
+        sim.turns(3);
+        let shown = sim.received(monitor);
+        assert!(shown.ends_with("\" ...\r\n") && (4096..4110).contains(&shown.len()), "{} bytes", shown.len());
+    }
+}
+
+#[test]
+fn an_inline_command_of_too_many_words_ends_the_connection() {
+    for (words, fits) in [(1023, true), (1024, true), (1025, false)] {
+        let mut sim = hub(limits());
+        let client = sim.accepted();
+        let answer = sim.exchange(client, format!("PUBSUB NUMSUB{}\r\nPING\r\n", " a".repeat(words - 2)));
+        assert_eq!(answer.ends_with("+PONG\r\n"), fits, "{words}");
+        assert_eq!(answer == "-ERR Protocol error: invalid multibulk length\r\n", !fits);
+        assert_eq!(sim.net().client_saw(client) == End::Fin, !fits);
+    }
 }

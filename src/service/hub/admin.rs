@@ -218,7 +218,11 @@ pub fn show_to_monitors(state: &mut State, server: &dyn Server, words: Command<'
     let mut line = format!("+{}.{:06} [0 {peer}]", time.as_secs(), time.subsec_micros());
     for word in words.iter() {
         line.push_str(" \"");
-        for byte in word.iter().take(MONITOR_LINE_MAX.saturating_sub(line.len())) {
+        // Escaped, a byte may take four.
+        for byte in word.iter() {
+            if line.len() >= MONITOR_LINE_MAX {
+                break;
+            }
             escape(*byte, &mut line);
         }
         line.push('"');

@@ -71,9 +71,9 @@ fn subscribe_to(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, ki
         if state.channels.subscribe(session, kind, name).is_err() {
             return resp::error(reply.bytes_mut(), b"ERR too many subscriptions");
         }
-        state.keeps_answer = true;
         let count = count(&state.channels, session, kind);
         confirm(reply.bytes_mut(), protocol, confirmation(kind, true), Some(name), count);
+        state.kept = reply.len();
     }
 }
 
@@ -89,7 +89,8 @@ pub fn too_long(kind: Kind, name: &[u8]) -> Option<String> {
 fn unsubscribe_from(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
     let (session, protocol) = (reply.session, state.protocol(reply.session));
     state.deliver_now(reply);
-    state.keeps_answer = true;
+    // All of it.
+    state.kept = usize::MAX;
     let word = confirmation(kind, false);
     if words.len() > 1 {
         for name in words.iter().skip(1) {
