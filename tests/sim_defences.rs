@@ -189,7 +189,7 @@ fn what_a_connection_called_itself_is_forgotten_with_it() {
     assert!(told.contains(" name= ") && told.contains(" lib-name= lib-ver= "), "{told}");
 }
 
-/// CONFIG may tell passwords of other programs to come; AUTH and HELLO tell ours.
+/// AUTH and HELLO carry the password, and CONFIG what only an operator is to see.
 #[test]
 fn monitor_does_not_show_config() {
     let mut sim = hub(limits());
@@ -201,4 +201,22 @@ fn monitor_does_not_show_config() {
         sim.exchange(client, command);
     }
     assert_eq!(sim.received(monitor), "");
+}
+
+#[test]
+fn patterns_of_config_get_at_their_most_one_below_and_one_above() {
+    let mut sim = hub(limits());
+    let client = sim.accepted();
+    for (length, count, error) in [
+        (255, 1, ""),
+        (256, 1, ""),
+        (257, 1, "-ERR pattern is longer than 256 bytes\r\n"),
+        (5, 15, ""),
+        (5, 16, ""),
+        (5, 17, "-ERR too many patterns at once\r\n"),
+    ] {
+        let answer =
+            sim.exchange(client, format!("CONFIG GET{}\r\n", format!(" {}", "x".repeat(length)).repeat(count)));
+        assert_eq!(answer, if error.is_empty() { "*0\r\n" } else { error }, "{count} of {length} bytes");
+    }
 }

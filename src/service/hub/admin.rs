@@ -80,10 +80,14 @@ pub fn config(state: &mut State, server: &mut dyn Server, words: Command<'_>, re
                 return resp::error(out, error.as_bytes());
             }
             let foreign = FOREIGN_SETTINGS.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-            let asked = |name: &String| {
-                words.iter().skip(2).any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
+            let patterns: Vec<Vec<u8>> = words.iter().skip(2).map(<[u8]>::to_ascii_lowercase).collect();
+            let mut steps = 0;
+            let mut asked = |name: &str| {
+                patterns.iter().any(|pattern| glob::matches_counting(pattern, name.as_bytes(), &mut steps))
             };
-            let found: Vec<_> = server.settings().into_iter().chain(foreign).filter(|(name, _)| asked(name)).collect();
+            let known = server.settings().into_iter().chain(foreign);
+            let found: Vec<_> = known.filter(|(name, _)| asked(name)).collect();
+            state.publisher.note_searched(steps);
             resp::map(out, found.len(), protocol);
             for (name, value) in found {
                 resp::bulk(out, name.as_bytes());

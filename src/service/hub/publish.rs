@@ -582,4 +582,19 @@ mod tests {
         assert!(!hub.is_backlogged(), "the next turn begins anew");
         assert_eq!(hub.state.publish(&[b'a'; 60], b"x").ok(), Some(1));
     }
+
+    #[test]
+    fn a_line_does_not_join_those_of_who_had_the_number_before() {
+        let mut hub = hub(2);
+        let tell = |hub: &mut Hub, line: &[u8]| {
+            let State { publisher, sessions, .. } = &mut hub.state;
+            publisher.tell(sessions, &[0, 1], line);
+        };
+        tell(&mut hub, b"one\n");
+        hub.connected(&mut Reply::new(1, &mut Vec::new()).at(Time::ZERO));
+        tell(&mut hub, b"two\n");
+        tell(&mut hub, b"three\n");
+        let got = turn(&mut hub, 10, 1000);
+        assert_eq!(got, [(0, b"one\n".to_vec()), (0, b"two\nthree\n".to_vec()), (1, b"two\nthree\n".to_vec())]);
+    }
 }
