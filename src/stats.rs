@@ -97,6 +97,8 @@ pub struct Stats {
     pub datagrams_dropped_too_large: u64,
     /// Datagrams not answered because they came from a port that slabd serves, or from port 0: answering could loop.
     pub datagrams_dropped_loop: u64,
+    /// Datagrams not looked at because too much waited for delivery.
+    pub datagrams_dropped_backlog: u64,
     /// Other errors in receiving or sending datagrams.
     pub datagram_errors: u64,
 

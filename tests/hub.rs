@@ -33,9 +33,26 @@ fn errors_are_worded_as_redis_words_them() {
         ("CLIENT nope\r\n", "-ERR unknown subcommand 'nope'. Try CLIENT HELP.\r\n"),
         ("CLIENT id x\r\n", "-ERR wrong number of arguments for 'client|id' command\r\n"),
         ("HELLO 4\r\n", "-NOPROTO unsupported protocol version\r\n"),
+        ("HELLO -1\r\n", "-NOPROTO unsupported protocol version\r\n"),
+        ("HELLO \"\"\r\n", "-ERR Protocol version is not an integer or out of range\r\n"),
+        ("HELLO 03\r\n", "-ERR Protocol version is not an integer or out of range\r\n"),
+        ("HELLO 99999999999999999999\r\n", "-ERR Protocol version is not an integer or out of range\r\n"),
         ("SELECT 1\r\n", "-ERR DB index is out of range\r\n"),
+        ("SELECT -1\r\n", "-ERR DB index is out of range\r\n"),
+        ("SELECT abc\r\n", "-ERR value is not an integer or out of range\r\n"),
+        ("SELECT 00\r\n", "-ERR value is not an integer or out of range\r\n"),
+        ("SELECT \"\"\r\n", "-ERR value is not an integer or out of range\r\n"),
+        ("CLIENT KILL USER nobody\r\n", "-ERR No such user 'nobody'\r\n"),
+        ("CLIENT KILL USER default ID 99\r\n", ":0\r\n"),
+        ("COMMAND COUNT x\r\n", "-ERR wrong number of arguments for 'command|count' command\r\n"),
+        ("COMMAND LIST x\r\n", "-ERR syntax error\r\n"),
+        ("COMMAND \"\"\r\n", "-ERR unknown subcommand ''. Try COMMAND HELP.\r\n"),
     ] {
         client.send(sent).expect(error);
+    }
+    for (command, length) in [("CLIENT SETNAME", 129), ("HELLO 3 SETNAME", 200), ("CLIENT SETINFO lib-ver", 1000)] {
+        let error = format!("-ERR names of {length} bytes are too long: up to 128 are taken\r\n");
+        client.send(format!("{command} {}\r\n", "x".repeat(length))).expect(error);
     }
     // A peer's words are shown as far as people read.
     let (long, cut) = ("x".repeat(60_000), "x".repeat(128));
@@ -55,7 +72,7 @@ fn errors_are_worded_as_redis_words_them() {
         let mut client = Client::connect(server.address("hub"));
         client.send(sent).expect(error).expect_end();
     }
-    server.wait_for_count("closed by reason/protocol-error", |count| count == 3);
+    server.wait_for_count("closed by reason/protocol-error", |count| count == 4);
 }
 
 /// A web page can make a browser send a POST anywhere. Its body must not run.

@@ -23,7 +23,7 @@ fn ours(bytes: &[u8]) -> Result<(Words, usize), Frame<'_>> {
     match resp::frame(bytes, 0, &CommandLimits::default()) {
         Frame::Command { message, length } => {
             let mut parser = Parser::default();
-            let command = parser.parse(message).expect("an array has no quotes to balance");
+            let command = parser.parse(message, &CommandLimits::default()).expect("an array has no quotes to balance");
             Ok((command.iter().map(<[u8]>::to_vec).collect(), length))
         }
         other => Err(other),

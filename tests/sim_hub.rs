@@ -24,6 +24,11 @@ fn subscriber(sim: &mut Sim, channel: &str) -> ClientId {
     client
 }
 
+fn multibulk(words: &[&str]) -> String {
+    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    format!("*{}\r\n{bulks}", words.len())
+}
+
 const MESSAGE: &str = "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\n1\r\n";
 
 #[test]
@@ -49,10 +54,11 @@ fn what_was_published_before_an_unsubscribe_comes_before_its_confirmation_and_no
 fn who_took_its_messages_ahead_misses_none_that_follow() {
     let mut sim = hub(limits());
     let (publisher, other, client) = (sim.accepted(), sim.accepted(), sim.accepted());
-    sim.exchange(client, "HELLO 3\r\nSUBSCRIBE a b\r\n");
+    sim.exchange(client, "HELLO 3\r\nSUBSCRIBE a\r\n");
     sim.turn();
     sim.received(client);
     sim.send(publisher, "PUBLISH a 1\r\n");
+    // It has no such subscription, so nothing but this keeps the next message from joining those that it has had.
     sim.send(client, "UNSUBSCRIBE b\r\n");
     sim.send(other, "PUBLISH a 1\r\n");
     sim.turns(3);
@@ -81,6 +87,29 @@ fn a_flood_of_publishes_waits_for_its_deliveries() {
             publishers.iter().map(|publisher| sim.received(*publisher).matches(":500\r\n").count()).sum::<usize>();
     }
     assert_eq!(replies, 20 * 100, "none is lost");
+}
+
+/// Each receiver's kernel copies the message, so 500 receivers of a megabyte would be a turn of 80 ms.
+#[test]
+fn a_large_message_is_delivered_over_several_turns() {
+    let mut sim = hub(limits());
+    let publisher = sim.accepted();
+    let subscribers: Vec<ClientId> = (0..20).map(|_| subscriber(&mut sim, "a")).collect();
+    subscribers.iter().for_each(|subscriber| sim.net().set_window(*subscriber, 2 << 20));
+    sim.send(publisher, multibulk(&["PUBLISH", "a", &"x".repeat(1_000_000)]));
+    let mut turns_with_deliveries = 0;
+    for _ in 0..100 {
+        let before = sim.reactor.stats().work.deliveries;
+        sim.turn();
+        let entries = sim.reactor.stats().work.deliveries - before;
+        // The publisher's answer is among them.
+        assert!(entries <= 5, "{entries} in one turn");
+        turns_with_deliveries += usize::from(entries > 0);
+    }
+    assert_eq!(turns_with_deliveries, 5);
+    assert_eq!(sim.received(publisher), ":20\r\n");
+    let expected = format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1000000\r\n{}\r\n", "x".repeat(1_000_000));
+    assert!(subscribers.iter().all(|subscriber| sim.received(*subscriber) == expected));
 }
 
 #[test]
@@ -220,5 +249,127 @@ fn commands_that_ask_the_kernel_about_many_connections_wait_for_the_next_turn() 
         sim.turn();
         let answered = askers.iter().filter(|asker| !sim.received(**asker).is_empty()).count();
         assert_eq!(answered, 1, "turn {turn}");
+    }
+}
+
+/// A batch is 64 datagrams: each that is taken is carried out whole, so the backlog is asked about before each.
+#[test]
+fn a_backlog_stops_datagrams_within_their_batch() {
+    let mut sim = hub(limits());
+    let subscribers: Vec<ClientId> = (0..4).map(|_| subscriber(&mut sim, "a b")).collect();
+    subscribers.iter().for_each(|subscriber| sim.net().set_window(*subscriber, 2 << 20));
+    let (to, from) = (sim.address, "127.0.0.8:1000".parse().unwrap());
+    let payload = "x".repeat(60_000);
+    for _ in 0..64 {
+        sim.net().send_datagram(to, from, format!("PUBLISH a {payload}").as_bytes());
+    }
+    let before = sim.reactor.stats().work.deliveries;
+    sim.turns(10);
+    // 18 of them make a mebibyte.
+    assert_eq!(sim.reactor.stats().datagrams_dropped_backlog, 64 - 18);
+    assert_eq!(sim.net().datagrams_received(from).len(), 18);
+    assert_eq!(sim.reactor.stats().work.deliveries - before, 4, "one run");
+    for subscriber in subscribers {
+        assert_eq!(sim.received(subscriber).matches("message").count(), 18);
+    }
+    let observer = sim.accepted();
+    assert!(sim.exchange(observer, "INFO datagrams\r\n").contains("dropped_backlog:46\r\n"));
+}
+
+/// To list channels walks all topics, so it counts as searching: not one connection's pipeline of it makes a turn of an eighth of a second.
+#[test]
+fn listing_many_channels_ends_the_turns_input() {
+    let mut sim = hub(limits());
+    let asker = sim.accepted();
+    for first in 0..6 {
+        let subscriber = sim.accepted();
+        for block in 0..10 {
+            let names: String =
+                (0..1000).map(|number| format!(" {}", first * 10_000 + block * 1000 + number)).collect();
+            sim.exchange(subscriber, format!("SUBSCRIBE{names}\r\n"));
+        }
+    }
+    sim.send(asker, "PUBSUB CHANNELS x*\r\n".repeat(10));
+    for answers in [2, 2, 2, 2, 2, 0] {
+        sim.turn();
+        // 60,000 topics, 16 steps each and one for the pattern.
+        assert_eq!(sim.received(asker).matches("*0\r\n").count(), answers);
+    }
+}
+
+#[test]
+fn who_ends_all_its_subscriptions_is_owed_less_than_half_of_what_it_may_be() {
+    let mut sim = hub(limits());
+    let client = sim.accepted();
+    sim.net().set_window(client, 2 << 20);
+    let mut answers = String::new();
+    for block in 0..12 {
+        let names: String = (0..100).map(|number| format!(" {:0>500}", block * 100 + number)).collect();
+        answers.push_str(&sim.exchange(client, format!("SUBSCRIBE{names}\r\n")));
+    }
+    assert_eq!(answers.matches("subscribe").count(), 970);
+    assert_eq!(answers.matches("-ERR too many subscriptions\r\n").count(), 3);
+    let confirmations = sim.exchange(client, "UNSUBSCRIBE\r\n");
+    assert_eq!(confirmations.matches("unsubscribe").count(), 970);
+    assert!(confirmations.len() < 512 * 1024);
+}
+
+#[test]
+fn what_a_monitor_was_shown_comes_before_the_end_of_its_monitoring() {
+    for (command, answer) in [("RESET\r\n", "+RESET\r\n"), ("QUIT\r\n", "+OK\r\n")] {
+        let mut sim = hub(limits());
+        let (client, monitor, stayer) = (sim.accepted(), sim.accepted(), sim.accepted());
+        for monitor in [monitor, stayer] {
+            assert_eq!(sim.exchange(monitor, "MONITOR\r\n"), "+OK\r\n");
+        }
+        sim.send(client, "PING\r\n");
+        sim.send(monitor, command);
+        sim.turns(3);
+        let shown = sim.received(monitor);
+        assert!(shown.ends_with(&format!("\"PING\"\r\n{answer}")), "{shown:?}");
+        assert_eq!(shown.lines().count(), 2);
+        assert!(sim.received(stayer).contains("\"PING\"\r\n"));
+    }
+}
+
+#[test]
+fn messages_come_ahead_even_where_answers_are_off() {
+    for command in ["QUIT\r\n", "RESET\r\n"] {
+        let mut sim = hub(limits());
+        let (publisher, leaver) = (sim.accepted(), sim.accepted());
+        sim.exchange(leaver, "CLIENT REPLY OFF\r\nSUBSCRIBE a\r\n");
+        sim.turn();
+        sim.received(leaver);
+        sim.send(publisher, "PUBLISH a 1\r\n");
+        sim.send(leaver, command);
+        sim.turns(3);
+        let got = sim.received(leaver);
+        // RESET makes the connection as new, so it is answered.
+        assert_eq!(got.trim_end_matches("+RESET\r\n"), MESSAGE, "{command}");
+    }
+}
+
+#[test]
+fn a_line_of_monitor_is_cut_whatever_its_bytes_become() {
+    for word in ["x".repeat(60_000), "\u{1}".repeat(15_000)] {
+        let mut sim = hub(limits());
+        let (client, monitor) = (sim.accepted(), sim.accepted());
+        sim.exchange(monitor, "MONITOR\r\n");
+        sim.send(client, multibulk(&["ECHO", &word]));
+        sim.turns(3);
+        let shown = sim.received(monitor);
+        assert!(shown.ends_with("\" ...\r\n") && (4096..4110).contains(&shown.len()), "{} bytes", shown.len());
+    }
+}
+
+#[test]
+fn an_inline_command_of_too_many_words_ends_the_connection() {
+    for (words, fits) in [(1023, true), (1024, true), (1025, false)] {
+        let mut sim = hub(limits());
+        let client = sim.accepted();
+        let answer = sim.exchange(client, format!("PUBSUB NUMSUB{}\r\nPING\r\n", " a".repeat(words - 2)));
+        assert_eq!(answer.ends_with("+PONG\r\n"), fits, "{words}");
+        assert_eq!(answer == "-ERR Protocol error: invalid multibulk length\r\n", !fits);
+        assert_eq!(sim.net().client_saw(client) == End::Fin, !fits);
     }
 }

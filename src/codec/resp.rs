@@ -9,9 +9,6 @@
 use super::{Decoded, line};
 use crate::limits::{UNTRUSTED_ARGUMENTS_MAX, UNTRUSTED_INPUT_MAX};
 
-/// Why `parse` refuses an inline command, in Redis's words (an error reply has `ERR ` before them).
-pub const UNBALANCED_QUOTES: &str = "Protocol error: unbalanced quotes in request";
-
 /// The longest count line (`*3`, `$11`), in bytes with its marker and without CRLF. Redis allows 64 KiB, but a
 /// number takes 20 bytes at most.
 const COUNT_LINE_MAX: usize = 32;
@@ -22,7 +19,7 @@ const ADDRESSABLE_MAX: usize = u32::MAX as usize;
 /// What a command may take up. Checked against the lengths that a peer announces, before their bytes arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandLimits {
-    /// Arguments of a multibulk command, its name included.
+    /// Arguments of a command, its name included.
     pub arguments_max: usize,
     /// Bytes of a whole multibulk command, as on the wire. Held unfinished, it is at most a count line longer.
     pub bytes_max: usize,
@@ -67,7 +64,7 @@ pub enum Frame<'a> {
 /// Why a stream is not RESP. More bytes never change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// The count of arguments is no number or over the limit.
+    /// The count of arguments is no number or over the limit; so is that of an inline command's words.
     MultibulkLength,
     /// The length of an argument is no number, negative, makes the command too long, or does not lead to a CRLF
     /// (which Redis skips unseen; here it tells a peer whose counting is off).
@@ -77,6 +74,8 @@ pub enum FrameError {
     InlineTooBig,
     MultibulkCountTooBig,
     BulkCountTooBig,
+    /// An inline command has a quote that is not closed, or not followed by a space.
+    UnbalancedQuotes,
 }
 
 impl FrameError {
@@ -89,6 +88,7 @@ impl FrameError {
             FrameError::InlineTooBig => b"Protocol error: too big inline request",
             FrameError::MultibulkCountTooBig => b"Protocol error: too big mbulk count string",
             FrameError::BulkCountTooBig => b"Protocol error: too big bulk count string",
+            FrameError::UnbalancedQuotes => b"Protocol error: unbalanced quotes in request",
         };
         out.extend_from_slice(text);
         if let FrameError::ExpectedDollar(got) = self {
@@ -102,7 +102,7 @@ impl FrameError {
 /// The first result but `Incomplete` is the same however the bytes were cut.
 pub fn frame<'a>(bytes: &'a [u8], scanned: usize, limits: &CommandLimits) -> Frame<'a> {
     if bytes.first() == Some(&b'*') {
-        return match multibulk_length(bytes, limits) {
+        return match walk_multibulk(bytes, limits, |_, _| ()) {
             Ok(Some(length)) => Frame::Command { message: &bytes[..length], length },
             Ok(None) => Frame::Incomplete,
             Err(error) => Frame::Invalid(error),
@@ -115,14 +115,21 @@ pub fn frame<'a>(bytes: &'a [u8], scanned: usize, limits: &CommandLimits) -> Fra
     }
 }
 
-/// How long the multibulk command at the front of `bytes` is; `None` while part of it is missing.
-fn multibulk_length(bytes: &[u8], limits: &CommandLimits) -> Result<Option<usize>, FrameError> {
+/// How long the multibulk command at the front of `bytes` is, once all of it is there: `None` while part of it is missing. `each` is given the
+/// start and end of every argument on the way.
+fn walk_multibulk(
+    bytes: &[u8],
+    limits: &CommandLimits,
+    mut each: impl FnMut(u32, u32),
+) -> Result<Option<usize>, FrameError> {
     let Some((count, mut at)) = multibulk_count(bytes)? else { return Ok(None) };
     if count > limits.arguments_max as u64 {
         return Err(FrameError::MultibulkLength);
     }
     for _ in 0..count {
-        let Some((_, end)) = bulk_range(bytes, at, limits.bytes_max.min(ADDRESSABLE_MAX))? else { return Ok(None) };
+        let found = bulk_range(bytes, at, limits.bytes_max.min(ADDRESSABLE_MAX))?;
+        let Some((start, end)) = found else { return Ok(None) };
+        each(start as u32, end as u32);
         at = end + 2;
     }
     Ok(Some(at))
@@ -204,10 +211,6 @@ pub struct Parser {
     unquoted: Vec<u8>,
 }
 
-/// An inline command has a quote that is not closed, or not followed by a space. The text is `UNBALANCED_QUOTES`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnbalancedQuotes;
-
 impl Parser {
     /// The multibulk command at the front of `bytes` and its length, once all of it is there: `frame` and `parse` in one pass.
     pub fn parse_multibulk<'a>(
@@ -216,50 +219,30 @@ impl Parser {
         limits: &CommandLimits,
     ) -> Result<Option<(Command<'a>, usize)>, FrameError> {
         self.ranges.clear();
-        let Some((count, mut at)) = multibulk_count(bytes)? else { return Ok(None) };
-        if count > limits.arguments_max as u64 {
-            return Err(FrameError::MultibulkLength);
-        }
-        for _ in 0..count {
-            let Some((start, end)) = bulk_range(bytes, at, limits.bytes_max.min(ADDRESSABLE_MAX))? else {
-                return Ok(None);
-            };
-            self.ranges.push((start as u32, end as u32));
-            at = end + 2;
-        }
-        Ok(Some((Command { source: bytes, ranges: &self.ranges }, at)))
+        let ranges = &mut self.ranges;
+        let length = walk_multibulk(bytes, limits, |start, end| ranges.push((start, end)))?;
+        Ok(length.map(|length| (Command { source: bytes, ranges: &self.ranges }, length)))
     }
 
     /// The arguments of `message`, which is as `frame` gives it. Anything else that starts with `*` has none.
-    pub fn parse<'a>(&'a mut self, message: &'a [u8]) -> Result<Command<'a>, UnbalancedQuotes> {
+    pub fn parse<'a>(&'a mut self, message: &'a [u8], limits: &CommandLimits) -> Result<Command<'a>, FrameError> {
+        if message.first() == Some(&b'*') {
+            return Ok(match self.parse_multibulk(message, limits) {
+                Ok(Some((command, _))) => command,
+                _ => Command { source: message, ranges: &[] },
+            });
+        }
         self.ranges.clear();
         self.unquoted.clear();
         if message.len() > ADDRESSABLE_MAX {
-            return Ok(Command { source: message, ranges: &[] });
+            return Err(FrameError::InlineTooBig);
         }
-        if message.first() == Some(&b'*') {
-            if self.split_multibulk(message).is_none() {
-                self.ranges.clear();
-            }
-            return Ok(Command { source: message, ranges: &self.ranges });
-        }
-        self.split_inline(message)?;
+        self.split_inline(message, limits.arguments_max)?;
         Ok(Command { source: &self.unquoted, ranges: &self.ranges })
     }
 
-    fn split_multibulk(&mut self, message: &[u8]) -> Option<()> {
-        let (count, mut at) = multibulk_count(message).ok()??;
-        // Not reserved: what is announced is worth no memory.
-        for _ in 0..count {
-            let (start, end) = bulk_range(message, at, ADDRESSABLE_MAX).ok()??;
-            self.ranges.push((start as u32, end as u32));
-            at = end + 2;
-        }
-        Some(())
-    }
-
-    /// As Redis's `sdssplitargs`, except that a NUL is a byte like any other.
-    fn split_inline(&mut self, line: &[u8]) -> Result<(), UnbalancedQuotes> {
+    /// As Redis's `sdssplitargs`, except that a NUL is a byte like any other, and that words are limited as arguments are.
+    fn split_inline(&mut self, line: &[u8], words_max: usize) -> Result<(), FrameError> {
         let mut rest = line;
         loop {
             while let [first, behind @ ..] = rest
@@ -270,6 +253,9 @@ impl Parser {
             if rest.is_empty() {
                 return Ok(());
             }
+            if self.ranges.len() >= words_max {
+                return Err(FrameError::MultibulkLength);
+            }
             let start = self.unquoted.len();
             rest = unquote_argument(rest, &mut self.unquoted)?;
             self.ranges.push((start as u32, self.unquoted.len() as u32));
@@ -279,7 +265,7 @@ impl Parser {
 
 /// Appends the argument at the front of `rest`, and returns what is behind it. A quote may open within a word;
 /// where it closes, the argument ends.
-fn unquote_argument<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], UnbalancedQuotes> {
+fn unquote_argument<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], FrameError> {
     loop {
         match rest {
             [] | [b' ' | b'\n' | b'\r' | b'\t', ..] => return Ok(rest),
@@ -288,7 +274,7 @@ fn unquote_argument<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8
                 return if behind.first().is_none_or(|next| is_space(*next)) {
                     Ok(behind)
                 } else {
-                    Err(UnbalancedQuotes)
+                    Err(FrameError::UnbalancedQuotes)
                 };
             }
             [byte, behind @ ..] => {
@@ -300,10 +286,10 @@ fn unquote_argument<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8
 }
 
 /// Appends up to the closing `quote`, and returns what is behind that. Single quotes have `\'` as only escape.
-fn unquote<'a>(quote: u8, mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], UnbalancedQuotes> {
+fn unquote<'a>(quote: u8, mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], FrameError> {
     loop {
         let (byte, behind) = match rest {
-            [] => return Err(UnbalancedQuotes),
+            [] => return Err(FrameError::UnbalancedQuotes),
             [byte, behind @ ..] if *byte == quote => return Ok(behind),
             [b'\\', b'\'', behind @ ..] => (b'\'', behind),
             [b'\\', b'x', high, low, behind @ ..]
@@ -380,8 +366,10 @@ impl OwnedCommand {
 }
 
 impl From<Command<'_>> for OwnedCommand {
+    /// Behind the last argument may lie much that has been received since.
     fn from(command: Command<'_>) -> OwnedCommand {
-        OwnedCommand { source: command.source.to_vec(), ranges: command.ranges.to_vec() }
+        let end = command.ranges.last().map_or(0, |(_, end)| *end as usize);
+        OwnedCommand { source: command.source[..end].to_vec(), ranges: command.ranges.to_vec() }
     }
 }
 
@@ -506,7 +494,7 @@ mod tests {
     #[derive(Debug, PartialEq, Eq)]
     enum Step {
         Command(Vec<Vec<u8>>),
-        Unbalanced,
+        Refused(FrameError),
         Invalid(FrameError),
     }
 
@@ -520,7 +508,9 @@ mod tests {
         let in_one =
             one.parse_multibulk(bytes, limits).map(|found| found.map(|(command, length)| (words(command), length)));
         let in_two = match frame(bytes, scanned, limits) {
-            Frame::Command { message, length } => Ok(two.parse(message).ok().map(|command| (words(command), length))),
+            Frame::Command { message, length } => {
+                Ok(two.parse(message, limits).ok().map(|command| (words(command), length)))
+            }
             Frame::Incomplete => Ok(None),
             Frame::Invalid(error) => Err(error),
         };
@@ -537,7 +527,7 @@ mod tests {
                 match frame(&held, scanned, limits) {
                     Frame::Command { message, length } => {
                         assert!(message.len() <= length && length <= held.len());
-                        found.push(match parser.parse(message) {
+                        found.push(match parser.parse(message, limits) {
                             Ok(command) => {
                                 assert_eq!(command.iter().len(), command.len());
                                 assert_eq!(command.is_empty(), command.get(0).is_none());
@@ -547,7 +537,7 @@ mod tests {
                                 assert_eq!(command.get(command.len()), None);
                                 Step::Command(command.iter().map(<[u8]>::to_vec).collect())
                             }
-                            Err(UnbalancedQuotes) => Step::Unbalanced,
+                            Err(error) => Step::Refused(error),
                         });
                         held.drain(..length);
                         scanned = 0;
@@ -659,9 +649,60 @@ mod tests {
             b"\"\\x4",
         ];
         for line in cases {
-            check(&[line, &b"\r\n"[..]].concat(), Step::Unbalanced, &CommandLimits::default());
+            check(
+                &[line, &b"\r\n"[..]].concat(),
+                Step::Refused(FrameError::UnbalancedQuotes),
+                &CommandLimits::default(),
+            );
         }
-        assert_eq!(UNBALANCED_QUOTES, "Protocol error: unbalanced quotes in request");
+        let mut text = Vec::new();
+        FrameError::UnbalancedQuotes.write(&mut text);
+        assert_eq!(text, b"Protocol error: unbalanced quotes in request");
+    }
+
+    #[test]
+    fn words_of_an_inline_command_at_the_limit_one_below_and_one_above() {
+        for limits in [CommandLimits::default(), CommandLimits::UNTRUSTED] {
+            let most = limits.arguments_max;
+            for (words, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
+                let line = format!(" {}\r\n", " \"a\"".repeat(words)).into_bytes();
+                let expected = match fits {
+                    true => command(&vec![&b"a"[..]; words]),
+                    false => Step::Refused(FrameError::MultibulkLength),
+                };
+                assert_eq!(steps([&line[..]], &limits), [expected]);
+            }
+        }
+        assert_eq!(CommandLimits::default().arguments_max, 1024);
+        assert_eq!(CommandLimits::default().bytes_max, 1 << 20);
+    }
+
+    /// By default, in arguments and in bytes.
+    #[test]
+    fn a_multibulk_command_at_its_largest_one_below_and_one_above() {
+        let limits = CommandLimits::default();
+        for (count, fits) in [(1023, true), (1024, true), (1025, false)] {
+            let stream = [format!("*{count}\r\n"), "$1\r\na\r\n".repeat(count)].concat();
+            let framed = frame(stream.as_bytes(), 0, &limits);
+            assert_eq!(matches!(framed, Frame::Command { .. }), fits, "{count}");
+            assert_eq!(framed == Frame::Invalid(FrameError::MultibulkLength), !fits);
+        }
+        // `*1`, the length and the line breaks are 16 bytes.
+        for (length, fits) in [((1 << 20) - 17, true), ((1 << 20) - 16, true), ((1 << 20) - 15, false)] {
+            let announced = format!("*1\r\n${length}\r\n");
+            let expected = if fits { Frame::Incomplete } else { Frame::Invalid(FrameError::BulkLength) };
+            assert_eq!(frame(announced.as_bytes(), 0, &limits), expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn an_owned_command_has_nothing_of_what_follows_it() {
+        let stream = [&b"*2\r\n$4\r\nECHO\r\n$1\r\na\r\n"[..], &[b'x'; 10_000]].concat();
+        let mut parser = Parser::default();
+        let (command, length) = parser.parse_multibulk(&stream, &CommandLimits::default()).unwrap().unwrap();
+        let owned = OwnedCommand::from(command);
+        assert_eq!(owned.words().iter().collect::<Vec<_>>(), [&b"ECHO"[..], b"a"]);
+        assert!(owned.source.len() < length);
     }
 
     #[test]
@@ -760,7 +801,8 @@ mod tests {
     fn what_frame_would_not_give_has_no_arguments() {
         let mut parser = Parser::default();
         for message in [&b"*"[..], b"*\r\n", b"*2\r\n$1\r\na\r\n", b"*1\r\n$4\r\nPIN", b"*9223372036854775807\r\n"] {
-            assert!(parser.parse(message).is_ok_and(|command| command.is_empty()));
+            let parsed = parser.parse(message, &CommandLimits::default());
+            assert!(parsed.is_ok_and(|command| command.is_empty()));
         }
     }
 
@@ -768,10 +810,11 @@ mod tests {
     fn a_warm_parser_does_not_grow() {
         let mut parser = Parser::default();
         let messages = [&b"SUBSCRIBE \"a\" b c d e f"[..], b"*2\r\n$4\r\nECHO\r\n$1\r\na\r\n", b"PING", b"", b"\"x"];
-        let _ = parser.parse(messages[0]);
+        let limits = &CommandLimits::default();
+        let _ = parser.parse(messages[0], limits);
         let warm = (parser.ranges.capacity(), parser.unquoted.capacity());
         for message in messages.iter().cycle().take(100) {
-            let _ = parser.parse(message);
+            let _ = parser.parse(message, limits);
         }
         assert_eq!((parser.ranges.capacity(), parser.unquoted.capacity()), warm);
     }
@@ -807,7 +850,7 @@ mod tests {
             commands += whole.iter().filter(|step| matches!(step, Step::Command(_))).count();
             errors += whole.iter().filter(|step| matches!(step, Step::Invalid(_))).count();
             // The parser alone has to bear anything too.
-            let _ = Parser::default().parse(&stream);
+            let _ = Parser::default().parse(&stream, &limits);
         }
         assert!(commands > 5_000 && errors > 2_000, "{commands} commands and {errors} errors");
     }

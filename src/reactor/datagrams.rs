@@ -15,6 +15,11 @@ impl<N: Net> Reactor<N> {
         let service = &mut *self.services[socket.service as usize];
         let largest = if socket.address.is_ipv4() { DATAGRAM_MAX_V4 } else { DATAGRAM_MAX };
         for datagram in 0..self.datagrams.len() {
+            // A batch of publishes must not pile up more than those of a stream may. Datagrams may be lost; the rest of them is.
+            if service.is_backlogged() {
+                self.stats.datagrams_dropped_backlog += (self.datagrams.len() - datagram) as u64;
+                break;
+            }
             // Two sockets that answer could answer each other for ever: what comes from a port of ours, here or on another
             // machine, is not answered. Port 0 cannot be.
             let ours = |port| port == 0 || self.sockets.iter().any(|socket| socket.address.port() == port);

@@ -176,6 +176,7 @@ impl<N: Net> Reactor<N> {
         rows.add("dropped, buffer full", self.stats.datagrams_dropped_full);
         rows.add("dropped, too large", self.stats.datagrams_dropped_too_large);
         rows.add("dropped, could loop", self.stats.datagrams_dropped_loop);
+        rows.add("dropped, backlog", self.stats.datagrams_dropped_backlog);
         rows.add("errors", self.stats.datagram_errors);
         rows.section
     }

@@ -133,11 +133,20 @@ pub struct Deliveries<'a> {
     outbox: &'a mut Outbox,
     /// Deliveries that this turn still has room for.
     left: usize,
+    /// And their bytes.
+    bytes_left: usize,
+    /// Nothing has been delivered yet.
+    first: bool,
 }
 
 impl<'a> Deliveries<'a> {
-    pub fn new(outbox: &'a mut Outbox, left: usize) -> Deliveries<'a> {
-        Deliveries { outbox, left }
+    pub fn new(outbox: &'a mut Outbox, left: usize, bytes_left: usize) -> Deliveries<'a> {
+        Deliveries { outbox, left, bytes_left, first: true }
+    }
+
+    /// Whether a delivery of so many bytes would be made. What is larger than any turn has room for goes alone.
+    pub fn has_room(&self, length: usize) -> bool {
+        self.left > 0 && (length <= self.bytes_left || self.first)
     }
 
     /// Appends bytes; returns where they are, for [`Self::deliver`].
@@ -154,10 +163,12 @@ impl<'a> Deliveries<'a> {
 
     /// Sends a range of bytes to a session. False, and nothing sent, when the turn has no room left.
     pub fn deliver(&mut self, session: u32, range: &Range<u32>) -> bool {
-        if self.left == 0 {
+        if !self.has_room(range.len()) {
             return false;
         }
         self.left -= 1;
+        self.bytes_left = self.bytes_left.saturating_sub(range.len());
+        self.first = false;
         self.outbox.deliver(session, range.clone());
         true
     }

@@ -271,4 +271,24 @@ mod tests {
             assert_eq!(command(wrong), None, "{}", wrong.escape_ascii());
         }
     }
+
+    #[test]
+    fn guesses_by_datagrams_lock_nobody_out_who_connects() {
+        let mut access = access(Some("secret"), 0);
+        let peer: SocketAddr = "10.0.0.1:1".parse().unwrap();
+        for _ in 0..10 {
+            assert_eq!(access.command_of(b"AUTH guess\nPING", peer, at(1)), None);
+        }
+        assert_eq!(access.command_of(b"AUTH secret\nPING", peer, at(1)), None, "its datagrams wait");
+        assert_eq!(access.attempt(peer.ip(), None, b"secret", at(1)), Attempt::Right);
+        for _ in 0..5 {
+            assert_eq!(access.attempt(ip("10.0.0.2"), None, b"x", at(1)), Attempt::Wrong);
+        }
+        let other = "10.0.0.2:1".parse().unwrap();
+        assert_eq!(
+            access.command_of(b"AUTH secret\nPING", other, at(1)),
+            Some(&b"PING"[..]),
+            "nor the other way round"
+        );
+    }
 }

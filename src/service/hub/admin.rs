@@ -1,7 +1,9 @@
 //! The commands about the server: INFO, CONFIG, MEMORY, TIME, MONITOR, SHUTDOWN.
 
+use super::channels::Kind;
 use super::clients::peer;
 use super::commands::{is, other_subcommand, shown, word};
+use super::pubsub::too_long;
 use super::{REDIS_VERSION, State, glob};
 use crate::codec::resp::{self, Command};
 use crate::service::Reply;
@@ -63,16 +65,29 @@ fn subscriptions(state: &State) -> Section {
 const FOREIGN_SETTINGS: [(&str, &str); 4] =
     [("save", ""), ("appendonly", "no"), ("databases", "1"), ("requirepass", "")];
 
+/// Patterns of one CONFIG GET: each is matched with every setting's name, by at most a third of a million steps.
+const PATTERNS_AT_ONCE: usize = 16;
+
 pub fn config(state: &mut State, server: &mut dyn Server, words: Command<'_>, reply: &mut Reply<'_>) {
     let protocol = state.protocol(reply.session);
     let out = reply.bytes_mut();
     match word(words, 1) {
         name if is(name, "get") && words.len() >= 3 => {
+            if words.len() - 2 > PATTERNS_AT_ONCE {
+                return resp::error(out, b"ERR too many patterns at once");
+            }
+            if let Some(error) = words.iter().skip(2).find_map(|pattern| too_long(Kind::Pattern, pattern)) {
+                return resp::error(out, error.as_bytes());
+            }
             let foreign = FOREIGN_SETTINGS.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-            let asked = |name: &String| {
-                words.iter().skip(2).any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
+            let patterns: Vec<Vec<u8>> = words.iter().skip(2).map(<[u8]>::to_ascii_lowercase).collect();
+            let mut steps = 0;
+            let mut asked = |name: &str| {
+                patterns.iter().any(|pattern| glob::matches_counting(pattern, name.as_bytes(), &mut steps))
             };
-            let found: Vec<_> = server.settings().into_iter().chain(foreign).filter(|(name, _)| asked(name)).collect();
+            let known = server.settings().into_iter().chain(foreign);
+            let found: Vec<_> = known.filter(|(name, _)| asked(name)).collect();
+            state.publisher.note_searched(steps);
             resp::map(out, found.len(), protocol);
             for (name, value) in found {
                 resp::bulk(out, name.as_bytes());
@@ -207,7 +222,11 @@ pub fn show_to_monitors(state: &mut State, server: &dyn Server, words: Command<'
     let mut line = format!("+{}.{:06} [0 {peer}]", time.as_secs(), time.subsec_micros());
     for word in words.iter() {
         line.push_str(" \"");
-        for byte in word.iter().take(MONITOR_LINE_MAX.saturating_sub(line.len())) {
+        // Escaped, a byte may take four.
+        for byte in word.iter() {
+            if line.len() >= MONITOR_LINE_MAX {
+                break;
+            }
             escape(*byte, &mut line);
         }
         line.push('"');

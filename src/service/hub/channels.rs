@@ -17,6 +17,8 @@ use std::rc::Rc;
 use slab::Slab;
 
 use super::glob;
+use crate::limits::CONFIRMATIONS_MAX;
+
 use super::subscriptions::{Session, Subscription, push, release, release_table, table_bytes};
 
 pub use super::subscriptions::{Kind, TopicId};
@@ -36,11 +38,16 @@ pub const CHANNELS_MAX: usize = 1 << 16;
 /// two million subscriptions to a channel or two each.
 pub const HELD_MAX: usize = 64 << 20;
 
+/// Bytes of a confirmation besides the name: `punsubscribe`, the longest, of a name of four digits' length, with five digits remaining.
+const CONFIRMATION_FRAMING: usize = b"*3\r\n$12\r\npunsubscribe\r\n$4096\r\n\r\n:65535\r\n".len();
+
 /// Why a subscription was refused. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LimitReached {
     /// [`PATTERNS_PER_SESSION_MAX`].
     PatternsOfSession,
+    /// [`CONFIRMATIONS_MAX`].
+    Confirmations,
     /// [`PATTERNS_MAX`].
     Patterns,
     /// The limit given to [`Channels::new`].
@@ -119,6 +126,9 @@ impl Channels {
         if self.held + name.len() > self.held_max {
             return Err(LimitReached::Memory);
         }
+        if self.confirmations(session) + CONFIRMATION_FRAMING + name.len() > CONFIRMATIONS_MAX {
+            return Err(LimitReached::Confirmations);
+        }
         if kind == Kind::Pattern && self.counts(session)[kind as usize] as usize >= PATTERNS_PER_SESSION_MAX {
             return Err(LimitReached::PatternsOfSession);
         }
@@ -134,9 +144,11 @@ impl Channels {
     pub fn unsubscribe(&mut self, session: u32, kind: Kind, name: &[u8]) -> bool {
         let Some(topic) = self.topic(kind, name) else { return false };
         let Some(slot) = self.slot_of(session, topic) else { return false };
+        let confirmations = self.confirmations(session) - CONFIRMATION_FRAMING - name.len();
         let own = &mut self.sessions[session as usize];
         self.held -= own.bytes();
         let (removed, moved) = own.swap_remove(slot);
+        own.note_confirmations(confirmations);
         self.held += own.bytes();
         if let Some(moved) = moved {
             self.topics[moved.topic.index()].subscribers[moved.position as usize].slot = slot;
@@ -200,15 +212,32 @@ impl Channels {
         self.topics[topic.index()].subscribers.iter().map(|subscriber| subscriber.session)
     }
 
-    /// The patterns that a channel's name matches.
-    pub fn matching_patterns<'a>(&'a self, channel: &'a [u8]) -> impl Iterator<Item = TopicId> + 'a {
-        self.patterns.iter().copied().filter(move |&pattern| glob::matches(self.name(pattern), channel))
+    /// Adds the patterns that a channel's name matches to `found`, and the steps that took to `steps`. Stops at `steps_max`; whether all
+    /// have been looked at.
+    pub fn match_patterns(
+        &self,
+        channel: &[u8],
+        found: &mut Vec<TopicId>,
+        steps: &mut usize,
+        steps_max: usize,
+    ) -> bool {
+        self.patterns.iter().all(|pattern| {
+            if glob::matches_counting(self.name(*pattern), channel, steps) {
+                found.push(*pattern);
+            }
+            *steps <= steps_max
+        })
     }
 
     /// Every topic of a kind. Costs the number of topics of all kinds.
     pub fn topics(&self, kind: Kind) -> impl Iterator<Item = (TopicId, &[u8])> {
         let of_kind = self.topics.iter().filter(move |(_, topic)| topic.kind == kind);
         of_kind.map(move |(index, topic)| (TopicId::new(kind, index), &*topic.name))
+    }
+
+    /// Topics of all kinds.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
     }
 
     /// While this stands, so do the subscribers of every topic.
@@ -281,12 +310,34 @@ impl Channels {
             }
             self.sessions.resize_with(index + 1, Session::default);
         }
-        let (own, list) = (&mut self.sessions[index], &mut self.topics[topic.index()]);
-        self.held -= own.bytes() + list.bytes();
-        let slot = own.push(Subscription { topic, position: list.subscribers.len() as u32 });
+        let slot =
+            self.join(session, Subscription { topic, position: self.topics[topic.index()].subscribers.len() as u32 });
+        let list = &mut self.topics[topic.index()];
+        self.held -= list.bytes();
         push(&mut list.subscribers, Subscriber { session, slot });
-        self.held += own.bytes() + list.bytes();
+        self.held += list.bytes();
         self.version += 1;
+    }
+
+    /// Adds the session's half of a subscription; returns its slot.
+    fn join(&mut self, session: u32, subscription: Subscription) -> u32 {
+        let confirmations = self.confirmations(session) + self.confirmation(subscription.topic);
+        let own = &mut self.sessions[session as usize];
+        self.held -= own.bytes();
+        let slot = own.push(subscription);
+        own.note_confirmations(confirmations);
+        self.held += own.bytes();
+        slot
+    }
+
+    /// Bytes that confirm the end of all subscriptions of a session, or somewhat more.
+    fn confirmations(&self, session: u32) -> usize {
+        let Some(session) = self.sessions.get(session as usize) else { return 0 };
+        session.confirmations().unwrap_or_else(|| session.iter().map(|alone| self.confirmation(alone.topic)).sum())
+    }
+
+    fn confirmation(&self, topic: TopicId) -> usize {
+        CONFIRMATION_FRAMING + self.name(topic).len()
     }
 
     /// Takes all subscriptions of a session out of its half, for each to be detached or put back.
@@ -297,10 +348,7 @@ impl Channels {
     }
 
     fn put_back(&mut self, session: u32, subscription: Subscription) {
-        let own = &mut self.sessions[session as usize];
-        self.held -= own.bytes();
-        let slot = own.push(subscription);
-        self.held += own.bytes();
+        let slot = self.join(session, subscription);
         self.topics[subscription.topic.index()].subscribers[subscription.position as usize].slot = slot;
     }
 
@@ -354,6 +402,8 @@ impl Channels {
                 counts[subscription.topic.kind() as usize] += 1;
             }
             assert_eq!(counts, own.counts());
+            let confirmations: usize = own.iter().map(|subscription| self.confirmation(subscription.topic)).sum();
+            assert_eq!(confirmations, self.confirmations(session));
             own.check_invariants();
             halves -= own.len();
             held += own.bytes();
@@ -378,6 +428,12 @@ mod tests {
         let mut names: Vec<_> = topics.map(|topic| channels.name(topic)).collect();
         names.sort();
         names
+    }
+
+    fn matching(channels: &Channels, channel: &[u8]) -> Vec<TopicId> {
+        let mut found = Vec::new();
+        assert!(channels.match_patterns(channel, &mut found, &mut 0, usize::MAX));
+        found
     }
 
     fn sessions(channels: &Channels, kind: Kind, name: &[u8]) -> Vec<u32> {
@@ -410,9 +466,9 @@ mod tests {
         }
         assert_eq!(sessions(&channels, Kind::Shard, b"news"), [2, 7]);
         assert_eq!(sessions(&channels, Kind::Channel, b"news"), [7]);
-        assert_eq!(names(&channels, channels.matching_patterns(b"news")), [&b"n*"[..], b"news"]);
-        assert_eq!(names(&channels, channels.matching_patterns(b"nest")), [b"n*"]);
-        assert_eq!(names(&channels, channels.matching_patterns(b"x")), [&b""[..]; 0]);
+        assert_eq!(names(&channels, matching(&channels, b"news").into_iter()), [&b"n*"[..], b"news"]);
+        assert_eq!(names(&channels, matching(&channels, b"nest").into_iter()), [b"n*"]);
+        assert_eq!(names(&channels, matching(&channels, b"x").into_iter()), [&b""[..]; 0]);
         assert_eq!(channels.pattern_count(), 2);
         assert_eq!(channels.topics(Kind::Channel).count(), 3);
         for (kind, name, was) in [
@@ -471,6 +527,34 @@ mod tests {
         assert!(channels.unsubscribe(0, Kind::Channel, &[b'x'; 1000]));
         assert_eq!(channels.subscribe(1, Kind::Channel, &[b'y'; 999]), Ok(true));
         channels.check_invariants();
+    }
+
+    #[test]
+    fn what_ending_all_subscriptions_owes_at_its_limit_one_below_and_one_above() {
+        assert_eq!(CONFIRMATION_FRAMING, 40);
+        let names: Vec<Vec<u8>> = (0..1065).map(|number| format!("{number:0>452}").into_bytes()).collect();
+        let fill = |channels: &mut Channels| {
+            for name in &names {
+                assert_eq!(channels.subscribe(0, Kind::Channel, name), Ok(true));
+            }
+        };
+        let left = CONFIRMATIONS_MAX - names.len() * (452 + CONFIRMATION_FRAMING);
+        for (length, fits) in [(0, true), (1, true), (2, false)] {
+            let mut channels = Channels::default();
+            fill(&mut channels);
+            let name = vec![b'x'; left - CONFIRMATION_FRAMING - 1 + length];
+            let expected = if fits { Ok(true) } else { Err(LimitReached::Confirmations) };
+            assert_eq!(channels.subscribe(0, Kind::Shard, &name), expected);
+            assert_eq!(channels.subscribe(0, Kind::Channel, &names[0]), Ok(false), "it has this one");
+            assert_eq!(channels.subscribe(1, Kind::Shard, &name), Ok(true), "others have their own limit");
+            channels.check_invariants();
+            assert!(channels.unsubscribe(0, Kind::Channel, &names[7]));
+            assert_eq!(channels.subscribe(0, Kind::Channel, &names[7]), Ok(true));
+            channels.unsubscribe_all(0, Kind::Channel, |_, _| ());
+            channels.check_invariants();
+            fill(&mut channels);
+            channels.check_invariants();
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::access::Attempt;
 use super::commands::{TABLE, is, other_subcommand, shown, word};
-use super::labels::Attribute;
+use super::labels::{Attribute, LABEL_MAX};
 use super::{REDIS_VERSION, Session, State};
 use crate::codec::resp::{self, Command, Protocol};
 use crate::service::Reply;
@@ -68,13 +68,11 @@ pub fn hello(state: &mut State, server: &mut dyn Server, words: Command<'_>, rep
     let mut protocol = state.protocol(session);
     let mut name = None;
     if words.len() > 1 {
-        protocol = match word(words, 1) {
-            b"2" => Protocol::Resp2,
-            b"3" => Protocol::Resp3,
-            version if version.iter().all(u8::is_ascii_digit) => {
-                return resp::error(reply.bytes_mut(), b"NOPROTO unsupported protocol version");
-            }
-            _ => return resp::error(reply.bytes_mut(), b"ERR Protocol version is not an integer or out of range"),
+        protocol = match resp::number(word(words, 1)) {
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            Some(_) => return resp::error(reply.bytes_mut(), b"NOPROTO unsupported protocol version"),
+            None => return resp::error(reply.bytes_mut(), b"ERR Protocol version is not an integer or out of range"),
         };
         let mut at = 2;
         while at < words.len() {
@@ -100,7 +98,7 @@ pub fn hello(state: &mut State, server: &mut dyn Server, words: Command<'_>, rep
         );
     }
     if name.is_some_and(|name| state.labels.set_name(session, name).is_err()) {
-        return resp::error(reply.bytes_mut(), BAD_NAME);
+        return bad_label(BAD_NAME, name.unwrap_or_default(), reply);
     }
     state.set_protocol(session, protocol);
     greet(reply.bytes_mut(), protocol, state.session(session).id);
@@ -152,7 +150,7 @@ pub fn client(state: &mut State, server: &mut dyn Server, words: Command<'_>, re
         },
         name if is(name, "setname") && count == 3 => match state.labels.set_name(session, word(words, 2)) {
             Ok(()) => resp::simple(reply.bytes_mut(), "OK"),
-            Err(_unsuitable) => resp::error(reply.bytes_mut(), BAD_NAME),
+            Err(_unsuitable) => bad_label(BAD_NAME, word(words, 2), reply),
         },
         name if is(name, "setinfo") && count == 4 => set_info(state, words, reply),
         name if (is(name, "no-evict") || is(name, "no-touch")) && count == 3 => {
@@ -185,8 +183,17 @@ fn set_info(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
     };
     match state.labels.set_library(reply.session, attribute, word(words, 3)) {
         Ok(()) => resp::simple(reply.bytes_mut(), "OK"),
-        Err(_unsuitable) => resp::error(reply.bytes_mut(), BAD_LIBRARY),
+        Err(_unsuitable) => bad_label(BAD_LIBRARY, word(words, 3), reply),
     }
+}
+
+/// Redis has no limit to their length, nor words for it.
+fn bad_label(error: &[u8], text: &[u8], reply: &mut Reply<'_>) {
+    if text.len() <= LABEL_MAX {
+        return resp::error(reply.bytes_mut(), error);
+    }
+    let error = format!("ERR names of {} bytes are too long: up to {LABEL_MAX} are taken", text.len());
+    resp::error(reply.bytes_mut(), error.as_bytes());
 }
 
 /// Which connections are meant.
@@ -196,7 +203,6 @@ struct Filter<'a> {
     kind: Option<&'a [u8]>,
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
-    user: Option<&'a [u8]>,
     age_min: u64,
     /// Leave out the one that asks.
     skips_asker: bool,
@@ -227,7 +233,9 @@ impl<'a> Filter<'a> {
             } else if is(name, "laddr") {
                 filter.local_address = Some(value);
             } else if is(name, "user") {
-                filter.user = Some(value);
+                if value != b"default" {
+                    return Err(format!("ERR No such user '{}'", shown(value)));
+                }
             } else if is(name, "maxage") {
                 let age = resp::number(value).and_then(|age| u64::try_from(age).ok());
                 filter.age_min = age.ok_or("ERR maxage is not an integer or out of range")?;
@@ -247,7 +255,6 @@ impl<'a> Filter<'a> {
             let kind = if state.channels.is_subscribed(*session) { "pubsub" } else { "normal" };
             self.ids.as_ref().is_none_or(|ids| ids.contains(&own.id))
                 && self.kind.is_none_or(|wanted| is(wanted, kind))
-                && self.user.is_none_or(|user| user == b"default")
                 && age_seconds(own, server) >= self.age_min
                 && !(self.skips_asker && *session == asker)
         };

@@ -26,7 +26,7 @@ const SUBSCRIBED: u8 = 1;
 const NO_AUTH: u8 = 1 << 1;
 /// Allowed as a datagram.
 const DATAGRAM: u8 = 1 << 2;
-/// Its words are not for others to see.
+/// MONITOR does not show it: its words are not for others to see, or as Redis does.
 const SECRET: u8 = 1 << 3;
 
 /// The flags by the names that Redis gives those that it has too.
@@ -63,7 +63,7 @@ pub const TABLE: &[Entry] = &[
     entry("publish", 3, DATAGRAM, "Sends a message to a channel; returns how many receive it", Alone(pubsub::publish)),
     entry("pubsub", -2, 0, "Tells of channels and their subscribers", Alone(pubsub::pubsub)),
     entry("punsubscribe", -1, SUBSCRIBED, "Unsubscribes from patterns, or from all", Alone(pubsub::punsubscribe)),
-    entry("quit", -1, SUBSCRIBED | NO_AUTH, "Closes the connection", Alone(clients::quit)),
+    entry("quit", -1, SUBSCRIBED | NO_AUTH | SECRET, "Closes the connection", Alone(clients::quit)),
     entry("reset", 1, SUBSCRIBED | NO_AUTH, "Makes the connection as new", Alone(clients::reset)),
     entry("select", 2, 0, "Chooses a database; there is only 0", Alone(select)),
     entry("shutdown", -1, 0, "Stops the server in good order", Consulting(admin::shutdown)),
@@ -231,9 +231,10 @@ fn flushdb(_state: &mut State, _words: Command<'_>, reply: &mut Reply<'_>) {
 }
 
 fn select(_state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    match word(words, 1) {
-        b"0" => resp::simple(reply.bytes_mut(), "OK"),
-        _ => resp::error(reply.bytes_mut(), b"ERR DB index is out of range"),
+    match resp::number(word(words, 1)) {
+        Some(0) => resp::simple(reply.bytes_mut(), "OK"),
+        None => resp::error(reply.bytes_mut(), b"ERR value is not an integer or out of range"),
+        Some(_) => resp::error(reply.bytes_mut(), b"ERR DB index is out of range"),
     }
 }
 
@@ -266,11 +267,13 @@ fn command(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
         (0..3).for_each(|_| resp::integer(out, 0));
     };
     match word(words, 1) {
-        name if name.is_empty() || (is(name, "info") && words.len() == 2) => {
+        name if words.len() == 1 || (is(name, "info") && words.len() == 2) => {
             resp::array(out, TABLE.len());
             TABLE.iter().for_each(|entry| describe(out, entry));
         }
-        name if is(name, "count") => resp::integer(out, TABLE.len() as i64),
+        name if is(name, "count") && words.len() == 2 => resp::integer(out, TABLE.len() as i64),
+        // There are none of Redis's filters.
+        name if is(name, "list") && words.len() > 2 => resp::error(out, b"ERR syntax error"),
         name if is(name, "list") => {
             resp::array(out, TABLE.len());
             TABLE.iter().for_each(|entry| resp::bulk(out, entry.name.as_bytes()));

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 
 /// Longest name of a connection or library, in bytes: names are for people.
-const LABEL_MAX: usize = 128;
+pub const LABEL_MAX: usize = 128;
 
-/// Different texts about libraries that are kept; more are taken and forgotten. A number is one byte, and 0 is none.
+/// Different texts about libraries that are kept while a connection has them; more are taken and forgotten. A number is one byte, and 0 is
+/// none.
 const LIBRARY_TEXTS_MAX: usize = 255;
 
 #[derive(Default)]
@@ -17,7 +18,15 @@ pub struct Labels {
     names: HashMap<u32, Box<[u8]>>,
     /// By session: the numbers of its library's name and version.
     libraries: HashMap<u32, [u8; 2]>,
-    texts: Vec<Box<[u8]>>,
+    /// One that no connection has makes way for another.
+    texts: Vec<Text>,
+}
+
+#[derive(Default)]
+struct Text {
+    bytes: Box<[u8]>,
+    /// Connections that have it as name or version of their library.
+    uses: u32,
 }
 
 /// What CLIENT SETINFO sets.
@@ -56,28 +65,46 @@ impl Labels {
     pub fn library(&self, session: u32, attribute: Attribute) -> &[u8] {
         let numbers = self.libraries.get(&session).copied().unwrap_or_default();
         let text = usize::from(numbers[attribute as usize]).checked_sub(1).and_then(|index| self.texts.get(index));
-        text.map_or(&[], |text| text)
+        text.map_or(&[], |text| &text.bytes)
     }
 
     pub fn set_library(&mut self, session: u32, attribute: Attribute, text: &[u8]) -> Result<(), Unsuitable> {
         check(text)?;
-        let known = self.texts.iter().position(|known| &**known == text);
-        let index = match known {
-            Some(index) => index,
-            None if self.texts.len() < LIBRARY_TEXTS_MAX => {
-                self.texts.push(text.into());
-                self.texts.len() - 1
-            }
-            None => return Ok(()),
-        };
-        self.libraries.entry(session).or_default()[attribute as usize] = (index + 1) as u8;
+        let number = self.take_text(text);
+        let numbers = self.libraries.entry(session).or_default();
+        let before = std::mem::replace(&mut numbers[attribute as usize], number);
+        self.drop_text(before);
         Ok(())
+    }
+
+    /// The number of a text, now used once more; 0 where there is no room for it.
+    fn take_text(&mut self, text: &[u8]) -> u8 {
+        let known = self.texts.iter().position(|known| known.uses > 0 && &*known.bytes == text);
+        let index = known.or_else(|| {
+            let free = self.texts.iter().position(|known| known.uses == 0);
+            let index = free.or_else(|| {
+                let room = self.texts.len() < LIBRARY_TEXTS_MAX;
+                room.then(|| self.texts.push(Text::default())).map(|()| self.texts.len() - 1)
+            })?;
+            self.texts[index].bytes = text.into();
+            Some(index)
+        });
+        let Some(index) = index else { return 0 };
+        self.texts[index].uses += 1;
+        (index + 1) as u8
+    }
+
+    fn drop_text(&mut self, number: u8) {
+        if let Some(index) = usize::from(number).checked_sub(1) {
+            self.texts[index].uses -= 1;
+        }
     }
 
     /// The session has ended.
     pub fn close(&mut self, session: u32) {
         self.forget_name(session);
-        self.libraries.remove(&session);
+        let numbers = self.libraries.remove(&session).unwrap_or_default();
+        numbers.into_iter().for_each(|number| self.drop_text(number));
     }
 
     /// Memory held for one session, in bytes.
@@ -90,12 +117,12 @@ impl Labels {
     /// Memory held, in bytes; of the tables by their capacity.
     pub fn bytes(&self) -> usize {
         let names: usize = self.names.values().map(|name| name.len()).sum();
-        let texts: usize = self.texts.iter().map(|text| text.len()).sum();
+        let texts: usize = self.texts.iter().map(|text| text.bytes.len()).sum();
         names
             + texts
             + self.names.capacity() * size_of::<(u32, Box<[u8]>)>()
             + self.libraries.capacity() * size_of::<(u32, [u8; 2])>()
-            + self.texts.capacity() * size_of::<Box<[u8]>>()
+            + self.texts.capacity() * size_of::<Text>()
     }
 
     pub fn shrink(&mut self) {
@@ -131,5 +158,35 @@ mod tests {
         assert_eq!(labels.texts.len(), LIBRARY_TEXTS_MAX);
         labels.close(253);
         assert_eq!(labels.library(253, Attribute::LibraryVersion), b"");
+    }
+
+    #[test]
+    fn texts_that_nobody_has_any_more_make_way() {
+        let mut labels = Labels::default();
+        for number in 0..10_000 {
+            labels.set_library(1, Attribute::LibraryName, number.to_string().as_bytes()).ok();
+            assert_eq!(
+                labels.library(1, Attribute::LibraryName),
+                number.to_string().as_bytes(),
+                "one peer has one at a time"
+            );
+            labels.set_library(number, Attribute::LibraryVersion, number.to_string().as_bytes()).ok();
+            labels.close(number);
+        }
+        assert!(labels.texts.len() <= 3, "{}", labels.texts.len());
+        for session in 0..255 {
+            labels.set_library(session, Attribute::LibraryName, session.to_string().as_bytes()).ok();
+        }
+        labels.set_library(300, Attribute::LibraryName, b"none").ok();
+        assert_eq!(labels.library(300, Attribute::LibraryName), b"");
+        labels.set_library(301, Attribute::LibraryName, b"17").ok();
+        labels.close(17);
+        labels.set_library(302, Attribute::LibraryName, b"none").ok();
+        assert_eq!(labels.library(302, Attribute::LibraryName), b"", "301 has it still");
+        labels.close(301);
+        labels.set_library(302, Attribute::LibraryName, b"some").ok();
+        assert_eq!(labels.library(302, Attribute::LibraryName), b"some");
+        (0..303).for_each(|session| labels.close(session));
+        assert!(labels.texts.iter().all(|text| text.uses == 0) && labels.libraries.is_empty());
     }
 }

@@ -21,9 +21,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::server::{Parting, Server};
-use super::{Deliveries, Options, Reply, Service, Taken, take_by_framing};
+use super::{Deliveries, Options, Reply, Service, Taken};
 use crate::clock::{Tick, Time};
-use crate::codec::resp::{self, Command, OwnedCommand, Parser, Protocol};
+use crate::codec::resp::{self, Command, CommandLimits, Frame, FrameError, OwnedCommand, Parser, Protocol};
 use crate::codec::{Framing, FramingLimits, Invalid};
 use crate::connection::Reason;
 use crate::limits::CLOSED_KEPT;
@@ -123,8 +123,8 @@ struct State {
     closed: VecDeque<Closed>,
     unix_start: Duration,
     max_connections: usize,
-    /// What the command has written is no answer, to be left out where answers are off.
-    keeps_answer: bool,
+    /// Bytes that the command has written which are no answer, to be left out where answers are off.
+    kept: usize,
     commands_processed: u64,
     datagrams_refused: u64,
 }
@@ -143,11 +143,23 @@ impl Hub {
             closed: VecDeque::new(),
             unix_start: options.unix_start,
             max_connections: options.max_connections,
-            keeps_answer: false,
+            kept: 0,
             commands_processed: 0,
             datagrams_refused: 0,
         };
         Hub { parser: Parser::default(), answer: Vec::new(), state }
+    }
+
+    /// Carries out a command that has been cut out.
+    fn serve(&mut self, message: &[u8], limits: &CommandLimits, reply: &mut Reply<'_>) -> Result<(), FrameError> {
+        // A browser made to send a POST here must not have its body run as commands.
+        if resp::is_http_request_line(message) {
+            reply.send(b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            reply.close();
+            return Ok(());
+        }
+        self.state.run(self.parser.parse(message, limits)?, reply);
+        Ok(())
     }
 }
 
@@ -227,11 +239,13 @@ impl State {
         self.unix_start + now.since(Time::ZERO)
     }
 
-    /// Gives the session that asks what was published before: its subscriptions are about to end.
+    /// Gives the session that asks what was published before, or shown to it by MONITOR: that is about to end.
     fn deliver_now(&mut self, reply: &mut Reply<'_>) {
-        if self.publisher.has_output() && self.channels.is_subscribed(reply.session) {
+        let receives = self.channels.is_subscribed(reply.session) || self.monitors.contains(&reply.session);
+        if self.publisher.has_output() && receives {
             let protocol = self.protocol(reply.session);
             self.publisher.deliver_now(reply.session, protocol, reply);
+            self.kept = reply.len();
         }
     }
 
@@ -252,12 +266,10 @@ impl State {
 
     /// The command is done: leaves out its answer where the session wants none.
     fn mute(&mut self, reply: &mut Reply<'_>) {
-        let keeps_answer = std::mem::take(&mut self.keeps_answer);
+        let kept = std::mem::take(&mut self.kept);
         if self.session(reply.session).flags & (MUTE | MUTE_THIS) != 0 {
             self.set_flag(reply.session, MUTE_THIS, false);
-            if !keeps_answer {
-                reply.truncate(0);
-            }
+            reply.truncate(kept.min(reply.len()));
         }
     }
 }
@@ -295,33 +307,34 @@ impl Service for Hub {
     }
 
     fn message(&mut self, message: &[u8], reply: &mut Reply<'_>) {
-        // A browser made to send a POST here must not have its body run as commands.
-        if resp::is_http_request_line(message) {
-            reply.send(b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-            return reply.close();
-        }
-        match self.parser.parse(message) {
-            Ok(words) => self.state.run(words, reply),
-            Err(_unbalanced) => {
-                resp::error(reply.bytes_mut(), format!("ERR {}", resp::UNBALANCED_QUOTES).as_bytes());
-                reply.close();
-            }
+        if let Err(error) = self.serve(message, &CommandLimits::default(), reply) {
+            Invalid::Command(error).write(reply.bytes_mut());
+            reply.close();
         }
     }
 
     /// What client libraries send is taken apart in one pass; what people type, in the usual two.
     fn take(&mut self, bytes: &[u8], scanned: usize, limits: &FramingLimits, reply: &mut Reply<'_>) -> Taken {
-        if bytes.first() == Some(&b'*') {
-            return match self.parser.parse_multibulk(bytes, &limits.commands) {
-                Ok(Some((words, length))) => {
+        let limits = &limits.commands;
+        let taken = if bytes.first() == Some(&b'*') {
+            self.parser.parse_multibulk(bytes, limits).map(|found| {
+                found.map(|(words, length)| {
                     self.state.run(words, reply);
-                    Taken::Message { length }
-                }
-                Ok(None) => Taken::Incomplete,
-                Err(error) => Taken::Invalid(Invalid::Command(error)),
-            };
+                    length
+                })
+            })
+        } else {
+            match resp::frame(bytes, scanned, limits) {
+                Frame::Command { message, length } => self.serve(message, limits, reply).map(|()| Some(length)),
+                Frame::Incomplete => Ok(None),
+                Frame::Invalid(error) => Err(error),
+            }
+        };
+        match taken {
+            Ok(Some(length)) => Taken::Message { length },
+            Ok(None) => Taken::Incomplete,
+            Err(error) => Taken::Invalid(Invalid::Command(error)),
         }
-        take_by_framing(self, bytes, scanned, limits, reply)
     }
 
     fn consult(&mut self, server: &mut dyn Server, reply: &mut Reply<'_>) {
@@ -342,14 +355,14 @@ impl Service for Hub {
             *datagrams_refused += 1;
             return;
         };
-        let limits = resp::CommandLimits::default();
+        let limits = CommandLimits::default();
         let message = match resp::frame(command, 0, &limits) {
-            resp::Frame::Command { message, length } if length == command.len() => message,
+            Frame::Command { message, length } if length == command.len() => message,
             // An inline command need not end with a line break here: the datagram ends it.
-            resp::Frame::Incomplete if command.first() != Some(&b'*') => command,
+            Frame::Incomplete if command.first() != Some(&b'*') => command,
             _ => return,
         };
-        let Ok(words) = self.parser.parse(message) else { return };
+        let Ok(words) = self.parser.parse(message, &limits) else { return };
         self.answer.clear();
         let mut answer = Reply::new(NO_SESSION, &mut self.answer).at(reply.now);
         let answered = commands::run_datagram(&mut self.state, words, &mut answer);

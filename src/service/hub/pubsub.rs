@@ -2,12 +2,20 @@
 
 use super::channels::{Channels, Kind};
 use super::commands::{is, other_subcommand, word};
+use super::publish::TooDear;
 use super::{State, glob};
 use crate::codec::resp::{self, Command, Protocol};
+use crate::limits::{CHANNEL_NAME_MAX, PATTERN_MAX};
 use crate::service::Reply;
 
-/// Longest PUBSUB CHANNELS in bytes of names, so that asking for it does not make the asker a slow consumer.
+/// Longest PUBSUB CHANNELS in bytes, so that asking for it does not make the asker a slow consumer.
 const LIST_MAX: usize = 512 * 1024;
+
+/// What looking at a topic costs, in steps of matching.
+const TOPIC_STEPS: usize = 16;
+
+/// Steps that one PUBSUB CHANNELS may take: all the channels there can be, with a few hundred each. Some 20 ms.
+const LIST_STEPS_MAX: usize = 16 << 20;
 
 /// The words that a confirmation begins with, and which subscriptions its count counts.
 fn confirmation(kind: Kind, subscribed: bool) -> &'static [u8] {
@@ -55,20 +63,34 @@ pub fn sunsubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>
 /// Each name is confirmed by a message of its own. Confirmations are no answers: they come even where those are off, as in Redis.
 fn subscribe_to(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
     let (session, protocol) = (reply.session, state.protocol(reply.session));
-    for name in words.iter().skip(1) {
+    let names = words.iter().skip(1);
+    if let Some(error) = names.clone().find_map(|name| too_long(kind, name)) {
+        return resp::error(reply.bytes_mut(), error.as_bytes());
+    }
+    for name in names {
         if state.channels.subscribe(session, kind, name).is_err() {
             return resp::error(reply.bytes_mut(), b"ERR too many subscriptions");
         }
-        state.keeps_answer = true;
         let count = count(&state.channels, session, kind);
         confirm(reply.bytes_mut(), protocol, confirmation(kind, true), Some(name), count);
+        state.kept = reply.len();
     }
+}
+
+/// The error for a name or pattern that is longer than any may be.
+pub fn too_long(kind: Kind, name: &[u8]) -> Option<String> {
+    let (what, most) = match kind {
+        Kind::Channel | Kind::Shard => ("channel name", CHANNEL_NAME_MAX),
+        Kind::Pattern => ("pattern", PATTERN_MAX),
+    };
+    (name.len() > most).then(|| format!("ERR {what} is longer than {most} bytes"))
 }
 
 fn unsubscribe_from(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
     let (session, protocol) = (reply.session, state.protocol(reply.session));
     state.deliver_now(reply);
-    state.keeps_answer = true;
+    // All of it.
+    state.kept = usize::MAX;
     let word = confirmation(kind, false);
     if words.len() > 1 {
         for name in words.iter().skip(1) {
@@ -99,18 +121,8 @@ fn confirm(out: &mut Vec<u8>, protocol: Protocol, word: &[u8], name: Option<&[u8
 }
 
 pub fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    let channels = &state.channels;
     let out = reply.bytes_mut();
-    let names = |out: &mut Vec<u8>, kind: Kind| {
-        let pattern = words.get(2);
-        let found =
-            || channels.topics(kind).filter(|(_, name)| pattern.is_none_or(|pattern| glob::matches(pattern, name)));
-        if found().map(|(_, name)| name.len()).sum::<usize>() > LIST_MAX {
-            return resp::error(out, b"ERR too many channels for one answer: narrow them by a pattern");
-        }
-        resp::array(out, found().count());
-        found().for_each(|(_, name)| resp::bulk(out, name));
-    };
+    let channels = &state.channels;
     let numbers = |out: &mut Vec<u8>, kind: Kind| {
         resp::array(out, 2 * (words.len() - 2));
         for name in words.iter().skip(2) {
@@ -120,8 +132,8 @@ pub fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
         }
     };
     match word(words, 1) {
-        name if is(name, "channels") && words.len() <= 3 => names(out, Kind::Channel),
-        name if is(name, "shardchannels") && words.len() <= 3 => names(out, Kind::Shard),
+        name if is(name, "channels") && words.len() <= 3 => list(state, Kind::Channel, words.get(2), out),
+        name if is(name, "shardchannels") && words.len() <= 3 => list(state, Kind::Shard, words.get(2), out),
         name if is(name, "numsub") => numbers(out, Kind::Channel),
         name if is(name, "shardnumsub") => numbers(out, Kind::Shard),
         name if is(name, "numpat") && words.len() == 2 => resp::integer(out, channels.pattern_count() as i64),
@@ -129,12 +141,127 @@ pub fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
     }
 }
 
+/// The names of a kind that match, in one walk. How many they are is known at its end and then put before them.
+fn list(state: &mut State, kind: Kind, pattern: Option<&[u8]>, out: &mut Vec<u8>) {
+    if let Some(error) = pattern.and_then(|pattern| too_long(Kind::Pattern, pattern)) {
+        return resp::error(out, error.as_bytes());
+    }
+    let (start, mut count, mut steps) = (out.len(), 0, 0);
+    for (_, name) in state.channels.topics(kind) {
+        if pattern.is_none_or(|pattern| glob::matches_counting(pattern, name, &mut steps)) {
+            resp::bulk(out, name);
+            count += 1;
+        }
+        if out.len() - start > LIST_MAX || steps > LIST_STEPS_MAX {
+            break;
+        }
+    }
+    state.publisher.note_searched(steps + TOPIC_STEPS * state.channels.topic_count());
+    let mut head = Vec::new();
+    resp::array(&mut head, count);
+    if steps > LIST_STEPS_MAX {
+        out.truncate(start);
+        return resp::error(out, b"ERR that pattern takes too long to match with so many channels");
+    }
+    if out.len() - start + head.len() > LIST_MAX {
+        out.truncate(start);
+        return resp::error(out, b"ERR too many channels for one answer: narrow them by a pattern");
+    }
+    out.splice(start..start, head);
+}
+
 pub fn publish(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    let receivers = state.publish(word(words, 1), word(words, 2));
-    resp::integer(reply.bytes_mut(), receivers as i64);
+    if let Some(error) = too_long(Kind::Channel, word(words, 1)) {
+        return resp::error(reply.bytes_mut(), error.as_bytes());
+    }
+    match state.publish(word(words, 1), word(words, 2)) {
+        Ok(receivers) => resp::integer(reply.bytes_mut(), receivers as i64),
+        Err(TooDear) => {
+            resp::error(
+                reply.bytes_mut(),
+                b"ERR that channel name takes too long to match with all patterns; a shorter one does not",
+            );
+        }
+    }
 }
 
 pub fn spublish(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+    if let Some(error) = too_long(Kind::Shard, word(words, 1)) {
+        return resp::error(reply.bytes_mut(), error.as_bytes());
+    }
     let receivers = state.publish_shard(word(words, 1), word(words, 2));
     resp::integer(reply.bytes_mut(), receivers as i64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::hub::Hub;
+    use crate::service::{Options, Service};
+
+    fn answer(hub: &mut Hub, session: u32, words: &[&[u8]]) -> String {
+        let (mut message, mut answer) = (Vec::new(), Vec::new());
+        resp::array(&mut message, words.len());
+        words.iter().for_each(|word| resp::bulk(&mut message, word));
+        hub.message(&message, &mut Reply::new(session, &mut answer));
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn hub() -> Hub {
+        let mut hub = Hub::new(&Options::default());
+        for session in 0..4 {
+            hub.connected(&mut Reply::new(session, &mut Vec::new()));
+        }
+        hub
+    }
+
+    #[test]
+    fn names_and_patterns_at_their_longest_one_below_and_one_above() {
+        let mut hub = hub();
+        for (commands, most, error) in [
+            (&["SUBSCRIBE", "SSUBSCRIBE", "PUBLISH", "SPUBLISH"][..], 4096, "channel name is longer than 4096 bytes"),
+            (&["PSUBSCRIBE", "PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"], 256, "pattern is longer than 256 bytes"),
+        ] {
+            for (command, length) in
+                commands.iter().flat_map(|command| (most - 1..=most + 1).map(move |l| (command, l)))
+            {
+                let name = vec![b'x'; length];
+                let mut words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+                words.push(&name);
+                if command.ends_with("PUBLISH") {
+                    words.push(b"payload");
+                }
+                let session = u32::from(command.contains("PUB"));
+                let answer = answer(&mut hub, session, &words);
+                match length > most {
+                    true => assert_eq!(answer, format!("-ERR {error}\r\n"), "{command}"),
+                    false => assert!(!answer.starts_with('-'), "{command} of {length}: {answer}"),
+                }
+            }
+        }
+        assert_eq!(
+            answer(&mut hub, 2, &[b"SUBSCRIBE", b"a", &[b'x'; 5000]]),
+            "-ERR channel name is longer than 4096 bytes\r\n"
+        );
+        assert!(!hub.state.channels.is_subscribed(2), "all or none");
+    }
+
+    #[test]
+    fn channels_are_listed_up_to_the_longest_list_one_below_and_one_above() {
+        // Framing included: `*1024`, and 1,023 times `$503` with line breaks, and one that fills the rest.
+        let rest = LIST_MAX - 7 - 1023 * (503 + 8);
+        for (length, fits) in [(rest - 10, true), (rest - 9, true), (rest - 8, false)] {
+            let mut hub = hub();
+            for number in 0..1023 {
+                let name = format!("{number:0>503}");
+                hub.state.channels.subscribe(number % 2, Kind::Channel, name.as_bytes()).unwrap();
+            }
+            hub.state.channels.subscribe(2, Kind::Channel, &vec![b'x'; length]).unwrap();
+            let listed = answer(&mut hub, 3, &[b"PUBSUB", b"CHANNELS"]);
+            let expected = if fits { LIST_MAX - usize::from(length == rest - 10) } else { 65 };
+            assert_eq!((listed.len(), listed.starts_with("*1024\r\n$503\r\n0")), (expected, fits));
+            assert_eq!(listed.starts_with("-ERR too many channels for one answer"), !fits);
+            assert_eq!(answer(&mut hub, 3, &[b"PUBSUB", b"CHANNELS", b"*00"]).matches("\r\n").count(), 1 + 2 * 11);
+        }
+    }
 }

@@ -66,6 +66,8 @@ struct More {
     counts: [u32; 3],
     /// The slot of each topic, `first` included: for a session with many subscriptions, else empty and without memory.
     index: HashMap<TopicId, u32>,
+    /// What confirms the end of all of them, in bytes.
+    confirmations: usize,
 }
 
 impl Default for Session {
@@ -158,6 +160,18 @@ impl Session {
             self.more = None;
         }
         (removed, last)
+    }
+
+    /// What was noted of more than one subscription.
+    pub(super) fn confirmations(&self) -> Option<usize> {
+        self.more.as_ref().map(|more| more.confirmations)
+    }
+
+    /// Of one alone, it is as easily seen from its name.
+    pub(super) fn note_confirmations(&mut self, bytes: usize) {
+        if let Some(more) = &mut self.more {
+            more.confirmations = bytes;
+        }
     }
 
     /// The list of more is there when needed, and its index whole or absent. Panics otherwise.

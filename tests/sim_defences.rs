@@ -1,0 +1,222 @@
+//! The hub's defences on the simulated network, one by one: each of these tests fails if what it is about is taken away.
+
+#![forbid(unsafe_code)]
+
+#[path = "support/sim.rs"]
+mod sim;
+
+use slabd::connection::Reason;
+use slabd::limits::Limits;
+use slabd::net::sim::ClientId;
+use slabd::service::hub::Hub;
+use slabd::service::{Options, Secret};
+
+use sim::{Sim, limits};
+
+fn hub(limits: Limits) -> Sim {
+    Sim::new(Box::new(Hub::new(&Options::default())), limits)
+}
+
+fn subscriber(sim: &mut Sim, channel: &str) -> ClientId {
+    let client = sim.accepted();
+    sim.exchange(client, format!("SUBSCRIBE {channel}\r\n"));
+    client
+}
+
+/// A publish so large that it is a whole backlog.
+fn large_publish(channel: &str) -> String {
+    let length = (1 << 20) - 100;
+    format!("*3\r\n$7\r\nPUBLISH\r\n$1\r\n{channel}\r\n${length}\r\n{}\r\n", "x".repeat(length))
+}
+
+#[test]
+fn a_message_misses_who_has_taken_over_the_number_of_its_receiver() {
+    let mut sim = hub(Limits { deliveries_per_turn: 1, ..limits() });
+    let publisher = sim.accepted();
+    let subscribers: Vec<ClientId> = (0..6).map(|_| subscriber(&mut sim, "a")).collect();
+    sim.send(publisher, "PUBLISH a 1\r\n");
+    sim.net().client_close(subscribers[5]);
+    sim.turn();
+    assert_eq!(sim.reactor.connections(), 6, "it is gone, and its message waits");
+    let newcomer = sim.accepted();
+    sim.turns(10);
+    assert_eq!(sim.received(newcomer), "");
+    assert!(subscribers[..5].iter().all(|subscriber| sim.received(*subscriber).ends_with("$1\r\n1\r\n")));
+}
+
+#[test]
+fn answers_behind_others_before_the_password_at_the_limit_one_below_and_one_above() {
+    for (length, closed) in [(38, 0), (39, 0), (40, 1)] {
+        let options = Options { password: Some(Secret(b"secret"[..].into())), ..Options::default() };
+        let mut sim = Sim::new(Box::new(Hub::new(&options)), limits());
+        let client = sim.accepted();
+        sim.net().set_window(client, 0);
+        // 15 times 34 bytes; then 7 times, and three errors of 92.
+        sim.send(client, "PING\r\n".repeat(15));
+        sim.turns(2);
+        sim.send(
+            client,
+            format!("{0}{1}{1}{2}", "PING\r\n".repeat(7), "x".repeat(39) + "\r\n", "x".repeat(length) + "\r\n"),
+        );
+        sim.turns(2);
+        assert_eq!(sim.closed(Reason::OutputLimit), closed);
+    }
+}
+
+#[test]
+fn errors_are_no_answer_to_a_datagram_however_long_it_is() {
+    let mut sim = hub(limits());
+    let (to, from) = (sim.address, "127.0.0.8:1000".parse().unwrap());
+    let words = " x".repeat(200);
+    let channel = format!("PUBLISH {} x", "c".repeat(5000));
+    for datagram in
+        [format!("PING{words}"), format!("ECHO{words}"), format!("NOPE{words}"), format!("SUBSCRIBE{words}"), channel]
+    {
+        sim.net().send_datagram(to, from, datagram.as_bytes());
+    }
+    sim.net().send_datagram(to, from, format!("ECHO {}", "y".repeat(100)).as_bytes());
+    sim.turns(2);
+    assert_eq!(sim.reactor.stats().datagrams_in, 6);
+    let answers = sim.net().datagrams_received(from);
+    assert_eq!(answers.len(), 0, "the answer to ECHO is longer than it");
+    sim.net().send_datagram(to, from, b"ECHO           y");
+    sim.turn();
+    assert_eq!(sim.net().datagrams_received(from)[0].1, b"$1\r\ny\r\n");
+}
+
+#[test]
+fn who_sends_datagrams_cannot_subscribe() {
+    let mut sim = hub(limits());
+    let (to, observer) = (sim.address, sim.accepted());
+    for command in ["SUBSCRIBE a", "PSUBSCRIBE *", "SSUBSCRIBE a"] {
+        sim.net().send_datagram(to, "127.0.0.8:1000".parse().unwrap(), command.as_bytes());
+    }
+    sim.turn();
+    assert_eq!(
+        sim.exchange(observer, "PUBSUB NUMSUB a\r\nPUBSUB NUMPAT\r\nPUBSUB SHARDNUMSUB a\r\nPUBLISH a 1\r\n")
+            .matches(":0\r\n")
+            .count(),
+        4
+    );
+}
+
+#[test]
+fn monitors_at_their_most_one_below_and_one_above() {
+    let mut sim = hub(limits());
+    let monitors: Vec<ClientId> = (0..17).map(|_| sim.accepted()).collect();
+    for (number, monitor) in monitors.iter().enumerate() {
+        let expected = if number < 16 { "+OK\r\n" } else { "-ERR too many monitors\r\n" };
+        assert_eq!(sim.exchange(*monitor, "MONITOR\r\n"), expected, "{number}");
+    }
+    sim.exchange(monitors[3], "RESET\r\n");
+    assert_eq!(sim.exchange(monitors[16], "MONITOR\r\n"), "+OK\r\n");
+}
+
+#[test]
+fn a_list_of_clients_that_is_too_long_is_refused() {
+    let mut sim = hub(Limits { max_connections: 1100, ..limits() });
+    let asker = sim.accepted();
+    sim.net().set_window(asker, 2 << 20);
+    let text = "x".repeat(128);
+    for number in 2..=1000 {
+        let client = sim.accepted();
+        let labels =
+            format!("CLIENT SETNAME {text}\r\nCLIENT SETINFO lib-name {text}\r\nCLIENT SETINFO lib-ver {text}\r\n");
+        sim.send(client, labels);
+        sim.turns(4);
+        if number % 100 == 0 {
+            sim.send(asker, "CLIENT LIST\r\n");
+            sim.turns(3);
+            let list = sim.received(asker);
+            let refused =
+                list == format!("-ERR {number} connections make too long a list: name some by ID, TYPE or ADDR\r\n");
+            // A line has about 700 bytes.
+            assert_eq!(refused, number > 700, "{number}: {} bytes", list.len());
+            assert!(list.len() < 513 * 1024 && (refused || list.lines().count() > number));
+        }
+    }
+}
+
+#[test]
+fn a_backlog_leaves_datagrams_and_the_rest_of_a_pipeline_where_they_are() {
+    let mut sim = hub(limits());
+    let publisher = sim.accepted();
+    let subscribers: Vec<ClientId> = (0..20).map(|_| subscriber(&mut sim, "a")).collect();
+    subscribers.iter().for_each(|subscriber| sim.net().set_window(*subscriber, 2 << 20));
+    sim.send(publisher, large_publish("a") + "PING\r\n");
+    let mut turns = 0;
+    while sim.reactor.stats().work.deliveries < 21 + 4 {
+        sim.turn();
+        turns += 1;
+        assert!(turns < 100);
+    }
+    let (to, from) = (sim.address, "127.0.0.8:1000".parse().unwrap());
+    sim.net().send_datagram(to, from, b"PING          ");
+    assert_eq!(sim.received(publisher), ":20\r\n", "PING came in one piece with the end of PUBLISH, and waits");
+    for _ in 0..4 {
+        sim.turn();
+        assert_eq!((sim.received(publisher).as_str(), sim.reactor.stats().datagrams_in), ("", 0));
+    }
+    sim.turns(2);
+    assert_eq!((sim.received(publisher).as_str(), sim.reactor.stats().datagrams_in), ("+PONG\r\n", 1));
+    assert_eq!(sim.net().datagrams_received(from).len(), 1);
+}
+
+#[test]
+fn a_pipelines_answers_stop_at_the_high_watermark() {
+    let mut sim = hub(Limits { high_watermark: 4096, low_watermark: 1024, ..limits() });
+    let client = sim.accepted();
+    // Each is answered by 1,017 bytes; the fifth begins below the watermark.
+    sim.send(client, format!("ECHO {}\r\n", "x".repeat(1008)).repeat(10));
+    for answers in [5, 5, 0] {
+        sim.turn();
+        assert_eq!(sim.received(client).matches("$1008\r\n").count(), answers);
+    }
+}
+
+#[test]
+fn what_a_connection_called_itself_is_forgotten_with_it() {
+    let mut sim = hub(limits());
+    let first = sim.accepted();
+    sim.send(first, "CLIENT SETNAME me\r\nCLIENT SETINFO lib-name mine\r\nCLIENT SETINFO lib-ver 1.2\r\n");
+    sim.turns(4);
+    let told = sim.exchange(first, "CLIENT INFO\r\n");
+    assert!(told.contains(" name=me ") && told.contains(" lib-name=mine lib-ver=1.2 "), "{told}");
+    sim.net().client_close(first);
+    sim.turns(2);
+    let second = sim.accepted();
+    let told = sim.exchange(second, "CLIENT INFO\r\n");
+    assert!(told.contains(" name= ") && told.contains(" lib-name= lib-ver= "), "{told}");
+}
+
+/// AUTH and HELLO carry the password, and CONFIG what only an operator is to see.
+#[test]
+fn monitor_does_not_show_config() {
+    let mut sim = hub(limits());
+    let (client, monitor) = (sim.accepted(), sim.accepted());
+    sim.exchange(monitor, "MONITOR\r\n");
+    for command in
+        ["CONFIG GET save\r\n", "CONFIG SET idle-timeout 5m\r\n", "AUTH default x\r\n", "HELLO 3\r\n", "QUIT\r\n"]
+    {
+        sim.exchange(client, command);
+    }
+    assert_eq!(sim.received(monitor), "");
+}
+
+#[test]
+fn patterns_of_config_get_at_their_most_one_below_and_one_above() {
+    let mut sim = hub(limits());
+    let client = sim.accepted();
+    for (length, count, error) in [
+        (255, 1, ""),
+        (256, 1, ""),
+        (257, 1, "-ERR pattern is longer than 256 bytes\r\n"),
+        (5, 15, ""),
+        (5, 16, ""),
+        (5, 17, "-ERR too many patterns at once\r\n"),
+    ] {
+        let answer =
+            sim.exchange(client, format!("CONFIG GET{}\r\n", format!(" {}", "x".repeat(length)).repeat(count)));
+        assert_eq!(answer, if error.is_empty() { "*0\r\n" } else { error }, "{count} of {length} bytes");
+    }
+}
