@@ -82,9 +82,8 @@ pub fn config(state: &mut State, server: &mut dyn Server, words: Command<'_>, re
             let foreign = FOREIGN_SETTINGS.iter().map(|(name, value)| (name.to_string(), value.to_string()));
             let patterns: Vec<Vec<u8>> = words.iter().skip(2).map(<[u8]>::to_ascii_lowercase).collect();
             let mut steps = 0;
-            let mut asked = |name: &str| {
-                patterns.iter().any(|pattern| glob::matches_counting(pattern, name.as_bytes(), &mut steps))
-            };
+            let mut asked =
+                |name: &str| patterns.iter().any(|pattern| glob::matches(pattern, name.as_bytes(), &mut steps));
             let known = server.settings().into_iter().chain(foreign);
             let found: Vec<_> = known.filter(|(name, _)| asked(name)).collect();
             state.publisher.note_searched(steps);

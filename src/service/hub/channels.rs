@@ -222,7 +222,7 @@ impl Channels {
         steps_max: usize,
     ) -> bool {
         self.patterns.iter().all(|pattern| {
-            if glob::matches_counting(self.name(*pattern), channel, steps) {
+            if glob::matches(self.name(*pattern), channel, steps) {
                 found.push(*pattern);
             }
             *steps <= steps_max

@@ -148,7 +148,7 @@ fn list(state: &mut State, kind: Kind, pattern: Option<&[u8]>, out: &mut Vec<u8>
     }
     let (start, mut count, mut steps) = (out.len(), 0, 0);
     for (_, name) in state.channels.topics(kind) {
-        if pattern.is_none_or(|pattern| glob::matches_counting(pattern, name, &mut steps)) {
+        if pattern.is_none_or(|pattern| glob::matches(pattern, name, &mut steps)) {
             resp::bulk(out, name);
             count += 1;
         }
