@@ -83,7 +83,7 @@ pub fn stands(defence: Defence) -> bool {
     static REMOVED: std::sync::LazyLock<Option<Defence>> = std::sync::LazyLock::new(|| {
         let name = std::env::var("SLABD_WITHOUT").ok()?;
         let found = Defence::ALL.iter().find(|(_, text)| *text == name);
-        Some(found.unwrap_or_else(|| panic!("SLABD_WITHOUT: no defence '{name}'")).0)
+        Some(found.expect("SLABD_WITHOUT names a defence").0)
     });
     *REMOVED != Some(defence)
 }
