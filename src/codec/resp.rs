@@ -117,6 +117,7 @@ pub fn frame<'a>(bytes: &'a [u8], scanned: usize, limits: &CommandLimits) -> Fra
 
 /// How long the multibulk command at the front of `bytes` is, once all of it is there: `None` while part of it is missing. `each` is given the
 /// start and end of every argument on the way.
+#[inline]
 fn walk_multibulk(
     bytes: &[u8],
     limits: &CommandLimits,
