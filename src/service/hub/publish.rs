@@ -11,9 +11,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::channels::{Channels, Kind, TopicId};
+use super::channels::{Channels, Kind, PATTERNS_MAX, TopicId};
 use super::{Session, State};
 use crate::codec::resp::{self, Protocol};
+use crate::limits::PATTERN_MAX;
 use crate::service::{Deliveries, Reply};
 
 /// Bytes of runs, receivers included and shared ones counted for each run, at which no more input is taken until they are delivered: a
@@ -24,9 +25,11 @@ const BACKLOG_MAX: usize = 1 << 20;
 /// with. Then input waits for the next turn. A thousandth of a second.
 const SEARCHED_MAX: usize = 1 << 20;
 
-/// Steps that one publish may take to find the patterns it matches, some 20 ms: no name of up to 60 bytes needs as many, whatever the
+/// Steps that one publish may take to find the patterns it matches, some 30 ms at worst: no name of up to 60 bytes needs as many, whatever the
 /// patterns are, but 1,024 malicious ones would take two seconds with a name of 4 KiB.
 const PUBLISH_STEPS_MAX: usize = 16 << 20;
+
+const _: () = assert!(PATTERNS_MAX * PATTERN_MAX * (60 + 1) <= PUBLISH_STEPS_MAX);
 
 /// Free runs kept, so that a publish allocates nothing once warm.
 const SPARE_MAX: usize = 16;

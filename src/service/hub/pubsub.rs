@@ -14,7 +14,7 @@ const LIST_MAX: usize = 512 * 1024;
 /// What looking at a topic costs, in steps of matching.
 const TOPIC_STEPS: usize = 16;
 
-/// Steps that one PUBSUB CHANNELS may take: all the channels there can be, with a few hundred each. Some 20 ms.
+/// Steps that one PUBSUB CHANNELS may take: all the channels there can be, with a few hundred each. Some 30 ms at worst.
 const LIST_STEPS_MAX: usize = 16 << 20;
 
 /// The words that a confirmation begins with, and which subscriptions its count counts.
