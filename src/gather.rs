@@ -8,9 +8,9 @@
 /// Sources that a poll must have found ready for a wait to be tried.
 const WORTH_A_TRY: usize = 6;
 
-/// Sources that the polls after a wait must have found, on average, for another to follow. With 16 clients a wait of 50 us costs throughput, with 24 none, with
+/// Sources that the polls after a wait must have found, on average, for another to follow. With 12 clients a wait of 50 us costs throughput, with 20 little, with 24 none, with
 /// 50 it gains a quarter (redis-benchmark on a core of its own).
-pub const CROWD: usize = 20;
+pub const CROWD: usize = 15;
 
 /// The average over how many polls, so that one of them may bring fewer.
 const AVERAGED: f32 = 8.0;
