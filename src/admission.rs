@@ -110,11 +110,11 @@ impl Admission {
         if stands(Defence::Penalty) && self.sources.is_refused(source, now) {
             return Verdict::Refuse(Refusal::Penalty);
         }
-        if stands(Defence::SourceConnections) && connections >= limits.max_connections_per_source {
+        if stands(Defence::SourceConnections) && connections >= limits.connections_per_source() {
             return Verdict::Refuse(Refusal::SourceConnections);
         }
         // While there is room, a crowd behind one address is nobody's loss.
-        let half = limits.max_silent / 2;
+        let half = limits.max_silent.min(limits.max_connections) / 2;
         if stands(Defence::SourceSilent) && silent >= limits.max_silent_per_source && self.silent > half {
             return Verdict::Refuse(Refusal::SourceSilent);
         }
@@ -159,7 +159,9 @@ impl Admission {
     /// while it is silent.
     pub fn oldest(&mut self, of: impl Fn(Token) -> Option<Silent>) -> Option<Token> {
         self.forget_stale(&of);
-        let oldest = || self.by_age.iter().filter_map(|token| Some((*token, of(*token)?))).take(LOOK_AHEAD);
+        // Among those looked at may be some that are out of date; the first is not.
+        let looked_at = || self.by_age.iter().take(4 * LOOK_AHEAD);
+        let oldest = || looked_at().filter_map(|token| Some((*token, of(*token)?))).take(LOOK_AHEAD);
         let is_one_of_many =
             |silent: Silent| stands(Defence::FairRecycling) && self.sources.counts(silent.source).1 > 1;
         let first = |wanted: &dyn Fn(Silent) -> bool| oldest().find(|(_, silent)| wanted(*silent));

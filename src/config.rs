@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use crate::buffer::BufferMode;
 use crate::limits::{
-    CONNECTION_BYTES, CONNECTIONS_MAX, FILES_RESERVED, GATHER_MAX, LISTENERS_MAX, Limits, MAX_LINE_MAX, SILENT_MAX,
+    CONNECTION_BYTES, CONNECTIONS_MAX, FILES_RESERVED, GATHER_MAX, LISTENERS_MAX, Limits, MAX_LINE_MAX, RESERVED_SLOTS,
+    SILENT_MAX, SOFT_TIME_MAX,
 };
 use crate::memory::OBJECTS_BYTES_DEFAULT;
 use crate::service::Secret;
@@ -86,6 +87,9 @@ impl Settings {
                 "admin is {admin}: accepted is an address of this machine, such as 127.0.0.1:9998"
             )));
         }
+        if self.admin.is_some() {
+            within("max-connections, with --admin,", limits.max_connections, 2 * RESERVED_SLOTS, CONNECTIONS_MAX)?;
+        }
         let password = values::password(self.requirepass, self.requirepass_file.as_deref())?;
         if let (None, Some(open)) = (&password, listen.iter().find(|listen| listen.is_open_hub())) {
             warnings
@@ -118,9 +122,7 @@ impl Settings {
             admission_dry_run: self.admission_dry_run.unwrap_or(defaults.admission_dry_run),
             max_silent: self.max_silent.unwrap_or(defaults.max_silent),
             max_silent_per_source: self.max_silent_per_source.unwrap_or(defaults.max_silent_per_source),
-            max_connections_per_source: self
-                .max_connections_per_source
-                .unwrap_or(max_connections - max_connections / 8),
+            max_connections_per_source: self.max_connections_per_source.unwrap_or(defaults.max_connections_per_source),
             penalty: span(self.penalty, defaults.penalty),
             first_message_timeout: span(self.first_message_timeout, defaults.first_message_timeout),
             message_timeout: span(self.message_timeout, defaults.message_timeout),
@@ -193,7 +195,11 @@ fn check(limits: &Limits) -> Result<(), ConfigError> {
     within("low-watermark", limits.low_watermark, 0, limits.high_watermark - 1)?;
     within("max-silent", limits.max_silent, 1, SILENT_MAX)?;
     within("max-silent-per-source", limits.max_silent_per_source, 1, SILENT_MAX)?;
-    within("max-connections-per-source", limits.max_connections_per_source, 1, CONNECTIONS_MAX)?;
+    within("max-connections-per-source", limits.max_connections_per_source, 0, CONNECTIONS_MAX)?;
+    if limits.output_soft_time > SOFT_TIME_MAX {
+        let (given, most) = (Span(limits.output_soft_time), Span(SOFT_TIME_MAX));
+        return Err(ConfigError(format!("output-soft-time is {given}: accepted is 0 to {most}")));
+    }
     within("accepts-per-turn", limits.accepts_per_turn, 1, 1 << 20)?;
     within("connections-per-turn", limits.connections_per_turn, 1, 1 << 20)?;
     within("messages-per-turn", limits.messages_per_turn, 1, 1 << 20)?;
@@ -287,8 +293,7 @@ mod tests {
     fn nothing_set_is_the_hub_on_loopback_with_the_documented_defaults() {
         let config = resolve("").unwrap();
         assert_eq!(config.listen, ["hub=127.0.0.1:9999".parse().unwrap()]);
-        let limits =
-            Limits { max_connections: 19_936, max_connections_per_source: 19_936 / 8 * 7, ..Limits::default() };
+        let limits = Limits { max_connections: 19_936, ..Limits::default() };
         assert_eq!(config.limits, limits);
         assert_eq!((config.backlog, config.buffers), (4096, BufferMode::Pooled));
         assert!(config.warnings.is_empty());

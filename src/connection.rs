@@ -431,6 +431,7 @@ impl<S> Connection<S> {
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
         let (ticks, reason) = match self.state {
             State::Silent => (timeouts.first_message, Reason::FirstMessageTimeout),
+            State::Open if self.flags.has(Flags::UNTRUSTED) => (timeouts.first_message, Reason::FirstMessageTimeout),
             State::Open => (timeouts.idle, Reason::IdleTimeout),
             State::Partial => (timeouts.message, Reason::MessageTimeout),
             State::Closing(_) => (timeouts.close, Reason::CloseTimeout),

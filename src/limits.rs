@@ -93,6 +93,12 @@ pub const RECYCLED_PER_PENALTY: u32 = 5;
 /// net.ipv4.tcp_wmem and tcp_rmem by default.
 pub const KERNEL_BUFFERS_MAX: usize = (4 << 20) + (6 << 20);
 
+/// Newcomers that find no slot and are told so in one turn; more are reset. A flood of them must not be answered one by one.
+pub const TOLD_PER_TURN: usize = 16;
+
+/// Longest `output_soft_time`: its time stamp has two bytes, and wraps after nine hours.
+pub const SOFT_TIME_MAX: Duration = Duration::from_secs(8 * 3600);
+
 /// Slots kept for the operator where there is a listener for one.
 pub const RESERVED_SLOTS: usize = 8;
 
@@ -117,7 +123,7 @@ pub struct Limits {
     pub max_silent: usize,
     /// Of one source, while more than half of those are taken. 64: an office behind one address, not a flood.
     pub max_silent_per_source: usize,
-    /// Connections of one source, silent or not. Seven eighths of all by default: whoever it is, others get in.
+    /// Connections of one source, silent or not; 0: seven eighths of all, so that whoever it is, others get in.
     pub max_connections_per_source: usize,
     /// Added to a source's penalty for each deadline of a message that it lets pass; from 15 s on it is refused until all is over. 5 s:
     /// three are no accident.
@@ -233,7 +239,7 @@ impl Default for Limits {
             admission_dry_run: false,
             max_silent: 4096,
             max_silent_per_source: 64,
-            max_connections_per_source: 1024 - 1024 / 8,
+            max_connections_per_source: 0,
             penalty: Duration::from_secs(5),
             first_message_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(30),
@@ -258,6 +264,16 @@ impl Default for Limits {
             deliveries_per_turn: 1024,
             expiries_per_turn: 1024,
             sockets: SocketOptions::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// The cap on connections of one source that is in force.
+    pub fn connections_per_source(&self) -> usize {
+        match self.max_connections_per_source {
+            0 => (self.max_connections - self.max_connections.div_ceil(8)).max(1),
+            cap => cap,
         }
     }
 }

@@ -82,6 +82,8 @@ pub struct Reactor<N: Net> {
     outbox: Outbox,
     flushes: Vec<Flush>,
     closed: Vec<u32>,
+    /// Newcomers told in this turn that there is no slot.
+    told: usize,
     /// Commands answered with the loop's help in this turn.
     consults: usize,
     /// Connections that the kernel was asked about for them.
@@ -208,6 +210,7 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 4: takes new connections, from each listener in turn.
     fn accept(&mut self, now: Time) {
+        self.told = 0;
         for _ in 0..budget(self.limits.accepts_per_turn, Defence::AcceptBudget) {
             // Who was closed to make way keeps its file until the end of the turn.
             if self.gate == Gate::Exhausted || self.closed.len() >= RECYCLES_PER_TURN {
@@ -233,8 +236,12 @@ impl<N: Net> Reactor<N> {
                         let address = listener.address;
                         self.stats.accept_exhausted += 1;
                         self.gate = Gate::Exhausted;
+                        // Once for each wait, however often the gate opens meanwhile: else a flood of them would buy processor time.
+                        let is_first = self.timers.fires(LoopTimer::Retry as u32).is_none();
                         self.retry_later(now);
-                        self.shed(&error);
+                        if is_first {
+                            self.shed(&error);
+                        }
                         self.warn(now, format_args!("cannot accept on {address}: {error}; will retry"));
                     }
                 },

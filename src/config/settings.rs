@@ -46,12 +46,13 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_silent_per_source: Option<usize>,
 
-    /// Connections of one source [default: seven eighths of max-connections]
+    /// Connections of one source; 0: seven eighths of max-connections [default: 0]
     #[arg(long, value_name = "COUNT", help_heading = "Admission")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections_per_source: Option<usize>,
 
-    /// Added to a source's penalty for each message that is late; it is refused while that exceeds 15 s; 0: none [default: 5s]
+    /// Added to a source's penalty for each message that is late, and a fifth for each of its silent connections that made way; from 15 s on it
+    /// is refused until all is over; 0: none [default: 5s]
     #[arg(long, value_name = "TIME", help_heading = "Admission")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub penalty: Option<Span>,

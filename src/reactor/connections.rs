@@ -54,11 +54,13 @@ impl<N: Net> Reactor<N> {
             Outcome::GoOn { timer } => (None, timer),
             Outcome::Consult { timer } => (self.consult(slot), timer),
         };
+        // Who has yet to give a password has said nothing that counts.
+        let connection = &self.connections[slot as usize];
+        if connection.has_spoken() && !connection.flags.has(Flags::UNTRUSTED) {
+            self.speaks(slot);
+        }
         if reason.is_some() {
             return self.outbox.commit(slot, start, reason);
-        }
-        if self.connections[slot as usize].has_spoken() {
-            self.speaks(slot);
         }
         let connection = &mut self.connections[slot as usize];
         if timer {

@@ -57,6 +57,7 @@ impl<N: Net> Reactor<N> {
             outbox: Outbox::default(),
             flushes: Vec::new(),
             closed: Vec::new(),
+            told: 0,
             consults: 0,
             facts: Cell::new(0),
             stats: Stats::default(),
@@ -325,7 +326,8 @@ impl<N: Net> Reactor<N> {
     }
 
     pub(super) fn retry_later(&mut self, now: Time) {
-        if stands(Defence::AcceptRetry) {
+        // Armed already, it must not move away.
+        if stands(Defence::AcceptRetry) && self.timers.fires(LoopTimer::Retry as u32).is_none() {
             self.arm_loop_timer(LoopTimer::Retry, ACCEPT_RETRY, now);
         }
     }
@@ -366,7 +368,9 @@ impl<N: Net> Reactor<N> {
         }
         match timer {
             LoopTimer::Retry => {
-                self.gate = Gate::Open;
+                if self.gate == Gate::Exhausted {
+                    self.gate = Gate::Open;
+                }
                 (0..self.sockets.len() as u8).for_each(|index| push_once(&mut self.receivable, index));
             }
             LoopTimer::Trim => self.trim(),

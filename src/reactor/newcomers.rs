@@ -3,13 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 
+use slab::Slab;
+
 use super::{Port, Reactor, arm, close};
 use crate::admission::{GATE_REOPENS, Gate, Refusal, Silent, Verdict, is_out_of_files};
 use crate::buffer::Use;
 use crate::clock::Time;
 use crate::connection::{Connection, Flags, Reason};
 use crate::defences::{Defence, stands};
-use crate::limits::{RECYCLED_PER_PENALTY, RESERVED_SLOTS};
+use crate::limits::{RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN};
 use crate::net::Net;
 use crate::service::Reply;
 use crate::sources::SourceId;
@@ -27,23 +29,23 @@ impl<N: Net> Reactor<N> {
                 false => self.refuse(stream, service, Refusal::Full, time),
             };
         }
+        self.admission.forget_stale(&|token| silent_one(&self.connections, token));
         let source = self.admission.sources.find(peer.ip(), now);
         let is_full = self.gate == Gate::Full || held >= self.public_slots();
         let verdict = self.admission.judge(source, is_full, &self.limits, now);
         match verdict {
             Verdict::Admit => self.admit(stream, peer, service, source, true, time),
             // Counted as if, and nothing closed; but where there is no slot there is none.
-            _ if self.limits.admission_dry_run => {
+            _ if self.limits.admission_dry_run && !is_full => {
                 self.count(verdict);
-                match is_full {
-                    true => self.refuse(stream, service, Refusal::Full, time),
-                    false => self.admit(stream, peer, service, source, true, time),
-                }
+                self.admit(stream, peer, service, source, true, time);
             }
+            _ if self.limits.admission_dry_run => self.refuse(stream, service, Refusal::Full, time),
             Verdict::Recycle if self.recycle_oldest() => {
                 self.count(verdict);
                 self.admit(stream, peer, service, source, true, time);
             }
+            Verdict::Recycle if is_full => self.refuse(stream, service, Refusal::Full, time),
             Verdict::Recycle => self.refuse(stream, service, Refusal::SilentSet, time),
             Verdict::Refuse(refusal) => self.refuse(stream, service, refusal, time),
         }
@@ -57,7 +59,10 @@ impl<N: Net> Reactor<N> {
         } else {
             0
         };
-        self.limits.max_connections.saturating_sub(reserved).max(1)
+        // At seven eighths of the memory budget others would be closed for a newcomer.
+        let each = Self::BYTES_PER_CONNECTION + self.kernel_objects.bytes as usize;
+        let fit = (self.limits.memory_budget - self.limits.memory_budget / 8) / each;
+        self.limits.max_connections.saturating_sub(reserved).min(fit).max(1)
     }
 
     /// Whether enough slots are free for a full gate to open again.
@@ -75,24 +80,24 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Closes the oldest silent connection, which is reaped at the end of the turn. False when there is none.
+    /// Closes the oldest silent connection, which is reaped at the end of the turn. False when there is none, or none that has had time to
+    /// say anything: it would be no less honest than the newcomer.
     fn recycle_oldest(&mut self) -> bool {
         let connections = &self.connections;
-        let silent = |token: Token| {
-            let Source::Connection { slot, generation } = token.source() else { return None };
-            let connection = connections.get(slot as usize)?;
-            let is_it = connection.generation.get() == generation && connection.flags.has(Flags::SILENT);
-            is_it.then(|| Silent { has_unread: connection.has_input_waiting(), source: connection.source })
-        };
-        let Some(Source::Connection { slot, .. }) = self.admission.oldest(silent).map(Token::source) else {
-            return false;
-        };
-        let connection = &mut self.connections[slot as usize];
+        let oldest = self.admission.oldest(|token| silent_one(connections, token));
+        let Some(Source::Connection { slot, .. }) = oldest.map(Token::source) else { return false };
+        let connection = &self.connections[slot as usize];
         let age = self.now.tick().distance_from(connection.waits_since());
-        self.stats.eviction_age_ticks = age.max(0) as u32;
+        if age <= 0 {
+            return false;
+        }
+        self.stats.eviction_age_ticks = age as u32;
         // To be the oldest once is nothing; a source of which many are is flooding.
         let source = connection.source;
-        self.admission.sources.punish(source, self.limits.penalty / RECYCLED_PER_PENALTY, self.now.tick());
+        if self.admission.sources.counts(source).1 > 1 {
+            let penalty = self.limits.penalty / RECYCLED_PER_PENALTY;
+            self.admission.sources.punish(source, penalty, self.now.tick());
+        }
         self.speaks(slot);
         close(&mut self.closed, &mut self.connections[slot as usize], slot, Reason::Recycled);
         true
@@ -115,7 +120,8 @@ impl<N: Net> Reactor<N> {
             let held = self.connections.len();
             self.warn(now, format_args!("max-connections reached: {held} held, newcomers are turned away"));
         }
-        if !matches!(refusal, Refusal::Full | Refusal::SourceConnections) {
+        self.told += 1;
+        if !matches!(refusal, Refusal::Full | Refusal::SourceConnections) || self.told > TOLD_PER_TURN {
             return self.net.reset(stream);
         }
         let start = self.outbox.len();
@@ -177,7 +183,9 @@ impl<N: Net> Reactor<N> {
         let mut waiting = self.acceptable.clone();
         for _ in 0..self.limits.accepts_per_turn {
             let Some(index) = waiting.pop_front() else { return };
-            let Some(listener) = self.listeners.get(index as usize) else { continue };
+            let Some(listener) = self.listeners.get(index as usize).filter(|listener| !listener.for_operator) else {
+                continue;
+            };
             // Drained, or it fails for another reason: what is left waits for the retry.
             if self.net.shed(&listener.handle).unwrap_or(false) {
                 self.stats.accept_shed += 1;
@@ -185,4 +193,12 @@ impl<N: Net> Reactor<N> {
             }
         }
     }
+}
+
+/// What the silent set is to know of a token: nothing, if that connection is not in it any more.
+fn silent_one<S>(connections: &Slab<Connection<S>>, token: Token) -> Option<Silent> {
+    let Source::Connection { slot, generation } = token.source() else { return None };
+    let connection = connections.get(slot as usize)?;
+    let is_it = connection.generation.get() == generation && connection.flags.has(Flags::SILENT);
+    is_it.then(|| Silent { has_unread: connection.has_input_waiting(), source: connection.source })
 }
