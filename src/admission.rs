@@ -154,20 +154,36 @@ impl Admission {
         self.sources.no_longer_silent(source);
     }
 
-    /// The connection to make way for another: the oldest silent one, but among the oldest rather one whose source has more, and none that has
-    /// said something which is not read yet. So a flood from few sources pushes itself out before it pushes others. `of` tells about a token
-    /// while it is silent.
-    pub fn oldest(&mut self, of: impl Fn(Token) -> Option<Silent>) -> Option<Token> {
-        self.forget_stale(&of);
-        // Among those looked at may be some that are out of date; the first is not.
-        let looked_at = || self.by_age.iter().take(4 * LOOK_AHEAD);
-        let oldest = || looked_at().filter_map(|token| Some((*token, of(*token)?))).take(LOOK_AHEAD);
+    /// Takes the connection out that is to make way for another: the oldest silent one, but among the oldest rather one whose source has more, and none
+    /// that has said something which is not read yet. So a flood from few sources pushes itself out before it pushes others. `of` tells about
+    /// a token while it is silent.
+    pub fn take_oldest(&mut self, of: impl Fn(Token) -> Option<Silent>) -> Option<Token> {
+        let mut oldest = [None; LOOK_AHEAD];
+        let mut count = 0;
+        while count < LOOK_AHEAD
+            && let Some(token) = self.by_age.pop_front()
+        {
+            // What is out of date is dropped on the way.
+            if let Some(silent) = of(token) {
+                oldest[count] = Some((token, silent));
+                count += 1;
+            }
+        }
+        let first = |wanted: &dyn Fn(Silent) -> bool| {
+            oldest.iter().flatten().position(|(_, silent)| !silent.is_new && wanted(*silent))
+        };
         let is_one_of_many =
             |silent: Silent| stands(Defence::FairRecycling) && self.sources.counts(silent.source).1 > 1;
-        let first = |wanted: &dyn Fn(Silent) -> bool| oldest().find(|(_, silent)| wanted(*silent));
         let chosen = first(&|silent| !silent.has_unread && is_one_of_many(silent));
         let chosen = chosen.or_else(|| first(&|silent| !silent.has_unread)).or_else(|| first(&|_| true));
-        chosen.map(|(token, _)| token)
+        for (index, looked_at) in oldest.iter().enumerate().rev() {
+            if let Some((token, _)) = looked_at
+                && Some(index) != chosen
+            {
+                self.by_age.push_front(*token);
+            }
+        }
+        oldest[chosen?].map(|(token, _)| token)
     }
 
     /// Drops what is out of date: at the front at once, elsewhere when there is much of it. Costs what has come since, on average.
@@ -200,6 +216,8 @@ impl Admission {
 pub struct Silent {
     /// Something has come from it that has not been read.
     pub has_unread: bool,
+    /// It has had no time to say anything, so it is no less honest than a newcomer.
+    pub is_new: bool,
     pub source: SourceId,
 }
 
@@ -348,12 +366,15 @@ mod tests {
         let mut admission = Admission::default();
         fill(&mut admission, 4);
         let sources: Vec<SourceId> = (0..4).map(|last| source(&mut admission, last)).collect();
-        let silent = |token, has_unread| Some(Silent { has_unread, source: sources[slot(token) as usize] });
+        let silent =
+            |token, has_unread| Some(Silent { has_unread, is_new: false, source: sources[slot(token) as usize] });
         // Slot 0 has spoken, slot 1 has something unread.
-        let oldest = admission.oldest(|token| silent(token, slot(token) == 1).filter(|_| slot(token) != 0));
+        let oldest = admission.take_oldest(|token| silent(token, slot(token) == 1).filter(|_| slot(token) != 0));
         assert_eq!(oldest.map(slot), Some(2));
-        assert_eq!(admission.oldest(|token| silent(token, true)).map(slot), Some(1), "if all have, the oldest");
-        assert_eq!(admission.oldest(|_| None), None);
+        assert_eq!(admission.take_oldest(|token| silent(token, true)).map(slot), Some(1), "if all have, the oldest");
+        let new = |token| silent(token, false).map(|silent| Silent { is_new: true, ..silent });
+        assert_eq!(admission.take_oldest(new), None, "who has just come stays");
+        assert_eq!(admission.take_oldest(|_| None), None);
         assert!(admission.by_age.is_empty());
     }
 
@@ -364,10 +385,12 @@ mod tests {
         for (number, source) in [alone, many, many].into_iter().enumerate() {
             admission.enters(Token::connection(number as u32, Generation::FIRST), source);
         }
-        let of = |token| Some(Silent { has_unread: false, source: if slot(token) == 0 { alone } else { many } });
-        assert_eq!(admission.oldest(of).map(slot), Some(1), "not the oldest, which is its source's only one");
+        let of = |token| {
+            Some(Silent { has_unread: false, is_new: false, source: if slot(token) == 0 { alone } else { many } })
+        };
+        assert_eq!(admission.take_oldest(of).map(slot), Some(1), "not the oldest, which is its source's only one");
         admission.no_longer_silent(many);
-        assert_eq!(admission.oldest(of).map(slot), Some(0), "where each has one, the oldest");
+        assert_eq!(admission.take_oldest(of).map(slot), Some(0), "where each has one, the oldest");
     }
 
     #[test]
@@ -379,8 +402,11 @@ mod tests {
             admission.enters(Token::connection(slot, Generation::FIRST), source);
             admission.no_longer_silent(source);
             admission.forget_stale(&|token| {
-                (token == Token::connection(0, Generation::FIRST))
-                    .then_some(Silent { has_unread: false, source: SourceId::NONE })
+                (token == Token::connection(0, Generation::FIRST)).then_some(Silent {
+                    has_unread: false,
+                    is_new: false,
+                    source: SourceId::NONE,
+                })
             });
         }
         assert!(admission.by_age.len() <= STALE_MIN + 2, "{}", admission.by_age.len());

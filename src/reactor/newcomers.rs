@@ -8,7 +8,7 @@ use slab::Slab;
 use super::{Port, Reactor, arm, close};
 use crate::admission::{GATE_REOPENS, Gate, Refusal, Silent, Verdict, is_out_of_files};
 use crate::buffer::Use;
-use crate::clock::Time;
+use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason};
 use crate::defences::{Defence, stands};
 use crate::limits::{RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN};
@@ -29,7 +29,7 @@ impl<N: Net> Reactor<N> {
                 false => self.refuse(stream, service, Refusal::Full, time),
             };
         }
-        self.admission.forget_stale(&|token| silent_one(&self.connections, token));
+        self.admission.forget_stale(&|token| silent_one(&self.connections, token, now));
         let source = self.admission.sources.find(peer.ip(), now);
         let is_full = self.gate == Gate::Full || held >= self.public_slots();
         let verdict = self.admission.judge(source, is_full, &self.limits, now);
@@ -84,19 +84,16 @@ impl<N: Net> Reactor<N> {
     /// say anything: it would be no less honest than the newcomer.
     fn recycle_oldest(&mut self) -> bool {
         let connections = &self.connections;
-        let oldest = self.admission.oldest(|token| silent_one(connections, token));
+        let now = self.now.tick();
+        let oldest = self.admission.take_oldest(|token| silent_one(connections, token, now));
         let Some(Source::Connection { slot, .. }) = oldest.map(Token::source) else { return false };
         let connection = &self.connections[slot as usize];
-        let age = self.now.tick().distance_from(connection.waits_since());
-        if age <= 0 {
-            return false;
-        }
-        self.stats.eviction_age_ticks = age as u32;
+        self.stats.eviction_age_ticks = now.distance_from(connection.waits_since()).max(0) as u32;
         // To be the oldest once is nothing; a source of which many are is flooding.
         let source = connection.source;
         if self.admission.sources.counts(source).1 > 1 {
             let penalty = self.limits.penalty / RECYCLED_PER_PENALTY;
-            self.admission.sources.punish(source, penalty, self.now.tick());
+            self.admission.sources.punish(source, penalty, now);
         }
         self.speaks(slot);
         close(&mut self.closed, &mut self.connections[slot as usize], slot, Reason::Recycled);
@@ -196,9 +193,13 @@ impl<N: Net> Reactor<N> {
 }
 
 /// What the silent set is to know of a token: nothing, if that connection is not in it any more.
-fn silent_one<S>(connections: &Slab<Connection<S>>, token: Token) -> Option<Silent> {
+fn silent_one<S>(connections: &Slab<Connection<S>>, token: Token, now: Tick) -> Option<Silent> {
     let Source::Connection { slot, generation } = token.source() else { return None };
     let connection = connections.get(slot as usize)?;
     let is_it = connection.generation.get() == generation && connection.flags.has(Flags::SILENT);
-    is_it.then(|| Silent { has_unread: connection.has_input_waiting(), source: connection.source })
+    is_it.then(|| Silent {
+        has_unread: connection.has_input_waiting(),
+        is_new: now.distance_from(connection.waits_since()) <= 0,
+        source: connection.source,
+    })
 }
