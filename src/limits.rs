@@ -32,10 +32,6 @@ pub const CONSULTS_PER_TURN: usize = 64;
 /// Connections that the kernel is asked about in one turn before commands that ask for more wait: each takes five system calls, some 1.5 us.
 pub const FACTS_PER_TURN: usize = 1024;
 
-/// Bytes that one service may deliver in one turn, as a multiple of `output_per_turn`: they are written once and shared, but each
-/// receiver's kernel copies them. 4 MiB take some 0.7 ms, less than the deliveries of a turn do.
-pub const DELIVERED_TO_OUTPUT: usize = 4;
-
 /// Largest payload of a UDP datagram over IPv6: 65,535 less the UDP header, jumbograms aside (RFC 8200).
 pub const DATAGRAM_MAX: usize = 65_527;
 
@@ -167,7 +163,8 @@ pub struct Limits {
     pub reads_per_turn: usize,
     /// Batches of 64 datagrams taken from all UDP sockets per turn.
     pub datagram_batches_per_turn: usize,
-    /// Bytes that services may put out per turn before serving stops until they are sent. 1 MiB stays in the
+    /// Bytes that services may put out per turn before serving stops until they are sent, and that each may deliver, as its receivers' kernels copy
+    /// them. 1 MiB stays in the
     /// processor's cache.
     pub output_per_turn: usize,
     /// Unsent output at which a connection is closed. 1 MiB: output for others does not stop when a peer is not read, so it needs a

@@ -38,8 +38,8 @@ use crate::defences::{Defence, budget, stands};
 use crate::gather::Gather;
 use crate::kernel;
 use crate::limits::{
-    CONSULTS_PER_TURN, DATAGRAMS_PER_BATCH, DELIVERED_TO_OUTPUT, FACTS_PER_TURN, Limits, RECYCLES_PER_TURN, TRIM_BYTES,
-    TRIM_DELAY, TRIM_FRACTION, UNTRUSTED_OUTPUT_MAX,
+    CONSULTS_PER_TURN, DATAGRAMS_PER_BATCH, FACTS_PER_TURN, Limits, RECYCLES_PER_TURN, TRIM_BYTES, TRIM_DELAY,
+    TRIM_FRACTION, UNTRUSTED_OUTPUT_MAX,
 };
 use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
@@ -323,7 +323,7 @@ impl<N: Net> Reactor<N> {
     fn drain_outbox(&mut self, now: Time) {
         for service in &mut self.services {
             let count = budget(self.limits.deliveries_per_turn, Defence::DeliveryBudget);
-            let bytes = DELIVERED_TO_OUTPUT * self.limits.output_per_turn;
+            let bytes = self.limits.output_per_turn;
             service.poll_output(&mut Deliveries::new(&mut self.outbox, count, bytes));
         }
         self.stats.work.deliveries += self.outbox.entries().len() as u64;
