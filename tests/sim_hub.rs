@@ -103,10 +103,10 @@ fn a_large_message_is_delivered_over_several_turns() {
         sim.turn();
         let entries = sim.reactor.stats().work.deliveries - before;
         // The publisher's answer is among them.
-        assert!(entries <= 5, "{entries} in one turn");
+        assert!(entries <= 2, "{entries} in one turn");
         turns_with_deliveries += usize::from(entries > 0);
     }
-    assert_eq!(turns_with_deliveries, 5);
+    assert_eq!(turns_with_deliveries, 20);
     assert_eq!(sim.received(publisher), ":20\r\n");
     let expected = format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1000000\r\n{}\r\n", "x".repeat(1_000_000));
     assert!(subscribers.iter().all(|subscriber| sim.received(*subscriber) == expected));
