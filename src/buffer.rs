@@ -136,11 +136,15 @@ impl BufferPool {
         self.reserved + self.read_bytes + self.write_bytes + self.writes * self.kernel_bytes_per_write
     }
 
+    /// Bytes of the budget that may be used before the largest are closed.
+    pub fn eviction_bound(&self) -> usize {
+        self.budget - self.budget / EVICTION_MARGIN
+    }
+
     /// The slot with the largest buffer, to the power of two, while the budget is nearly used up: it must go before the budget is.
     pub fn largest_over_budget(&self) -> Option<u32> {
         // Fixed buffers are as large for everybody.
-        let is_near =
-            stands(Defence::Eviction) && !self.is_fixed() && self.used() > self.budget - self.budget / EVICTION_MARGIN;
+        let is_near = stands(Defence::Eviction) && !self.is_fixed() && self.used() > self.eviction_bound();
         let largest = self.lent.iter().rev().find_map(|class| class.last()).filter(|_| is_near)?;
         Some(self.buffers[*largest as usize].used_for.slot())
     }

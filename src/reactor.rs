@@ -389,8 +389,6 @@ impl<N: Net> Reactor<N> {
             self.speaks(slot);
             let mut connection = self.connections.remove(slot as usize);
             self.admission.sources.closed(connection.source);
-            // Less fits any budget.
-            let _ = self.reserve(self.connections.len());
             self.timers.disarm(timer_id(slot));
             self.pool.release(&mut connection.input);
             self.pool.release(&mut connection.output);
@@ -399,6 +397,10 @@ impl<N: Net> Reactor<N> {
                 self.stats.closed[reason as usize] += 1;
             }
             self.part(slot, connection, now);
+        }
+        if any_closed {
+            // Less fits any budget.
+            let _ = self.reserve(self.connections.len());
             if self.gate == Gate::Exhausted || self.has_room_again() {
                 self.gate = Gate::Open;
             }

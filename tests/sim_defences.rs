@@ -11,17 +11,7 @@ use slabd::net::sim::ClientId;
 use slabd::service::hub::Hub;
 use slabd::service::{Options, Secret};
 
-use sim::{Sim, limits};
-
-fn hub(limits: Limits) -> Sim {
-    Sim::new(Box::new(Hub::new(&Options::default())), limits)
-}
-
-fn subscriber(sim: &mut Sim, channel: &str) -> ClientId {
-    let client = sim.accepted();
-    sim.exchange(client, format!("SUBSCRIBE {channel}\r\n"));
-    client
-}
+use sim::{Sim, hub, limits, subscriber};
 
 /// A publish so large that it is a whole backlog.
 fn large_publish(channel: &str) -> String {

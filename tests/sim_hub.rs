@@ -8,21 +8,8 @@ mod sim;
 use slabd::connection::Reason;
 use slabd::limits::{CONSULTS_PER_TURN, FACTS_PER_TURN, Limits};
 use slabd::net::sim::{ClientId, End};
-use slabd::service::Options;
-use slabd::service::hub::Hub;
 
-use sim::{SECOND, Sim, limits};
-
-fn hub(limits: Limits) -> Sim {
-    Sim::new(Box::new(Hub::new(&Options::default())), limits)
-}
-
-/// One that has subscribed, its confirmation taken.
-fn subscriber(sim: &mut Sim, channel: &str) -> ClientId {
-    let client = sim.accepted();
-    sim.exchange(client, format!("SUBSCRIBE {channel}\r\n"));
-    client
-}
+use sim::{SECOND, Sim, hub, limits, subscriber};
 
 fn multibulk(words: &[&str]) -> String {
     let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();

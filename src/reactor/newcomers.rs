@@ -59,9 +59,9 @@ impl<N: Net> Reactor<N> {
         } else {
             0
         };
-        // At seven eighths of the memory budget others would be closed for a newcomer.
+        // Beyond the bound others would be closed for a newcomer.
         let each = Self::BYTES_PER_CONNECTION + self.kernel_objects.bytes as usize;
-        let fit = (self.limits.memory_budget - self.limits.memory_budget / 8) / each;
+        let fit = self.pool.eviction_bound() / each;
         self.limits.max_connections.saturating_sub(reserved).min(fit).max(1)
     }
 

@@ -14,7 +14,8 @@ use slabd::net::Net;
 use slabd::net::sim::ClientId;
 use slabd::net::sim::SimNet;
 use slabd::reactor::Reactor;
-use slabd::service::Service;
+use slabd::service::hub::Hub;
+use slabd::service::{Options, Service};
 
 /// A loop with one service on one address, and shorthands for what tests do with it.
 pub struct Sim {
@@ -97,6 +98,18 @@ impl Sim {
     pub fn closed(&self, reason: Reason) -> u64 {
         self.reactor.stats().closed_for(reason)
     }
+}
+
+/// A loop with the hub, without a password.
+pub fn hub(limits: Limits) -> Sim {
+    Sim::new(Box::new(Hub::new(&Options::default())), limits)
+}
+
+/// One that has subscribed, its confirmation taken.
+pub fn subscriber(sim: &mut Sim, channel: &str) -> ClientId {
+    let client = sim.accepted();
+    sim.exchange(client, format!("SUBSCRIBE {channel}\r\n"));
+    client
 }
 
 /// Limits of tests whose subject is not admission: everybody comes from one address here, and many say nothing.
