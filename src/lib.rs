@@ -53,6 +53,8 @@ pub mod process_list;
 #[forbid(unsafe_code)]
 pub mod reactor;
 #[forbid(unsafe_code)]
+pub mod report;
+#[forbid(unsafe_code)]
 pub mod service;
 #[forbid(unsafe_code)]
 pub mod sources;
@@ -60,6 +62,8 @@ pub mod sources;
 pub mod stats;
 #[forbid(unsafe_code)]
 pub mod status;
+#[forbid(unsafe_code)]
+pub mod stress;
 pub mod sys;
 #[forbid(unsafe_code)]
 pub mod timer;

@@ -1,0 +1,3 @@
+//! `slabd stress`: load and floods against any server, on the same seams as the server itself.
+
+pub mod record;
