@@ -9,9 +9,9 @@ use std::time::Duration;
 use ::mio::net::{TcpListener, TcpStream, UdpSocket};
 use ::mio::{Events, Interest, Poll, Token as MioToken};
 use signal_hook_mio::v1_0::Signals;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
-use super::{Net, Ready, Signal, Transferred};
+use super::{ConnectOptions, Net, Ready, Signal, Transferred};
 use crate::clock::{Clock, Time};
 use crate::defences::{Defence, stands};
 use crate::limits::{EVENTS_PER_POLL, SocketOptions};
@@ -134,9 +134,24 @@ impl Net for MioNet {
         Ok((stream, peer))
     }
 
-    fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<TcpStream> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
+    fn connect(&mut self, address: SocketAddr, options: &ConnectOptions, token: Token) -> io::Result<TcpStream> {
+        let socket = new_socket(address, Type::STREAM)?;
+        socket.set_tcp_nodelay(true)?;
+        if options.receive_buffer > 0 {
+            socket.set_recv_buffer_size(options.receive_buffer)?;
+        }
+        if let Some(source) = options.source {
+            if source.is_ipv4() {
+                // Else the port is chosen before the peer is known, and there are only so many ports for all peers together.
+                sys::choose_port_when_connecting(socket.as_fd())?;
+            }
+            socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+        }
+        match socket.connect(&SockAddr::from(address)) {
+            Err(error) if error.raw_os_error() != Some(sys::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        let mut stream = TcpStream::from_std(socket.into());
         self.poll.registry().register(&mut stream, mio_token(token), INPUT | Interest::WRITABLE)?;
         Ok(stream)
     }
@@ -150,6 +165,13 @@ impl Net for MioNet {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// A filter that lets no byte of any packet pass, which the kernel asks before anything else (SO_ATTACH_FILTER, socket(7)).
+    fn deafen(&mut self, stream: &TcpStream) -> io::Result<()> {
+        // BPF_RET | BPF_K of linux/bpf_common.h: "keep so many bytes".
+        const RETURN: u16 = 0x06;
+        SockRef::from(stream).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
     }
 
     fn read(&mut self, stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
@@ -409,6 +431,29 @@ mod tests {
         net.reset(stream);
         let mut got = Vec::new();
         assert_eq!(peer.read_to_end(&mut got).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_connection_leaves_from_the_address_asked_for_and_a_deaf_one_hears_nothing() {
+        let mut net = MioNet::new().unwrap();
+        let listener = listen(&mut net, &SocketOptions::default());
+        let address = net.listener_address(&listener).unwrap();
+        let options = ConnectOptions { source: Some("127.9.8.7".parse().unwrap()), receive_buffer: 5000 };
+        let mut stream = net.connect(address, &options, Token::listener(9)).unwrap();
+        assert_eq!(SockRef::from(&stream).recv_buffer_size().unwrap(), 10_000, "the kernel doubles it: socket(7)");
+        let (mut far, peer) = loop {
+            match net.accept(&listener, Token::listener(1)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                accepted => break accepted.unwrap(),
+            }
+        };
+        assert_eq!(peer.ip(), options.source.unwrap());
+        while !net.connected(&stream).unwrap() {}
+        net.deafen(&stream).unwrap();
+        net.write(&mut far, b"are you there?").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(net.read(&mut stream, &mut [0; 9]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(net.unacknowledged(&far).unwrap(), 14);
     }
 
     #[test]

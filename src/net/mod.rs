@@ -15,7 +15,7 @@ pub mod mio;
 pub mod sim;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::clock::Time;
@@ -55,6 +55,15 @@ pub struct Transferred {
     pub received: u64,
     /// And acknowledged by the peer.
     pub sent: u64,
+}
+
+/// How to connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// The address to connect from; `None`: the kernel chooses.
+    pub source: Option<IpAddr>,
+    /// Bytes that may wait to be read here, before the peer must stop; 0: as the kernel sees fit.
+    pub receive_buffer: usize,
 }
 
 pub trait Net {
@@ -98,10 +107,13 @@ pub trait Net {
     fn accept(&mut self, listener: &Self::Listener, token: Token) -> io::Result<(Self::Stream, SocketAddr)>;
 
     /// Starts to connect. Once the stream is writable, [`Net::connected`] tells how it went.
-    fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Self::Stream>;
+    fn connect(&mut self, address: SocketAddr, options: &ConnectOptions, token: Token) -> io::Result<Self::Stream>;
 
     /// Whether a stream from [`Net::connect`] is connected yet; the error when it failed, which is told once (SO_ERROR, socket(7)).
     fn connected(&mut self, stream: &Self::Stream) -> io::Result<bool>;
+
+    /// From now on all that arrives for this stream is dropped, acknowledgements and resets too, as if the line were cut.
+    fn deafen(&mut self, stream: &Self::Stream) -> io::Result<()>;
 
     /// Reads what there is, up to `into.len()` bytes. 0 is the end of the stream.
     fn read(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize>;

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use self::connection::{Connection, Segment, Side};
 use self::files::{FIRST_FREE_PORT, File, Kind, claim, reachable};
-use super::{Net, Ready, Signal, Transferred};
+use super::{ConnectOptions, Net, Ready, Signal, Transferred};
 use crate::clock::Time;
 use crate::limits::SocketOptions;
 use crate::memory::KernelObjects;
@@ -331,12 +331,17 @@ impl Net for SimNet {
         Ok((Stream(file), peer))
     }
 
-    fn connect(&mut self, address: SocketAddr, token: Token) -> io::Result<Stream> {
+    fn connect(&mut self, address: SocketAddr, _options: &ConnectOptions, token: Token) -> io::Result<Stream> {
         let client = ClientId(self.connections.len() as u32);
         let file = self.open(token, Kind::Stream { client, watches_writable: true })?;
         self.new_connection(address, Side::Connecting(file));
         self.connecting.push((address, client));
         Ok(Stream(file))
+    }
+
+    /// The lines of this network are cut at the far side.
+    fn deafen(&mut self, _stream: &Stream) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn connected(&mut self, stream: &Stream) -> io::Result<bool> {
@@ -808,9 +813,9 @@ mod tests {
     fn a_connect_hangs_until_the_far_side_answers() {
         let mut net = SimNet::new(0);
         let broker = address("10.0.0.1:6379");
-        let mut good = net.connect(broker, token(1)).unwrap();
-        let bad = net.connect(broker, token(2)).unwrap();
-        let hung = net.connect(broker, token(3)).unwrap();
+        let mut good = net.connect(broker, &ConnectOptions::default(), token(1)).unwrap();
+        let bad = net.connect(broker, &ConnectOptions::default(), token(2)).unwrap();
+        let hung = net.connect(broker, &ConnectOptions::default(), token(3)).unwrap();
         assert_eq!((event(&mut net).as_str(), net.connects_pending(broker)), ("", 3));
         assert!(!net.connected(&good).unwrap());
         assert_eq!(kind_of(net.write(&mut good, b"x")), WOULD_BLOCK);

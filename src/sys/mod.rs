@@ -15,6 +15,7 @@ pub const SIGHUP: i32 = libc::SIGHUP;
 pub const SIGINT: i32 = libc::SIGINT;
 pub const SIGTERM: i32 = libc::SIGTERM;
 pub const SIGUSR1: i32 = libc::SIGUSR1;
+pub const EINPROGRESS: i32 = libc::EINPROGRESS;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -105,6 +106,24 @@ pub fn fix_buffer_sizes(socket: BorrowedFd<'_>, send: bool, receive: bool) -> io
         Err(error) if error.raw_os_error() != Some(libc::ENOPROTOOPT) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Has the local port of a bound socket chosen only when it connects, so that one port serves connections to several peers.
+/// IP_BIND_ADDRESS_NO_PORT, ip(7).
+pub fn choose_port_when_connecting(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes from `on`, which is that long.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            length,
+        )
+    })
+    .map(|_| ())
 }
 
 /// The fields of TCP_INFO that are asked for here.

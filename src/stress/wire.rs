@@ -1,0 +1,321 @@
+//! What is said on a connection, and how the end of an answer is found: sans-IO, one variant for each scheme.
+
+use super::target::{Scheme, Target};
+use crate::codec::resp;
+
+/// Longer answers than this are not waited for: the connection is counted as giving a wrong answer.
+pub const ANSWER_MAX: usize = 64 << 20;
+
+/// How requests and answers look.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    form: Form,
+    /// Said once, when the connection opens.
+    prelude: Vec<u8>,
+    /// Answers to the prelude.
+    pub prelude_answers: u32,
+    /// As many requests as may be on their way at once, back to back.
+    batch: Vec<u8>,
+    request_length: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Form {
+    /// The same bytes come back.
+    Echo,
+    /// A line comes back.
+    Line,
+    Resp,
+    Http,
+}
+
+/// What the front of some bytes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Whole {
+        length: usize,
+        /// The server refuses: an error reply, or a status of 400 and more.
+        is_error: bool,
+        /// The server closes behind it.
+        is_last: bool,
+    },
+    Incomplete,
+    /// Not what was asked for, or no answer at all by the rules of the protocol.
+    Wrong,
+}
+
+const fn whole(length: usize) -> Answer {
+    Answer::Whole { length, is_error: false, is_last: false }
+}
+
+impl Wire {
+    /// Requests of about `size` bytes of payload, up to `pipeline` at once; or `send`, as it is.
+    pub fn new(target: &Target, size: usize, pipeline: usize, send: Option<&[u8]>) -> Wire {
+        let payload = payload(size);
+        let (form, request) = match (target.scheme, send) {
+            (Scheme::Tcp | Scheme::Udp, None) => (Form::Echo, [&payload[..payload.len() - 1], b"\n"].concat()),
+            (Scheme::Tcp | Scheme::Udp, Some(line)) => (Form::Line, line.to_vec()),
+            (Scheme::Resp, Some(line)) => (Form::Resp, line.to_vec()),
+            // Without a payload of its own it is what redis-benchmark sends.
+            (Scheme::Resp, None) if size <= 4 => (Form::Resp, command(&[b"PING"])),
+            (Scheme::Resp, None) => (Form::Resp, command(&[b"PING", &payload])),
+            (Scheme::Http, Some(request)) => (Form::Http, request.to_vec()),
+            (Scheme::Http, None) => {
+                (Form::Http, format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", target.path, target.host).into_bytes())
+            }
+        };
+        let mut prelude = Vec::new();
+        if let Some(password) = &target.password {
+            prelude = match &target.user {
+                Some(user) => command(&[b"AUTH", user.as_bytes(), &password.0]),
+                None => command(&[b"AUTH", &password.0]),
+            };
+        }
+        let prelude_answers = u32::from(!prelude.is_empty());
+        Wire { form, prelude, prelude_answers, request_length: request.len(), batch: request.repeat(pipeline.max(1)) }
+    }
+
+    pub fn prelude(&self) -> &[u8] {
+        &self.prelude
+    }
+
+    /// So many requests, of those that may be on their way at once.
+    pub fn requests(&self, count: usize) -> &[u8] {
+        &self.batch[..(count * self.request_length).min(self.batch.len())]
+    }
+
+    pub fn request(&self) -> &[u8] {
+        &self.batch[..self.request_length]
+    }
+
+    /// Looks at the front of what has been received.
+    pub fn answer(&self, bytes: &[u8]) -> Answer {
+        if bytes.is_empty() {
+            return Answer::Incomplete;
+        }
+        let answer = match self.form {
+            Form::Echo => {
+                let request = self.request();
+                let known = bytes.len().min(request.len());
+                match bytes[..known] == request[..known] {
+                    false => Answer::Wrong,
+                    true if known < request.len() => Answer::Incomplete,
+                    true => whole(known),
+                }
+            }
+            Form::Line => memchr::memchr(b'\n', bytes).map_or(Answer::Incomplete, |at| whole(at + 1)),
+            Form::Resp => resp_reply(bytes),
+            Form::Http => http_response(bytes),
+        };
+        match answer {
+            Answer::Incomplete if bytes.len() > ANSWER_MAX => Answer::Wrong,
+            answer => answer,
+        }
+    }
+}
+
+/// Letters and figures in turn, so that an answer out of place is noticed.
+pub fn payload(size: usize) -> Vec<u8> {
+    (0..size.max(1)).map(|index| b"abcdefghijklmnopqrstuvwxyz0123456789"[index % 36]).collect()
+}
+
+/// A command as an array of bulk strings.
+pub fn command(words: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    resp::array(&mut out, words.len());
+    for word in words {
+        resp::bulk(&mut out, word);
+    }
+    out
+}
+
+/// A reply of the Redis protocol, RESP2 or RESP3, at the front of `bytes`. Nested replies are counted, not descended into, so no
+/// depth of them costs stack.
+pub fn resp_reply(bytes: &[u8]) -> Answer {
+    let mut at = 0;
+    let mut left: u64 = 1;
+    let mut last_line = 0;
+    while left > 0 {
+        let Some(end) = memchr::memchr(b'\n', &bytes[at..]).map(|end| at + end) else { return Answer::Incomplete };
+        let line = &bytes[at..end];
+        let Some(line) = line.strip_suffix(b"\r").filter(|line| !line.is_empty()) else { return Answer::Wrong };
+        last_line = at;
+        at = end + 1;
+        left -= 1;
+        let length = || resp::number(&line[1..]);
+        match line[0] {
+            b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => {}
+            b'$' | b'!' | b'=' => match length() {
+                Some(length @ 0..) if (length as u64) < ANSWER_MAX as u64 => {
+                    at += length as usize + 2;
+                    if at > bytes.len() {
+                        return Answer::Incomplete;
+                    }
+                }
+                Some(-1) => {}
+                _ => return Answer::Wrong,
+            },
+            b'*' | b'~' | b'>' | b'%' | b'|' => match length() {
+                Some(length @ 0..) if (length as u64) < ANSWER_MAX as u64 => {
+                    let each = if matches!(line[0], b'%' | b'|') { 2 } else { 1 };
+                    left += length as u64 * each + u64::from(line[0] == b'|');
+                }
+                Some(-1) => {}
+                _ => return Answer::Wrong,
+            },
+            _ => return Answer::Wrong,
+        }
+    }
+    Answer::Whole { length: at, is_error: last_line == 0 && matches!(bytes[0], b'-' | b'!'), is_last: false }
+}
+
+/// An answer of HTTP/1.1 at the front of `bytes`, with its body by Content-Length or in chunks (RFC 9112).
+fn http_response(bytes: &[u8]) -> Answer {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let head = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Answer::Incomplete,
+        Err(_) => return Answer::Wrong,
+    };
+    let status = response.code.unwrap_or(0);
+    let header = |name: &str| {
+        let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        found.and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
+    };
+    let says = |name: &str, word: &str| header(name).is_some_and(|value| value.to_ascii_lowercase().contains(word));
+    let body = if (100..200).contains(&status) || status == 204 || status == 304 {
+        Some(head)
+    } else if says("transfer-encoding", "chunked") {
+        match chunks_end(bytes, head) {
+            Ok(end) => end,
+            Err(()) => return Answer::Wrong,
+        }
+    } else {
+        match header("content-length").map(str::parse::<usize>) {
+            Some(Ok(length)) if length < ANSWER_MAX => Some(head + length),
+            // Without a length it lasts until the server closes, which no second request can follow.
+            _ => return Answer::Wrong,
+        }
+    };
+    match body {
+        Some(end) if end <= bytes.len() => Answer::Whole {
+            length: end,
+            is_error: status >= 400,
+            is_last: says("connection", "close") || (response.version == Some(0) && !says("connection", "keep-alive")),
+        },
+        _ => Answer::Incomplete,
+    }
+}
+
+/// Where chunks that begin at `at` end; `None` when more must come.
+fn chunks_end(bytes: &[u8], mut at: usize) -> Result<Option<usize>, ()> {
+    loop {
+        match httparse::parse_chunk_size(bytes.get(at..).ok_or(())?) {
+            Ok(httparse::Status::Complete((head, 0))) => {
+                // Trailers, if any, end with an empty line.
+                let rest = &bytes[at + head..];
+                if rest.starts_with(b"\r\n") {
+                    return Ok(Some(at + head + 2));
+                }
+                return Ok(memchr::memmem::find(rest, b"\r\n\r\n").map(|end| at + head + end + 4));
+            }
+            Ok(httparse::Status::Complete((head, length))) if length < ANSWER_MAX as u64 => {
+                at += head + length as usize + 2;
+                if at >= bytes.len() {
+                    return Ok(None);
+                }
+            }
+            Ok(httparse::Status::Partial) => return Ok(None),
+            _ => return Err(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole, in every part of it, and with something behind it.
+    fn check(wire: &Wire, answer: &[u8], expected: Answer) {
+        assert_eq!(wire.answer(answer), expected, "{}", answer.escape_ascii());
+        for end in 0..answer.len() {
+            assert_eq!(wire.answer(&answer[..end]), Answer::Incomplete, "{}", answer[..end].escape_ascii());
+        }
+        let behind = [answer, answer].concat();
+        assert_eq!(wire.answer(&behind), expected, "{} twice", answer.escape_ascii());
+    }
+
+    fn wire(target: &str) -> Wire {
+        Wire::new(&Target::parse(target).unwrap(), 3, 2, None)
+    }
+
+    #[test]
+    fn replies_of_the_redis_protocol_are_found() {
+        let wire = wire("resp://127.0.0.1");
+        assert_eq!(wire.requests(2), b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nPING\r\n");
+        for reply in [
+            "+PONG\r\n",
+            ":12\r\n",
+            "$3\r\nabc\r\n",
+            "$0\r\n\r\n",
+            "$-1\r\n",
+            "*-1\r\n",
+            "*0\r\n",
+            "*3\r\n$1\r\na\r\n*1\r\n:1\r\n+x\r\n",
+            "%1\r\n+a\r\n*2\r\n+b\r\n+c\r\n",
+            "|1\r\n+a\r\n+b\r\n+c\r\n",
+            ">2\r\n+a\r\n_\r\n",
+            "=5\r\ntxt:a\r\n",
+            ",1.5\r\n",
+        ] {
+            check(&wire, reply.as_bytes(), whole(reply.len()));
+        }
+        let error = Answer::Whole { length: 6, is_error: true, is_last: false };
+        check(&wire, b"-ERR\r\n", error);
+        // An error within an array is a value.
+        check(&wire, b"*1\r\n-E\r\n", whole(8));
+        for wrong in ["x\r\n", "\r\n", "$x\r\n", "$-2\r\n", "*99999999999\r\n", "+a\n", "$9999999999999999999\r\n"] {
+            assert_eq!(wire.answer(wrong.as_bytes()), Answer::Wrong, "{wrong:?}");
+        }
+        // However deep, it costs neither stack nor more than its length.
+        assert_eq!(wire.answer("*1\r\n".repeat(200_000).as_bytes()), Answer::Incomplete);
+    }
+
+    #[test]
+    fn a_password_is_said_first() {
+        let wire = wire("resp://:word@127.0.0.1");
+        assert_eq!((wire.prelude(), wire.prelude_answers), (&b"*2\r\n$4\r\nAUTH\r\n$4\r\nword\r\n"[..], 1));
+    }
+
+    #[test]
+    fn answers_of_http_are_found() {
+        let wire = wire("http://127.0.0.1/x");
+        assert_eq!(wire.request(), b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:80\r\n\r\n");
+        for response in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na;x=y\r\n0123456789\r\n0\r\nA: b\r\n\r\n",
+        ] {
+            check(&wire, response.as_bytes(), whole(response.len()));
+        }
+        let refused = "HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        check(&wire, refused.as_bytes(), Answer::Whole { length: refused.len(), is_error: true, is_last: true });
+        for wrong in
+            ["SSH-2.0\r\n", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"]
+        {
+            assert_eq!(wire.answer(wrong.as_bytes()), Answer::Wrong, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_echo_gives_the_same_bytes_and_a_line_any_line() {
+        let echo = wire("tcp://127.0.0.1:1");
+        check(&echo, b"ab\n", whole(3));
+        assert_eq!(echo.answer(b"ax"), Answer::Wrong);
+        let line = Wire::new(&Target::parse("tcp://127.0.0.1:1").unwrap(), 3, 1, Some(b"version\r\n"));
+        assert_eq!(line.request(), b"version\r\n");
+        check(&line, b"VERSION 1\r\n", whole(11));
+    }
+}
