@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Settings, Sources};
+use crate::stress::args::StressArgs;
 
 /// A single-threaded event loop server: very many stateful connections in very little memory, over TCP and UDP.
 #[derive(Parser, Debug)]
@@ -26,7 +27,9 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Serve: listen, and answer until told to stop. What slabd does without a command
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Test a server: load and floods, with progress, percentiles and a verdict
+    Stress(Box<StressArgs>),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -49,6 +52,7 @@ pub enum Request {
     Serve(Sources),
     /// Print the resolved configuration.
     Check(Sources),
+    Stress(Box<StressArgs>),
     /// Print this text and exit 0: help or version.
     Print(String),
 }
@@ -66,7 +70,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
         }
     };
     let args = match cli.command {
-        Some(Command::Serve(args)) => args,
+        Some(Command::Serve(args)) => *args,
+        Some(Command::Stress(args)) => return Ok(Request::Stress(args)),
         None => cli.serve,
     };
     let sources = Sources { flags: args.settings, file: args.config };

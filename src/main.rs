@@ -9,6 +9,7 @@ use slabd::cli::{self, Request};
 use slabd::config::Sources;
 use slabd::daemon::{self, Ended};
 use slabd::process_list;
+use slabd::stress::{self, StressError};
 
 /// The command line or the configuration cannot be used.
 const USAGE: u8 = 2;
@@ -30,6 +31,12 @@ fn main() -> ExitCode {
             Err(error) => fail(USAGE, &error.to_string()),
         },
         Ok(Request::Serve(sources)) => serve(&sources),
+        Ok(Request::Stress(args)) => match stress::command(&args) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(FAILURE),
+            Err(StressError::Usage(line)) => fail(USAGE, &line),
+            Err(StressError::Failed(error)) => fail(FAILURE, &format!("{error:#}")),
+        },
         Err(line) => fail(USAGE, &line),
     }
 }

@@ -4,13 +4,46 @@
 //! sizes to root; others get the sum measured on Linux 6.18 instead, marked as such.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::sys;
 
 /// Resident set of this process in bytes: /proc/self/smaps_rollup, proc(5). Of the places that tell it this one is exact; the counters
 /// behind statm may lag by some hundred pages per processor.
 pub fn resident_bytes() -> Option<u64> {
-    let rollup = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+    rollup("self")
+}
+
+/// The same of another process of this user.
+pub fn resident_bytes_of(pid: u32) -> Option<u64> {
+    rollup(&pid.to_string())
+}
+
+/// The same as the lagging counters have it, which costs that process nothing: the other makes it wait while its pages are walked.
+pub fn resident_bytes_about(pid: u32) -> Option<u64> {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    Some(statm.split_whitespace().nth(1)?.parse::<u64>().ok()? * sys::page_size())
+}
+
+/// Processor time of all threads of another process: /proc/PID/task/TID/schedstat, which counts nanoseconds.
+pub fn cpu_time_of(pid: u32) -> Option<Duration> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let nanoseconds = tasks.filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Some(Duration::from_nanos(nanoseconds.sum()))
+}
+
+/// When a process began, in the kernel's ticks since it booted: proc(5), field 22 of stat. The name before it may hold anything.
+pub fn started_at(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
+fn rollup(process: &str) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }

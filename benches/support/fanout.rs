@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use slabd::net::mio::MioNet;
-use slabd::net::{Net, Ready};
+use slabd::net::{ConnectOptions, Net, Ready};
 use slabd::token::{Generation, Token};
 use socket2::SockRef;
 
@@ -195,7 +195,11 @@ impl Subscribers {
     fn connect_more(&mut self, server: SocketAddr, count: usize) -> Result<()> {
         let first = self.subscribers.len();
         for slot in first..first + count {
-            let stream = self.net.connect(server, Token::connection(slot as u32, Generation::FIRST))?;
+            let stream = self.net.connect(
+                server,
+                &ConnectOptions::default(),
+                Token::connection(slot as u32, Generation::FIRST),
+            )?;
             // In the end they close by a reset, which leaves nothing waiting in the kernel (TIME-WAIT).
             SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
             self.subscribers.push(Subscriber { stream, received: 0 });

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use slabd::net::mio::MioNet;
-use slabd::net::{Net, Ready};
+use slabd::net::{ConnectOptions, Net, Ready};
 use slabd::sys::DatagramBatch;
 use slabd::token::{Generation, Source, Token};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -80,7 +80,11 @@ impl ClosedLoop {
         let mut pending = Vec::with_capacity(clients);
         for slot in 0..clients {
             let token = Token::connection(slot as u32, Generation::FIRST);
-            pending.push(Pending { stream: net.connect(address, token)?, token, received: 0 });
+            pending.push(Pending {
+                stream: net.connect(address, &ConnectOptions::default(), token)?,
+                token,
+                received: 0,
+            });
         }
         let mut client = ClosedLoop { net, clients: pending, exchange, ready: Vec::new() };
         let deadline = Instant::now() + STALL_TIMEOUT;
@@ -148,7 +152,7 @@ pub fn churn(address: SocketAddr, at_once: usize, connections: u64, exchange: Ex
         generation = generation.next();
         let token = Token::connection(slot as u32, generation);
         loop {
-            match net.connect(address, token) {
+            match net.connect(address, &ConnectOptions::default(), token) {
                 Ok(stream) => return Ok(Pending { stream, token, received: 0 }),
                 // Every port waits out its TIME-WAIT; loopback reuses one after a second (net.ipv4.tcp_tw_reuse).
                 Err(error) if error.kind() == ErrorKind::AddrNotAvailable && Instant::now() < deadline => {

@@ -112,8 +112,11 @@ pub trait Net {
     /// Whether a stream from [`Net::connect`] is connected yet; the error when it failed, which is told once (SO_ERROR, socket(7)).
     fn connected(&mut self, stream: &Self::Stream) -> io::Result<bool>;
 
-    /// From now on all that arrives for this stream is dropped, acknowledgements and resets too, as if the line were cut.
-    fn deafen(&mut self, stream: &Self::Stream) -> io::Result<()>;
+    /// From now on all that arrives for this stream is dropped, acknowledgements and resets too, as if the line were cut. Not every
+    /// network can do that at this side.
+    fn deafen(&mut self, _stream: &Self::Stream) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Reads what there is, up to `into.len()` bytes. 0 is the end of the stream.
     fn read(&mut self, stream: &mut Self::Stream, into: &mut [u8]) -> io::Result<usize>;

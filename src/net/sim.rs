@@ -339,11 +339,6 @@ impl Net for SimNet {
         Ok(Stream(file))
     }
 
-    /// The lines of this network are cut at the far side.
-    fn deafen(&mut self, _stream: &Stream) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
     fn connected(&mut self, stream: &Stream) -> io::Result<bool> {
         let connection = self.stream_mut(stream);
         match connection.error.take() {

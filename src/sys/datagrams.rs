@@ -207,6 +207,17 @@ impl DatagramBatch {
         true
     }
 
+    /// Adds a datagram to send that answers none. False when the batch is full.
+    pub fn queue(&mut self, to: SocketAddr, datagram: &[u8]) -> bool {
+        let index = self.received;
+        if !self.push(to, &[]) {
+            return false;
+        }
+        self.answers.extend_from_slice(datagram);
+        self.answer(index);
+        true
+    }
+
     pub fn clear(&mut self) {
         self.received = 0;
         self.answers.clear();

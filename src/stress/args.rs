@@ -1,0 +1,124 @@
+//! The flags of `slabd stress`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::units::{Size, Span};
+
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "Shapes of load: ping (the default), hold, search, fanout, churn.\n\
+    Floods: silent, slowloris, slow-read, zero-window, announce, rst, vanish; with honest requests beside them.\n\
+    Targets: tcp://HOST:PORT, udp://HOST:PORT, resp://[:PASSWORD@]HOST[:PORT], http://HOST[:PORT]/PATH.\n\
+    Two results: slabd stress compare A.json B.json\n\n\
+    Exit code: 0, or 1 when a bound did not hold or nothing could be measured, 2 for a wrong command line.")]
+pub struct StressArgs {
+    /// A shape and a target; or `compare` and two JSON files
+    #[arg(value_name = "[SHAPE] TARGET", required = true, num_args = 1..=3)]
+    pub words: Vec<String>,
+
+    /// Connections at once: 50, or more for shapes that hold them
+    #[arg(short, long, value_name = "COUNT")]
+    pub connections: Option<usize>,
+
+    /// How long the load is on, such as 30s; of a search, each trial [10s; of a search 2s]
+    #[arg(short, long, value_name = "TIME")]
+    pub duration: Option<Span>,
+
+    /// End after so many requests
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    pub requests: Option<u64>,
+
+    /// Requests on their way at once on each connection [1]
+    #[arg(short = 'P', long, value_name = "COUNT")]
+    pub pipeline: Option<usize>,
+
+    /// Requests a second, due by the clock whatever the server does; without it each answer brings the next request
+    #[arg(short, long, value_name = "PER SECOND")]
+    pub rate: Option<f64>,
+
+    /// Spread the requests of a rate as they come from many independent users, not evenly
+    #[arg(long)]
+    pub poisson: bool,
+
+    /// Bytes of payload [3; of a fan-out 64, of slow-read and zero-window 16KiB]
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<Size>,
+
+    /// Send this instead: \r \n \t \0 \\ and \xHH are understood. Over tcp:// the answer is a line
+    #[arg(long, value_name = "TEXT")]
+    pub send: Option<String>,
+
+    /// Connects a second [as fast as they are accepted]
+    #[arg(long, value_name = "PER SECOND")]
+    pub connect_rate: Option<f64>,
+
+    /// Addresses of 127.0.0.0/8 to connect from, for a target there [one for 50 connections]
+    #[arg(long, value_name = "COUNT")]
+    pub sources: Option<usize>,
+
+    /// Connect from this address; may be repeated
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "sources")]
+    pub source: Vec<IpAddr>,
+
+    /// Give up a connect or a request after this time [5s]
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<Span>,
+
+    /// search: the highest rate whose 99th percentile is not above this [5ms]
+    #[arg(long, value_name = "TIME")]
+    pub target_p99: Option<Span>,
+
+    /// fanout: messages to publish [100]
+    #[arg(long, value_name = "COUNT")]
+    pub messages: Option<u64>,
+
+    /// fanout: messages on their way at once [1]
+    #[arg(long, value_name = "COUNT")]
+    pub in_flight: Option<usize>,
+
+    /// fanout: the channel [slabd-stress]
+    #[arg(long, value_name = "NAME")]
+    pub channel: Option<String>,
+
+    /// Floods: honest requests a second, each on a connection of its own [20]
+    #[arg(long, value_name = "PER SECOND")]
+    pub probe_rate: Option<f64>,
+
+    /// slowloris, slow-read: time between two bytes [1s]
+    #[arg(long, value_name = "TIME")]
+    pub drip: Option<Span>,
+
+    /// The server's process, for its memory; found by its port when it is on this machine
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+
+    /// Must hold, else the exit code is 1: 'p99<5ms', 'errors=0', 'rate>=100k' and others; may be repeated
+    #[arg(long = "assert", value_name = "BOUND")]
+    pub bounds: Vec<String>,
+
+    /// Write everything that was measured to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Write the distribution of times to this file, as HdrHistogram's plotters read it
+    #[arg(long, value_name = "FILE")]
+    pub hdr: Option<PathBuf>,
+
+    /// Write a page with plots to this file; it needs no network
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
+    /// No progress, only the report
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// A flood against a host other than this machine must name it here, too
+    #[arg(long, value_name = "HOST")]
+    pub i_am_allowed_to_test: Option<String>,
+
+    /// Of what is random, such as --poisson [1]
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+}

@@ -1,0 +1,441 @@
+//! The generator's loop: the second worked example of a readiness loop, on the same seams as the server's.
+//!
+//! It is the server's loop turned round. Where that accepts, this dials; where that decodes a request and answers, this finds the end
+//! of an answer and asks again. [`Driver::turn`] is all there is to it; what is dialled, asked and closed is the [`Shape`]'s to say.
+
+use std::io;
+use std::time::Duration;
+
+use super::meter::reason;
+use super::record::Record;
+use super::shape::{Next, Shape};
+use super::wire::Answer;
+use super::world::{Flags, Peer, World};
+use crate::buffer::Use;
+use crate::clock::Time;
+use crate::net::{Net, Signal};
+use crate::token::Source;
+
+/// Reads from one connection in a turn; then another has its turn.
+const READS_PER_TURN: usize = 8;
+
+/// Nearer than a millisecond the kernel's own wait is too coarse (epoll_wait(2)): such waits are slept in steps of this length, between
+/// which is looked for answers.
+const FINE_WAIT: Duration = Duration::from_micros(50);
+const COARSE_WAIT: Duration = Duration::from_millis(1);
+
+pub struct Driver<N: Net> {
+    pub world: World<N>,
+    shape: Box<dyn Shape<N>>,
+    next: Next,
+    /// Not later than this does a turn end: the next sample is due.
+    pub wakes_by: Time,
+    pub interrupted: bool,
+    /// Sockets at which datagrams arrived.
+    receivable: Vec<u8>,
+    /// An answer that came in parts, whole.
+    joined: Vec<u8>,
+}
+
+impl<N: Net> Driver<N> {
+    pub fn new(world: World<N>, shape: Box<dyn Shape<N>>) -> Driver<N> {
+        let now = world.now;
+        Driver {
+            world,
+            shape,
+            next: Next::At(now),
+            wakes_by: now,
+            interrupted: false,
+            receivable: Vec::new(),
+            joined: Vec::new(),
+        }
+    }
+
+    /// One turn of the loop. False when the shape is done, or was interrupted.
+    pub fn turn(&mut self) -> io::Result<bool> {
+        let timeout = self.poll_timeout(); // 1
+        self.poll(timeout)?; //               2
+        self.read_clock(); //                 3
+        self.serve_connections(); //          4
+        self.serve_datagrams(); //            5
+        self.expire_timers(); //              6
+        self.act(); //                        7
+        self.flush(); //                      8
+        self.reap(); //                       9
+        Ok(self.next != Next::Done && !self.interrupted)
+    }
+
+    /// What only the shape knows goes into the record.
+    pub fn finish(&mut self, record: &mut Record) {
+        self.shape.finish(&mut self.world, record);
+    }
+
+    /// Phase 1: no wait when work was carried over, else until the shape, a timer or the next sample wants attention.
+    fn poll_timeout(&self) -> Duration {
+        let world = &self.world;
+        if !world.ready.is_empty() || !world.flushes.is_empty() {
+            return Duration::ZERO;
+        }
+        let mut wait = self.wakes_by.since(world.now);
+        if let Next::At(time) = self.next {
+            wait = wait.min(time.since(world.now));
+        }
+        if let Some(tick) = world.timers.next_fires() {
+            wait = wait.min(tick.wait_from(world.now));
+        }
+        wait
+    }
+
+    /// Phase 2: asks what became ready, and puts it onto the work list.
+    fn poll(&mut self, timeout: Duration) -> io::Result<()> {
+        let world = &mut self.world;
+        let mut timeout = timeout;
+        if !timeout.is_zero() && timeout < COARSE_WAIT {
+            world.net.pause(timeout.min(FINE_WAIT));
+            timeout = Duration::ZERO;
+        }
+        let mut events = std::mem::take(&mut world.events);
+        events.clear();
+        world.net.poll(&mut events, Some(timeout))?;
+        for event in &events {
+            match event.token.source() {
+                Source::Connection { slot, generation } => {
+                    let Some(peer) = world.peers.get_mut(slot as usize) else { continue };
+                    if peer.generation.get() == generation {
+                        if event.writable {
+                            peer.flags.clear(Flags::BLOCKED);
+                        }
+                        world.enqueue(slot);
+                    }
+                }
+                Source::Socket(index) => self.receivable.push(index),
+                Source::Signals => {
+                    self.interrupted |= world.net.signals().contains(&Signal::Stop);
+                }
+                Source::Listener(_) => {}
+            }
+        }
+        world.events = events;
+        Ok(())
+    }
+
+    /// Phase 3: reads the clock. What is measured is time, so the two phases that take answers read it again for each who answers; the
+    /// server has no need to.
+    fn read_clock(&mut self) {
+        self.world.now = self.world.net.now();
+    }
+
+    /// Phase 4: serves the connections that are established, readable or writable.
+    fn serve_connections(&mut self) {
+        for _ in 0..self.world.ready.len() {
+            let Some(token) = self.world.ready.pop_front() else { break };
+            let Source::Connection { slot, generation } = token.source() else { continue };
+            let Some(peer) = self.world.peers.get_mut(slot as usize) else { continue };
+            if peer.generation.get() != generation || peer.flags.has(Flags::CLOSED) {
+                continue;
+            }
+            peer.flags.clear(Flags::QUEUED);
+            self.read_clock();
+            let peer = &self.world.peers[slot as usize];
+            if peer.flags.has(Flags::CONNECTING) && !self.establish(slot) {
+                continue;
+            }
+            let peer = &self.world.peers[slot as usize];
+            if self.world.pool.len(&peer.output) > 0 && !peer.flags.has(Flags::BLOCKED) {
+                self.world.flushes.push(slot);
+            }
+            match peer.flags.has(Flags::UNREAD) {
+                true => self.look_for_end(slot),
+                false => self.read(slot),
+            }
+            // At once, not at the end of the turn as the server does: else the two would work in turns and each sleep half of the time.
+            self.flush();
+        }
+    }
+
+    /// Phase 5: has the shape take the datagrams that arrived at its sockets.
+    fn serve_datagrams(&mut self) {
+        while let Some(index) = self.receivable.pop() {
+            self.read_clock();
+            self.shape.datagrams(&mut self.world, index);
+        }
+    }
+
+    /// Whether a connection is established by now; then it says what has to be said first.
+    fn establish(&mut self, slot: u32) -> bool {
+        let world = &mut self.world;
+        let peer = &mut world.peers[slot as usize];
+        match world.net.connected(&peer.stream) {
+            Ok(false) => return false,
+            Ok(true) => {}
+            Err(error) => {
+                let why = reason(&error);
+                world.meter.fail(&why);
+                world.close(slot);
+                self.shape.ended(world, slot);
+                return false;
+            }
+        }
+        peer.flags.clear(Flags::CONNECTING);
+        world.meter.connect_latency.record(world.now.since(peer.due), 1);
+        world.meter.connecting -= 1;
+        world.meter.open += 1;
+        world.meter.open_at_peak = world.meter.open_at_peak.max(world.meter.open);
+        world.meter.opened += 1;
+        if world.wire.prelude_answers > 0 && !peer.flags.has(Flags::UNREAD) {
+            peer.flags.set(Flags::PRELUDE);
+            let (prelude, answers, now) = (world.wire.prelude().to_vec(), world.wire.prelude_answers, world.now);
+            world.send(slot, &prelude, answers, now);
+        } else {
+            self.shape.opened(world, slot);
+        }
+        true
+    }
+
+    /// Reads what there is, and takes the answers in it one by one.
+    fn read(&mut self, slot: u32) {
+        for _ in 0..READS_PER_TURN {
+            let world = &mut self.world;
+            let Some(peer) = world.peers.get_mut(slot as usize) else { return };
+            if peer.flags.has(Flags::CLOSED) {
+                return;
+            }
+            let length = match world.net.read(&mut peer.stream, &mut world.chunk) {
+                Ok(0) => return self.ended_by_server(slot, None),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return self.ended_by_server(slot, Some(error)),
+            };
+            world.meter.bytes_in += length as u64;
+            if !peer.flags.has(Flags::DISCARDS) {
+                self.take(slot, length);
+            }
+        }
+        self.world.enqueue(slot);
+    }
+
+    /// The chunk holds so many new bytes of this connection.
+    fn take(&mut self, slot: u32, length: usize) {
+        let world = &mut self.world;
+        let peer = &mut world.peers[slot as usize];
+        let chunk = std::mem::take(&mut world.chunk);
+        let mut joined = std::mem::take(&mut self.joined);
+        let mut bytes = &chunk[..length];
+        if peer.input.is_some() {
+            joined.clear();
+            joined.extend_from_slice(world.pool.bytes(&peer.input));
+            joined.extend_from_slice(bytes);
+            world.pool.release(&mut peer.input);
+            bytes = &joined;
+        }
+        let rest = self.take_answers(slot, bytes);
+        let world = &mut self.world;
+        if let Some(peer) = world.peers.get_mut(slot as usize)
+            && !peer.flags.has(Flags::CLOSED)
+            && !rest.is_empty()
+            && world.pool.append(&mut peer.input, Use::Read(slot), rest).is_err()
+        {
+            world.meter.error("generator out of memory", 1);
+            world.close(slot);
+            self.shape.ended(world, slot);
+        }
+        self.world.chunk = chunk;
+        self.joined = joined;
+    }
+
+    /// Takes whole answers off the front; returns what is left.
+    fn take_answers<'a>(&mut self, slot: u32, mut bytes: &'a [u8]) -> &'a [u8] {
+        loop {
+            let world = &mut self.world;
+            let (length, is_error, is_last) = match world.wire.answer(bytes) {
+                Answer::Whole { length, is_error, is_last } => (length, is_error, is_last),
+                Answer::Incomplete => return bytes,
+                Answer::Wrong => {
+                    world.meter.error("wrong answer", 1);
+                    world.close(slot);
+                    self.shape.ended(world, slot);
+                    return &[];
+                }
+            };
+            let peer = &mut world.peers[slot as usize];
+            if peer.outstanding == 0 || peer.flags.has(Flags::LISTENS) {
+                // Nobody asked: a message of a channel, or the reason why it will be closed.
+                if !self.shape.message(world, slot, &bytes[..length], is_error) {
+                    return &[];
+                }
+            } else if peer.flags.has(Flags::PRELUDE) {
+                peer.outstanding -= 1;
+                world.outstanding -= 1;
+                if is_error {
+                    let said = String::from_utf8_lossy(bytes[..length].trim_ascii()).into_owned();
+                    world.meter.fail(&format!("not let in: {said}"));
+                    world.close(slot);
+                    self.shape.ended(world, slot);
+                    return &[];
+                }
+                if peer.outstanding == 0 {
+                    peer.flags.clear(Flags::PRELUDE);
+                    world.meter.answered_before_load += 1;
+                    world.meter.answered += 1;
+                    self.shape.opened(world, slot);
+                }
+            } else {
+                peer.outstanding -= 1;
+                world.outstanding -= 1;
+                let took = world.now.since(peer.due);
+                world.meter.latency.record(took, 1);
+                world.meter.answered += 1;
+                if is_error {
+                    world.meter.refused(&bytes[..length]);
+                }
+                let is_all = peer.outstanding == 0;
+                if is_last {
+                    self.end(slot, "connection closed");
+                    return &[];
+                }
+                if is_all {
+                    self.shape.answered(world, slot);
+                }
+            }
+            let world = &self.world;
+            if world.peers[slot as usize].flags.has(Flags::CLOSED) {
+                return &[];
+            }
+            bytes = &bytes[length..];
+        }
+    }
+
+    /// Of a connection that is not read from, the end is looked for without reading.
+    fn look_for_end(&mut self, slot: u32) {
+        let world = &mut self.world;
+        if let Err(error) = world.net.connected(&world.peers[slot as usize].stream) {
+            self.ended_by_server(slot, Some(error));
+        }
+    }
+
+    fn ended_by_server(&mut self, slot: u32, error: Option<io::Error>) {
+        self.world.meter.closed_by_server += 1;
+        let peer = &self.world.peers[slot as usize];
+        let is_let_in = !peer.flags.has(Flags::PRELUDE);
+        let kind = match error {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => format!("connection {}", reason(&error)),
+            _ => "connection closed".to_string(),
+        };
+        if !is_let_in {
+            self.world.meter.fail("closed before it was let in");
+        }
+        self.end(slot, &kind);
+    }
+
+    /// Ends a connection whose outstanding requests will not be answered any more.
+    fn end(&mut self, slot: u32, kind: &str) {
+        let world = &mut self.world;
+        let unanswered = world.peers[slot as usize].outstanding;
+        world.meter.error(kind, u64::from(unanswered));
+        world.close(slot);
+        self.shape.ended(world, slot);
+    }
+
+    /// Phase 6: acts on the timers that are due.
+    fn expire_timers(&mut self) {
+        let tick = self.world.now.tick();
+        while let Some(slot) = self.world.timers.poll_expired(tick) {
+            let world = &mut self.world;
+            let Some(peer) = world.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(Flags::CLOSED)) else {
+                continue;
+            };
+            if peer.wakes.is_some_and(|wakes| wakes.distance_from(tick) <= 0) {
+                peer.wakes = None;
+                self.shape.woken(world, slot);
+            }
+            let Some(peer) = self.world.peers.get(slot as usize) else { continue };
+            match self.world.deadline(peer) {
+                Some(due) if due.distance_from(tick) <= 0 && !peer.flags.has(Flags::CLOSED) => self.time_out(slot),
+                _ => self.world.arm(slot),
+            }
+        }
+    }
+
+    fn time_out(&mut self, slot: u32) {
+        let world = &mut self.world;
+        let Peer { flags, .. } = world.peers[slot as usize];
+        if flags.has(Flags::CONNECTING) || flags.has(Flags::PRELUDE) {
+            world.meter.fail("timeout");
+            world.close(slot);
+            return self.shape.ended(world, slot);
+        }
+        self.end(slot, "timeout");
+    }
+
+    /// Phase 7: has the shape dial, ask and close what is due by now.
+    fn act(&mut self) {
+        self.next = self.shape.act(&mut self.world);
+    }
+
+    /// Phase 8: writes to each connection that has something to send.
+    fn flush(&mut self) {
+        let mut flushes = std::mem::take(&mut self.world.flushes);
+        for slot in flushes.drain(..) {
+            if let Err(error) = flush_one(&mut self.world, slot) {
+                self.ended_by_server(slot, Some(error));
+            }
+        }
+        // What the last of them put on the list while it was walked waits for the next turn.
+        flushes.append(&mut self.world.flushes);
+        self.world.flushes = flushes;
+    }
+
+    /// Phase 9: frees the connections that closed during the turn.
+    fn reap(&mut self) {
+        let world = &mut self.world;
+        while let Some(slot) = world.closed.pop() {
+            let mut peer = world.peers.remove(slot as usize);
+            world.timers.disarm(slot);
+            world.pool.release(&mut peer.input);
+            world.pool.release(&mut peer.output);
+            match peer.flags.has(Flags::RESETS) {
+                true => world.net.reset(peer.stream),
+                false => world.net.close(peer.stream),
+            }
+        }
+    }
+}
+
+/// One write: of what waits, or straight from the wire's requests.
+fn flush_one<N: Net>(world: &mut World<N>, slot: u32) -> io::Result<()> {
+    let Some(peer) = world.peers.get_mut(slot as usize) else { return Ok(()) };
+    peer.flags.clear(Flags::FLUSHING);
+    if peer.flags.has(Flags::CLOSED) || peer.flags.has(Flags::BLOCKED) || peer.flags.has(Flags::CONNECTING) {
+        return Ok(());
+    }
+    let requests = world.wire.requests(std::mem::take(&mut peer.to_send) as usize);
+    let waits = world.pool.len(&peer.output) > 0;
+    if waits && !requests.is_empty() {
+        let appended = world.pool.append(&mut peer.output, Use::Write(slot), requests);
+        appended.map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    }
+    let bytes = if waits { world.pool.bytes(&peer.output) } else { requests };
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let owed = bytes.len();
+    let sent = match world.net.write(&mut peer.stream, bytes) {
+        Ok(sent) => sent,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+        Err(error) => return Err(error),
+    };
+    world.meter.bytes_out += sent as u64;
+    match waits {
+        true => world.pool.consume(&mut peer.output, sent),
+        false if sent < owed => {
+            let appended = world.pool.append(&mut peer.output, Use::Write(slot), &requests[sent..]);
+            appended.map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        }
+        false => {}
+    }
+    if sent < owed {
+        peer.flags.set(Flags::BLOCKED);
+    }
+    Ok(())
+}

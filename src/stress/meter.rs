@@ -1,0 +1,217 @@
+//! What is counted while a run goes on: numbers and times, in all and since the last sample.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::record::{Latency, Percentile};
+use crate::clock::Time;
+
+/// The percentiles of the report.
+const PERCENTS: [f64; 6] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
+
+/// Longest time that is told apart, in nanoseconds: an hour. What takes longer counts as that.
+const LONGEST: u64 = 3_600_000_000_000;
+
+/// Of a refusal, so many bytes are shown.
+const REFUSAL_MAX: usize = 200;
+
+/// Times in nanoseconds, to three figures.
+#[derive(Clone)]
+pub struct Times {
+    all: Histogram<u64>,
+    /// Since the last sample; what is recorded goes here first, and to `all` with the sample.
+    recent: Histogram<u64>,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times::new()
+    }
+}
+
+impl Times {
+    pub fn new() -> Times {
+        let empty = || Histogram::new_with_bounds(1, LONGEST, 3).expect("the bounds are in order");
+        Times { all: empty(), recent: empty() }
+    }
+
+    pub fn record(&mut self, time: Duration, count: u64) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(LONGEST);
+        // Saturating: no time is out of range.
+        self.recent.saturating_record_n(nanoseconds.max(1), count);
+    }
+
+    /// Everything so far.
+    pub fn all(&mut self) -> &Histogram<u64> {
+        self.turn_over();
+        &self.all
+    }
+
+    /// Since the last sample.
+    pub fn recent(&self) -> &Histogram<u64> {
+        &self.recent
+    }
+
+    /// Begins the next sample.
+    pub fn turn_over(&mut self) {
+        // Both have the same bounds, so all of it fits.
+        let _ = self.all.add(&self.recent);
+        self.recent.reset();
+    }
+
+    pub fn clear(&mut self) {
+        self.all.reset();
+        self.recent.reset();
+    }
+
+    pub fn summary(&mut self, corrected: bool) -> Option<Latency> {
+        let all = self.all();
+        let us = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
+        (!all.is_empty()).then(|| Latency {
+            count: all.len(),
+            corrected,
+            min_us: us(all.min()),
+            mean_us: all.mean() / 1000.0,
+            max_us: us(all.max()),
+            percentiles: PERCENTS
+                .iter()
+                .map(|percent| Percentile { percent: *percent, us: us(all.value_at_percentile(*percent)) })
+                .collect(),
+        })
+    }
+}
+
+/// Numbers by name: reasons and kinds of errors.
+pub type Counts = BTreeMap<String, u64>;
+
+#[derive(Default)]
+pub struct Meter {
+    /// Of requests.
+    pub latency: Times,
+    pub connect_latency: Times,
+    /// Of a fan-out's messages.
+    pub delivery_latency: Times,
+    pub connecting: u64,
+    pub open: u64,
+    pub open_at_peak: u64,
+    pub opened: u64,
+    pub closed_by_server: u64,
+    pub failed: Counts,
+    pub sent: u64,
+    pub answered: u64,
+    pub errors: Counts,
+    pub bytes_out: u64,
+    pub bytes_in: u64,
+    /// The first refusal, as the server worded it.
+    pub refusal: Option<String>,
+    /// When the load proper began and ended; what is counted outside of it is in no rate.
+    pub load_began: Option<Time>,
+    pub load_ended: Option<Time>,
+    pub answered_before_load: u64,
+    pub answered_in_load: Option<u64>,
+    /// The shape has come to where the server's memory is to be read exactly.
+    pub wants_peak: bool,
+    pub cpu_at_load: Option<Duration>,
+    pub cpu_in_load: Option<Duration>,
+}
+
+impl Meter {
+    /// Begins the next sample.
+    pub fn turn_over(&mut self) {
+        self.latency.turn_over();
+        self.connect_latency.turn_over();
+        self.delivery_latency.turn_over();
+    }
+
+    pub fn fail(&mut self, why: &str) {
+        count(&mut self.failed, why, 1);
+    }
+
+    pub fn error(&mut self, kind: &str, number: u64) {
+        if number > 0 {
+            count(&mut self.errors, kind, number);
+        }
+    }
+
+    /// An answer that refuses; its first line is kept.
+    pub fn refused(&mut self, answer: &[u8]) {
+        self.error("error reply", 1);
+        if self.refusal.is_none() {
+            let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
+            self.refusal = Some(line[..line.len().min(REFUSAL_MAX)].escape_ascii().to_string());
+        }
+    }
+
+    pub fn errors_in_all(&self) -> u64 {
+        self.errors.values().sum()
+    }
+
+    pub fn failed_in_all(&self) -> u64 {
+        self.failed.values().sum()
+    }
+}
+
+/// Counts without making a name twice.
+fn count(counts: &mut Counts, name: &str, number: u64) {
+    match counts.get_mut(name) {
+        Some(known) => *known += number,
+        None => drop(counts.insert(name.to_string(), number)),
+    }
+}
+
+/// A failed connect or a broken connection in a word or two.
+pub fn reason(error: &io::Error) -> String {
+    use io::ErrorKind::*;
+    match error.kind() {
+        ConnectionRefused => "refused".into(),
+        ConnectionReset => "reset".into(),
+        ConnectionAborted => "aborted".into(),
+        BrokenPipe => "closed by server".into(),
+        TimedOut => "timeout".into(),
+        AddrNotAvailable | AddrInUse => "no local port".into(),
+        HostUnreachable | NetworkUnreachable => "unreachable".into(),
+        PermissionDenied => "not permitted".into(),
+        OutOfMemory => "no memory".into(),
+        _ => match error.raw_os_error() {
+            Some(23 | 24) => "no file left".into(),
+            Some(105) => "no memory".into(),
+            _ => error.to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_kept_in_all_and_since_the_last_sample() {
+        let mut times = Times::new();
+        assert_eq!(times.summary(false), None);
+        times.record(Duration::from_micros(10), 99);
+        times.turn_over();
+        times.record(Duration::from_millis(5), 1);
+        assert_eq!(times.recent().len(), 1);
+        let summary = times.summary(true).unwrap();
+        assert_eq!((summary.count, summary.corrected), (100, true));
+        let at = |percent: f64| summary.percentiles.iter().find(|known| known.percent == percent).unwrap().us;
+        assert!((at(99.0) - 10.0).abs() < 0.1 && (at(99.9) - 5000.0).abs() < 10.0, "{summary:?}");
+        // Longer than can be told apart is the longest, and not nothing.
+        times.record(Duration::from_secs(1_000_000), 1);
+        assert!(times.summary(true).unwrap().max_us > 3.5e9);
+        times.clear();
+        assert_eq!(times.summary(true), None);
+    }
+
+    #[test]
+    fn reasons_are_in_the_words_of_the_field() {
+        for (errno, word) in
+            [(111, "refused"), (104, "reset"), (110, "timeout"), (99, "no local port"), (24, "no file left")]
+        {
+            assert_eq!(reason(&io::Error::from_raw_os_error(errno)), word);
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! What a run is to do: the command line, resolved and checked.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use super::args::StressArgs;
+use super::pace::Arrivals;
+use super::target::{Scheme, Target};
+use crate::limits::CONNECTIONS_MAX;
+use crate::units::Span;
+
+/// The longest run: nothing that loads or floods goes on for ever.
+pub const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Requests on their way at once on one connection.
+pub const PIPELINE_MAX: usize = 10_000;
+
+/// Bytes of payload: what the generator keeps ready for each place in the pipeline.
+pub const SIZE_MAX: usize = 1 << 20;
+
+/// Connections of one source address, where it can be chosen: as many as servers commonly let one source have.
+const CONNECTIONS_PER_SOURCE: usize = 50;
+
+/// A network of 127.0.0.0/8 has more, but a server's table of sources does not.
+const SOURCES_MAX: usize = 1 << 16;
+
+/// Everything that a run needs to know.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub target: Target,
+    pub shape: ShapeName,
+    pub connections: usize,
+    pub duration: Duration,
+    /// Requests in all, where they bound the run.
+    pub requests: Option<u64>,
+    pub pipeline: usize,
+    /// Requests a second; `None`: a closed loop.
+    pub rate: Option<f64>,
+    pub arrivals: Arrivals,
+    /// Bytes of payload in a request or a message.
+    pub size: usize,
+    pub send: Option<Vec<u8>>,
+    /// Connects a second.
+    pub connect_rate: Option<f64>,
+    pub sources: Vec<IpAddr>,
+    pub timeout: Duration,
+    pub target_p99: Duration,
+    /// Of a fan-out.
+    pub messages: u64,
+    pub in_flight: usize,
+    pub channel: String,
+    /// Honest requests a second beside a flood.
+    pub probe_rate: f64,
+    /// Between two bytes of a slow peer.
+    pub drip: Duration,
+    pub pid: Option<u32>,
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShapeName {
+    Hold,
+    Ping,
+    Search,
+    Fanout,
+    Churn,
+    Silent,
+    Slowloris,
+    SlowRead,
+    ZeroWindow,
+    Announce,
+    Rst,
+    Vanish,
+}
+
+impl ShapeName {
+    pub const ALL: [(&'static str, ShapeName); 12] = [
+        ("hold", ShapeName::Hold),
+        ("ping", ShapeName::Ping),
+        ("search", ShapeName::Search),
+        ("fanout", ShapeName::Fanout),
+        ("churn", ShapeName::Churn),
+        ("silent", ShapeName::Silent),
+        ("slowloris", ShapeName::Slowloris),
+        ("slow-read", ShapeName::SlowRead),
+        ("zero-window", ShapeName::ZeroWindow),
+        ("announce", ShapeName::Announce),
+        ("rst", ShapeName::Rst),
+        ("vanish", ShapeName::Vanish),
+    ];
+
+    pub fn name(self) -> &'static str {
+        ShapeName::ALL.iter().find(|(_, shape)| *shape == self).map_or("", |(name, _)| name)
+    }
+
+    fn parse(text: &str) -> Result<ShapeName, String> {
+        let found = ShapeName::ALL.iter().find(|(name, _)| *name == text).map(|(_, shape)| *shape);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = ShapeName::ALL.iter().map(|(name, _)| *name).collect();
+            format!("{text} is no shape of load: accepted are {}", names.join(", "))
+        })
+    }
+
+    /// One that holds connections without using them, or spoils them.
+    pub fn is_flood(self) -> bool {
+        !matches!(self, ShapeName::Hold | ShapeName::Ping | ShapeName::Search | ShapeName::Fanout | ShapeName::Churn)
+    }
+}
+
+impl Plan {
+    /// A plan with every default, for a shape and a target.
+    pub fn of(shape: &str, target: &str) -> Result<Plan, String> {
+        Plan::resolve(&StressArgs { words: vec![shape.into(), target.into()], ..StressArgs::default() })
+    }
+
+    pub fn resolve(args: &StressArgs) -> Result<Plan, String> {
+        let (shape, target) = match args.words.as_slice() {
+            [only] => (ShapeName::Ping, only),
+            [one, other] if one.contains("://") => (ShapeName::parse(other)?, one),
+            [one, other] => (ShapeName::parse(one)?, other),
+            _ => {
+                return Err(
+                    "expected a target, or a shape and a target: slabd stress ping resp://127.0.0.1:6379".into()
+                );
+            }
+        };
+        let target = Target::parse(target)?;
+        let connections = args.connections.unwrap_or(match shape {
+            ShapeName::Ping | ShapeName::Search | ShapeName::Churn | ShapeName::Rst => 50,
+            ShapeName::Hold | ShapeName::Fanout => 1000,
+            _ => 2000,
+        });
+        within("connections", connections, 1, CONNECTIONS_MAX)?;
+        let pipeline = args.pipeline.unwrap_or(1);
+        within("pipeline", pipeline, 1, PIPELINE_MAX)?;
+        let size = args.size.map_or(
+            match shape {
+                ShapeName::Fanout => 64,
+                // Answers that fill buffers.
+                ShapeName::SlowRead | ShapeName::ZeroWindow => 16 * 1024,
+                _ => 3,
+            },
+            |size| size.0,
+        );
+        within("size", size, 1, SIZE_MAX)?;
+        // Of a search it is the length of one trial.
+        let seconds = if shape == ShapeName::Search { 2 } else { 10 };
+        let duration = span(args.duration, Duration::from_secs(seconds));
+        if duration.is_zero() || duration > DURATION_MAX {
+            return Err(format!("duration is {}: accepted are 1us to {}", Span(duration), Span(DURATION_MAX)));
+        }
+        let timeout = span(args.timeout, Duration::from_secs(5));
+        if timeout.is_zero() {
+            return Err("timeout is 0: without one a run could wait for ever".into());
+        }
+        let plan = Plan {
+            shape,
+            connections,
+            duration,
+            requests: args.requests,
+            pipeline,
+            rate: rate("rate", args.rate)?,
+            arrivals: if args.poisson { Arrivals::Poisson } else { Arrivals::Even },
+            size,
+            send: args.send.as_deref().map(unescape).transpose()?,
+            connect_rate: rate("connect-rate", args.connect_rate)?,
+            sources: sources(args, &target, connections)?,
+            timeout,
+            target_p99: span(args.target_p99, Duration::from_millis(5)),
+            messages: args.messages.unwrap_or(100),
+            in_flight: args.in_flight.unwrap_or(1).max(1),
+            channel: args.channel.clone().unwrap_or_else(|| "slabd-stress".into()),
+            probe_rate: rate("probe-rate", args.probe_rate)?.unwrap_or(20.0),
+            drip: span(args.drip, Duration::from_secs(1)),
+            pid: args.pid,
+            seed: args.seed.unwrap_or(1),
+            target,
+        };
+        plan.check(args.i_am_allowed_to_test.as_deref())?;
+        Ok(plan)
+    }
+
+    /// What does not go together.
+    fn check(&self, allowed: Option<&str>) -> Result<(), String> {
+        let (shape, scheme) = (self.shape, self.target.scheme);
+        if scheme == Scheme::Udp && shape != ShapeName::Ping {
+            return Err(format!("{} needs connections: over udp:// there is ping", shape.name()));
+        }
+        if shape == ShapeName::Fanout && scheme != Scheme::Resp {
+            return Err("fanout subscribes and publishes, which needs resp://".into());
+        }
+        if shape == ShapeName::Announce && !matches!(scheme, Scheme::Resp | Scheme::Http) {
+            return Err("announce needs a protocol with lengths: resp:// or http://".into());
+        }
+        if self.rate.is_some() && !matches!(shape, ShapeName::Ping | ShapeName::Fanout | ShapeName::Churn) {
+            return Err(format!("{} has no rate of requests", shape.name()));
+        }
+        if self.pipeline > 1 && (self.rate.is_some() || shape == ShapeName::Search) {
+            return Err("a pipeline belongs to the closed loop: at a rate each request goes out when it is due".into());
+        }
+        if shape.is_flood() && !self.target.is_loopback() {
+            let is_named = allowed.is_some_and(|host| {
+                let port = self.target.address.port();
+                host == self.target.host.rsplit_once(':').map_or(self.target.host.as_str(), |(name, _)| name)
+                    || (host, port).to_socket_addrs().is_ok_and(|mut found| found.any(|one| one == self.target.address))
+            });
+            if !is_named {
+                return Err(format!(
+                    "{} floods: a target other than this machine must be named by --i-am-allowed-to-test {}",
+                    shape.name(),
+                    self.target.address.ip()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The parameters in force, by the names of their flags: what the report shows.
+    pub fn parameters(&self) -> BTreeMap<String, String> {
+        let mut shown = BTreeMap::new();
+        let mut show = |name: &str, value: String| drop(shown.insert(name.to_string(), value));
+        show("connections", self.connections.to_string());
+        show("duration", Span(self.duration).to_string());
+        show("timeout", Span(self.timeout).to_string());
+        show("size", self.size.to_string());
+        show("sources", self.sources.len().max(1).to_string());
+        if self.pipeline > 1 {
+            show("pipeline", self.pipeline.to_string());
+        }
+        if let Some(requests) = self.requests {
+            show("requests", requests.to_string());
+        }
+        if let Some(rate) = self.rate {
+            show("rate", rate.to_string());
+            show("arrivals", if self.arrivals == Arrivals::Poisson { "poisson" } else { "even" }.into());
+        }
+        if let Some(rate) = self.connect_rate {
+            show("connect-rate", rate.to_string());
+        }
+        if let Some(send) = &self.send {
+            show("send", send.escape_ascii().to_string());
+        }
+        match self.shape {
+            ShapeName::Search => show("target-p99", Span(self.target_p99).to_string()),
+            ShapeName::Fanout => {
+                show("messages", self.messages.to_string());
+                show("in-flight", self.in_flight.to_string());
+            }
+            shape if shape.is_flood() => {
+                show("probe-rate", self.probe_rate.to_string());
+                if matches!(shape, ShapeName::Slowloris | ShapeName::SlowRead) {
+                    show("drip", Span(self.drip).to_string());
+                }
+            }
+            _ => {}
+        }
+        shown
+    }
+
+    /// Whether requests are due by the clock.
+    pub fn is_paced(&self) -> bool {
+        self.rate.is_some() || self.shape == ShapeName::Search
+    }
+
+    /// Files that the run may have open at once.
+    pub fn files(&self) -> u64 {
+        // Probes come on top of a flood, and a few of the program's own.
+        let probes = if self.shape.is_flood() { 256 } else { 0 };
+        self.connections as u64 + probes + 32
+    }
+}
+
+fn span(given: Option<Span>, default: Duration) -> Duration {
+    given.map_or(default, |Span(time)| time)
+}
+
+fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), String> {
+    match (least..=most).contains(&value) {
+        true => Ok(()),
+        false => Err(format!("{name} is {value}: accepted are {least} to {most}")),
+    }
+}
+
+fn rate(name: &str, given: Option<f64>) -> Result<Option<f64>, String> {
+    match given {
+        Some(rate) if !(rate.is_finite() && (0.01..=1e8).contains(&rate)) => {
+            Err(format!("{name} is {rate}: accepted are 0.01 to 100000000 a second"))
+        }
+        rate => Ok(rate),
+    }
+}
+
+/// From where to connect: addresses given, or on this machine as many of 127.0.0.0/8 as the connections need.
+fn sources(args: &StressArgs, target: &Target, connections: usize) -> Result<Vec<IpAddr>, String> {
+    if !args.source.is_empty() {
+        if let Some(other) = args.source.iter().find(|source| source.is_ipv4() != target.address.is_ipv4()) {
+            return Err(format!("source {other} is of another family than the target {}", target.address));
+        }
+        return Ok(args.source.clone());
+    }
+    let is_loopback = matches!(target.address, SocketAddr::V4(v4) if v4.ip().is_loopback());
+    match args.sources {
+        Some(_) if !is_loopback => {
+            Err("sources counts addresses of 127.0.0.0/8, for a target there; elsewhere name them by --source".into())
+        }
+        Some(count) => {
+            within("sources", count, 1, SOURCES_MAX)?;
+            Ok(loopback_sources(count))
+        }
+        None if is_loopback => Ok(loopback_sources(connections.div_ceil(CONNECTIONS_PER_SOURCE).min(SOURCES_MAX))),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// So many addresses of this machine: 127.0.0.1, the only one that Redis counts as its own (protected mode), then from 127.1.0.1 on.
+pub fn loopback_sources(count: usize) -> Vec<IpAddr> {
+    let others = (0..).map(|index| Ipv4Addr::from(0x7f01_0001 + index));
+    std::iter::once(Ipv4Addr::LOCALHOST).chain(others).take(count).map(IpAddr::V4).collect()
+}
+
+/// `\r`, `\n`, `\t`, `\\`, `\0` and `\xHH` stand for what they usually do.
+fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let wrong = |what: &str| format!("send: {what} stands for nothing; accepted are \\r \\n \\t \\0 \\\\ and \\xHH");
+    let mut out = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        out.push(match rest.next() {
+            Some(b'r') => b'\r',
+            Some(b'n') => b'\n',
+            Some(b't') => b'\t',
+            Some(b'0') => 0,
+            Some(b'\\') => b'\\',
+            Some(b'x') => {
+                let digits: Vec<u8> = rest.by_ref().take(2).collect();
+                if digits.len() < 2 {
+                    return Err(wrong("\\x"));
+                }
+                let digits = std::str::from_utf8(&digits).map_err(|_| wrong("\\x"))?;
+                u8::from_str_radix(digits, 16).map_err(|_| wrong(&format!("\\x{digits}")))?
+            }
+            Some(other) => return Err(wrong(&format!("\\{}", other.escape_ascii()))),
+            None => return Err(wrong("a single \\ at the end")),
+        });
+    }
+    match out.is_empty() {
+        true => Err("send is empty".into()),
+        false => Ok(out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(words: &[&str], change: impl FnOnce(&mut StressArgs)) -> Result<Plan, String> {
+        let mut args =
+            StressArgs { words: words.iter().map(|word| word.to_string()).collect(), ..StressArgs::default() };
+        change(&mut args);
+        Plan::resolve(&args)
+    }
+
+    #[test]
+    fn a_target_alone_is_pinged_and_the_shape_may_stand_on_either_side() {
+        assert_eq!(resolve(&["resp://127.0.0.1"], |_| {}).unwrap().shape, ShapeName::Ping);
+        for words in [["hold", "tcp://127.0.0.1:9"], ["tcp://127.0.0.1:9", "hold"]] {
+            let plan = resolve(&words, |args| args.connections = Some(15_000)).unwrap();
+            assert_eq!((plan.shape, plan.connections, plan.sources.len()), (ShapeName::Hold, 15_000, 300));
+            assert!(plan.sources.iter().all(|source| source.is_loopback()));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_said_with_what_can() {
+        type Change = fn(&mut StressArgs);
+        let cases: [(&[&str], Change, &str); 14] = [
+            (&["hodl", "tcp://127.0.0.1:9"], |_| {}, "hold, ping"),
+            (&[], |_| {}, "expected a target"),
+            (&["hold", "udp://127.0.0.1:9"], |_| {}, "there is ping"),
+            (&["fanout", "tcp://127.0.0.1:9"], |_| {}, "resp://"),
+            (&["announce", "tcp://127.0.0.1:9"], |_| {}, "lengths"),
+            (&["hold", "tcp://127.0.0.1:9"], |args| args.rate = Some(9.0), "no rate"),
+            (&["ping", "tcp://127.0.0.1:9"], |args| args.rate = Some(0.0), "accepted are"),
+            (&["ping", "tcp://127.0.0.1:9"], |args| args.connections = Some(0), "1 to"),
+            (&["ping", "tcp://127.0.0.1:9"], |args| args.timeout = Some(Span(Duration::ZERO)), "for ever"),
+            (&["silent", "tcp://192.0.2.1:9"], |_| {}, "--i-am-allowed-to-test 192.0.2.1"),
+            (
+                &["silent", "tcp://192.0.2.1:9"],
+                |args| args.i_am_allowed_to_test = Some("192.0.2.2".into()),
+                "192.0.2.1",
+            ),
+            (&["ping", "tcp://192.0.2.1:9"], |args| args.sources = Some(3), "--source"),
+            (&["ping", "tcp://127.0.0.1:9"], |args| args.send = Some("a\\q".into()), "\\xHH"),
+            (
+                &["ping", "tcp://127.0.0.1:9"],
+                |args| (args.rate, args.pipeline) = (Some(1.0), Some(2)),
+                "when it is due",
+            ),
+        ];
+        for (words, change, why) in cases {
+            let error = resolve(words, change).unwrap_err();
+            assert!(error.contains(why), "{words:?}: {error}");
+        }
+        let named =
+            resolve(&["silent", "tcp://192.0.2.1:9"], |args| args.i_am_allowed_to_test = Some("192.0.2.1".into()));
+        assert!(named.is_ok());
+    }
+
+    #[test]
+    fn escapes_are_read() {
+        assert_eq!(unescape("a\\r\\n\\x00\\xfF\\\\").unwrap(), b"a\r\n\0\xff\\");
+        for wrong in ["", "\\", "\\x", "\\x1", "\\xzz"] {
+            assert!(unescape(wrong).is_err(), "{wrong}");
+        }
+    }
+}

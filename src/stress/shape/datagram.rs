@@ -1,0 +1,267 @@
+//! `ping` over UDP: numbered datagrams, answered or lost, from a number of sockets.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::{Next, Shape, earliest};
+use crate::clock::{Clock, Time};
+use crate::net::Net;
+use crate::stress::meter::reason;
+use crate::stress::pace::Pace;
+use crate::stress::plan::Plan;
+use crate::stress::wire::payload;
+use crate::stress::world::World;
+use crate::sys::DatagramBatch;
+use crate::token::Token;
+
+/// Sockets to send from; their number is one byte of a token.
+const SOCKETS_MAX: usize = 64;
+
+/// In `--send`, where the number goes. An answer must hold it.
+const NUMBER: &str = "{seq}";
+const DIGITS: usize = 16;
+
+/// Batches that one socket receives in a turn.
+const BATCHES_PER_TURN: usize = 16;
+
+pub struct Datagrams<N: Net> {
+    plan: Plan,
+    sockets: Vec<N::Socket>,
+    batch: DatagramBatch,
+    /// What is sent before and behind the number.
+    around: (Vec<u8>, Vec<u8>),
+    /// Those on their way, from number `first` on: when each was due, until it is answered.
+    pending: VecDeque<Option<Time>>,
+    first: u64,
+    unanswered: u64,
+    pace: Option<Pace>,
+    until: Option<Time>,
+    left: Option<u64>,
+    next_socket: usize,
+}
+
+impl<N: Net> Datagrams<N> {
+    pub fn new(plan: &Plan) -> Datagrams<N> {
+        let around = match plan.send.as_deref().map(|text| (text, memchr::memmem::find(text, NUMBER.as_bytes()))) {
+            Some((text, Some(at))) => (text[..at].to_vec(), text[at + NUMBER.len()..].to_vec()),
+            Some((text, None)) => (text.to_vec(), Vec::new()),
+            None => (Vec::new(), [payload(plan.size.saturating_sub(DIGITS + 1)), b"\n".to_vec()].concat()),
+        };
+        Datagrams {
+            sockets: Vec::new(),
+            batch: DatagramBatch::new(),
+            around,
+            pending: VecDeque::new(),
+            first: 1,
+            unanswered: 0,
+            pace: None,
+            until: None,
+            left: plan.requests,
+            next_socket: 0,
+            plan: plan.clone(),
+        }
+    }
+
+    fn begin(&mut self, world: &mut World<N>) {
+        let any: IpAddr = match world.address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        for index in 0..self.plan.connections.min(SOCKETS_MAX) {
+            let sources = &self.plan.sources;
+            let source = sources.get(index % sources.len().max(1)).copied().unwrap_or(any);
+            match world.net.bind(SocketAddr::new(source, 0), Token::socket(index as u8)) {
+                Ok(socket) => self.sockets.push(socket),
+                Err(error) => world.meter.fail(&reason(&error)),
+            }
+        }
+        let meter = &mut world.meter;
+        meter.opened = self.sockets.len() as u64;
+        meter.open = meter.opened;
+        meter.open_at_peak = meter.opened;
+        meter.load_began = Some(world.now);
+        meter.cpu_at_load = Some(Clock::cpu_time());
+        self.pace = self.plan.rate.map(|rate| Pace::new(rate, self.plan.arrivals, self.plan.seed, world.now));
+        self.until = Some(world.now + self.plan.duration);
+    }
+
+    /// One socket's turn: what is due leaves in one batch.
+    fn send_due(&mut self, world: &mut World<N>) -> Next {
+        let window = (self.sockets.len() * self.plan.pipeline) as u64;
+        self.batch.clear();
+        let mut next = Next::At(world.now);
+        let mut text = Vec::new();
+        while self.left != Some(0) {
+            let due = match &mut self.pace {
+                Some(pace) if pace.next() > world.now => {
+                    next = Next::At(pace.next());
+                    break;
+                }
+                None if self.unanswered >= window => {
+                    next = Next::OnEvent;
+                    break;
+                }
+                pace => pace.as_ref().map_or(world.now, Pace::next),
+            };
+            text.clear();
+            text.extend_from_slice(&self.around.0);
+            let number = self.first + self.pending.len() as u64;
+            text.extend_from_slice(format!("{number:016x}").as_bytes());
+            text.extend_from_slice(&self.around.1);
+            if !self.batch.queue(world.address, &text) {
+                break;
+            }
+            if let Some(pace) = &mut self.pace {
+                pace.take();
+            }
+            self.left = self.left.map(|left| left - 1);
+            self.pending.push_back(Some(due));
+            self.unanswered += 1;
+            world.meter.sent += 1;
+            world.meter.bytes_out += text.len() as u64;
+        }
+        if self.left == Some(0) {
+            next = Next::OnEvent;
+        }
+        if !self.batch.is_empty() {
+            self.next_socket = (self.next_socket + 1) % self.sockets.len();
+            self.send_batch(world);
+        }
+        next
+    }
+
+    /// What the kernel does not take is as good as lost on the way, and found out alike: no answer comes.
+    fn send_batch(&mut self, world: &mut World<N>) {
+        let mut sent = 0;
+        while sent < self.batch.answers_len() {
+            match world.net.send(&self.sockets[self.next_socket], &mut self.batch, sent) {
+                Ok(count) => sent += count.max(1),
+                // An ICMP error of an earlier datagram is told here; this one was not looked at yet.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    world.meter.error("port unreachable", 1)
+                }
+                Err(error) => {
+                    world.meter.error(&format!("send: {}", reason(&error)), 1);
+                    sent += 1;
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, world: &mut World<N>, number: u64) {
+        let index = number.wrapping_sub(self.first) as usize;
+        let Some(due) = self.pending.get_mut(index).and_then(Option::take) else {
+            return world.meter.error("duplicate or late", 1);
+        };
+        self.unanswered -= 1;
+        world.meter.answered += 1;
+        world.meter.latency.record(world.now.since(due), 1);
+        self.forget_answered();
+    }
+
+    fn forget_answered(&mut self) {
+        while self.pending.front().is_some_and(Option::is_none) {
+            self.pending.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// Those that waited longer than the timeout are lost.
+    fn expire(&mut self, world: &mut World<N>) -> Next {
+        while let Some(Some(due)) = self.pending.front() {
+            let gives_up = *due + self.plan.timeout;
+            if gives_up > world.now {
+                return Next::At(gives_up);
+            }
+            world.meter.latency.record(world.now.since(*due), 1);
+            world.meter.error("lost", 1);
+            self.unanswered -= 1;
+            self.pending[0] = None;
+            self.forget_answered();
+        }
+        Next::OnEvent
+    }
+}
+
+impl<N: Net> Shape<N> for Datagrams<N> {
+    fn act(&mut self, world: &mut World<N>) -> Next {
+        if self.until.is_none() {
+            self.begin(world);
+        }
+        let until = self.until.unwrap_or(world.now);
+        if self.sockets.is_empty() {
+            return Next::Done;
+        }
+        let expiring = self.expire(world);
+        let is_asked = self.left == Some(0) && self.unanswered == 0;
+        if (world.now >= until || is_asked) && world.meter.load_ended.is_none() {
+            let meter = &mut world.meter;
+            meter.load_ended = Some(world.now);
+            meter.answered_in_load = Some(meter.answered);
+            meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
+        }
+        if world.meter.load_ended.is_some() {
+            let is_late = world.now >= until + self.plan.timeout + Duration::from_millis(100);
+            return if self.unanswered == 0 || is_late {
+                Next::Done
+            } else {
+                earliest([expiring, Next::At(until + self.plan.timeout + Duration::from_millis(100))])
+            };
+        }
+        earliest([self.send_due(world), expiring, Next::At(until)])
+    }
+
+    fn datagrams(&mut self, world: &mut World<N>, socket: u8) {
+        for _ in 0..BATCHES_PER_TURN {
+            let Some(handle) = self.sockets.get(socket as usize) else { return };
+            let count = match world.net.receive(handle, &mut self.batch) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    world.meter.error(&format!("receive: {}", reason(&error)), 1);
+                    continue;
+                }
+            };
+            let numbers: Vec<Option<u64>> = (0..count)
+                .map(|index| {
+                    let (datagram, _) = self.batch.exchange(index);
+                    world.meter.bytes_in += datagram.len() as u64;
+                    number_in(datagram, &self.around.0)
+                })
+                .collect();
+            for number in numbers {
+                match number {
+                    Some(number) => self.answered(world, number),
+                    None => world.meter.error("wrong answer", 1),
+                }
+            }
+        }
+    }
+
+    fn opened(&mut self, _world: &mut World<N>, _slot: u32) {}
+
+    fn ended(&mut self, _world: &mut World<N>, _slot: u32) {}
+}
+
+/// The number that an answer holds: the first run of so many hexadecimal digits; behind what was sent before it, where that came back.
+fn number_in(datagram: &[u8], before: &[u8]) -> Option<u64> {
+    let rest = datagram.strip_prefix(before).unwrap_or(datagram);
+    let digits = rest.windows(DIGITS).find(|window| window.iter().all(u8::is_ascii_hexdigit))?;
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_in_answers() {
+        assert_eq!(number_in(b"00000000000000ffabc\n", b""), Some(255));
+        assert_eq!(number_in(b"$16\r\n0000000000000010\r\n", b"PING "), Some(16));
+        assert_eq!(number_in(b"PING 0000000000000010", b"PING "), Some(16));
+        assert_eq!(number_in(b"00000000000000f", b""), None);
+        assert_eq!(number_in(b"", b""), None);
+    }
+}

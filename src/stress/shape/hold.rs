@@ -1,0 +1,125 @@
+//! `hold`: opens so many connections, asks once on each, keeps them, and asks each again at the end.
+
+use std::time::Duration;
+
+use super::{Next, Shape, earliest};
+use crate::clock::Time;
+use crate::net::Net;
+use crate::stress::dialer::{Dialer, UNANSWERED_RATE};
+use crate::stress::plan::Plan;
+use crate::stress::record::Record;
+use crate::stress::target::Scheme;
+use crate::stress::world::{Dial, World};
+
+/// From the last answer until the server's memory is read: what it lets go of after traffic is gone by then.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Connections asked at once at the end.
+const CHECKS_AT_ONCE: u64 = 100;
+
+pub struct Hold {
+    dialer: Dialer,
+    /// Whether there is anything to say: over plain TCP only when it was given.
+    asks: bool,
+    duration: Duration,
+    phase: Phase,
+    /// Answered once, and again at the end.
+    answered: [u64; 2],
+}
+
+enum Phase {
+    Opening,
+    Settling { until: Time },
+    Holding { until: Time },
+    Checking { next: usize },
+    Done,
+}
+
+impl Hold {
+    pub fn new(plan: &Plan, now: Time) -> Hold {
+        let asks = plan.target.scheme != Scheme::Tcp || plan.send.is_some();
+        let rate = plan.connect_rate.or((!asks).then_some(UNANSWERED_RATE));
+        Hold {
+            dialer: Dialer::once(0, Dial::default(), plan.connections, rate, now),
+            asks,
+            duration: plan.duration,
+            phase: Phase::Opening,
+            answered: [0; 2],
+        }
+    }
+
+    /// Asks the connections that are still there, some at a time.
+    fn check<N: Net>(&mut self, world: &mut World<N>) -> Next {
+        let Phase::Checking { next } = &mut self.phase else { return Next::Done };
+        // Slots below this have been asked; those of connections that ended meanwhile are empty.
+        let end = world.peers.iter().next_back().map_or(0, |(slot, _)| slot + 1);
+        while *next < end && world.outstanding < CHECKS_AT_ONCE {
+            let slot = *next;
+            *next += 1;
+            if world.peers.get(slot).is_some_and(|peer| peer.is_open()) {
+                world.request(slot as u32, 1, world.now);
+            }
+        }
+        if *next < end || world.outstanding > 0 {
+            return Next::OnEvent;
+        }
+        self.phase = Phase::Done;
+        Next::Done
+    }
+}
+
+impl<N: Net> Shape<N> for Hold {
+    fn act(&mut self, world: &mut World<N>) -> Next {
+        match self.phase {
+            Phase::Opening => {
+                let dialing = self.dialer.act(world, world.outstanding);
+                if self.dialer.left() > 0 || world.meter.connecting > 0 || world.outstanding > 0 {
+                    return dialing;
+                }
+                if world.meter.open == 0 {
+                    self.phase = Phase::Done;
+                    return Next::Done;
+                }
+                self.phase = Phase::Settling { until: world.now + SETTLE };
+                Next::At(world.now + SETTLE)
+            }
+            Phase::Settling { until } if world.now >= until => {
+                world.meter.wants_peak = true;
+                let until = world.now + self.duration;
+                self.phase = Phase::Holding { until };
+                Next::At(until)
+            }
+            Phase::Holding { until } if world.now >= until => {
+                self.phase = if self.asks { Phase::Checking { next: 0 } } else { Phase::Done };
+                if self.asks { self.check(world) } else { Next::Done }
+            }
+            Phase::Settling { until } | Phase::Holding { until } => earliest([Next::At(until)]),
+            Phase::Checking { .. } => self.check(world),
+            Phase::Done => Next::Done,
+        }
+    }
+
+    fn opened(&mut self, world: &mut World<N>, slot: u32) {
+        if self.asks {
+            world.request(slot, 1, world.now);
+        }
+    }
+
+    fn answered(&mut self, _world: &mut World<N>, _slot: u32) {
+        self.answered[usize::from(matches!(self.phase, Phase::Checking { .. }))] += 1;
+    }
+
+    fn ended(&mut self, _world: &mut World<N>, _slot: u32) {}
+
+    fn finish(&mut self, world: &mut World<N>, record: &mut Record) {
+        if self.asks {
+            let [once, again] = self.answered;
+            record.notes.push(format!(
+                "{once} connections were answered when they had opened, and {again} again at the end; {} were open then",
+                world.meter.open
+            ));
+        } else {
+            record.notes.push("nothing was said on the connections: give --send, or a scheme that has requests".into());
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `ping`: requests and answers on open connections; in a closed loop, or at a fixed rate.
+//!
+//! In the closed loop each connection asks again when it is answered. At a rate, requests are due by the clock whatever the server does: one
+//! that finds no connection free waits, and its time counts from when it was due. So a server that stalls is charged with every request that
+//! it kept waiting, not only with those that happened to be on their way (coordinated omission; G. Tene, "How NOT to Measure Latency").
+
+use std::time::Duration;
+
+use super::{Next, Shape, earliest};
+use crate::clock::{Clock, Time};
+use crate::net::Net;
+use crate::stress::dialer::Dialer;
+use crate::stress::pace::{Arrivals, Pace};
+use crate::stress::plan::Plan;
+use crate::stress::world::{Dial, World};
+
+/// Requests sent in one turn at a rate, before answers are looked for again.
+const REQUESTS_PER_TURN: usize = 1024;
+
+pub struct Ping {
+    dialer: Dialer,
+    connections: u64,
+    pipeline: u32,
+    rate: Option<f64>,
+    arrivals: Arrivals,
+    seed: u64,
+    duration: Duration,
+    /// Requests to make in all, where that is what bounds the run.
+    requests_left: Option<u64>,
+    timeout: Duration,
+    phase: Phase,
+    /// At a rate: connections that are free, by slot.
+    idle: Vec<u32>,
+}
+
+enum Phase {
+    Opening,
+    Loading {
+        pace: Option<Pace>,
+        until: Time,
+    },
+    /// The load is off; what is on its way may still be answered until then.
+    Draining {
+        until: Time,
+    },
+    Done,
+}
+
+impl Ping {
+    pub fn new(plan: &Plan, now: Time) -> Ping {
+        Ping {
+            dialer: Dialer::new(0, Dial::default(), plan.connections, plan.connect_rate, now),
+            connections: plan.connections as u64,
+            pipeline: plan.pipeline as u32,
+            rate: plan.rate,
+            arrivals: plan.arrivals,
+            seed: plan.seed,
+            duration: plan.duration,
+            requests_left: plan.requests,
+            timeout: plan.timeout,
+            phase: Phase::Opening,
+            idle: Vec::new(),
+        }
+    }
+
+    /// Loads again with another rate: for a search.
+    pub fn restart<N: Net>(&mut self, world: &mut World<N>, rate: f64, duration: Duration) {
+        self.rate = Some(rate);
+        self.duration = duration;
+        self.begin(world);
+    }
+
+    fn begin<N: Net>(&mut self, world: &mut World<N>) {
+        let meter = &mut world.meter;
+        meter.load_began = Some(world.now);
+        meter.cpu_at_load = Some(Clock::cpu_time());
+        meter.answered_before_load = meter.answered;
+        let pace = self.rate.map(|rate| Pace::new(rate, self.arrivals, self.seed, world.now));
+        let is_paced = pace.is_some();
+        self.phase = Phase::Loading { pace, until: world.now + self.duration };
+        let open = world.peers.iter().filter(|(_, peer)| peer.is_open());
+        let slots: Vec<u32> = open.map(|(slot, _)| slot as u32).collect();
+        match is_paced {
+            true => self.idle = slots,
+            false => slots.into_iter().for_each(|slot| self.ask(world, slot)),
+        }
+    }
+
+    /// In the closed loop: the next requests of a connection that has none on their way.
+    fn ask<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
+        let count = match &mut self.requests_left {
+            Some(left) => {
+                let count = (*left).min(u64::from(self.pipeline));
+                *left -= count;
+                count as u32
+            }
+            None => self.pipeline,
+        };
+        if count > 0 {
+            world.request(slot, count, world.now);
+        }
+    }
+
+    /// A connection can be asked again.
+    fn is_free<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
+        match self.phase {
+            Phase::Loading { pace: Some(_), .. } => self.idle.push(slot),
+            Phase::Loading { pace: None, .. } => self.ask(world, slot),
+            _ => {}
+        }
+    }
+
+    /// At a rate: what is due goes out on the connections that are free.
+    fn send_due<N: Net>(&mut self, world: &mut World<N>) -> Next {
+        let Phase::Loading { pace: Some(pace), .. } = &mut self.phase else { return Next::OnEvent };
+        for _ in 0..REQUESTS_PER_TURN {
+            if pace.next() > world.now {
+                return Next::At(pace.next());
+            }
+            let Some(slot) = self.idle.pop() else { return Next::OnEvent };
+            if !world.peers.get(slot as usize).is_some_and(|peer| peer.is_open()) {
+                continue;
+            }
+            world.request(slot, 1, pace.take());
+        }
+        Next::At(world.now)
+    }
+
+    fn end_load<N: Net>(&mut self, world: &mut World<N>) {
+        if let Phase::Loading { pace: Some(pace), until } = &mut self.phase {
+            let mut unsent = 0;
+            while pace.next() < *until {
+                let waited = world.now.since(pace.take());
+                world.meter.latency.record(waited, 1);
+                unsent += 1;
+            }
+            world.meter.error("due but never sent", unsent);
+        }
+        let meter = &mut world.meter;
+        meter.load_ended = Some(world.now);
+        meter.answered_in_load = Some(meter.answered - meter.answered_before_load);
+        meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
+        self.phase = Phase::Draining { until: world.now + self.timeout };
+    }
+
+    /// Nobody answered these until the end: they took that long at least.
+    fn give_up<N: Net>(&mut self, world: &mut World<N>) {
+        let mut unanswered = 0;
+        for (_, peer) in &world.peers {
+            if peer.outstanding > 0 {
+                unanswered += u64::from(peer.outstanding);
+                world.meter.latency.record(world.now.since(peer.due), u64::from(peer.outstanding));
+            }
+        }
+        world.meter.error("unanswered at the end", unanswered);
+    }
+}
+
+impl<N: Net> Shape<N> for Ping {
+    fn act(&mut self, world: &mut World<N>) -> Next {
+        let dialing = self.dialer.act(world, 0);
+        match &self.phase {
+            Phase::Opening => {
+                let settled =
+                    world.meter.connecting == 0 && (self.dialer.left() == 0 || world.meter.failed_in_all() > 0);
+                if settled && world.meter.open == 0 {
+                    self.phase = Phase::Done;
+                    return Next::Done;
+                }
+                // While they open, all that is waited for is to be let in.
+                if (settled || world.meter.open >= self.connections) && world.outstanding == 0 {
+                    self.begin(world);
+                    return Next::At(world.now);
+                }
+                dialing
+            }
+            Phase::Loading { until, .. } => {
+                let until = *until;
+                let is_asked = self.requests_left == Some(0) && world.outstanding == 0;
+                if world.now >= until || is_asked {
+                    self.end_load(world);
+                    return Next::At(world.now);
+                }
+                earliest([self.send_due(world), dialing, Next::At(until)])
+            }
+            Phase::Draining { until } => {
+                let until = *until;
+                if world.now >= until || world.outstanding == 0 {
+                    self.give_up(world);
+                    self.phase = Phase::Done;
+                    return Next::Done;
+                }
+                Next::At(until.min(world.now + Duration::from_millis(5)))
+            }
+            Phase::Done => Next::Done,
+        }
+    }
+
+    fn opened(&mut self, world: &mut World<N>, slot: u32) {
+        self.is_free(world, slot);
+    }
+
+    fn answered(&mut self, world: &mut World<N>, slot: u32) {
+        self.is_free(world, slot);
+    }
+
+    fn ended(&mut self, world: &mut World<N>, _slot: u32) {
+        if matches!(self.phase, Phase::Opening | Phase::Loading { .. }) {
+            self.dialer.again(world.now);
+        }
+    }
+}

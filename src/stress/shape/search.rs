@@ -1,0 +1,126 @@
+//! `search`: the highest rate at which the 99th percentile still meets a target; by doubling, then by halving the gap.
+
+use std::time::Duration;
+
+use super::ping::Ping;
+use super::{Next, Shape};
+use crate::clock::Time;
+use crate::net::Net;
+use crate::stress::plan::Plan;
+use crate::stress::record::{Record, Trial};
+use crate::stress::world::World;
+
+/// The first rate tried; low enough for any server.
+const FIRST_RATE: f64 = 500.0;
+
+/// The gap between the highest rate that held and the lowest that did not, as a share, at which it is found.
+const PRECISE: f64 = 0.05;
+
+/// A bound on the trials, whatever the measurements say.
+const TRIALS_MAX: usize = 30;
+
+/// What was asked for must have been reached but for this share, else the rate did not hold.
+const REACHED: f64 = 0.98;
+
+/// A trial that fails is repeated once: on a shared machine one stall of a neighbour is no limit of the server's.
+const TRIES: usize = 2;
+
+pub struct Search {
+    ping: Ping,
+    target_p99: Duration,
+    duration: Duration,
+    trials: Vec<Trial>,
+    held: Option<f64>,
+    failed: Option<f64>,
+    rate: f64,
+    tries: usize,
+    errors_before: u64,
+}
+
+impl Search {
+    pub fn new(plan: &Plan, now: Time) -> Search {
+        let plan = Plan { rate: Some(FIRST_RATE), ..plan.clone() };
+        Search {
+            ping: Ping::new(&plan, now),
+            target_p99: plan.target_p99,
+            duration: plan.duration,
+            trials: Vec::new(),
+            held: None,
+            failed: None,
+            rate: FIRST_RATE,
+            tries: 0,
+            errors_before: 0,
+        }
+    }
+
+    /// Judges the trial that has ended; the rate of the next, if there is to be one.
+    fn judge<N: Net>(&mut self, world: &mut World<N>) -> Option<f64> {
+        let meter = &mut world.meter;
+        let load = meter.load_ended.zip(meter.load_began).map_or(0.0, |(end, start)| end.since(start).as_secs_f64());
+        let reached_rate = meter.answered_in_load.unwrap_or(0) as f64 / load.max(1e-9);
+        let p99_us = meter.latency.all().value_at_percentile(99.0) as f64 / 1000.0;
+        let errors = meter.errors_in_all() - self.errors_before;
+        self.errors_before = meter.errors_in_all();
+        let is_met = p99_us <= self.target_p99.as_secs_f64() * 1e6;
+        let held = is_met && errors == 0 && reached_rate >= self.rate * REACHED;
+        self.trials.push(Trial { asked_rate: self.rate, reached_rate, p99_us, held });
+        self.tries += 1;
+        if !held && self.tries < TRIES {
+            return Some(self.rate);
+        }
+        self.tries = 0;
+        match held {
+            true => self.held = Some(self.rate),
+            false => self.failed = Some(self.rate),
+        }
+        if self.trials.len() >= TRIALS_MAX || world.meter.open == 0 {
+            return None;
+        }
+        match (self.held, self.failed) {
+            (None, Some(failed)) if failed < 1.0 => None,
+            (None, Some(failed)) => Some(failed / 4.0),
+            (Some(held), None) => Some(held * 2.0),
+            (Some(held), Some(failed)) if failed - held > PRECISE * held => Some((held + failed) / 2.0),
+            _ => None,
+        }
+    }
+}
+
+impl<N: Net> Shape<N> for Search {
+    fn act(&mut self, world: &mut World<N>) -> Next {
+        match self.ping.act(world) {
+            Next::Done if world.meter.load_began.is_some() => match self.judge(world) {
+                Some(rate) => {
+                    self.rate = rate;
+                    world.meter.latency.clear();
+                    self.ping.restart(world, rate, self.duration);
+                    Next::At(world.now)
+                }
+                None => Next::Done,
+            },
+            next => next,
+        }
+    }
+
+    fn opened(&mut self, world: &mut World<N>, slot: u32) {
+        self.ping.opened(world, slot);
+    }
+
+    fn answered(&mut self, world: &mut World<N>, slot: u32) {
+        self.ping.answered(world, slot);
+    }
+
+    fn ended(&mut self, world: &mut World<N>, slot: u32) {
+        self.ping.ended(world, slot);
+    }
+
+    fn finish(&mut self, _world: &mut World<N>, record: &mut Record) {
+        record.trials = std::mem::take(&mut self.trials);
+        let best = record.trials.iter().filter(|trial| trial.held).map(|trial| trial.asked_rate).fold(0.0, f64::max);
+        record.requests.rate = best;
+        record.notes.push(match best > 0.0 {
+            true => format!("the highest rate whose p99 is at most {:?}: {best:.0} a second", self.target_p99),
+            false => format!("no rate that was tried has its p99 at or below {:?}", self.target_p99),
+        });
+    }
+}
