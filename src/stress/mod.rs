@@ -1,3 +1,5 @@
 //! `slabd stress`: load and floods against any server, on the same seams as the server itself.
 
+pub mod bounds;
+pub mod files;
 pub mod record;
