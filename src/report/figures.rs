@@ -72,8 +72,9 @@ pub fn share(part: u64, whole: u64) -> String {
         return format!("{percent:.0} %");
     }
     let decimals = (1..=9).find(|&decimals| {
-        let grain = 0.5 * 10f64.powi(-decimals);
-        percent >= grain && (part > whole || percent < 100.0 - grain)
+        // A little less than one of the last digit: 100 − 99.9 is not quite 0.1.
+        let grain = 0.99 * 10f64.powi(-decimals);
+        percent >= grain && (part > whole || 100.0 - percent >= grain)
     });
     format!("{percent:.*} %", decimals.unwrap_or(9) as usize)
 }
@@ -152,6 +153,8 @@ mod tests {
             (999, 1000, "99.9 %"),
             (9999, 10_000, "99.99 %"),
             (1, 10_000, "0.01 %"),
+            (6, 10_000, "0.06 %"),
+            (99_996, 100_000, "99.996 %"),
             (3, 2, "150.0 %"),
             (1, 0, "–"),
         ] {

@@ -228,9 +228,9 @@ impl Assertion {
             size if size >= 10.0 => 1,
             _ => 2,
         };
-        let texts = (start..=9).map(|decimals| format!("{value:.decimals$}"));
+        let mut texts = (start..=9).map(|decimals| format!("{value:.decimals$}"));
         let agrees = |text: &String| text.parse().is_ok_and(|rounded| self.operator.holds(rounded, self.limit) == held);
-        let number = texts.clone().find(agrees).or_else(|| texts.last()).unwrap_or_default();
+        let number = texts.find(agrees).unwrap_or_else(|| value.to_string());
         let name = match (self.unit.name, self.metric) {
             ("", Metric::Honest) => "%",
             ("", Metric::UserBytes | Metric::KernelBytes) => "B",

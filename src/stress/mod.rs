@@ -2,4 +2,6 @@
 
 pub mod bounds;
 pub mod files;
+pub mod page;
+pub mod plots;
 pub mod record;
