@@ -4,6 +4,7 @@
 //! that needs nothing beside itself.
 
 pub mod figures;
+pub mod html;
 pub mod text;
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -18,6 +18,7 @@ pub fn page(record: &Record) -> Page {
         trials(&record.trials),
         probes(&record.probes),
         server(record),
+        Some(generator(record)),
     ];
     for table in tables.into_iter().flatten() {
         let is_times = table.title == TIMES;
@@ -29,10 +30,9 @@ pub fn page(record: &Record) -> Page {
     sections.extend(record.notes.iter().cloned().map(Section::Paragraph));
     let plots = plots::plots(&[Run { name: "", record }]);
     if !plots.is_empty() {
-        sections.push(Section::Heading("Over time".into()));
+        sections.push(Section::Heading("Plots".into()));
         sections.extend(plots.into_iter().map(Section::Plot));
     }
-    sections.push(Section::Table(generator(record)));
     sections.extend(parameters(record).map(Section::Table));
     Page { title: title(record), summary: summary(record), sections }
 }
@@ -261,7 +261,7 @@ fn generator(record: &Record) -> Table {
         ("of one processor".into(), format!("{} %", three_digits(generator.cpu_share * 100.0))),
         ("resident set at the peak".into(), bytes(generator.rss_at_peak as f64)),
     ];
-    two_columns("The generator, slabd stress itself", rows)
+    two_columns("The generator (slabd stress itself)", rows)
 }
 
 fn parameters(record: &Record) -> Option<Table> {
@@ -419,7 +419,7 @@ mod tests {
             "Honest",
             "The server,",
             "saturated",
-            "Over",
+            "Plots",
             "Parameters",
         ] {
             assert!(!text.contains(absent), "{absent} in\n{text}");
