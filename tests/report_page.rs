@@ -9,10 +9,10 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use slabd::report::{Page, html};
-use slabd::stress::page;
 use slabd::stress::record::{
     Bound, Connections, Generator, Latency, Percentile, Probe, Record, Requests, Sample, ServerMemory, Trial,
 };
+use slabd::stress::{compare, page};
 
 use support::programs::{available, bounded, installed, ours, succeeded};
 
@@ -167,17 +167,45 @@ fn assert_quiet(seen: &Value) {
     }
 }
 
-#[test]
-fn a_run_is_drawn_whole_and_asks_for_nothing() {
-    let page = page::page(&record());
-    let Some(seen) = look("report_page", &[("run", html::html(&page))]) else { return };
-    let seen = &seen[0];
-    for how in ["light", "dark", "narrow"] {
-        assert_drawn(&page, seen, how);
+/// The same against another server, sampled at other moments.
+fn slower() -> Record {
+    let mut record = record();
+    record.target = "resp://127.0.0.1:9999".into();
+    record.latency = Some(latency(240.0, 1_000_000));
+    record.trials.pop();
+    for sample in &mut record.samples {
+        sample.t_s = sample.t_s * 1.07 + 0.2;
+        sample.rate *= 0.7;
+        sample.open = sample.open * 9 / 10;
+        sample.connecting *= 2;
+        sample.failed = sample.failed * 60;
+        sample.closed_by_server *= 3;
+        sample.errors *= 2;
+        sample.p50_us = sample.p50_us.map(|us| us * 2.2);
+        sample.p99_us = sample.p99_us.map(|us| us * 2.2);
+        sample.max_us = sample.max_us.map(|us| us * 2.2);
+        sample.server_rss = sample.server_rss.map(|bytes| bytes * 3);
+        sample.kernel_bytes = sample.kernel_bytes.map(|bytes| bytes * 3 / 4);
     }
-    assert_quiet(seen);
+    record.trials.iter_mut().for_each(|trial| trial.p99_us *= 3.0);
+    record
+}
+
+#[test]
+fn pages_are_drawn_whole_and_ask_for_nothing() {
+    let (run, other) = (record(), slower());
+    let pages = [("run", page::page(&run)), ("compare", compare::compare("a.json", &run, "b.json", &other))];
+    let written = pages.each_ref().map(|(name, page)| (*name, html::html(page)));
+    let Some(seen) = look("report_page", &written) else { return };
+    for ((_, page), seen) in pages.iter().zip(&seen) {
+        for how in ["light", "dark", "narrow"] {
+            assert_drawn(page, seen, how);
+        }
+        assert_quiet(seen);
+        assert_eq!(seen["sideways"], 0, "a narrow window scrolls sideways");
+    }
+    let seen = &seen[0];
     assert_ne!(seen["light_background"], seen["dark_background"]);
-    assert_eq!(seen["sideways"], 0, "a narrow window scrolls sideways");
     let text = seen["without_script"].as_str().expect("a text");
     for part in ["slabd stress silent", "fails", "holds", "p99.99", "14,000", "<img src=", "Plots need JavaScript."] {
         assert!(text.contains(part), "{part} is not in\n{text}");

@@ -141,9 +141,9 @@ fn times(record: &Record) -> Option<Table> {
         row.push(time(times.max_us));
         row
     };
-    let mut columns = ["of", "number", "least", "mean"].map(String::from).to_vec();
+    let mut columns = ["of", "number", "min", "mean"].map(String::from).to_vec();
     columns.extend(percents.iter().map(|percent| percentile(*percent)));
-    columns.push("most".into());
+    columns.push("max".into());
     (!measured.is_empty()).then(|| Table { title: TIMES.into(), columns, rows: measured.iter().map(row).collect() })
 }
 
@@ -372,7 +372,7 @@ mod tests {
             "answered, of those sent 99.9 %",
             "rate of answers 1,234/s",
             "wrong answer 6 0.06 %",
-            "of number least mean p50 p99 p99.99 most",
+            "of number min mean p50 p99 p99.99 max",
             "requests 1,234 500 µs 1.00 ms 1.00 ms 2.00 ms 3.00 ms 4.00 ms",
             "connects 1,234 5 µs 10 µs 10 µs 20 µs 30 µs 40 µs",
             "deliveries 1,234 38.5 µs 77 µs 77 µs 154 µs 231 µs 308 µs",
