@@ -236,9 +236,9 @@ mod tests {
         let mut wheel = TimerWheel::new(4, Tick(0));
         wheel.arm(3, Tick(10));
         assert_eq!(wheel.next_fires(), Some(Tick(10)));
-        assert_eq!(expired(&mut wheel, 9), []);
+        assert_eq!(expired(&mut wheel, 9), [0; 0]);
         assert_eq!(expired(&mut wheel, 10), [3]);
-        assert_eq!(expired(&mut wheel, 11), []);
+        assert_eq!(expired(&mut wheel, 11), [0; 0]);
         assert_eq!(wheel.armed(), 0);
         assert_eq!(wheel.next_fires(), None);
     }
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn a_timer_armed_for_the_past_or_the_present_tick_fires_at_once() {
         let mut wheel = TimerWheel::new(4, Tick(100));
-        assert_eq!(expired(&mut wheel, 200), []);
+        assert_eq!(expired(&mut wheel, 200), [0; 0]);
         wheel.arm(0, Tick(3));
         wheel.arm(1, Tick(200));
         assert_eq!(expired(&mut wheel, 200), [0, 1]);
@@ -284,7 +284,7 @@ mod tests {
             let mut wheel = TimerWheel::new(1, Tick(0));
             wheel.arm(0, Tick(due));
             assert_eq!(wheel.fires(0), Some(Tick(fires)));
-            assert_eq!(expired(&mut wheel, fires - 1), []);
+            assert_eq!(expired(&mut wheel, fires - 1), [0; 0]);
             assert_eq!(expired(&mut wheel, fires), [0]);
         }
     }

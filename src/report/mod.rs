@@ -3,6 +3,10 @@
 //! A [`Page`] is plain data: tables, plots and verdicts, in their order. It is printed as text, or written as one HTML file
 //! that needs nothing beside itself.
 
+pub mod figures;
+pub mod html;
+pub mod text;
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
     /// `slabd stress ping resp://127.0.0.1:6379`.

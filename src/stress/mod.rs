@@ -1,11 +1,17 @@
 //! `slabd stress`: load and floods against any server, on the same seams as the server itself.
 
 pub mod args;
+pub mod bounds;
+pub mod compare;
 pub mod dialer;
 pub mod driver;
+pub mod files;
 pub mod meter;
 pub mod pace;
+pub mod page;
 pub mod plan;
+pub mod plots;
+pub mod progress;
 pub mod record;
 pub mod run;
 pub mod server;
@@ -15,8 +21,16 @@ pub mod target;
 pub mod wire;
 pub mod world;
 
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::report::{Page, html, text};
 use args::StressArgs;
+use bounds::Assertion;
 use plan::Plan;
+use progress::Progress;
+use record::Record;
 
 /// Why a command did nothing.
 #[derive(Debug)]
@@ -26,12 +40,64 @@ pub enum StressError {
     Failed(anyhow::Error),
 }
 
-/// `slabd stress`. Whether all went well: something was measured, and every bound held.
+/// `slabd stress`: its report goes to standard output, its progress to standard error. Whether all went well: something was measured, to the
+/// end, and every bound held.
 pub fn command(args: &StressArgs) -> Result<bool, StressError> {
-    let plan = Plan::resolve(args).map_err(StressError::Usage)?;
-    let outcome = run::run(&plan, &mut ()).map_err(StressError::Failed)?;
-    let mut record = outcome.record;
-    record.samples.clear();
-    println!("{record:#?}");
+    match args.words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["compare", a, b] => compare(Path::new(a), Path::new(b), args).map_err(StressError::Failed),
+        ["compare", ..] => {
+            Err(StressError::Usage("compare needs two JSON files: slabd stress compare A.json B.json".into()))
+        }
+        _ => load(args),
+    }
+}
+
+fn compare(a: &Path, b: &Path, args: &StressArgs) -> anyhow::Result<bool> {
+    show(&compare::compare_files(a, b)?, args)?;
     Ok(true)
+}
+
+fn load(args: &StressArgs) -> Result<bool, StressError> {
+    let plan = Plan::resolve(args).map_err(StressError::Usage)?;
+    let bounds: Result<Vec<Assertion>, String> = args.bounds.iter().map(|text| text.parse()).collect();
+    let bounds = bounds.map_err(StressError::Usage)?;
+    let outcome = match args.quiet {
+        true => run::run(&plan, &mut ()),
+        false => {
+            let mut progress = Progress::new(&plan);
+            let outcome = run::run(&plan, &mut progress);
+            progress.end();
+            outcome
+        }
+    };
+    let mut outcome = outcome.map_err(StressError::Failed)?;
+    outcome.record.bounds = bounds.iter().map(|bound| bound.judge(&outcome.record)).collect();
+    report(&outcome, args).map_err(StressError::Failed)?;
+    Ok(is_well(&outcome.record))
+}
+
+fn report(outcome: &run::Outcome, args: &StressArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.json {
+        files::write_record(path, &outcome.record)?;
+    }
+    if let Some(path) = &args.hdr {
+        files::write_distribution(path, &outcome.times)?;
+    }
+    show(&page::page(&outcome.record), args)
+}
+
+fn show(page: &Page, args: &StressArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.html {
+        html::write(path, page)?;
+    }
+    use std::io::Write;
+    match std::io::stdout().write_all(text::text(page).as_bytes()) {
+        // A reader that has gone away is no error: `slabd stress ... | head`.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the report"),
+        _ => Ok(()),
+    }
+}
+
+fn is_well(record: &Record) -> bool {
+    record.connections.opened > 0 && !record.interrupted && record.bounds.iter().all(|bound| bound.held)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::args::StressArgs;
 use super::pace::Arrivals;
+use super::shape::flood::{AFTER, BEFORE};
 use super::target::{Scheme, Target};
 use crate::limits::CONNECTIONS_MAX;
 use crate::units::Span;
@@ -256,6 +257,17 @@ impl Plan {
             _ => {}
         }
         shown
+    }
+
+    /// About how long the run takes, for the progress bar.
+    pub fn expected(&self) -> Duration {
+        match self.shape {
+            // Up to here some ten trials.
+            ShapeName::Search => self.duration * 10,
+            ShapeName::Hold => self.duration + Duration::from_secs(2),
+            shape if shape.is_flood() => self.duration + BEFORE + AFTER,
+            _ => self.duration,
+        }
     }
 
     /// Whether requests are due by the clock.

@@ -20,8 +20,8 @@ const ATTACKER: u8 = 0;
 const PROBE: u8 = 1;
 
 /// How long is probed before and after the flood.
-const BEFORE: Duration = Duration::from_secs(2);
-const AFTER: Duration = Duration::from_secs(5);
+pub const BEFORE: Duration = Duration::from_secs(2);
+pub const AFTER: Duration = Duration::from_secs(5);
 
 /// The server's memory is read exactly this often while the flood is on.
 const PEAK_EVERY: Duration = Duration::from_secs(1);

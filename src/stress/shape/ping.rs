@@ -137,6 +137,7 @@ impl Ping {
             world.meter.error("due but never sent", unsent);
         }
         let meter = &mut world.meter;
+        meter.wants_peak = true;
         meter.load_ended = Some(world.now);
         meter.answered_in_load = Some(meter.answered - meter.answered_before_load);
         meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));

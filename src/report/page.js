@@ -1,0 +1,80 @@
+// Draws each plot of the page's data into its place, in the colours of the page, and again when these or the width change.
+"use strict";
+(() => {
+  const plots = JSON.parse(document.getElementById("plots").textContent);
+  const height = 260;
+
+  // Three digits, or all before the point.
+  const figure = (value) => {
+    if (value === null || value === undefined) return "–";
+    return Math.abs(value) >= 100
+      ? Math.round(value).toLocaleString("en")
+      : String(Number(value.toPrecision(3)));
+  };
+
+  // From zero, so that heights can be compared; a little room above.
+  const fromZero = (_, least, most) => {
+    const top = most > 0 ? most * 1.06 : 0;
+    const bottom = Math.min(0, least ?? 0);
+    return top > bottom ? [bottom, top] : [bottom, bottom + 1];
+  };
+
+  const options = (plot, width) => {
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    const axis = (label) => ({
+      label,
+      stroke: colour("--faint"),
+      font: "12px system-ui, sans-serif",
+      labelFont: "12px system-ui, sans-serif",
+      labelSize: 20,
+      grid: { stroke: colour("--line"), width: 1 },
+      ticks: { stroke: colour("--line"), width: 1 },
+      values: (_, at) => at.map((value) => (value === null || value === undefined ? "" : figure(value))),
+    });
+    // As wide as the longest figure at the axis.
+    const size = (_, texts) => 20 + 7 * Math.max(2, ...(texts ?? []).map((text) => String(text ?? "").length));
+    return {
+      width,
+      height,
+      scales: {
+        x: { time: false },
+        y: plot.log ? { distr: 3, log: 10 } : { range: fromZero },
+      },
+      axes: [axis(plot.x_label), { ...axis(plot.y_label), size }],
+      // Plots over the same quantity show the same moment.
+      cursor: { sync: { key: plot.x_label }, y: false },
+      series: [
+        { label: plot.x_label, value: (_, value) => figure(value) },
+        ...plot.series.map((series, at) => ({
+          label: series.name,
+          stroke: colour(`--series-${at % 8}`),
+          dash: at < 8 ? undefined : [6, 4],
+          width: 2,
+          points: { fill: colour("--panel") },
+          value: (_, value) => figure(value),
+        })),
+      ],
+    };
+  };
+
+  const places = Array.from(document.querySelectorAll(".plot"));
+  let drawn = [];
+  const draw = () => {
+    drawn.forEach((chart) => chart.destroy());
+    drawn = places.map((place, at) => {
+      const plot = plots[at];
+      const data = [plot.x, ...plot.series.map((series) => series.values)];
+      return new uPlot(options(plot, place.clientWidth), data, place);
+    });
+  };
+  draw();
+
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  const observer = new ResizeObserver(() => {
+    places.forEach((place, at) => {
+      if (drawn[at].width !== place.clientWidth) drawn[at].setSize({ width: place.clientWidth, height });
+    });
+  });
+  places.forEach((place) => observer.observe(place));
+})();

@@ -1,0 +1,267 @@
+//! A page as text for a terminal: aligned tables, verdicts in a word, plots as a line for each series.
+
+use super::{Outcome, Page, Plot, Section, Table, Verdict};
+use crate::report::figures;
+
+/// Sentences are broken at this many characters; tables are as wide as they need to be.
+const WIDTH: usize = 100;
+
+/// Characters that a line over time is drawn with.
+const SPARK_WIDTH: usize = 40;
+const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+pub fn text(page: &Page) -> String {
+    let mut text = String::new();
+    text.push_str(&printable(&page.title));
+    text.push('\n');
+    paragraph(&mut text, &page.summary);
+    let mut after_verdict = false;
+    for section in &page.sections {
+        // Verdicts that follow each other are a list.
+        let is_verdict = matches!(section, Section::Verdict(_));
+        if !(is_verdict && after_verdict) {
+            text.push('\n');
+        }
+        after_verdict = is_verdict;
+        match section {
+            Section::Heading(heading) => {
+                let heading = printable(heading);
+                let line = "─".repeat(heading.chars().count());
+                text.push_str(&format!("{heading}\n{line}\n"));
+            }
+            Section::Paragraph(sentences) => paragraph(&mut text, sentences),
+            Section::Table(table) => text.push_str(&aligned(table)),
+            Section::Plot(plot) => text.push_str(&sparklines(plot)),
+            Section::Verdict(verdict) => text.push_str(&verdict_line(verdict)),
+        }
+    }
+    text
+}
+
+/// Texts may come from a server or from a file: without control characters, which could steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn paragraph(text: &mut String, sentences: &str) {
+    let mut column = 0;
+    for word in sentences.split_whitespace().map(printable) {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > WIDTH {
+            text.push('\n');
+            column = 0;
+        }
+        if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(&word);
+        column += length;
+    }
+    if column > 0 {
+        text.push('\n');
+    }
+}
+
+/// The first column flush left, the others flush right.
+fn aligned(table: &Table) -> String {
+    let rows: Vec<Vec<String>> = std::iter::once(&table.columns)
+        .chain(&table.rows)
+        .map(|row| row.iter().map(|cell| printable(cell)).collect())
+        .collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width_of = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width_of).collect();
+    let mut text = String::new();
+    if !table.title.is_empty() {
+        text.push_str(&format!("{}\n", printable(&table.title)));
+    }
+    // A head without words would be an empty line.
+    let head = usize::from(rows.first().is_some_and(|head| head.iter().all(String::is_empty)));
+    for row in &rows[head..] {
+        let mut line = String::from("  ");
+        for (column, cell) in row.iter().enumerate() {
+            let fill = " ".repeat(widths[column] - cell.chars().count());
+            if column == 0 { line.extend([cell.as_str(), &fill]) } else { line.extend(["  ", &fill, cell]) }
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// `holds    p99<5ms: 4.2 ms`.
+fn verdict_line(verdict: &Verdict) -> String {
+    let (claim, measured) = (printable(&verdict.claim), printable(&verdict.measured));
+    let colon = if measured.is_empty() { "" } else { ": " };
+    format!("{:<8} {claim}{colon}{measured}\n", outcome(verdict.outcome))
+}
+
+/// In one word, here and on the page.
+pub fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Holds => "holds",
+        Outcome::Fails => "fails",
+        Outcome::Untried => "untried",
+    }
+}
+
+/// The course of each series in small, between its least and its greatest value.
+fn sparklines(plot: &Plot) -> String {
+    let rows = plot.series.iter().map(|series| {
+        let values = series.values.iter().flatten().copied().filter(|value| value.is_finite());
+        let (least, most) =
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), v| (least.min(v), most.max(v)));
+        let range = match (least.is_finite(), least == most) {
+            (false, _) => "no values".to_string(),
+            (true, true) => figures::three_digits(least),
+            _ => format!("{} to {}", figures::three_digits(least), figures::three_digits(most)),
+        };
+        vec![format!("{}  {}", series.name, sparkline(&series.values, plot.y_is_logarithmic)), range]
+    });
+    let scale = if plot.y_is_logarithmic { ", logarithmic" } else { "" };
+    let title = format!("{} ({}{scale}; over {})", plot.title, plot.y_label, plot.x_label);
+    // The names are brought to one width, so that the lines begin below each other.
+    let longest = plot.series.iter().map(|series| printable(&series.name).chars().count()).max().unwrap_or(0);
+    let rows = rows.zip(&plot.series).map(|(mut row, series)| {
+        let fill = " ".repeat(longest - printable(&series.name).chars().count());
+        row[0].insert_str(series.name.len(), &fill);
+        row
+    });
+    aligned(&Table { title, columns: Vec::new(), rows: rows.collect() })
+}
+
+/// One character for each part of the axis: the greatest value there. A gap is a space.
+fn sparkline(values: &[Option<f64>], logarithmic: bool) -> String {
+    let height = |value: &f64| if logarithmic { value.ln() } else { *value };
+    let heights: Vec<Option<f64>> =
+        values.iter().map(|value| value.as_ref().map(height).filter(|height| height.is_finite())).collect();
+    let least = heights.iter().flatten().copied().fold(f64::INFINITY, f64::min);
+    let most = heights.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
+    let width = SPARK_WIDTH.min(heights.len());
+    let part = |at: usize| &heights[at * heights.len() / width..(at + 1) * heights.len() / width];
+    let spark = |part: &[Option<f64>]| match part.iter().flatten().copied().reduce(f64::max) {
+        None => ' ',
+        Some(_) if least == most => SPARKS[0],
+        Some(height) => SPARKS[((height - least) / (most - least) * (SPARKS.len() - 1) as f64).round() as usize],
+    };
+    (0..width).map(|at| spark(part(at))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Series;
+    use super::*;
+
+    fn cells(row: &[&str]) -> Vec<String> {
+        row.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_page_reads_in_its_order() {
+        let verdict = |claim: &str, measured: &str, outcome| {
+            Section::Verdict(Verdict { claim: claim.into(), measured: measured.into(), outcome })
+        };
+        let page = Page {
+            title: "slabd stress ping".into(),
+            summary: "Ran 10 s.".into(),
+            sections: vec![
+                Section::Heading("Bounds".into()),
+                verdict("p99<5ms", "4.2 ms", Outcome::Holds),
+                verdict("errors=0", "3", Outcome::Fails),
+                verdict("honest>99%", "", Outcome::Untried),
+                Section::Paragraph("A sentence.".into()),
+                Section::Table(Table {
+                    title: "Connections".into(),
+                    columns: cells(&["", "number"]),
+                    rows: vec![cells(&["asked for", "15,000"]), cells(&["µs", "7"])],
+                }),
+                Section::Plot(Plot {
+                    title: "Rate".into(),
+                    x_label: "seconds".into(),
+                    y_label: "a second".into(),
+                    y_is_logarithmic: false,
+                    x: vec![0.0, 1.0, 2.0],
+                    series: vec![
+                        Series { name: "a".into(), values: vec![Some(0.0), None, Some(7000.0)] },
+                        Series { name: "long".into(), values: vec![Some(2.0); 3] },
+                    ],
+                }),
+            ],
+        };
+        let expected = "\
+slabd stress ping
+Ran 10 s.
+
+Bounds
+──────
+
+holds    p99<5ms: 4.2 ms
+fails    errors=0: 3
+untried  honest>99%
+
+A sentence.
+
+Connections
+             number
+  asked for  15,000
+  µs              7
+
+Rate (a second; over seconds)
+  a     ▁ █  0.00 to 7,000
+  long  ▁▁▁           2.00
+";
+        assert_eq!(text(&page), expected);
+    }
+
+    #[test]
+    fn long_sentences_are_broken_between_words() {
+        let mut broken = String::new();
+        paragraph(&mut broken, &"word ".repeat(45));
+        let lengths: Vec<usize> = broken.lines().map(str::len).collect();
+        assert_eq!(lengths, [99, 99, 24]);
+        let mut one = String::new();
+        paragraph(&mut one, &"x".repeat(WIDTH + 1));
+        assert_eq!(one.lines().count(), 1);
+    }
+
+    #[test]
+    fn no_text_steers_the_terminal() {
+        let evil = "a\u{1b}[2Jb\r\n\u{9b}c\u{7f}";
+        let table = Table { title: evil.into(), columns: cells(&[evil]), rows: vec![cells(&[evil])] };
+        let plot = Plot {
+            title: evil.into(),
+            x_label: evil.into(),
+            y_label: evil.into(),
+            series: vec![Series { name: evil.into(), values: vec![Some(1.0)] }, Series::default()],
+            ..Plot::default()
+        };
+        let verdict = Verdict { claim: evil.into(), measured: evil.into(), outcome: Outcome::Fails };
+        let sections = vec![
+            Section::Heading(evil.into()),
+            Section::Paragraph(evil.into()),
+            Section::Table(table),
+            Section::Plot(plot),
+            Section::Verdict(verdict),
+        ];
+        let text = text(&Page { title: evil.into(), summary: evil.into(), sections });
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+
+    #[test]
+    fn a_sparkline_has_the_greatest_of_each_part_on_the_scale_asked_for() {
+        let values = |numbers: &[f64]| numbers.iter().copied().map(Some).collect::<Vec<_>>();
+        assert_eq!(sparkline(&values(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), false), "▁▂▃▄▅▆▇█");
+        assert_eq!(sparkline(&values(&[1.0, 10.0, 100.0, 1e7]), true), "▁▂▃█");
+        assert_eq!(sparkline(&values(&[1.0, 10.0, 100.0, 1e7]), false), "▁▁▁█");
+        // A logarithm has no place for nothing.
+        assert_eq!(sparkline(&values(&[0.0, 1.0, 10.0]), true), " ▁█");
+        assert_eq!(sparkline(&[], false), "");
+        assert_eq!(sparkline(&[None, None], false), "  ");
+        let mut long = vec![Some(0.0); 1000];
+        long[500] = Some(1.0);
+        assert_eq!(sparkline(&long, false), format!("{}█{}", "▁".repeat(20), "▁".repeat(19)));
+    }
+}

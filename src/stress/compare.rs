@@ -1,0 +1,420 @@
+//! `slabd stress compare A.json B.json`: two runs in words, in a table, and on common axes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::files::read_record;
+use super::page::{distributions, title};
+use super::plots::{self, Run};
+use super::record::Record;
+use crate::report::figures::{bytes, count, date, percentile, rate, three_digits, time};
+use crate::report::{Outcome, Page, Section, Table, Verdict};
+
+/// Flags that ask nothing of the server, so that runs that differ in them can be compared all the same.
+const WITHOUT_LOAD: [&str; 6] = ["json", "hdr", "html", "assert", "pid", "i-am-allowed-to-test"];
+
+/// Differences of less than this share are not told in words: no two runs are alike.
+const ALIKE: f64 = 0.01;
+
+pub fn compare_files(a: &Path, b: &Path) -> Result<Page> {
+    let (run_a, run_b) = (read_record(a)?, read_record(b)?);
+    Ok(compare(&a.display().to_string(), &run_a, &b.display().to_string(), &run_b))
+}
+
+/// The page of two runs, which it calls A and B, with the names of their files.
+pub fn compare(file_a: &str, a: &Record, file_b: &str, b: &Record) -> Page {
+    let figures = figures(a, b);
+    let differing = differing(a, b);
+    let mut sections = vec![Section::Verdict(verdict(&differing))];
+    sections.extend(cautions(a, b).into_iter().map(Section::Paragraph));
+    sections.push(Section::Heading("In words".into()));
+    sections.extend(figures.iter().filter(|figure| figure.said).map(|figure| Section::Paragraph(figure.sentence())));
+    sections.push(Section::Heading("In figures".into()));
+    sections.push(Section::Table(figures_table(&figures)));
+    sections.push(Section::Table(runs_table(file_a, a, file_b, b)));
+    sections.extend(differing_table(&differing).map(Section::Table));
+    let plots = plots::plots(&[Run { name: "A", record: a }, Run { name: "B", record: b }]);
+    if !plots.is_empty() {
+        sections.push(Section::Heading("Plots".into()));
+        let axes = "Where the two runs were sampled at different moments, a line is taken straight between two of its own samples.";
+        sections.push(Section::Paragraph(axes.into()));
+        sections.extend(plots.into_iter().map(Section::Plot));
+    }
+    let summary = format!("A is {file_a}: {}. B is {file_b}: {}.", title(a), title(b));
+    Page { title: format!("slabd stress compare {file_a} {file_b}"), summary, sections }
+}
+
+/// Something in which the two loads differ.
+#[derive(Debug, PartialEq)]
+struct Differing {
+    name: String,
+    a: String,
+    b: String,
+}
+
+/// What was asked of the servers; not which servers these were, for to compare those is what this is for.
+fn differing(a: &Record, b: &Record) -> Vec<Differing> {
+    let all = |record: &Record| {
+        let mut all = BTreeMap::new();
+        for (flag, value) in &record.parameters {
+            let flag = flag.trim_start_matches('-');
+            if !WITHOUT_LOAD.contains(&flag) {
+                all.insert(format!("--{flag}"), value.clone());
+            }
+        }
+        let kind = record.target.split_once("://").map_or("", |(kind, _)| kind);
+        all.insert("kind of target".into(), kind.into());
+        all.insert("shape".into(), record.shape.clone());
+        all
+    };
+    let (all_a, all_b) = (all(a), all(b));
+    let mut names: Vec<&String> = all_a.keys().chain(all_b.keys()).collect();
+    // The shape and the target's kind decide most: they come before the flags.
+    names.sort_by_key(|name| (name.starts_with("--"), name.to_string()));
+    names.dedup();
+    let value =
+        |all: &BTreeMap<String, String>, name: &String| all.get(name).cloned().unwrap_or_else(|| "not given".into());
+    let pairs =
+        names.into_iter().map(|name| Differing { name: name.clone(), a: value(&all_a, name), b: value(&all_b, name) });
+    pairs.filter(|differing| differing.a != differing.b).collect()
+}
+
+fn verdict(differing: &[Differing]) -> Verdict {
+    let claim = "A and B can be compared: they asked the same of their servers".into();
+    if differing.is_empty() {
+        return Verdict {
+            claim,
+            measured: "same shape, same kind of target, same parameters".into(),
+            outcome: Outcome::Holds,
+        };
+    }
+    let words =
+        differing.iter().map(|differing| format!("{} ({} in A, {} in B)", differing.name, differing.a, differing.b));
+    let measured = format!("they differ in {}", words.collect::<Vec<_>>().join(", "));
+    Verdict { claim, measured, outcome: Outcome::Fails }
+}
+
+/// What else makes the comparison mean less than it seems to.
+fn cautions(a: &Record, b: &Record) -> Vec<String> {
+    let mut cautions = Vec::new();
+    for (name, record) in [("A", a), ("B", b)] {
+        if record.interrupted {
+            cautions.push(format!("{name} was interrupted before its plan was carried out."));
+        }
+        if record.generator.saturated {
+            cautions.push(format!("The generator of {name} was saturated: its figures are those of slabd stress rather than of the server."));
+        }
+    }
+    cautions.push("One run each does not tell a cause from chance: where a difference is small, repeat both.".into());
+    cautions
+}
+
+/// One figure of both runs.
+struct Figure {
+    name: String,
+    a: Option<f64>,
+    b: Option<f64>,
+    written: fn(f64) -> String,
+    /// Among the sentences, not in the table alone.
+    said: bool,
+}
+
+impl Figure {
+    fn new(
+        name: &str,
+        written: fn(f64) -> String,
+        of: impl Fn(&Record) -> Option<f64>,
+        a: &Record,
+        b: &Record,
+    ) -> Figure {
+        let value = |record| of(record).filter(|value| value.is_finite());
+        Figure { name: name.into(), a: value(a), b: value(b), written, said: false }
+    }
+
+    fn said(self) -> Figure {
+        Figure { said: true, ..self }
+    }
+
+    /// `p99 of requests: 1.20 ms in A against 1.50 ms in B, 20 % less in A.`
+    fn sentence(&self) -> String {
+        let (name, written) = (&self.name, self.written);
+        match (self.a, self.b) {
+            (Some(a), Some(b)) => {
+                format!("{name}: {} in A against {} in B, {}.", written(a), written(b), difference(a, b))
+            }
+            (Some(a), None) => format!("{name}: {} in A, not measured in B.", written(a)),
+            (None, Some(b)) => format!("{name}: not measured in A, {} in B.", written(b)),
+            (None, None) => format!("{name}: not measured."),
+        }
+    }
+}
+
+/// Of A against B.
+fn difference(a: f64, b: f64) -> String {
+    if a == b {
+        return "the same".into();
+    }
+    // A share of nothing, and one across zero, says nothing.
+    if b == 0.0 || (a < 0.0) != (b < 0.0) {
+        return if a > b { "more in A".into() } else { "less in A".into() };
+    }
+    let ratio = a / b;
+    let word = if a > b { "more" } else { "less" };
+    if ratio >= 2.0 {
+        format!("{} times as much in A", three_digits(ratio))
+    } else if (ratio - 1.0).abs() < ALIKE {
+        "less than 1 % apart".into()
+    } else {
+        format!("{:.0} % {word} in A", (ratio - 1.0).abs() * 100.0)
+    }
+}
+
+fn whole(number: f64) -> String {
+    // Counts only: they came from a u64.
+    count(number as u64)
+}
+
+fn percent(percent: f64) -> String {
+    format!("{} %", three_digits(percent))
+}
+
+fn share_of(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| 100.0 * part as f64 / whole as f64)
+}
+
+/// All figures that at least one run has measured.
+fn figures(a: &Record, b: &Record) -> Vec<Figure> {
+    let new = |name: &str, written, of: fn(&Record) -> Option<f64>| Figure::new(name, written, of, a, b);
+    let asked = |record: &Record| record.requests.sent > 0;
+    let mut figures = vec![
+        new("rate of answers", rate, |run| (run.requests.sent > 0).then_some(run.requests.rate)).said(),
+        new("answered, of requests", percent, |run| share_of(run.requests.answered, run.requests.sent)),
+    ];
+    if asked(a) || asked(b) {
+        let errors = |run: &Record| asked(run).then(|| run.requests.errors.values().sum::<u64>() as f64);
+        let figure = Figure::new("errors of requests", whole, errors, a, b);
+        let any = figure.a.unwrap_or(0.0) + figure.b.unwrap_or(0.0) > 0.0;
+        figures.push(if any { figure.said() } else { figure });
+    }
+    figures.extend(times(a, b));
+    let during = |run: &Record| {
+        let during = run.probes.iter().find(|probe| probe.phase == "during")?;
+        share_of(during.answered, during.sent)
+    };
+    figures.push(Figure::new("honest requests answered during the flood", percent, during, a, b).said());
+    figures.extend([
+        new("messages lost", whole, |run| Some(run.delivery.as_ref()?.lost as f64)).said(),
+        new("messages out of order", whole, |run| Some(run.delivery.as_ref()?.out_of_order as f64)),
+        new("connections open at the peak", whole, |run| Some(run.connections.open_at_peak as f64)),
+        new("connections open at the end", whole, |run| Some(run.connections.open_at_end as f64)),
+        new("connections failed", whole, |run| Some(run.connections.failed.values().sum::<u64>() as f64)),
+        new("connections closed by the server", whole, |run| Some(run.connections.closed_by_server as f64)),
+        new("user memory per connection", bytes, |run| {
+            let server = run.server.as_ref().filter(|server| server.connections > 0)?;
+            Some(server.user_bytes_per_connection)
+        })
+        .said(),
+        new("kernel memory per connection", bytes, |run| {
+            run.server.as_ref().filter(|server| server.connections > 0)?.kernel_bytes_per_connection
+        })
+        .said(),
+        new("server's processor time per answer", time, |run| {
+            let seconds = run.server.as_ref()?.cpu_s?;
+            (run.requests.answered > 0).then(|| seconds * 1e6 / run.requests.answered as f64)
+        })
+        .said(),
+        new("memory given back after the flood", |seconds| time(seconds * 1e6), |run| run.reclaim_s),
+        new("generator's share of a processor", |share| percent(share * 100.0), |run| Some(run.generator.cpu_share)),
+    ]);
+    figures.retain(|figure| figure.a.is_some() || figure.b.is_some());
+    figures
+}
+
+/// Those that sentences tell.
+const TOLD_PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
+
+fn times(a: &Record, b: &Record) -> Vec<Figure> {
+    let mut names: Vec<String> = Vec::new();
+    let mut percents: Vec<f64> = Vec::new();
+    for (name, times) in distributions(a).into_iter().chain(distributions(b)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+        percents.extend(times.percentiles.iter().map(|percentile| percentile.percent));
+    }
+    percents.sort_by(f64::total_cmp);
+    percents.dedup();
+    let mut figures = Vec::new();
+    for name in names {
+        let of = |record: &Record| {
+            distributions(record).into_iter().find(|(own, _)| *own == name).map(|(_, times)| times.clone())
+        };
+        figures.push(Figure::new(&format!("mean of {name}"), time, |run| Some(of(run)?.mean_us), a, b));
+        for percent in &percents {
+            let at = |run: &Record| {
+                let times = of(run)?;
+                Some(times.percentiles.iter().find(|percentile| percentile.percent == *percent)?.us)
+            };
+            let figure = Figure::new(&format!("{} of {name}", percentile(*percent)), time, at, a, b);
+            // Of what is measured beside the requests, one percentile is told.
+            let told = TOLD_PERCENTILES.contains(percent) && (name == "requests" || *percent == 99.0);
+            figures.push(if told { figure.said() } else { figure });
+        }
+        figures.push(Figure::new(&format!("max of {name}"), time, |run| Some(of(run)?.max_us), a, b));
+    }
+    figures
+}
+
+fn figures_table(figures: &[Figure]) -> Table {
+    let row = |figure: &Figure| {
+        let cell = |value: Option<f64>| value.map_or_else(|| "–".into(), figure.written);
+        let difference = figure.a.zip(figure.b).map_or_else(|| "–".into(), |(a, b)| difference(a, b));
+        vec![figure.name.clone(), cell(figure.a), cell(figure.b), difference]
+    };
+    let columns = ["", "A", "B", "A against B"].map(String::from).to_vec();
+    Table { title: String::new(), columns, rows: figures.iter().map(row).collect() }
+}
+
+fn runs_table(file_a: &str, a: &Record, file_b: &str, b: &Record) -> Table {
+    let rows = [
+        ("file", file_a.to_string(), file_b.to_string()),
+        ("target", a.target.clone(), b.target.clone()),
+        ("begun", date(a.started), date(b.started)),
+        ("measured for", time(a.duration_s * 1e6), time(b.duration_s * 1e6)),
+        ("by slabd", a.version.clone(), b.version.clone()),
+    ];
+    let columns = ["", "A", "B"].map(String::from).to_vec();
+    Table { title: "The runs".into(), columns, rows: rows.map(|(name, a, b)| vec![name.to_string(), a, b]).to_vec() }
+}
+
+fn differing_table(differing: &[Differing]) -> Option<Table> {
+    let rows = differing.iter().map(|differing| vec![differing.name.clone(), differing.a.clone(), differing.b.clone()]);
+    let columns = ["", "A", "B"].map(String::from).to_vec();
+    (!differing.is_empty()).then(|| Table { title: "Parameters that differ".into(), columns, rows: rows.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{FORMAT, Latency, Percentile, Requests, Sample, ServerMemory};
+    use super::*;
+    use crate::report::text;
+
+    fn run(p99: f64, answers: u64) -> Record {
+        Record {
+            format: FORMAT,
+            shape: "ping".into(),
+            target: format!("resp://127.0.0.1:{answers}"),
+            parameters: [("connections", "50"), ("rate", "1k")].map(|(flag, value)| (flag.into(), value.into())).into(),
+            requests: Requests { sent: answers, answered: answers, rate: answers as f64, ..Requests::default() },
+            latency: Some(Latency {
+                count: answers,
+                mean_us: 100.0,
+                max_us: p99 * 2.0,
+                percentiles: vec![Percentile { percent: 99.0, us: p99 }],
+                ..Latency::default()
+            }),
+            samples: (0..3).map(|n| Sample { t_s: n.into(), rate: answers as f64, ..Sample::default() }).collect(),
+            ..Record::default()
+        }
+    }
+
+    /// As text without line breaks and fillings.
+    fn words(page: &Page) -> String {
+        text::text(page).split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn two_runs_of_one_load_are_told_apart_in_words_and_figures() {
+        let (a, b) = (run(1200.0, 3000), run(1500.0, 1000));
+        let page = compare("a.json", &a, "b.json", &b);
+        let words = words(&page);
+        for expected in [
+            "slabd stress compare a.json b.json A is a.json: slabd stress ping resp://127.0.0.1:3000. B is b.json:",
+            "holds A and B can be compared",
+            "p99 of requests: 1.20 ms in A against 1.50 ms in B, 20 % less in A.",
+            "rate of answers: 3,000/s in A against 1,000/s in B, 3.00 times as much in A.",
+            "p99 of requests 1.20 ms 1.50 ms 20 % less in A",
+            "mean of requests 100 µs 100 µs the same",
+            "target resp://127.0.0.1:3000 resp://127.0.0.1:1000",
+            "A answers ▁▁▁ 3,000 B answers ▁▁▁ 1,000",
+        ] {
+            assert!(words.contains(expected), "no {expected:?} in {words}");
+        }
+        for absent in ["differ in", "Parameters that differ", "saturated", "interrupted", "lost", "memory per"] {
+            assert!(!words.contains(absent), "{absent} in {words}");
+        }
+    }
+
+    #[test]
+    fn runs_of_different_loads_are_said_to_be_so_with_what_differs() {
+        let (a, mut b) = (run(1.0, 10), run(1.0, 10));
+        b.shape = "hold".into();
+        b.target = "http://127.0.0.1:80".into();
+        b.parameters = [("connections", "60"), ("html", "b.html"), ("pid", "7")]
+            .map(|(flag, value)| (flag.into(), value.into()))
+            .into();
+        let page = compare("a.json", &a, "b.json", &b);
+        let Section::Verdict(verdict) = &page.sections[0] else { panic!("{page:?}") };
+        assert_eq!(verdict.outcome, Outcome::Fails);
+        assert_eq!(
+            verdict.measured,
+            "they differ in kind of target (resp in A, http in B), shape (ping in A, hold in B), --connections (50 in A, 60 in B), \
+             --rate (1k in A, not given in B)"
+        );
+        let words = words(&page);
+        assert!(words.contains("Parameters that differ A B kind of target resp http shape ping hold"), "{words}");
+        // Files and process numbers are no load, nor is the server's address.
+        b = run(1.0, 10);
+        b.target = "resp://127.0.0.2:1".into();
+        b.parameters.extend([("html".to_string(), "b.html".to_string()), ("--pid".to_string(), "7".to_string())]);
+        assert_eq!(differing(&a, &b), []);
+    }
+
+    #[test]
+    fn what_one_run_has_alone_is_said_to_be_missing_in_the_other() {
+        let (a, mut b) = (run(1000.0, 10), run(1000.0, 10));
+        b.latency = None;
+        b.server = Some(ServerMemory { connections: 5, user_bytes_per_connection: 44.0, ..ServerMemory::default() });
+        b.interrupted = true;
+        b.generator.saturated = true;
+        let words = words(&compare("a", &a, "b", &b));
+        for expected in [
+            "p99 of requests: 1.00 ms in A, not measured in B.",
+            "user memory per connection: not measured in A, 44 B in B.",
+            "p99 of requests 1.00 ms – –",
+            "B was interrupted",
+            "The generator of B was saturated",
+        ] {
+            assert!(words.contains(expected), "no {expected:?} in {words}");
+        }
+        assert!(!words.contains("A was interrupted"));
+    }
+
+    #[test]
+    fn differences_are_of_a_against_b() {
+        for (a, b, words) in [
+            (5.0, 5.0, "the same"),
+            (0.0, 0.0, "the same"),
+            (1.2, 1.5, "20 % less in A"),
+            (1.5, 1.2, "25 % more in A"),
+            (1.0, 1.005, "less than 1 % apart"),
+            (1.99, 1.0, "99 % more in A"),
+            (2.0, 1.0, "2.00 times as much in A"),
+            (1.0, 10.0, "90 % less in A"),
+            (0.0, 3.0, "100 % less in A"),
+            (3.0, 0.0, "more in A"),
+            (-3.0, 4.0, "less in A"),
+            (-3.0, -4.0, "25 % more in A"),
+        ] {
+            assert_eq!(difference(a, b), words, "{a} against {b}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let error = compare_files(Path::new("/nonexistent/a.json"), Path::new("/nonexistent/b.json")).unwrap_err();
+        assert!(format!("{error:#}").contains("/nonexistent/a.json"), "{error:#}");
+    }
+}

@@ -1,0 +1,437 @@
+//! A record as a page of results: what was asked for, verdicts, tables and plots. What the run has not measured is left out.
+
+use super::plots::{self, Run};
+use super::record::{Bound, Connections, Delivery, Latency, Probe, Record, Requests, ServerMemory, Trial};
+use crate::report::figures::{bytes, count, date, percentile, rate, share, three_digits, time};
+use crate::report::{Outcome, Page, Section, Table, Verdict};
+
+pub fn page(record: &Record) -> Page {
+    let mut sections = Vec::new();
+    sections.extend(record.bounds.iter().map(|bound| Section::Verdict(verdict(bound))));
+    sections.extend(warnings(record).into_iter().map(Section::Paragraph));
+    let tables = [
+        Some(connections(&record.connections)),
+        requests(&record.requests),
+        errors(&record.requests),
+        times(record),
+        record.delivery.as_ref().map(delivery),
+        trials(&record.trials),
+        probes(&record.probes),
+        server(record),
+        Some(generator(record)),
+    ];
+    for table in tables.into_iter().flatten() {
+        let is_times = table.title == TIMES;
+        sections.push(Section::Table(table));
+        if is_times {
+            sections.extend(meaning_of_times(record).map(Section::Paragraph));
+        }
+    }
+    sections.extend(record.notes.iter().cloned().map(Section::Paragraph));
+    let plots = plots::plots(&[Run { name: "", record }]);
+    if !plots.is_empty() {
+        sections.push(Section::Heading("Plots".into()));
+        sections.extend(plots.into_iter().map(Section::Plot));
+    }
+    sections.extend(parameters(record).map(Section::Table));
+    Page { title: title(record), summary: summary(record), sections }
+}
+
+/// As it was called.
+pub fn title(record: &Record) -> String {
+    format!("slabd stress {} {}", record.shape, record.target)
+}
+
+fn summary(record: &Record) -> String {
+    let mut text = format!(
+        "Begun {}, measured for {} by slabd {}.",
+        date(record.started),
+        time(record.duration_s * 1e6),
+        record.version
+    );
+    if record.interrupted {
+        text.push_str(" It was interrupted: this is what was done until then.");
+    }
+    text
+}
+
+fn verdict(bound: &Bound) -> Verdict {
+    let measured = bound.measured.clone().unwrap_or_else(|| "not measured by this run, which does not hold".into());
+    let outcome = if bound.held { Outcome::Holds } else { Outcome::Fails };
+    Verdict { claim: bound.text.clone(), measured, outcome }
+}
+
+/// What makes the figures mean less than they seem to.
+fn warnings(record: &Record) -> Option<String> {
+    let generator = &record.generator;
+    generator.saturated.then(|| {
+        format!(
+            "The generator was saturated: slabd stress itself used {:.0} % of a processor, so that it was the limit, and not the \
+            server alone. Rates are lower and times longer than what the server can do: spread the load over several runs of \
+            slabd stress, or ask for less.",
+            generator.cpu_share * 100.0
+        )
+    })
+}
+
+/// A row for each name with its figure.
+pub(super) fn two_columns(title: &str, rows: Vec<(String, String)>) -> Table {
+    let rows = rows.into_iter().map(|(name, figure)| vec![name, figure]).collect();
+    Table { title: title.into(), columns: vec![String::new(), String::new()], rows }
+}
+
+fn connections(connections: &Connections) -> Table {
+    let mut rows = vec![
+        ("asked for".to_string(), count(connections.asked)),
+        ("opened in all".into(), count(connections.opened)),
+        ("open at the peak".into(), count(connections.open_at_peak)),
+        ("open at the end".into(), count(connections.open_at_end)),
+        ("closed by the server".into(), count(connections.closed_by_server)),
+        ("failed".into(), count(connections.failed.values().sum())),
+    ];
+    rows.extend(by_count(&connections.failed).map(|(reason, number)| (format!("  failed: {reason}"), count(number))));
+    two_columns("Connections", rows)
+}
+
+/// The most frequent first.
+fn by_count(kinds: &std::collections::BTreeMap<String, u64>) -> impl Iterator<Item = (&String, u64)> {
+    let mut kinds: Vec<(&String, u64)> = kinds.iter().map(|(kind, number)| (kind, *number)).collect();
+    kinds.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
+    kinds.into_iter()
+}
+
+fn requests(requests: &Requests) -> Option<Table> {
+    (requests.sent > 0).then(|| {
+        let rows = vec![
+            ("sent".to_string(), count(requests.sent)),
+            ("answered".into(), count(requests.answered)),
+            ("answered, of those sent".into(), share(requests.answered, requests.sent)),
+            ("rate of answers".into(), rate(requests.rate)),
+            ("errors".into(), count(requests.errors.values().sum())),
+            ("sent in bytes".into(), bytes(requests.bytes_out as f64)),
+            ("received in bytes".into(), bytes(requests.bytes_in as f64)),
+        ];
+        two_columns("Requests", rows)
+    })
+}
+
+fn errors(requests: &Requests) -> Option<Table> {
+    let row = |(kind, number): (&String, u64)| vec![kind.clone(), count(number), share(number, requests.sent)];
+    let rows: Vec<_> = by_count(&requests.errors).map(row).collect();
+    let columns = ["kind", "number", "of requests"].map(String::from).to_vec();
+    (!rows.is_empty()).then(|| Table { title: "Errors".into(), columns, rows })
+}
+
+const TIMES: &str = "Times";
+
+/// Every distribution that the run has, with the same columns, so that they can be compared.
+fn times(record: &Record) -> Option<Table> {
+    let measured = distributions(record);
+    let mut percents: Vec<f64> =
+        measured.iter().flat_map(|(_, times)| times.percentiles.iter().map(|percentile| percentile.percent)).collect();
+    percents.sort_by(f64::total_cmp);
+    percents.dedup();
+    let row = |(name, times): &(String, &Latency)| {
+        let at = |percent: &f64| {
+            let found = times.percentiles.iter().find(|percentile| percentile.percent == *percent);
+            found.map_or_else(|| "–".into(), |percentile| time(percentile.us))
+        };
+        let mut row = vec![name.clone(), count(times.count), time(times.min_us), time(times.mean_us)];
+        row.extend(percents.iter().map(at));
+        row.push(time(times.max_us));
+        row
+    };
+    let mut columns = ["of", "number", "min", "mean"].map(String::from).to_vec();
+    columns.extend(percents.iter().map(|percent| percentile(*percent)));
+    columns.push("max".into());
+    (!measured.is_empty()).then(|| Table { title: TIMES.into(), columns, rows: measured.iter().map(row).collect() })
+}
+
+/// What times the run has, by name.
+pub(super) fn distributions(record: &Record) -> Vec<(String, &Latency)> {
+    let delivery = record.delivery.as_ref().and_then(|delivery| delivery.latency.as_ref());
+    let fixed = [
+        ("requests", record.latency.as_ref()),
+        ("connects", record.connect_latency.as_ref()),
+        ("deliveries", delivery),
+    ];
+    let probes = record.probes.iter().map(|probe| (format!("honest requests {}", probe.phase), probe.latency.as_ref()));
+    let all = fixed.into_iter().map(|(name, times)| (name.to_string(), times)).chain(probes);
+    all.filter_map(|(name, times)| Some((name, times.filter(|times| times.count > 0)?))).collect()
+}
+
+fn meaning_of_times(record: &Record) -> Option<String> {
+    let times = record.latency.as_ref().filter(|times| times.count > 0)?;
+    Some(if times.corrected {
+        "A request's time counts from the moment it was due, not from when it could be sent: requests that a stall of the server held \
+        up are counted with their wait (coordinated omission is corrected)."
+            .into()
+    } else {
+        "Each connection sends when the answer before has come, so a stall of the server counts once for each connection, and not for \
+        what would have come meanwhile: ask for a --rate to count that too."
+            .into()
+    })
+}
+
+fn delivery(delivery: &Delivery) -> Table {
+    let rows = vec![
+        ("subscribers".to_string(), count(delivery.subscribers)),
+        ("published".into(), count(delivery.published)),
+        ("expected".into(), count(delivery.expected)),
+        ("delivered".into(), count(delivery.delivered)),
+        ("delivered, of those expected".into(), share(delivery.delivered, delivery.expected)),
+        ("lost".into(), count(delivery.lost)),
+        ("out of order".into(), count(delivery.out_of_order)),
+    ];
+    two_columns("Messages", rows)
+}
+
+fn trials(trials: &[Trial]) -> Option<Table> {
+    let row = |trial: &Trial| {
+        let held = if trial.held { "held" } else { "missed" };
+        vec![rate(trial.asked_rate), rate(trial.reached_rate), time(trial.p99_us), held.into()]
+    };
+    let best = trials.iter().filter(|trial| trial.held).map(|trial| trial.reached_rate).reduce(f64::max);
+    let title = match best {
+        Some(best) => format!("Rates tried: {} is the highest that held", rate(best)),
+        None => "Rates tried: none held".into(),
+    };
+    let columns = ["asked for", "reached", "p99", "target"].map(String::from).to_vec();
+    (!trials.is_empty()).then(|| Table { title, columns, rows: trials.iter().map(row).collect() })
+}
+
+fn probes(probes: &[Probe]) -> Option<Table> {
+    let row = |probe: &Probe| {
+        let times = probe.latency.as_ref().filter(|times| times.count > 0);
+        let at = |percent: f64| {
+            let found = times?.percentiles.iter().find(|percentile| percentile.percent == percent)?;
+            Some(time(found.us))
+        };
+        let dash = || String::from("–");
+        vec![
+            probe.phase.clone(),
+            count(probe.sent),
+            count(probe.answered),
+            share(probe.answered, probe.sent),
+            at(50.0).unwrap_or_else(dash),
+            at(99.0).unwrap_or_else(dash),
+        ]
+    };
+    let columns = ["phase of the flood", "sent", "answered", "success", "p50", "p99"].map(String::from).to_vec();
+    let title = "Honest requests beside the flood".into();
+    (!probes.is_empty()).then(|| Table { title, columns, rows: probes.iter().map(row).collect() })
+}
+
+fn server(record: &Record) -> Option<Table> {
+    let reclaim =
+        record.reclaim_s.map(|seconds| ("memory given back after the flood".to_string(), time(seconds * 1e6)));
+    let Some(server) = &record.server else {
+        return reclaim.map(|row| two_columns("The server", vec![row]));
+    };
+    let mut rows = vec![
+        ("resident set before".to_string(), bytes(server.rss_before as f64)),
+        ("resident set at the peak".into(), bytes(server.rss_at_peak as f64)),
+        ("resident set at the end".into(), bytes(server.rss_at_end as f64)),
+        ("connections at the peak".into(), count(server.connections)),
+    ];
+    rows.extend(per_connection(server));
+    rows.extend(reclaim);
+    rows.extend(server.cpu_s.map(|seconds| ("processor time under load".into(), time(seconds * 1e6))));
+    Some(two_columns(&format!("The server, by {}", server.source), rows))
+}
+
+/// Without connections there is nothing to divide by.
+fn per_connection(server: &ServerMemory) -> Vec<(String, String)> {
+    if server.connections == 0 {
+        return Vec::new();
+    }
+    let user = server.user_bytes_per_connection;
+    let mut rows = vec![("user memory per connection".to_string(), bytes(user))];
+    if let Some(kernel) = server.kernel_bytes_per_connection {
+        rows.push(("kernel memory per connection".into(), bytes(kernel)));
+        rows.push(("both per connection".into(), bytes(user + kernel)));
+    }
+    rows
+}
+
+fn generator(record: &Record) -> Table {
+    let generator = &record.generator;
+    let rows = vec![
+        ("processor time".to_string(), time(generator.cpu_s * 1e6)),
+        ("of one processor".into(), format!("{} %", three_digits(generator.cpu_share * 100.0))),
+        ("resident set at the peak".into(), bytes(generator.rss_at_peak as f64)),
+    ];
+    two_columns("The generator (slabd stress itself)", rows)
+}
+
+fn parameters(record: &Record) -> Option<Table> {
+    let rows: Vec<_> = record.parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    (!rows.is_empty()).then(|| two_columns("Parameters", rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Generator, Percentile, Sample};
+    use super::*;
+    use crate::report::text;
+
+    fn latency(us: f64) -> Latency {
+        let percentiles = [50.0, 99.0, 99.99].into_iter().zip([1.0, 2.0, 3.0]);
+        let percentiles = percentiles.map(|(percent, factor)| Percentile { percent, us: us * factor }).collect();
+        Latency { count: 1234, corrected: true, min_us: us / 2.0, mean_us: us, max_us: us * 4.0, percentiles }
+    }
+
+    /// A flood with everything in it.
+    fn full() -> Record {
+        Record {
+            version: "0.1.0".into(),
+            started: 1_709_251_200,
+            target: "resp://127.0.0.1:6379".into(),
+            shape: "silent".into(),
+            parameters: [("connections".to_string(), "2000".to_string())].into(),
+            duration_s: 12.5,
+            connections: Connections {
+                asked: 2000,
+                opened: 1998,
+                open_at_peak: 1997,
+                open_at_end: 1996,
+                closed_by_server: 1995,
+                failed: [("refused".to_string(), 3), ("timeout".to_string(), 40)].into(),
+            },
+            requests: Requests {
+                sent: 10_000,
+                answered: 9990,
+                rate: 1234.5,
+                errors: [("timeout".to_string(), 4), ("wrong answer".to_string(), 6)].into(),
+                bytes_out: 2048,
+                bytes_in: 4096,
+            },
+            latency: Some(latency(1000.0)),
+            connect_latency: Some(latency(10.0)),
+            delivery: Some(Delivery {
+                subscribers: 11,
+                published: 22,
+                expected: 242,
+                delivered: 240,
+                lost: 2,
+                out_of_order: 1,
+                latency: Some(latency(77.0)),
+            }),
+            trials: vec![
+                Trial { asked_rate: 1000.0, reached_rate: 999.0, p99_us: 800.0, held: true },
+                Trial { asked_rate: 2000.0, reached_rate: 1500.0, p99_us: 90_000.0, held: false },
+            ],
+            probes: vec![
+                Probe { phase: "during".into(), sent: 8, answered: 5, latency: Some(latency(30.0)) },
+                Probe { phase: "after".into(), sent: 8, answered: 0, latency: None },
+            ],
+            reclaim_s: Some(2.5),
+            server: Some(ServerMemory {
+                source: "pid 4711".into(),
+                rss_before: 1 << 20,
+                rss_at_peak: 2 << 20,
+                rss_at_end: 3 << 19,
+                connections: 1997,
+                user_bytes_per_connection: 525.0,
+                kernel_bytes_per_connection: Some(4096.0),
+                cpu_s: Some(1.5),
+            }),
+            generator: Generator { cpu_s: 12.0, cpu_share: 0.96, saturated: true, rss_at_peak: 5 << 20 },
+            samples: (0..3).map(|n| Sample { t_s: n.into(), open: 10, rate: 5.0, ..Sample::default() }).collect(),
+            bounds: vec![
+                Bound { text: "p99<5ms".into(), measured: Some("2 ms".into()), held: true },
+                Bound { text: "lost=0".into(), measured: Some("2".into()), held: false },
+                Bound { text: "honest>99%".into(), measured: None, held: false },
+            ],
+            notes: vec!["A note for the reader.".into()],
+            ..Record::default()
+        }
+    }
+
+    /// The words of each line of the page's text.
+    fn lines(record: &Record) -> Vec<String> {
+        let text = text::text(&page(record));
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn everything_that_was_measured_is_on_the_page() {
+        let lines = lines(&full());
+        for expected in [
+            "slabd stress silent resp://127.0.0.1:6379",
+            "Begun 2024-03-01 00:00:00 UTC, measured for 12.5 s by slabd 0.1.0.",
+            "holds p99<5ms: 2 ms",
+            "fails lost=0: 2",
+            "fails honest>99%: not measured by this run, which does not hold",
+            "asked for 2,000",
+            "open at the peak 1,997",
+            "open at the end 1,996",
+            "closed by the server 1,995",
+            "failed 43",
+            "failed: timeout 40",
+            "answered, of those sent 99.9 %",
+            "rate of answers 1,234/s",
+            "wrong answer 6 0.06 %",
+            "of number min mean p50 p99 p99.99 max",
+            "requests 1,234 500 µs 1.00 ms 1.00 ms 2.00 ms 3.00 ms 4.00 ms",
+            "connects 1,234 5 µs 10 µs 10 µs 20 µs 30 µs 40 µs",
+            "deliveries 1,234 38.5 µs 77 µs 77 µs 154 µs 231 µs 308 µs",
+            "honest requests during 1,234 15 µs 30 µs 30 µs 60 µs 90 µs 120 µs",
+            "lost 2",
+            "out of order 1",
+            "delivered, of those expected 99.2 %",
+            "Rates tried: 999/s is the highest that held",
+            "2,000/s 1,500/s 90.0 ms missed",
+            "during 8 5 62.5 % 30 µs 60 µs",
+            "after 8 0 0 % – –",
+            "The server, by pid 4711",
+            "resident set before 1.00 MiB",
+            "user memory per connection 525 B",
+            "kernel memory per connection 4.00 KiB",
+            "both per connection 4.51 KiB",
+            "memory given back after the flood 2.50 s",
+            "processor time under load 1.50 s",
+            "of one processor 96.0 %",
+            "connections 2000",
+            "A note for the reader.",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "no line {expected:?} in\n{}", lines.join("\n"));
+        }
+        let text = lines.join(" ");
+        assert!(text.contains("The generator was saturated: slabd stress itself used 96 % of a processor"));
+        assert!(text.contains("coordinated omission is corrected"));
+        // The most frequent error is the first.
+        let at = |words: &str| text.find(words).unwrap();
+        assert!(at("wrong answer 6") < at("timeout 4 0.04 %"));
+        assert!(!text.contains("interrupted"));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_left_out() {
+        let lines = lines(&Record { shape: "hold".into(), ..Record::default() });
+        let text = lines.join("\n");
+        for absent in [
+            "Requests",
+            "Errors",
+            "Times",
+            "Messages",
+            "Rates",
+            "Honest",
+            "The server,",
+            "saturated",
+            "Plots",
+            "Parameters",
+        ] {
+            assert!(!text.contains(absent), "{absent} in\n{text}");
+        }
+        assert!(text.contains("Connections"));
+    }
+
+    #[test]
+    fn an_interrupted_run_and_a_closed_loop_say_so() {
+        let mut record = Record { interrupted: true, latency: Some(latency(1.0)), ..Record::default() };
+        record.latency.as_mut().unwrap().corrected = false;
+        let text = lines(&record).join(" ");
+        assert!(text.contains("It was interrupted") && text.contains("ask for a --rate"), "{text}");
+    }
+}
