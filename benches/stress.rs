@@ -1,0 +1,185 @@
+//! What the load generator itself can do: `slabd stress` beside redis-benchmark, and what it says of servers' memory.
+//!
+//!     cargo bench --bench stress                                    everything, some minutes
+//!     cargo bench --bench stress -- rate --rounds 15                one section
+//!     cargo bench --bench stress -- hold --skip nginx
+//!
+//! Sections:
+//! - `rate`: requests per second that either generator drives redis-server at, with the same clients and pipeline, in turns (A B A B …);
+//!   the table shows medians, and the median of the ratios of neighbours. Generator and server have a core each.
+//! - `hold`: 15,000 connections held to each of redis-server, nginx, memcached and slabd. The growth of the resident set is read from outside as
+//!   well, while they are held; the two are to agree within 5 %.
+
+#![forbid(unsafe_code)]
+
+// Of what the benchmarks share, this one needs the servers.
+#[allow(dead_code, reason = "each benchmark uses its own part")]
+mod support;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use support::server::{self, Server};
+use support::{Options, Table, median, range};
+
+/// Requests per second, divided by redis-benchmark's, are not to be below this.
+const RATE_TARGET: f64 = 0.9;
+
+/// What is said of memory and what is read from outside are to differ by no more than this share.
+const MEMORY_TARGET: f64 = 0.05;
+
+const CLIENTS: u64 = 50;
+
+fn main() -> Result<()> {
+    let numbers = [("rounds", 7), ("requests", 500_000), ("connections", 15_000)];
+    let Some(options) = Options::read(&["rate", "hold"], &numbers)? else { return Ok(()) };
+    support::prepare()?;
+    for program in ["redis-server", "redis-benchmark", "nginx", "memcached"] {
+        if server::is_installed(program) {
+            let flag = if matches!(program, "nginx" | "memcached") { "-V" } else { "--version" };
+            let output = Command::new(program).arg(flag).output()?;
+            let said = [output.stdout, output.stderr].concat();
+            println!("{}", String::from_utf8_lossy(&said).lines().next().unwrap_or(program));
+        }
+    }
+    if options.wants("rate") {
+        rate(&options)?;
+    }
+    if options.wants("hold") {
+        hold(&options)?;
+    }
+    Ok(())
+}
+
+fn rate(options: &Options) -> Result<()> {
+    let Some(redis) = Server::redis()? else { return Ok(()) };
+    if !server::check_installed("redis-benchmark", "redis-tools") {
+        return Ok(());
+    }
+    println!("\n## Requests per second against redis-server, {CLIENTS} clients\n");
+    let mut table = Table::new(&["pipeline", "redis-benchmark", "slabd stress", "ratio", "range", "not below", ""]);
+    for (pipeline, times) in [(1, 1), (32, 8)] {
+        let requests = options.number("requests") * times;
+        let (mut theirs, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..options.number("rounds") {
+            let their = redis_benchmark(redis.address, pipeline, requests)?;
+            let our = slabd_stress(redis.address, pipeline, requests)?;
+            theirs.push(their);
+            ours.push(our);
+            ratios.push(our / their);
+        }
+        let ratio = median(&ratios);
+        table.row(vec![
+            pipeline.to_string(),
+            format!("{:.0}", median(&theirs)),
+            format!("{:.0}", median(&ours)),
+            format!("{ratio:.2}"),
+            range(&ratios),
+            RATE_TARGET.to_string(),
+            if ratio >= RATE_TARGET { "ok" } else { "SHORT" }.into(),
+        ]);
+    }
+    table.print();
+    Ok(())
+}
+
+fn redis_benchmark(server: SocketAddr, pipeline: u64, requests: u64) -> Result<f64> {
+    let mut command = Command::new("redis-benchmark");
+    command.args(["-h", &server.ip().to_string(), "-p", &server.port().to_string(), "-q", "-t", "ping_mbulk"]);
+    for (flag, number) in [("-c", CLIENTS), ("-P", pipeline), ("-n", requests)] {
+        command.args([flag, &number.to_string()]);
+    }
+    let said = output(command)?;
+    let words = said.split_once(" requests per second").context("redis-benchmark told no rate")?.0;
+    let rate = words.rsplit(' ').next().and_then(|word| word.parse().ok());
+    rate.with_context(|| format!("redis-benchmark said {said}"))
+}
+
+fn slabd_stress(server: SocketAddr, pipeline: u64, requests: u64) -> Result<f64> {
+    let target = format!("resp://{server}");
+    let numbers = [pipeline, requests, CLIENTS].map(|number| number.to_string());
+    let [pipeline, requests, clients] = numbers.each_ref().map(String::as_str);
+    let words = ["ping", &target, "-c", clients, "-P", pipeline, "-n", requests, "-d", "60s", "--assert", "errors=0"];
+    let record = stress(&words)?.finish()?;
+    ensure!(record["requests"]["answered"].as_u64() == requests.parse().ok(), "not all answered: {record}");
+    record["requests"]["rate"].as_f64().context("no rate")
+}
+
+/// A run of `slabd stress` under way.
+struct Run {
+    child: std::process::Child,
+    file: std::path::PathBuf,
+}
+
+fn stress(words: &[&str]) -> Result<Run> {
+    let file = std::env::temp_dir().join(format!("slabd-bench-stress-{}.json", std::process::id()));
+    let _ = fs::remove_file(&file);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slabd"));
+    command.arg("stress").args(words).arg("--quiet").arg("--json").arg(&file).stdout(Stdio::null());
+    Ok(Run { child: command.spawn()?, file })
+}
+
+impl Run {
+    fn finish(mut self) -> Result<Value> {
+        let status = self.child.wait()?;
+        let record = serde_json::from_str(&fs::read_to_string(&self.file)?)?;
+        fs::remove_file(&self.file)?;
+        ensure!(status.success(), "slabd stress: {status}: {record}");
+        Ok(record)
+    }
+}
+
+fn hold(options: &Options) -> Result<()> {
+    let connections = options.number("connections");
+    println!("\n## What `slabd stress hold` says of {connections} connections, and what was read from outside\n");
+    let mut table =
+        Table::new(&["server", "user bytes each", "from outside", "difference", "kernel bytes each", "at most", ""]);
+    let servers: [(&str, &str, &[&str], Option<Server>); 4] = [
+        ("slabd", "resp", &[], Some(Server::slabd("hub", &[])?)),
+        ("redis", "resp", &[], Server::redis()?),
+        ("nginx", "http", &[], Server::nginx()?),
+        ("memcached", "tcp", &["--send", "version\\r\\n"], Server::memcached()?),
+    ];
+    for (name, scheme, words, server) in servers {
+        let Some(server) = server.filter(|_| options.includes(name)) else { continue };
+        let target = format!("{scheme}://{}", server.address);
+        let count = connections.to_string();
+        let before = server.resident()?;
+        let files = server.open_files()?;
+        let run = stress(&[&["hold", &target, "-c", &count, "-d", "4s", "--assert", "errors=0"], words].concat())?;
+        let patience = Instant::now() + Duration::from_secs(60);
+        while server.open_files()? < files + connections as usize && Instant::now() < patience {
+            sleep(Duration::from_millis(50));
+        }
+        // They settle for one second, then the program reads; this reads in the middle of the time that they are held.
+        sleep(Duration::from_secs(3));
+        let outside = (server.resident()? as f64 - before as f64) / connections as f64;
+        let record = run.finish()?;
+        ensure!(record["connections"]["open_at_peak"].as_u64() == Some(connections), "not all were open: {record}");
+        let said = record["server"]["user_bytes_per_connection"].as_f64().context("no memory was told")?;
+        let kernel = record["server"]["kernel_bytes_per_connection"].as_f64().context("no kernel memory was told")?;
+        let difference = (said - outside).abs() / outside.abs().max(1.0);
+        table.row(vec![
+            server.name.clone(),
+            format!("{said:.1}"),
+            format!("{outside:.1}"),
+            format!("{:.1} %", 100.0 * difference),
+            format!("{kernel:.0}"),
+            format!("{:.0} %", 100.0 * MEMORY_TARGET),
+            if difference <= MEMORY_TARGET { "ok" } else { "SHORT" }.into(),
+        ]);
+    }
+    table.print();
+    Ok(())
+}
+
+fn output(mut command: Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    ensure!(output.status.success(), "{command:?}: {}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

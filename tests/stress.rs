@@ -1,0 +1,370 @@
+//! `slabd stress` against servers that behave, that stall, that lie, and that are not there.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{PATIENCE, Server, program, run};
+
+/// Runs `slabd stress` with these words: its exit code, what it measured, and what it said.
+fn stress(words: &str) -> (Option<i32>, Value, String) {
+    let file = json_file();
+    let mut arguments = vec!["stress", "--json", file.to_str().unwrap()];
+    arguments.extend(words.split_whitespace());
+    let (code, output, error) = run(&arguments);
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    let _ = std::fs::remove_file(&file);
+    (code, serde_json::from_str(&text).unwrap_or_default(), output + &error)
+}
+
+fn json_file() -> std::path::PathBuf {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    std::env::temp_dir().join(format!("slabd-stress-{}-{number}.json", std::process::id()))
+}
+
+fn percentile(latency: &Value, percent: f64) -> f64 {
+    let found = latency["percentiles"].as_array().unwrap().iter().find(|one| one["percent"] == percent);
+    found.unwrap()["us"].as_f64().unwrap()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no count"))
+}
+
+/// A server that listens, and does this with each connection.
+fn serve(each: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let each = std::sync::Arc::new(each);
+    spawn(move || {
+        for (index, stream) in listener.incoming().flatten().enumerate() {
+            let each = each.clone();
+            spawn(move || each(index, stream));
+        }
+    });
+    address
+}
+
+/// A server stopped for one second in the middle of a run at a fixed rate kept a fifth of the requests of five seconds waiting, on average for
+/// half a second. Percentiles that count from when a request was due show it; those of a closed loop do not.
+#[test]
+fn a_stall_of_a_second_shows_at_p99_when_requests_are_due_by_the_clock() {
+    let stalled = |words: &str| {
+        let server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
+        let pid = server.process_id().to_string();
+        let stopper = spawn(move || {
+            sleep(Duration::from_secs(2));
+            signal(&pid, "STOP");
+            sleep(Duration::from_secs(1));
+            signal(&pid, "CONT");
+        });
+        let (code, record, said) = stress(&format!("resp://{} -d 5s -c 10 {words}", server.address("hub")));
+        stopper.join().unwrap();
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(number(&record["requests"]["sent"]), number(&record["requests"]["answered"]), "{said}");
+        record
+    };
+    let paced = stalled("--rate 1000");
+    assert_eq!(paced["latency"]["corrected"], true);
+    let count = number(&paced["latency"]["count"]);
+    assert!((4900..=5001).contains(&count), "{count} requests at 1,000 a second for five seconds");
+    let (p50, p90, p99) =
+        (percentile(&paced["latency"], 50.0), percentile(&paced["latency"], 90.0), percentile(&paced["latency"], 99.0));
+    // Of the fifth that waited, half waited longer than half a second: p90 is near that, p99 near 950 ms.
+    println!("stalled for 1 s at 1,000/s: p50 {p50} us, p90 {p90} us, p99 {p99} us");
+    assert!(p99 > 850_000.0 && p90 > 300_000.0, "p90 {p90}, p99 {p99}");
+    assert!(p50 < 300_000.0, "most of the time it was not stopped: {p50}");
+    let poisson = stalled("--rate 1000 --poisson");
+    assert!(percentile(&poisson["latency"], 99.0) > 850_000.0);
+    let closed = stalled("");
+    let closed_p99 = percentile(&closed["latency"], 99.0);
+    println!("the same in a closed loop: p99 {closed_p99} us");
+    assert!(closed_p99 < p99 / 2.0, "ten requests waited, one for each connection: {closed_p99}");
+}
+
+fn signal(pid: &str, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), pid]).status().unwrap().success());
+}
+
+/// One that never goes on is charged until the end of the run, with what was due and could not even be sent.
+#[test]
+fn a_server_that_stops_for_good_is_charged_with_all_that_was_due() {
+    let server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
+    let pid = server.process_id().to_string();
+    let stopper = spawn(move || {
+        sleep(Duration::from_secs(1));
+        signal(&pid, "STOP");
+        pid
+    });
+    let (code, record, said) = stress(&format!(
+        "tcp://{} -d 3s -c 4 --rate 500 --timeout 10s --assert p99<1s --assert errors=0",
+        server.address("echo")
+    ));
+    signal(&stopper.join().unwrap(), "CONT");
+    assert_eq!(code, Some(1), "{said}");
+    let count = number(&record["latency"]["count"]);
+    assert!((1480..=1501).contains(&count), "{count}: each request that was due counts once");
+    assert!(percentile(&record["latency"], 99.0) > 1_500_000.0, "{said}");
+    assert_eq!(number(&record["requests"]["errors"]["unanswered at the end"]), 4, "{said}");
+    assert!(number(&record["requests"]["errors"]["due but never sent"]) > 800, "{said}");
+}
+
+#[test]
+fn every_shape_of_load_runs_against_the_hub_without_an_error() {
+    let server = Server::start(&["--listen", "hub=127.0.0.1:0", "--listen", "echo=127.0.0.1:0"]);
+    let (hub, echo) = (server.address("hub"), server.address("echo"));
+    for (words, least) in [
+        (format!("ping resp://{hub} -n 20000 -P 8 --size 100"), 20_000),
+        (format!("ping tcp://{echo} -n 5000"), 5000),
+        (format!("ping tcp://{hub} -n 5000 --send PING\\r\\n"), 5000),
+        (format!("ping udp://{echo} -n 5000 -P 4"), 5000),
+        (format!("ping udp://{hub} -n 2000 -c 2 --send PING\\x20{{seq}}\\r\\n"), 2000),
+        (format!("hold resp://{hub} -c 2000 -d 1s"), 4000),
+        (format!("churn resp://{hub} -n 3000"), 3000),
+        (format!("churn resp://{hub} -d 1s --rate 500"), 480),
+        (format!("fanout resp://{hub} -c 300 --messages 50 --in-flight 4"), 50),
+        (format!("fanout resp://{hub} -c 100 --messages 50 --rate 100"), 50),
+    ] {
+        let (code, record, said) = stress(&format!("{words} --assert errors=0 --assert failed=0"));
+        assert_eq!(code, Some(0), "{words}: {said}");
+        let answered = number(&record["requests"]["answered"]);
+        assert!(answered >= least && answered == number(&record["requests"]["sent"]), "{words}: {answered}; {said}");
+        assert_eq!(number(&record["connections"]["closed_by_server"]), 0, "{words}");
+        if !words.contains("udp:") {
+            assert!(record["server"]["source"].as_str().unwrap().contains("process"), "{words}");
+        }
+        if words.starts_with("fanout") {
+            let delivery = &record["delivery"];
+            assert_eq!(delivery["delivered"], delivery["expected"], "{said}");
+            assert_eq!((number(&delivery["lost"]), number(&delivery["out_of_order"])), (0, 0), "{said}");
+            assert!(number(&delivery["delivered"]) >= 5000, "{said}");
+        }
+    }
+}
+
+#[test]
+fn the_highest_rate_under_a_target_is_searched_for() {
+    let server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
+    let words = format!("search resp://{} -d 300ms -c 20 --target-p99", server.address("hub"));
+    let (code, record, said) = stress(&format!("{words} 250ms"));
+    assert_eq!(code, Some(0), "{said}");
+    let trials = record["trials"].as_array().unwrap();
+    let rates = |held: bool| -> Vec<f64> {
+        let chosen = trials.iter().filter(|trial| trial["held"] == held);
+        chosen.map(|trial| trial["asked_rate"].as_f64().unwrap()).collect()
+    };
+    assert!(!rates(true).is_empty() && !rates(false).is_empty(), "{trials:?}");
+    let best = rates(true).into_iter().fold(0.0, f64::max);
+    assert_eq!(record["requests"]["rate"].as_f64(), Some(best), "{said}");
+    // Nothing answers within a microsecond.
+    let (code, record, said) = stress(&format!("{words} 1us --assert rate>0"));
+    assert_eq!((code, record["requests"]["rate"].as_f64()), (Some(1), Some(0.0)), "{said}");
+    assert!(said.contains("no rate"), "{said}");
+}
+
+/// Each flood is bounded by the server's defences, and honest requests are served beside it.
+#[test]
+fn every_flood_is_replaced_as_it_is_dropped_and_probed_beside() {
+    let server = Server::start(&[
+        "--listen",
+        "hub=127.0.0.1:0",
+        "--first-message-timeout",
+        "1s",
+        "--message-timeout",
+        "1s",
+        "--user-timeout",
+        "1s",
+        "--keepalive",
+        "1s",
+        "--keepalive-interval",
+        "1s",
+        "--keepalive-probes",
+        "1",
+        "--penalty",
+        "0",
+    ]);
+    let hub = server.address("hub");
+    let kinds = [
+        ("silent", true),
+        ("slowloris --drip 100ms", true),
+        ("slow-read --drip 200ms", false),
+        ("zero-window", true),
+        ("announce", true),
+        ("rst", false),
+        ("vanish", true),
+    ];
+    // All at once: each has its own probes.
+    let runs: Vec<_> =
+        kinds.map(|(kind, must_close)| spawn(move || flood(hub, kind, must_close))).into_iter().collect();
+    runs.into_iter().for_each(|run| run.join().unwrap());
+}
+
+fn flood(hub: SocketAddr, kind: &str, must_close: bool) {
+    let (code, record, said) = stress(&format!("{kind} resp://{hub} -c 100 -d 4s --probe-rate 50 --assert honest>=99"));
+    assert_eq!(code, Some(0), "{kind}: {said}");
+    let probes = record["probes"].as_array().unwrap();
+    let phases: Vec<&str> = probes.iter().map(|probe| probe["phase"].as_str().unwrap()).collect();
+    assert_eq!(phases, ["before", "during", "after"]);
+    assert!(number(&probes[1]["sent"]) > 150, "{kind}: {said}");
+    let connections = &record["connections"];
+    let (opened, closed) = (number(&connections["opened"]), number(&connections["closed_by_server"]));
+    println!("{kind}: {opened} opened, {closed} closed by the server, reclaimed after {}", record["reclaim_s"]);
+    // Vanished peers hear nothing of their end, and cannot be replaced.
+    if must_close && kind != "vanish" {
+        assert!(closed >= 90 && opened > 150, "{kind}: {opened} opened, {closed} closed by the server; {said}");
+    }
+    if kind == "vanish" {
+        assert!(said.contains("100 peers vanished"), "{said}");
+    }
+    if kind == "rst" {
+        assert!(opened > 1000, "{opened}");
+    }
+}
+
+/// A server of a channel that leaves a message out, and one that swaps two.
+#[test]
+fn lost_and_reordered_messages_are_noticed() {
+    for (fault, lost, out_of_order) in [("drop", 2, 0), ("swap", 0, 2)] {
+        let subscribers: std::sync::Arc<std::sync::Mutex<Vec<TcpStream>>> = Default::default();
+        let address = serve(move |_, mut stream| {
+            let mut got = [0; 4096];
+            let mut held = Vec::new();
+            let mut count = 0;
+            while let Ok(length @ 1..) = stream.read(&mut got) {
+                if got.starts_with(b"*2\r\n$9\r\nSUBSCRIBE") {
+                    stream.write_all(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n").unwrap();
+                    subscribers.lock().unwrap().push(stream.try_clone().unwrap());
+                    continue;
+                }
+                count += 1;
+                let mut message = b"*3\r\n$7\r\nmessage\r\n".to_vec();
+                message.extend_from_slice(&got[b"*3\r\n$7\r\nPUBLISH\r\n".len()..length]);
+                match (fault, count) {
+                    ("drop", 3) => message.clear(),
+                    ("swap", 3) => held = std::mem::take(&mut message),
+                    ("swap", 4) => message.extend(std::mem::take(&mut held)),
+                    _ => {}
+                }
+                for subscriber in subscribers.lock().unwrap().iter_mut() {
+                    subscriber.write_all(&message).unwrap();
+                }
+                stream.write_all(b":2\r\n").unwrap();
+            }
+        });
+        // At a rate one at a time, so that what the server reads is one message.
+        let words = format!("fanout resp://{address} -c 2 --messages 6 --rate 20 --timeout 1s --assert lost=0");
+        let (code, record, said) = stress(&words);
+        assert_eq!(number(&record["delivery"]["lost"]), lost, "{said}");
+        assert_eq!(number(&record["delivery"]["out_of_order"]), out_of_order, "{said}");
+        assert_eq!(code, Some(if lost > 0 { 1 } else { 0 }), "{said}");
+    }
+}
+
+#[test]
+fn wrong_answers_refusals_and_closed_connections_are_told_apart() {
+    let liar = serve(|_, mut stream| {
+        let _ = stream.read(&mut [0; 100]);
+        let _ = stream.write_all(b"SSH-2.0-OpenSSH\r\n");
+        sleep(PATIENCE);
+    });
+    let refuser = serve(|_, mut stream| {
+        while let Ok(1..) = stream.read(&mut [0; 100]) {
+            let _ = stream.write_all(b"-NOAUTH Authentication required.\r\n");
+        }
+    });
+    let closer = serve(|_, mut stream| {
+        let _ = stream.read(&mut [0; 100]);
+    });
+    let mute = serve(|_, _stream| sleep(PATIENCE));
+    for (address, kind) in
+        [(liar, "wrong answer"), (refuser, "error reply"), (closer, "connection closed"), (mute, "timeout")]
+    {
+        let (code, record, said) =
+            stress(&format!("resp://{address} -c 2 -n 4 -d 1s --timeout 300ms --assert errors=0"));
+        assert_eq!(code, Some(1), "{kind}: {said}");
+        let errors = record["requests"]["errors"].as_object().unwrap();
+        assert!(errors.contains_key(kind), "{kind}: {errors:?}");
+        assert_eq!(said.contains("NOAUTH"), kind == "error reply", "{said}");
+    }
+}
+
+#[test]
+fn a_target_that_is_not_there_is_said_and_fails() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for shape in ["ping", "hold", "churn -d 300ms", "search", "fanout"] {
+        let (code, record, said) = stress(&format!("{shape} resp://{nobody} -c 3"));
+        assert_eq!(code, Some(1), "{shape}: {said}");
+        assert!(number(&record["connections"]["failed"]["refused"]) > 0, "{shape}: {said}");
+    }
+    for (words, part) in [
+        ("resp://127.0.0.1:1 --assert p98<1s", "p99"),
+        ("silent tcp://192.0.2.1:80", "--i-am-allowed-to-test 192.0.2.1"),
+        ("compare a.json", "two JSON files"),
+        ("ping nowhere", "resp://"),
+        ("resp://127.0.0.1:1 -c 30000", "ulimit -n"),
+    ] {
+        let (code, _, said) = stress(words);
+        assert_eq!(code, Some(if words.contains("30000") { 1 } else { 2 }), "{words}: {said}");
+        assert!(said.contains(part), "{words}: {said}");
+    }
+}
+
+#[test]
+fn a_password_is_given_and_a_wrong_one_is_told() {
+    let server = Server::start(&["--listen", "hub=127.0.0.1:0", "--requirepass", "opensesame"]);
+    let address = server.address("hub");
+    let (code, record, said) = stress(&format!("resp://:opensesame@{address} -n 100 --assert errors=0"));
+    assert_eq!((code, number(&record["requests"]["answered"])), (Some(0), 150), "50 of them for AUTH; {said}");
+    assert!(!said.contains("opensesame") && !record.to_string().contains("opensesame"), "{said}");
+    let (code, record, said) = stress(&format!("resp://:wrong@{address} -n 100 -c 3 -d 1s"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(record["connections"]["failed"].to_string().contains("WRONGPASS"), "{record}");
+}
+
+fn start(words: &[&str]) -> Child {
+    let mut command = Command::new(program());
+    command.arg("stress").args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+#[test]
+fn ctrl_c_ends_with_the_report_of_what_was_done() {
+    let server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
+    let target = format!("resp://{}", server.address("hub"));
+    let child = start(&["ping", &target, "-d", "60s", "-r", "200"]);
+    sleep(Duration::from_secs(1));
+    signal(&child.id().to_string(), "INT");
+    let asked = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(asked.elapsed() < PATIENCE);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("interrupted") && said.contains("p99"), "{said}");
+}
+
+#[test]
+fn two_runs_are_compared_in_words_and_on_a_page() {
+    let server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
+    let files = [json_file(), json_file(), json_file().with_extension("html")];
+    let names: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+    for (file, pipeline) in [(names[0], "1"), (names[1], "4")] {
+        let target = format!("tcp://{}", server.address("echo"));
+        let (code, _, error) = run(&["stress", &target, "-n", "2000", "-P", pipeline, "--json", file]);
+        assert_eq!(code, Some(0), "{error}");
+    }
+    let (code, output, error) = run(&["stress", "compare", names[0], names[1], "--html", names[2]]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(output.contains("pipeline") && output.contains("p99"), "{output}");
+    assert!(std::fs::read_to_string(names[2]).unwrap().contains("<html"), "a page");
+    std::fs::write(names[1], "{\"format\": 999}").unwrap();
+    let (code, _, error) = run(&["stress", "compare", names[0], names[1]]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("999") || error.contains("format"), "{error}");
+    files.iter().for_each(|file| drop(std::fs::remove_file(file)));
+}
