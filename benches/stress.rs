@@ -12,8 +12,6 @@
 
 #![forbid(unsafe_code)]
 
-// Of what the benchmarks share, this one needs the servers.
-#[allow(dead_code, reason = "each benchmark uses its own part")]
 mod support;
 
 use std::fs;

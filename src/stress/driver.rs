@@ -359,12 +359,14 @@ impl<N: Net> Driver<N> {
 
     fn time_out(&mut self, slot: u32) {
         let world = &mut self.world;
-        let Peer { flags, .. } = world.peers[slot as usize];
+        let Peer { flags, outstanding, due, .. } = world.peers[slot as usize];
         if flags.has(Flags::CONNECTING) || flags.has(Flags::PRELUDE) {
             world.meter.fail("timeout");
             world.close(slot);
             return self.shape.ended(world, slot);
         }
+        // They took that long at least: to leave them out would spare the server its worst times.
+        world.meter.latency.record(world.now.since(due), u64::from(outstanding));
         self.end(slot, "timeout");
     }
 

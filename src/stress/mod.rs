@@ -99,5 +99,6 @@ fn show(page: &Page, args: &StressArgs) -> anyhow::Result<()> {
 }
 
 fn is_well(record: &Record) -> bool {
-    record.connections.opened > 0 && !record.interrupted && record.bounds.iter().all(|bound| bound.held)
+    let is_measured = record.connections.opened > 0 && (record.requests.sent == 0 || record.requests.answered > 0);
+    is_measured && !record.interrupted && record.bounds.iter().all(|bound| bound.held)
 }

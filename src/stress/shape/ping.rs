@@ -148,7 +148,7 @@ impl Ping {
     fn give_up<N: Net>(&mut self, world: &mut World<N>) {
         let mut unanswered = 0;
         for (_, peer) in &world.peers {
-            if peer.outstanding > 0 {
+            if peer.outstanding > 0 && peer.is_open() {
                 unanswered += u64::from(peer.outstanding);
                 world.meter.latency.record(world.now.since(peer.due), u64::from(peer.outstanding));
             }
