@@ -2,7 +2,7 @@
 
 use super::plots::{self, Run};
 use super::record::{Bound, Connections, Delivery, Latency, Probe, Record, Requests, ServerMemory, Trial};
-use crate::report::figures::{bytes, count, date, percentile, rate, share, three_digits, time};
+use crate::report::figures::{bytes, count, date, percent, percentile, rate, share, time};
 use crate::report::{Outcome, Page, Section, Table, Verdict};
 
 pub fn page(record: &Record) -> Page {
@@ -258,7 +258,7 @@ fn generator(record: &Record) -> Table {
     let generator = &record.generator;
     let rows = vec![
         ("processor time".to_string(), time(generator.cpu_s * 1e6)),
-        ("of one processor".into(), format!("{} %", three_digits(generator.cpu_share * 100.0))),
+        ("of one processor".into(), percent(generator.cpu_share * 100.0)),
         ("resident set at the peak".into(), bytes(generator.rss_at_peak as f64)),
     ];
     two_columns("The generator (slabd stress itself)", rows)

@@ -165,6 +165,7 @@ pub struct Sample {
     pub closed_by_server: u64,
     /// Answers a second.
     pub rate: f64,
+    /// Since the sample before.
     pub errors: u64,
     pub p50_us: Option<f64>,
     pub p99_us: Option<f64>,
