@@ -36,12 +36,12 @@ fn record() -> Record {
             failed: n.saturating_sub(20).min(12) * 3,
             closed_by_server: n.saturating_sub(70) * 20,
             rate: if stalled { 0.0 } else { 21_000.0 * wave },
-            errors: if stalled { 25 } else { 0 },
+            errors: n.clamp(60, 64) * 25 - 1500,
             p50_us: (!stalled).then_some(180.0 * wave),
             p99_us: (!stalled).then_some(if n == 64 { 1_900_000.0 } else { 900.0 * wave * wave }),
             max_us: (!stalled).then_some(if n == 64 { 2_000_000.0 } else { 4_000.0 * wave }),
             server_rss: Some((9 << 20) + open * 525),
-            kernel_bytes: Some((3 << 20) + open * 8100),
+            kernel_bytes: Some(open * 8100),
         }
     };
     let probe = |phase: &str, answered, us| Probe {
