@@ -54,8 +54,9 @@ enum Counted {
     OutOfOrder,
 }
 
-const STATISTICS: [(&str, Statistic); 8] = [
+const STATISTICS: [(&str, Statistic); 9] = [
     ("p50", Statistic::Percentile(50.0)),
+    ("p75", Statistic::Percentile(75.0)),
     ("p90", Statistic::Percentile(90.0)),
     ("p99", Statistic::Percentile(99.0)),
     ("p99.9", Statistic::Percentile(99.9)),
@@ -464,7 +465,7 @@ mod tests {
         for (text, named) in [
             ("", "p99<5ms"),
             ("p99", "p99<5ms"),
-            ("p95<5ms", "p50, p90, p99, p99.9, p99.99, mean, min, max, rate"),
+            ("p95<5ms", "p50, p75, p90, p99, p99.9, p99.99, mean, min, max, rate"),
             ("connect.rate<5", "connect.p99"),
             ("connect.<5ms", "connect.p99"),
             ("<5ms", "accepted are"),

@@ -89,15 +89,19 @@ fn by_count(kinds: &std::collections::BTreeMap<String, u64>) -> impl Iterator<It
 
 fn requests(requests: &Requests) -> Option<Table> {
     (requests.sent > 0).then(|| {
-        let rows = vec![
+        // A flood is no load of requests: those beside it have no rate worth telling.
+        let has_rate = requests.rate > 0.0 || requests.answered == 0;
+        let mut rows = vec![
             ("sent".to_string(), count(requests.sent)),
             ("answered".into(), count(requests.answered)),
             ("answered, of those sent".into(), share(requests.answered, requests.sent)),
-            ("rate of answers".into(), rate(requests.rate)),
-            ("errors".into(), count(requests.errors.values().sum())),
+        ];
+        rows.extend(has_rate.then(|| ("rate of answers".to_string(), rate(requests.rate))));
+        rows.extend([
+            ("errors".to_string(), count(requests.errors.values().sum())),
             ("sent in bytes".into(), bytes(requests.bytes_out as f64)),
             ("received in bytes".into(), bytes(requests.bytes_in as f64)),
-        ];
+        ]);
         two_columns("Requests", rows)
     })
 }
