@@ -46,8 +46,8 @@ pub const DATAGRAMS_PER_BATCH: usize = 64;
 /// connection can make the loop copy before another has its turn.
 pub const READ_CHUNK: usize = 16 * 1024;
 
-/// Largest JSON file of a `slabd stress` run that is read, in bytes: two days with a sample a second take half of it.
-pub const RECORD_FILE_MAX: u64 = 64 << 20;
+/// Largest JSON file of a `slabd stress` run that is read, in bytes: the samples of the longest run take half a megabyte.
+pub const RECORD_FILE_MAX: u64 = 16 << 20;
 
 /// Files kept back from connections: listeners, the poll system's own, logs, and room to look at /proc.
 pub const FILES_RESERVED: u64 = 64;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::Value;
-use slabd::report::{Page, html};
+use slabd::report::{Page, Plot, Section, Series, html};
 use slabd::stress::record::{
     Bound, Connections, Generator, Latency, Percentile, Probe, Record, Requests, Sample, ServerMemory, Trial,
 };
@@ -36,12 +36,12 @@ fn record() -> Record {
             failed: n.saturating_sub(20).min(12) * 3,
             closed_by_server: n.saturating_sub(70) * 20,
             rate: if stalled { 0.0 } else { 21_000.0 * wave },
-            errors: if stalled { 25 } else { 0 },
+            errors: n.clamp(60, 64) * 25 - 1500,
             p50_us: (!stalled).then_some(180.0 * wave),
             p99_us: (!stalled).then_some(if n == 64 { 1_900_000.0 } else { 900.0 * wave * wave }),
             max_us: (!stalled).then_some(if n == 64 { 2_000_000.0 } else { 4_000.0 * wave }),
             server_rss: Some((9 << 20) + open * 525),
-            kernel_bytes: Some((3 << 20) + open * 8100),
+            kernel_bytes: Some(open * 8100),
         }
     };
     let probe = |phase: &str, answered, us| Probe {
@@ -137,7 +137,7 @@ fn assert_drawn(page: &Page, seen: &Value, how: &str) {
         .sections
         .iter()
         .filter_map(|section| match section {
-            slabd::report::Section::Plot(plot) => Some(plot),
+            Section::Plot(plot) => Some(plot),
             _ => None,
         })
         .collect();
@@ -212,7 +212,41 @@ fn pages_are_drawn_whole_and_ask_for_nothing() {
     }
 }
 
-/// That the test above would see a request, a complaint and a missing line: pages with these faults are seen to have them.
+/// Plots with next to nothing in them are pages without complaints too, and end.
+#[test]
+fn the_least_of_plots_break_nothing() {
+    let mut plots = Vec::new();
+    for y_is_logarithmic in [false, true] {
+        for values in [
+            vec![],
+            vec![None; 3],
+            vec![Some(5.0)],
+            vec![Some(0.0); 3],
+            vec![Some(7.0); 3],
+            vec![Some(-3.0), Some(-2.0)],
+        ] {
+            let x: Vec<f64> = (0..values.len()).map(|at| at as f64).collect();
+            let series = vec![Series { name: format!("{values:?}"), values }];
+            let (title, x_label, y_label) = ("Edge".into(), "seconds".into(), "values".into());
+            plots.push(Section::Plot(Plot { title, x_label, y_label, y_is_logarithmic, x, series }));
+        }
+        // Without lines.
+        plots.push(Section::Plot(Plot { y_is_logarithmic, x: vec![1.0], ..Plot::default() }));
+    }
+    let page = Page { sections: plots, ..Page::default() };
+    let pages = [("edges", html::html(&page)), ("nothing", html::html(&Page::default()))];
+    let Some(seen) = look("report_page_edges", &pages) else { return };
+    seen.iter().for_each(assert_quiet);
+    let drawn = seen[0]["light"].as_array().expect("a list of plots");
+    assert_eq!(drawn.len(), page.sections.len());
+    assert!(drawn.iter().all(|plot| !plot.is_null()), "{drawn:?}");
+    // A constant is a line, on either axis.
+    for at in [4, 11] {
+        assert!(drawn[at]["series"][0]["pixels"].as_u64() > Some(30), "{}", drawn[at]);
+    }
+}
+
+/// That the tests above would see a request, a complaint and a missing line: pages with these faults are seen to have them.
 #[test]
 fn faults_are_seen() {
     let whole = html::html(&page::page(&record()));

@@ -62,19 +62,23 @@ pub fn rate(rate: f64) -> String {
     if rate.is_finite() { format!("{}/s", three_digits(rate)) } else { "–".into() }
 }
 
-/// What share `part` is of `whole`: `99.9 %`. Never 100 % of what is not whole, and never 0 % of what is there.
+/// What share `part` is of `whole`: `99.9 %`.
 pub fn share(part: u64, whole: u64) -> String {
-    if whole == 0 {
+    if whole == 0 { "–".into() } else { percent(100.0 * part as f64 / whole as f64) }
+}
+
+/// `62.5 %`. Never 100 % of what is not whole, and never 0 % of what is there.
+pub fn percent(percent: f64) -> String {
+    if !percent.is_finite() {
         return "–".into();
     }
-    let percent = 100.0 * part as f64 / whole as f64;
-    if part == whole || part == 0 {
+    if percent == 0.0 || percent == 100.0 {
         return format!("{percent:.0} %");
     }
     let decimals = (1..=9).find(|&decimals| {
         // A little less than one of the last digit: 100 − 99.9 is not quite 0.1.
         let grain = 0.99 * 10f64.powi(-decimals);
-        percent >= grain && (part > whole || 100.0 - percent >= grain)
+        percent.abs() >= grain && (percent - 100.0).abs() >= grain
     });
     format!("{percent:.*} %", decimals.unwrap_or(9) as usize)
 }

@@ -22,6 +22,7 @@
   const options = (plot, width) => {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
+    const series = (at) => colour(`--series-${at % 8}`);
     const axis = (label) => ({
       label,
       stroke: colour("--faint"),
@@ -41,17 +42,19 @@
         x: { time: false },
         y: plot.log ? { distr: 3, log: 10 } : { range: fromZero },
       },
-      axes: [axis(plot.x_label), { ...axis(plot.y_label), size }],
+      axes: [{ ...axis(plot.x_label), size: 30 }, { ...axis(plot.y_label), size }],
       // Plots over the same quantity show the same moment.
-      cursor: { sync: { key: plot.x_label }, y: false },
+      cursor: { sync: { key: plot.x_label }, y: false, points: { fill: (_, at) => series(at - 1) } },
       series: [
         { label: plot.x_label, value: (_, value) => figure(value) },
-        ...plot.series.map((series, at) => ({
-          label: series.name,
-          stroke: colour(`--series-${at % 8}`),
+        ...plot.series.map(({ name }, at) => ({
+          label: name,
+          stroke: series(at),
           dash: at < 8 ? undefined : [6, 4],
           width: 2,
           points: { fill: colour("--panel") },
+          // Towards what follows a gap a line rises for a pixel before it is cut. The other end stays: what follows a stall matters.
+          gaps: (_chart, _series, _first, _last, gaps) => gaps.map(([from, to]) => [from - 1, to]),
           value: (_, value) => figure(value),
         })),
       ],

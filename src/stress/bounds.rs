@@ -54,8 +54,9 @@ enum Counted {
     OutOfOrder,
 }
 
-const STATISTICS: [(&str, Statistic); 8] = [
+const STATISTICS: [(&str, Statistic); 9] = [
     ("p50", Statistic::Percentile(50.0)),
+    ("p75", Statistic::Percentile(75.0)),
     ("p90", Statistic::Percentile(90.0)),
     ("p99", Statistic::Percentile(99.0)),
     ("p99.9", Statistic::Percentile(99.9)),
@@ -203,6 +204,8 @@ impl Assertion {
 
     /// In the record's unit: microseconds, bytes, a count; or percent where the limit is in percent.
     fn measured(&self, record: &Record) -> Option<f64> {
+        // Without connections there is nothing to divide by.
+        let server = record.server.as_ref().filter(|server| server.connections > 0);
         let value = match self.metric {
             Metric::Time(of, statistic) => statistic.of(of.times(record)?),
             Metric::Counted(counted) => {
@@ -215,11 +218,8 @@ impl Assertion {
                 let during = record.probes.iter().find(|probe| probe.phase == "during")?;
                 (during.sent > 0).then(|| 100.0 * during.answered as f64 / during.sent as f64)
             }
-            Metric::UserBytes => {
-                let server = record.server.as_ref()?;
-                (server.connections > 0).then_some(server.user_bytes_per_connection)
-            }
-            Metric::KernelBytes => record.server.as_ref()?.kernel_bytes_per_connection,
+            Metric::UserBytes => server?.user_bytes_per_connection.into(),
+            Metric::KernelBytes => server?.kernel_bytes_per_connection,
         };
         value.filter(|value| value.is_finite())
     }
@@ -357,6 +357,7 @@ mod tests {
                 })
                 .collect(),
             server: Some(ServerMemory {
+                connections: 1900,
                 user_bytes_per_connection: 44.25,
                 kernel_bytes_per_connection: Some(4096.0),
                 ..ServerMemory::default()
@@ -448,6 +449,9 @@ mod tests {
                 assert!(!judge(&format!("{prefix}{name}<1s"), &nothing).held);
             }
         }
+        // Nor do bytes of no connections.
+        let idle = Record { server: Some(ServerMemory::default()), ..Record::default() };
+        assert_eq!(judge("user-bytes<96", &idle).measured, None);
         // Nor does a percentile that the record has not got, nor the times of nothing.
         let mut record = record();
         record.latency = Some(Latency { count: 1, ..Latency::default() });
@@ -461,7 +465,7 @@ mod tests {
         for (text, named) in [
             ("", "p99<5ms"),
             ("p99", "p99<5ms"),
-            ("p95<5ms", "p50, p90, p99, p99.9, p99.99, mean, min, max, rate"),
+            ("p95<5ms", "p50, p75, p90, p99, p99.9, p99.99, mean, min, max, rate"),
             ("connect.rate<5", "connect.p99"),
             ("connect.<5ms", "connect.p99"),
             ("<5ms", "accepted are"),

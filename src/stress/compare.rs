@@ -9,7 +9,7 @@ use super::files::read_record;
 use super::page::{distributions, title};
 use super::plots::{self, Run};
 use super::record::Record;
-use crate::report::figures::{bytes, count, date, percentile, rate, three_digits, time};
+use crate::report::figures::{bytes, count, date, percent, percentile, rate, three_digits, time};
 use crate::report::{Outcome, Page, Section, Table, Verdict};
 
 /// Flags that ask nothing of the server, so that runs that differ in them can be compared all the same.
@@ -176,10 +176,6 @@ fn whole(number: f64) -> String {
     count(number as u64)
 }
 
-fn percent(percent: f64) -> String {
-    format!("{} %", three_digits(percent))
-}
-
 fn share_of(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| 100.0 * part as f64 / whole as f64)
 }
@@ -190,7 +186,7 @@ fn figures(a: &Record, b: &Record) -> Vec<Figure> {
     let asked = |record: &Record| record.requests.sent > 0;
     let mut figures = vec![
         new("rate of answers", rate, |run| (run.requests.sent > 0).then_some(run.requests.rate)).said(),
-        new("answered, of requests", percent, |run| share_of(run.requests.answered, run.requests.sent)),
+        new("requests answered", percent, |run| share_of(run.requests.answered, run.requests.sent)),
     ];
     if asked(a) || asked(b) {
         let errors = |run: &Record| asked(run).then(|| run.requests.errors.values().sum::<u64>() as f64);

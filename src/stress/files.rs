@@ -171,7 +171,7 @@ mod tests {
         let file = Scratch::with("large.json", &format!("{text}{padding}"));
         assert_eq!(read_record(&file.0).unwrap(), record());
         fs::write(&file.0, format!("{text}{padding} ")).unwrap();
-        assert!(read_record(&file.0).unwrap_err().to_string().contains("larger than 64 MiB"));
+        assert!(read_record(&file.0).unwrap_err().to_string().contains("larger than 16 MiB"));
     }
 
     #[test]

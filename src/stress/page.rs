@@ -2,13 +2,13 @@
 
 use super::plots::{self, Run};
 use super::record::{Bound, Connections, Delivery, Latency, Probe, Record, Requests, ServerMemory, Trial};
-use crate::report::figures::{bytes, count, date, percentile, rate, share, three_digits, time};
+use crate::report::figures::{bytes, count, date, percent, percentile, rate, share, time};
 use crate::report::{Outcome, Page, Section, Table, Verdict};
 
 pub fn page(record: &Record) -> Page {
     let mut sections = Vec::new();
     sections.extend(record.bounds.iter().map(|bound| Section::Verdict(verdict(bound))));
-    sections.extend(warnings(record).into_iter().map(Section::Paragraph));
+    sections.extend(record.notes.iter().map(|note| Section::Paragraph(sentence(note))));
     let tables = [
         Some(connections(&record.connections)),
         requests(&record.requests),
@@ -27,7 +27,6 @@ pub fn page(record: &Record) -> Page {
             sections.extend(meaning_of_times(record).map(Section::Paragraph));
         }
     }
-    sections.extend(record.notes.iter().cloned().map(Section::Paragraph));
     let plots = plots::plots(&[Run { name: "", record }]);
     if !plots.is_empty() {
         sections.push(Section::Heading("Plots".into()));
@@ -43,16 +42,9 @@ pub fn title(record: &Record) -> String {
 }
 
 fn summary(record: &Record) -> String {
-    let mut text = format!(
-        "Begun {}, measured for {} by slabd {}.",
-        date(record.started),
-        time(record.duration_s * 1e6),
-        record.version
-    );
-    if record.interrupted {
-        text.push_str(" It was interrupted: this is what was done until then.");
-    }
-    text
+    let (began, lasted) = (date(record.started), time(record.duration_s * 1e6));
+    let until = if record.interrupted { ", until it was interrupted" } else { "" };
+    format!("Begun {began}, measured for {lasted} by slabd {}{until}.", record.version)
 }
 
 fn verdict(bound: &Bound) -> Verdict {
@@ -61,17 +53,12 @@ fn verdict(bound: &Bound) -> Verdict {
     Verdict { claim: bound.text.clone(), measured, outcome }
 }
 
-/// What makes the figures mean less than they seem to.
-fn warnings(record: &Record) -> Option<String> {
-    let generator = &record.generator;
-    generator.saturated.then(|| {
-        format!(
-            "The generator was saturated: slabd stress itself used {:.0} % of a processor, so that it was the limit, and not the \
-            server alone. Rates are lower and times longer than what the server can do: spread the load over several runs of \
-            slabd stress, or ask for less.",
-            generator.cpu_share * 100.0
-        )
-    })
+/// With a capital and a full stop.
+fn sentence(note: &str) -> String {
+    let mut rest = note.chars();
+    let first: String = rest.next().into_iter().flat_map(char::to_uppercase).collect();
+    let stop = if note.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{first}{}{stop}", rest.as_str())
 }
 
 /// A row for each name with its figure.
@@ -102,15 +89,19 @@ fn by_count(kinds: &std::collections::BTreeMap<String, u64>) -> impl Iterator<It
 
 fn requests(requests: &Requests) -> Option<Table> {
     (requests.sent > 0).then(|| {
-        let rows = vec![
+        // A flood is no load of requests: those beside it have no rate worth telling.
+        let has_rate = requests.rate > 0.0 || requests.answered == 0;
+        let mut rows = vec![
             ("sent".to_string(), count(requests.sent)),
             ("answered".into(), count(requests.answered)),
             ("answered, of those sent".into(), share(requests.answered, requests.sent)),
-            ("rate of answers".into(), rate(requests.rate)),
-            ("errors".into(), count(requests.errors.values().sum())),
+        ];
+        rows.extend(has_rate.then(|| ("rate of answers".to_string(), rate(requests.rate))));
+        rows.extend([
+            ("errors".to_string(), count(requests.errors.values().sum())),
             ("sent in bytes".into(), bytes(requests.bytes_out as f64)),
             ("received in bytes".into(), bytes(requests.bytes_in as f64)),
-        ];
+        ]);
         two_columns("Requests", rows)
     })
 }
@@ -230,23 +221,25 @@ fn server(record: &Record) -> Option<Table> {
     };
     let mut rows = vec![
         ("resident set before".to_string(), bytes(server.rss_before as f64)),
-        ("resident set at the peak".into(), bytes(server.rss_at_peak as f64)),
         ("resident set at the end".into(), bytes(server.rss_at_end as f64)),
-        ("connections at the peak".into(), count(server.connections)),
     ];
-    rows.extend(per_connection(server));
+    rows.extend(at_peak(server));
     rows.extend(reclaim);
     rows.extend(server.cpu_s.map(|seconds| ("processor time under load".into(), time(seconds * 1e6))));
     Some(two_columns(&format!("The server, by {}", server.source), rows))
 }
 
-/// Without connections there is nothing to divide by.
-fn per_connection(server: &ServerMemory) -> Vec<(String, String)> {
+/// Without connections there was no peak, and there is nothing to divide by.
+fn at_peak(server: &ServerMemory) -> Vec<(String, String)> {
     if server.connections == 0 {
         return Vec::new();
     }
     let user = server.user_bytes_per_connection;
-    let mut rows = vec![("user memory per connection".to_string(), bytes(user))];
+    let mut rows = vec![
+        ("resident set at the peak".to_string(), bytes(server.rss_at_peak as f64)),
+        ("connections at the peak".into(), count(server.connections)),
+        ("user memory per connection".into(), bytes(user)),
+    ];
     if let Some(kernel) = server.kernel_bytes_per_connection {
         rows.push(("kernel memory per connection".into(), bytes(kernel)));
         rows.push(("both per connection".into(), bytes(user + kernel)));
@@ -256,9 +249,10 @@ fn per_connection(server: &ServerMemory) -> Vec<(String, String)> {
 
 fn generator(record: &Record) -> Table {
     let generator = &record.generator;
+    let saturated = if generator.saturated { ", saturated" } else { "" };
     let rows = vec![
         ("processor time".to_string(), time(generator.cpu_s * 1e6)),
-        ("of one processor".into(), format!("{} %", three_digits(generator.cpu_share * 100.0))),
+        ("of one processor".into(), percent(generator.cpu_share * 100.0) + saturated),
         ("resident set at the peak".into(), bytes(generator.rss_at_peak as f64)),
     ];
     two_columns("The generator (slabd stress itself)", rows)
@@ -343,7 +337,7 @@ mod tests {
                 Bound { text: "lost=0".into(), measured: Some("2".into()), held: false },
                 Bound { text: "honest>99%".into(), measured: None, held: false },
             ],
-            notes: vec!["A note for the reader.".into()],
+            notes: vec!["a note for the reader".into()],
             ..Record::default()
         }
     }
@@ -391,14 +385,13 @@ mod tests {
             "both per connection 4.51 KiB",
             "memory given back after the flood 2.50 s",
             "processor time under load 1.50 s",
-            "of one processor 96.0 %",
+            "of one processor 96.0 %, saturated",
             "connections 2000",
             "A note for the reader.",
         ] {
             assert!(lines.iter().any(|line| line == expected), "no line {expected:?} in\n{}", lines.join("\n"));
         }
         let text = lines.join(" ");
-        assert!(text.contains("The generator was saturated: slabd stress itself used 96 % of a processor"));
         assert!(text.contains("coordinated omission is corrected"));
         // The most frequent error is the first.
         let at = |words: &str| text.find(words).unwrap();
@@ -432,6 +425,6 @@ mod tests {
         let mut record = Record { interrupted: true, latency: Some(latency(1.0)), ..Record::default() };
         record.latency.as_mut().unwrap().corrected = false;
         let text = lines(&record).join(" ");
-        assert!(text.contains("It was interrupted") && text.contains("ask for a --rate"), "{text}");
+        assert!(text.contains(", until it was interrupted.") && text.contains("ask for a --rate"), "{text}");
     }
 }

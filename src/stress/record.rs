@@ -165,12 +165,13 @@ pub struct Sample {
     pub closed_by_server: u64,
     /// Answers a second.
     pub rate: f64,
+    /// In all so far.
     pub errors: u64,
     pub p50_us: Option<f64>,
     pub p99_us: Option<f64>,
     pub max_us: Option<f64>,
     pub server_rss: Option<u64>,
-    /// Of the kernel, for both ends of all connections of this machine.
+    /// Of the kernel since the start, for both ends of all connections of this machine.
     pub kernel_bytes: Option<u64>,
 }
 
