@@ -87,6 +87,13 @@ impl Times {
 /// Numbers by name: reasons and kinds of errors.
 pub type Counts = BTreeMap<String, u64>;
 
+/// Of several readings of the server's memory, which counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    Highest,
+    Latest,
+}
+
 #[derive(Default)]
 pub struct Meter {
     /// Of requests.
@@ -113,7 +120,7 @@ pub struct Meter {
     pub answered_before_load: u64,
     pub answered_in_load: Option<u64>,
     /// The shape has come to where the server's memory is to be read exactly.
-    pub wants_peak: bool,
+    pub wants_memory: Option<Reading>,
     pub cpu_at_load: Option<Duration>,
     pub cpu_in_load: Option<Duration>,
 }

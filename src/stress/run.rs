@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::driver::Driver;
-use super::meter::Meter;
+use super::meter::{Meter, Reading};
 use super::plan::Plan;
 use super::record::{Connections, FORMAT, Generator, Record, Requests, Sample, ServerMemory};
 use super::server::Watch;
@@ -61,7 +61,7 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<Outcome> 
     driver.wakes_by = began + sampler.interval;
     while driver.turn()? {
         let now = driver.world.now;
-        if now >= driver.wakes_by || driver.world.meter.wants_peak {
+        if now >= driver.wakes_by || driver.world.meter.wants_memory.is_some() {
             let sample = sampler.take(&mut driver.world.meter, now);
             observer.sampled(plan, &sample);
             driver.wakes_by = now + sampler.interval;
@@ -108,9 +108,8 @@ impl Sampler {
     }
 
     fn take(&mut self, meter: &mut Meter, now: Time) -> Sample {
-        if meter.wants_peak {
-            meter.wants_peak = false;
-            self.read_peak(meter.open);
+        if let Some(reading) = meter.wants_memory.take() {
+            self.read_memory(reading, meter.open);
         }
         let span = now.since(self.last).as_secs_f64().max(1e-9);
         let recent = meter.latency.recent();
@@ -147,9 +146,9 @@ impl Sampler {
     }
 
     /// The exact figures, at the moment that the shape chose: all connections are open and have said what they had to.
-    fn read_peak(&mut self, connections: u64) {
+    fn read_memory(&mut self, reading: Reading, connections: u64) {
         let Some(rss) = self.watch.as_ref().and_then(Watch::resident_bytes) else { return };
-        if rss < self.memory.rss_at_peak {
+        if reading == Reading::Highest && rss < self.memory.rss_at_peak {
             return;
         }
         self.memory.rss_at_peak = rss;

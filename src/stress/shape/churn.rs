@@ -4,6 +4,7 @@ use super::{Next, Shape, earliest};
 use crate::clock::{Clock, Time};
 use crate::net::Net;
 use crate::stress::dialer::Dialer;
+use crate::stress::meter::Reading;
 use crate::stress::plan::Plan;
 use crate::stress::world::{Dial, Flags, World};
 
@@ -54,7 +55,7 @@ impl<N: Net> Shape<N> for Churn {
             meter.load_ended = Some(world.now);
             meter.answered_in_load = Some(meter.answered);
             meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
-            meter.wants_peak = true;
+            meter.wants_memory = Some(Reading::Highest);
         }
         if meter.load_ended.is_some() {
             return match world.peers.is_empty() || world.now >= self.drains_until {

@@ -6,6 +6,7 @@ use super::{Next, Shape, earliest};
 use crate::clock::{Clock, Time};
 use crate::net::Net;
 use crate::stress::dialer::Dialer;
+use crate::stress::meter::Reading;
 use crate::stress::pace::Pace;
 use crate::stress::plan::Plan;
 use crate::stress::record::{Delivery, Record};
@@ -57,7 +58,7 @@ impl Fanout {
         meter.load_began = Some(world.now);
         meter.cpu_at_load = Some(Clock::cpu_time());
         meter.answered_before_load = meter.answered;
-        meter.wants_peak = true;
+        meter.wants_memory = Some(Reading::Highest);
         self.pace = self.plan.rate.map(|rate| Pace::new(rate, self.plan.arrivals, self.plan.seed, world.now));
         self.progress = world.now;
     }

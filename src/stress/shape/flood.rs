@@ -9,7 +9,7 @@ use super::{Next, Shape, earliest};
 use crate::clock::{Clock, Time};
 use crate::net::Net;
 use crate::stress::dialer::Dialer;
-use crate::stress::meter::Times;
+use crate::stress::meter::{Reading, Times};
 use crate::stress::pace::{Arrivals, Pace};
 use crate::stress::plan::{Plan, ShapeName};
 use crate::stress::record::{Probe, Record};
@@ -199,7 +199,7 @@ impl<N: Net> Shape<N> for Flood {
             return Next::Done;
         }
         if self.phase == 1 && world.now >= self.peak_due {
-            world.meter.wants_peak = true;
+            world.meter.wants_memory = Some(Reading::Highest);
             self.peak_due = world.now + PEAK_EVERY;
         }
         let dialing = self.attackers.act(world, 0);

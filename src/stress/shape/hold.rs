@@ -6,6 +6,7 @@ use super::{Next, Shape, earliest};
 use crate::clock::Time;
 use crate::net::Net;
 use crate::stress::dialer::{Dialer, UNANSWERED_RATE};
+use crate::stress::meter::Reading;
 use crate::stress::plan::Plan;
 use crate::stress::record::Record;
 use crate::stress::target::Scheme;
@@ -84,12 +85,14 @@ impl<N: Net> Shape<N> for Hold {
                 Next::At(world.now + SETTLE)
             }
             Phase::Settling { until } if world.now >= until => {
-                world.meter.wants_peak = true;
+                world.meter.wants_memory = Some(Reading::Latest);
                 let until = world.now + self.duration;
                 self.phase = Phase::Holding { until };
                 Next::At(until)
             }
             Phase::Holding { until } if world.now >= until => {
+                // Again: some servers take seconds to let go of what traffic cost them.
+                world.meter.wants_memory = Some(Reading::Latest);
                 self.phase = if self.asks { Phase::Checking { next: 0 } } else { Phase::Done };
                 if self.asks { self.check(world) } else { Next::Done }
             }

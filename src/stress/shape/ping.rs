@@ -10,6 +10,7 @@ use super::{Next, Shape, earliest};
 use crate::clock::{Clock, Time};
 use crate::net::Net;
 use crate::stress::dialer::Dialer;
+use crate::stress::meter::Reading;
 use crate::stress::pace::{Arrivals, Pace};
 use crate::stress::plan::Plan;
 use crate::stress::world::{Dial, World};
@@ -137,7 +138,7 @@ impl Ping {
             world.meter.error("due but never sent", unsent);
         }
         let meter = &mut world.meter;
-        meter.wants_peak = true;
+        meter.wants_memory = Some(Reading::Highest);
         meter.load_ended = Some(world.now);
         meter.answered_in_load = Some(meter.answered - meter.answered_before_load);
         meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
