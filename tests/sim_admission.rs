@@ -377,6 +377,23 @@ fn a_flood_of_newcomers_is_not_answered_one_by_one() {
     assert_eq!(sim.reactor.stats().refused[Refusal::Full as usize], 40);
 }
 
+/// Who is reset without a word takes none of the answers that a turn has.
+#[test]
+fn a_silent_flood_does_not_use_up_what_others_are_told() {
+    let caps = Limits { admission: Policy::Refuse, max_silent: 1, max_connections_per_source: 1, ..limits() };
+    let mut sim = Sim::new(Box::new(Hello), caps);
+    let inside = from(&mut sim, 1, 1000);
+    sim.exchange(inside, "x\n");
+    from(&mut sim, 2, 1000);
+    let address = sim.address;
+    let mut connect = |last: u8| sim.net().client_from(address, (Ipv4Addr::new(10, 0, 0, last), 2000).into()).unwrap();
+    (3..3 + 2 * TOLD_PER_TURN as u8).for_each(|last| drop(connect(last)));
+    let again = connect(1);
+    sim.turn();
+    assert_eq!(sim.reactor.stats().refused[Refusal::SilentSet as usize], 2 * TOLD_PER_TURN as u64);
+    assert_eq!(sim.received(again), FULL);
+}
+
 /// The budget counts what the kernel has for each; at seven eighths of it the largest would be closed for a newcomer.
 #[test]
 fn there_are_no_more_slots_than_the_memory_budget_has_room_for() {

@@ -117,10 +117,11 @@ impl<N: Net> Reactor<N> {
             let held = self.connections.len();
             self.warn(now, format_args!("max-connections reached: {held} held, newcomers are turned away"));
         }
-        self.told += 1;
-        if !matches!(refusal, Refusal::Full | Refusal::SourceConnections) || self.told > TOLD_PER_TURN {
+        let may_be_told = matches!(refusal, Refusal::Full | Refusal::SourceConnections);
+        if !may_be_told || self.told >= TOLD_PER_TURN {
             return self.net.reset(stream);
         }
+        self.told += 1;
         let start = self.outbox.len();
         let bytes = self.outbox.bytes_mut();
         self.services[service as usize].full(bytes);
