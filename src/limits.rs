@@ -62,6 +62,10 @@ pub const GATHER_MAX: Duration = Duration::from_millis(10);
 /// listener gets no further event for connections that already wait, not even when a file is freed.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Accepts of a listener that fail in a row, for whatever reason but want of files and memory, before it too waits for that long. 16: more than
+/// networks lose at a time, and nothing beside what a turn may cost.
+pub const ACCEPT_FAILURES: u32 = 16;
+
 /// After load dropped, memory goes back to the system this much later: once for a whole drop, not for each step.
 pub const TRIM_DELAY: Duration = Duration::from_secs(1);
 

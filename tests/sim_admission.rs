@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use slabd::admission::{Gate, Policy, Refusal};
 use slabd::connection::Reason;
-use slabd::limits::{Limits, RECYCLES_PER_TURN, SocketOptions, TOLD_PER_TURN};
+use slabd::limits::{ACCEPT_FAILURES, Limits, RECYCLES_PER_TURN, SocketOptions, TOLD_PER_TURN};
 use slabd::net::Ready;
 use slabd::net::sim::{ClientId, End, SimNet};
 use slabd::reactor::Reactor;
@@ -288,6 +288,78 @@ fn without_files_a_turns_worth_of_those_who_wait_is_turned_away_at_each_retry() 
     }
 }
 
+/// All that accept(2) lists but EAGAIN, and one that it does not. A listener that can accept nothing must neither spin nor be given up.
+#[test]
+fn whatever_makes_accept_fail_the_loop_does_not_spin_and_goes_on_when_it_is_over() {
+    let listed = [
+        libc::EBADF,
+        libc::ECONNABORTED,
+        libc::EFAULT,
+        libc::EINTR,
+        libc::EINVAL,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+        libc::ENOTSOCK,
+        libc::EOPNOTSUPP,
+        libc::EPERM,
+        libc::EPROTO,
+        libc::ENETDOWN,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+        libc::ENOSR,
+        libc::ESOCKTNOSUPPORT,
+        libc::EPROTONOSUPPORT,
+        libc::ETIMEDOUT,
+        libc::EACCES,
+    ];
+    for errno in listed {
+        for accepts_per_turn in [1, 64] {
+            let mut sim = Sim::new(Box::new(Hello), Limits { accepts_per_turn, ..limits() });
+            let other = sim.reactor.listen("127.0.0.1:0".parse().unwrap(), 16, 0).unwrap();
+            // This one takes the connection with it, so it lasts no longer than the queue.
+            sim.net().fail_accepts(errno, if errno == libc::ECONNABORTED { 1 } else { 1_000_000 });
+            let clients: Vec<ClientId> = (0..4).map(|_| sim.client()).collect();
+            let turns = sim.reactor.stats().turns;
+            sim.pass(10 * SECOND);
+            let spent = sim.reactor.stats().turns - turns;
+            assert!(spent <= 2000, "errno {errno}, {accepts_per_turn} a turn: {spent} turns in 10 s");
+            sim.net().succeed_in_accepts();
+            let last = sim.client();
+            sim.pass(SECOND / 5);
+            // Whoever was not taken along by the error, or reset for want of files, is served, and so is the next.
+            assert_eq!(sim.received(last), "Hello\r\n", "errno {errno}");
+            let waiting = clients.iter().filter(|&&client| sim.net().client_saw(client) == End::Open);
+            let waiting: Vec<ClientId> = waiting.copied().collect();
+            assert!(waiting.len() >= 3 || [libc::EMFILE, libc::ENFILE].contains(&errno), "errno {errno}");
+            assert!(waiting.iter().all(|client| sim.received(*client) == "Hello\r\n"), "errno {errno}");
+            let client = sim.net().client(other).unwrap();
+            sim.turns(2);
+            assert_eq!(sim.received(client), "Hello\r\n", "errno {errno}: the other listener");
+        }
+    }
+}
+
+/// One listener whose accepts are forbidden must not keep others from theirs.
+#[test]
+fn a_listener_that_fails_waits_by_itself() {
+    let mut sim = Sim::new(Box::new(Hello), limits());
+    let other = sim.reactor.listen("127.0.0.1:0".parse().unwrap(), 16, 0).unwrap();
+    sim.net().fail_accepts(libc::EPERM, ACCEPT_FAILURES as usize);
+    let forbidden = sim.client();
+    sim.turn();
+    let client = sim.net().client(other).unwrap();
+    sim.turn();
+    assert_eq!((sim.received(forbidden).as_str(), sim.received(client).as_str()), ("", "Hello\r\n"));
+    assert_eq!(sim.reactor.stats().accept_aborted, u64::from(ACCEPT_FAILURES));
+    sim.pass(SECOND / 5);
+    assert_eq!(sim.received(forbidden), "Hello\r\n");
+}
+
 #[test]
 fn a_connection_given_up_before_it_was_accepted_does_not_stop_the_listener() {
     for errno in [libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::ENOBUFS, libc::ENOMEM, libc::EINVAL] {
@@ -387,7 +459,9 @@ fn a_silent_flood_does_not_use_up_what_others_are_told() {
     from(&mut sim, 2, 1000);
     let address = sim.address;
     let mut connect = |last: u8| sim.net().client_from(address, (Ipv4Addr::new(10, 0, 0, last), 2000).into()).unwrap();
-    (3..3 + 2 * TOLD_PER_TURN as u8).for_each(|last| drop(connect(last)));
+    for last in 3..3 + 2 * TOLD_PER_TURN as u8 {
+        connect(last);
+    }
     let again = connect(1);
     sim.turn();
     assert_eq!(sim.reactor.stats().refused[Refusal::SilentSet as usize], 2 * TOLD_PER_TURN as u64);

@@ -90,7 +90,7 @@ impl<N: Net> Reactor<N> {
         let token = Token::listener(self.listeners.len() as u8);
         let handle = self.net.listen(address, backlog, &self.limits.sockets, token)?;
         let address = self.net.listener_address(&handle)?;
-        self.listeners.push(Port { handle, address, service, for_operator: false });
+        self.listeners.push(Port { handle, address, service, for_operator: false, failures: 0 });
         Ok(address)
     }
 
@@ -107,7 +107,7 @@ impl<N: Net> Reactor<N> {
     pub fn bind(&mut self, address: SocketAddr, service: u8) -> io::Result<SocketAddr> {
         let handle = self.net.bind(address, Token::socket(self.sockets.len() as u8))?;
         let address = self.net.socket_address(&handle)?;
-        self.sockets.push(Port { handle, address, service, for_operator: false });
+        self.sockets.push(Port { handle, address, service, for_operator: false, failures: 0 });
         Ok(address)
     }
 
@@ -371,6 +371,7 @@ impl<N: Net> Reactor<N> {
                 if self.gate == Gate::Exhausted {
                     self.gate = Gate::Open;
                 }
+                (0..self.listeners.len() as u8).for_each(|index| push_once(&mut self.acceptable, index));
                 (0..self.sockets.len() as u8).for_each(|index| push_once(&mut self.receivable, index));
             }
             LoopTimer::Trim => self.trim(),

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 
 use slab::Slab;
 
-use super::{Port, Reactor, arm, close};
-use crate::admission::{GATE_REOPENS, Gate, Refusal, Silent, Verdict, is_out_of_files};
+use super::{LoopTimer, Port, Reactor, arm, close};
+use crate::admission::{AcceptError, GATE_REOPENS, Gate, Refusal, Silent, Verdict, is_out_of_files};
 use crate::buffer::Use;
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason};
 use crate::defences::{Defence, stands};
-use crate::limits::{RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN};
+use crate::limits::{ACCEPT_FAILURES, RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN};
 use crate::net::Net;
 use crate::service::Reply;
 use crate::sources::SourceId;
@@ -172,9 +172,44 @@ impl<N: Net> Reactor<N> {
         self.outbox.commit(slot, start, close);
     }
 
+    /// What follows from an accept that failed: this listener, or all, go on at once or when the timer says so.
+    pub(super) fn accept_failed(&mut self, index: u8, error: &io::Error, now: Time) {
+        let listener = &mut self.listeners[index as usize];
+        let address = listener.address;
+        match AcceptError::of(error) {
+            AcceptError::Drained => listener.failures = 0,
+            AcceptError::Aborted => {
+                self.acceptable.push_back(index);
+                self.stats.accept_aborted += 1;
+            }
+            AcceptError::Failed => {
+                self.stats.accept_aborted += 1;
+                listener.failures = listener.failures.saturating_add(1);
+                if listener.failures < ACCEPT_FAILURES {
+                    return self.acceptable.push_back(index);
+                }
+                // The timer puts it back onto the list.
+                self.retry_later(now);
+                self.warn(now, format_args!("cannot accept on {address}: {error}; will retry"));
+            }
+            AcceptError::Exhausted => {
+                self.acceptable.push_back(index);
+                self.stats.accept_exhausted += 1;
+                self.gate = Gate::Exhausted;
+                // Once for each wait, however often the gate opens meanwhile: else a flood of them would buy processor time.
+                let is_first = self.timers.fires(LoopTimer::Retry as u32).is_none();
+                self.retry_later(now);
+                if is_first {
+                    self.shed(error);
+                }
+                self.warn(now, format_args!("cannot accept on {address}: {error}; will retry"));
+            }
+        }
+    }
+
     /// No file is left to accept with: those who wait are told at once, a turn's worth of them at each retry, instead of hanging until
     /// one is free. More often than that would let a flood of them buy processor time.
-    pub(super) fn shed(&mut self, error: &io::Error) {
+    fn shed(&mut self, error: &io::Error) {
         if !is_out_of_files(error) || !stands(Defence::Shedding) {
             return;
         }
