@@ -106,7 +106,10 @@ const LOOK_AHEAD: usize = 64;
 impl Admission {
     /// Judges a newcomer. `is_full`: there is no slot for it.
     pub fn judge(&mut self, source: SourceId, is_full: bool, limits: &Limits, now: Tick) -> Verdict {
-        let (connections, silent) = self.sources.counts(source);
+        let (connections, silent) = match self.sources.is_trusted(source) {
+            true => (0, 0),
+            false => self.sources.counts(source),
+        };
         if stands(Defence::Penalty) && self.sources.is_refused(source, now) {
             return Verdict::Refuse(Refusal::Penalty);
         }
@@ -172,8 +175,10 @@ impl Admission {
         let first = |wanted: &dyn Fn(Silent) -> bool| {
             oldest.iter().flatten().position(|(_, silent)| !silent.is_new && wanted(*silent))
         };
-        let is_one_of_many =
-            |silent: Silent| stands(Defence::FairRecycling) && self.sources.counts(silent.source).1 > 1;
+        let is_one_of_many = |silent: Silent| {
+            let one_of_many = self.sources.counts(silent.source).1 > 1 && !self.sources.is_trusted(silent.source);
+            one_of_many && stands(Defence::FairRecycling)
+        };
         let chosen = first(&|silent| !silent.has_unread && is_one_of_many(silent));
         let chosen = chosen.or_else(|| first(&|silent| !silent.has_unread)).or_else(|| first(&|_| true));
         for (index, looked_at) in oldest.iter().enumerate().rev() {

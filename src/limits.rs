@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::admission::Policy;
+use crate::networks::Networks;
 
 /// What a peer that has not given its password may send as one command, in bytes, and how many words: enough for any AUTH or HELLO.
 pub const UNTRUSTED_INPUT_MAX: usize = 4096;
@@ -131,6 +132,8 @@ pub struct Limits {
     /// Added to a source's penalty for each deadline of a message that it lets pass; from 15 s on it is refused until all is over. 5 s:
     /// three are no accident.
     pub penalty: Duration,
+    /// Sources that are counted, but neither capped nor penalised: proxies and address translators, behind which many are. None by default.
+    pub trusted_sources: Networks,
 
     /// From accept to the first complete message. 10 s: a client of any kind speaks at once, and who types by hand has begun by then.
     pub first_message_timeout: Duration,
@@ -245,6 +248,7 @@ impl Default for Limits {
             max_silent_per_source: 64,
             max_connections_per_source: 0,
             penalty: Duration::from_secs(5),
+            trusted_sources: Networks::default(),
             first_message_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),

@@ -233,6 +233,80 @@ fn the_operator_gets_in_when_all_is_full() {
     }
 }
 
+/// The eight slots kept back are for the operator; the others get all that is left of them, whoever of the operator's is there.
+#[test]
+fn connections_of_the_operator_take_no_slots_from_others() {
+    for operators in [0, 8, 9] {
+        let mut sim = Sim::new(Box::new(Hello), Limits { max_connections: 40, ..limits() });
+        let address = sim.reactor.listen_for_operator("127.0.0.1:0".parse().unwrap(), 16, 0).unwrap();
+        let theirs: Vec<ClientId> = (0..operators).map(|_| sim.net().client(address).unwrap()).collect();
+        sim.turns(2);
+        assert!(theirs.iter().all(|client| sim.received(*client) == "Hello\r\n"));
+        let others = if operators > 8 { 31 } else { 32 };
+        let clients: Vec<ClientId> = (0..others).map(|_| sim.accepted()).collect();
+        for client in &clients {
+            sim.exchange(*client, "x\n");
+        }
+        assert_eq!(sim.reactor.connections(), operators + others);
+        let outside = sim.accepted();
+        assert_eq!(sim.received(outside), FULL, "beside {operators}");
+        // One of the others leaves, and another comes.
+        sim.net().client_close(clients[0]);
+        sim.turns(2);
+        let newcomer = sim.accepted();
+        assert_eq!(sim.received(newcomer), "Hello\r\n", "beside {operators}");
+        theirs.iter().for_each(|client| sim.net().client_close(*client));
+        sim.turns(2);
+        assert_eq!(sim.reactor.connections(), others);
+    }
+}
+
+/// Behind a proxy or a translator of addresses are many; what some of them do is not to be laid to all.
+#[test]
+fn a_trusted_source_is_counted_but_neither_capped_nor_penalised() {
+    for (trusted, refused) in [("", true), ("10.0.0.0/24", false), ("10.0.1.0/24", true)] {
+        let caps = Limits {
+            trusted_sources: trusted.parse().unwrap(),
+            max_silent: 10,
+            max_silent_per_source: 3,
+            max_connections_per_source: 6,
+            first_message_timeout: SECOND,
+            ..limits()
+        };
+        let mut sim = Sim::new(Box::new(Hello), caps);
+        for port in 0..8 {
+            let client = from(&mut sim, 1, 1000 + port);
+            sim.exchange(client, "x\n");
+        }
+        let held = if refused { 6 } else { 8 };
+        assert_eq!(sim.reactor.connections(), held, "connections of one source, trusted: {trusted:?}");
+        for port in 0..8 {
+            from(&mut sim, 2, 1000 + port);
+        }
+        let silent = if refused { 6 } else { 8 };
+        assert_eq!(sim.reactor.connections(), held + silent, "silent ones of one source, trusted: {trusted:?}");
+        let admission = sim.reactor.sections().into_iter().find(|section| section.title == "admission").unwrap();
+        assert!(admission.rows.contains(&("sources".into(), "2".into())), "{:?}", admission.rows);
+        // All of the latter miss their deadline.
+        sim.pass(2 * SECOND);
+        let again = from(&mut sim, 2, 2000);
+        assert_eq!(sim.received(again).is_empty(), refused, "trusted: {trusted:?}");
+        assert_eq!(sim.reactor.stats().refused[Refusal::Penalty as usize], u64::from(refused));
+    }
+}
+
+/// Else a flood of others would push it out: its connections are many because it is.
+#[test]
+fn of_a_trusted_source_no_other_is_preferred_when_the_oldest_make_way() {
+    let trusted_sources = "10.0.0.1".parse().unwrap();
+    let mut sim = Sim::new(Box::new(Hello), Limits { trusted_sources, max_silent: 4, ..limits() });
+    let oldest = from(&mut sim, 2, 1000);
+    let proxied: Vec<ClientId> = (0..3).map(|port| from(&mut sim, 1, 1000 + port)).collect();
+    from(&mut sim, 3, 1000);
+    assert!(is_reset(&mut sim, oldest));
+    assert!(!proxied.iter().any(|client| is_reset(&mut sim, *client)));
+}
+
 #[test]
 fn recycling_is_bounded_in_a_turn_and_the_rest_is_carried() {
     let mut sim = Sim::new(Box::new(Hello), Limits { max_silent: 1, penalty: Duration::ZERO, ..limits() });
@@ -437,6 +511,26 @@ fn who_does_not_give_the_password_stays_silent() {
     assert!(is_reset(&mut sim, stranger));
     sim.pass(15 * SECOND);
     assert_eq!((sim.reactor.connections(), sim.closed(Reason::FirstMessageTimeout)), (1, 2));
+}
+
+/// Whoever guesses passwords on this machine shares the operator's address, and must not share the operator's listener with it.
+#[test]
+fn wrong_passwords_of_others_do_not_lock_the_operator_out() {
+    let password = Some(Secret(b"secret".to_vec().into()));
+    let mut sim = Sim::new(Box::new(Hub::new(&Options { password, ..Options::default() })), limits());
+    let address = sim.reactor.listen_for_operator("127.0.0.1:0".parse().unwrap(), 16, 0).unwrap();
+    let guesser = sim.accepted();
+    let guess = |sim: &mut Sim, client, password: &str| sim.exchange(client, format!("AUTH {password}\r\n"));
+    for _ in 0..5 {
+        assert!(guess(&mut sim, guesser, "x").starts_with("-WRONGPASS"));
+    }
+    assert!(guess(&mut sim, guesser, "secret").starts_with("-ERR too many wrong passwords"));
+    let operator = sim.net().client(address).unwrap();
+    sim.turn();
+    assert_eq!(guess(&mut sim, operator, "secret"), "+OK\r\n");
+    // It stays the operator whatever it says.
+    assert_eq!(sim.exchange(operator, "RESET\r\n"), "+RESET\r\n");
+    assert_eq!(guess(&mut sim, operator, "secret"), "+OK\r\n");
 }
 
 #[test]

@@ -25,25 +25,28 @@ impl<N: Net> Reactor<N> {
         let held = self.connections.len() - self.closed.len();
         if for_operator {
             return match held < self.limits.max_connections {
-                true => self.admit(stream, peer, service, SourceId::NONE, false, time),
+                true => self.admit(stream, peer, service, SourceId::OPERATOR, time),
                 false => self.refuse(stream, service, Refusal::Full, time),
             };
         }
         self.admission.forget_stale(&|token| silent_one(&self.connections, token, now));
         let source = self.admission.sources.find(peer.ip(), now);
-        let is_full = self.gate == Gate::Full || held >= self.public_slots();
+        self.admission.sources.trust(source, self.limits.trusted_sources.contain(peer.ip()));
+        // The operator's connections take no slot from the others, while there are no more than are kept for them.
+        let others = held.saturating_sub(self.admission.sources.operators());
+        let is_full = self.gate == Gate::Full || others >= self.public_slots() || held >= self.limits.max_connections;
         let verdict = self.admission.judge(source, is_full, &self.limits, now);
         match verdict {
-            Verdict::Admit => self.admit(stream, peer, service, source, true, time),
+            Verdict::Admit => self.admit(stream, peer, service, source, time),
             // Counted as if, and nothing closed; but where there is no slot there is none.
             _ if self.limits.admission_dry_run && !is_full => {
                 self.count(verdict);
-                self.admit(stream, peer, service, source, true, time);
+                self.admit(stream, peer, service, source, time);
             }
             _ if self.limits.admission_dry_run => self.refuse(stream, service, Refusal::Full, time),
             Verdict::Recycle if self.recycle_oldest() => {
                 self.count(verdict);
-                self.admit(stream, peer, service, source, true, time);
+                self.admit(stream, peer, service, source, time);
             }
             Verdict::Recycle if is_full => self.refuse(stream, service, Refusal::Full, time),
             Verdict::Recycle => self.refuse(stream, service, Refusal::SilentSet, time),
@@ -69,7 +72,9 @@ impl<N: Net> Reactor<N> {
     pub(super) fn has_room_again(&self) -> bool {
         let slots = self.public_slots();
         let free = if stands(Defence::GateHysteresis) { (slots / GATE_REOPENS).max(1) } else { 1 };
-        self.connections.len() + free <= slots
+        let held = self.connections.len();
+        held.saturating_sub(self.admission.sources.operators()) + free <= slots
+            && held + free <= self.limits.max_connections
     }
 
     fn count(&mut self, verdict: Verdict) {
@@ -134,7 +139,8 @@ impl<N: Net> Reactor<N> {
     }
 
     /// A new connection: a slot, a deadline, and whatever the service greets it with.
-    fn admit(&mut self, stream: N::Stream, peer: SocketAddr, service: u8, source: SourceId, silent: bool, time: Time) {
+    fn admit(&mut self, stream: N::Stream, peer: SocketAddr, service: u8, source: SourceId, time: Time) {
+        let is_operator = source == SourceId::OPERATOR;
         let now = time.tick();
         self.stats.accepted += 1;
         self.stats.work.accepts += 1;
@@ -148,11 +154,11 @@ impl<N: Net> Reactor<N> {
         let over_budget = slots_fit.is_err() || input.is_err() || output.is_err();
         connection.input = input.unwrap_or_default();
         connection.output = output.unwrap_or_default();
-        connection.flags.put(Flags::SILENT, silent);
+        connection.flags.put(Flags::SILENT, !is_operator);
         let token = Token::connection(slot, connection.generation);
-        match silent {
-            true => self.admission.enters(token, source),
-            false => self.admission.sources.connected(source, false),
+        match is_operator {
+            true => self.admission.sources.connected(source, false),
+            false => self.admission.enters(token, source),
         }
         self.connections.insert(connection);
         let connection = &mut self.connections[slot as usize];
@@ -165,7 +171,7 @@ impl<N: Net> Reactor<N> {
         }
         arm(&mut self.timers, connection, slot, &self.timeouts, now);
         let start = self.outbox.position();
-        let mut greeting = Reply::new(slot, self.outbox.bytes_mut()).at(time).from(peer);
+        let mut greeting = Reply::new(slot, self.outbox.bytes_mut()).at(time).from(peer).by_operator(is_operator);
         self.services[service as usize].connected(&mut greeting);
         let close = greeting.wants_close().then_some(Reason::ServiceClosed);
         connection.flags.put(Flags::UNTRUSTED, greeting.changes_trust() == Some(false));

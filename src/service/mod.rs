@@ -214,6 +214,8 @@ pub struct Reply<'a> {
     pub session: u32,
     /// Where it comes from: told with a new connection and with a datagram.
     pub peer: Option<SocketAddr>,
+    /// It came by the operator's listener: told with a new connection.
+    pub is_operator: bool,
     pub now: Time,
     bytes: &'a mut Vec<u8>,
     start: usize,
@@ -229,6 +231,7 @@ impl<'a> Reply<'a> {
         Reply {
             session,
             peer: None,
+            is_operator: false,
             now: Time::ZERO,
             bytes,
             start,
@@ -245,6 +248,10 @@ impl<'a> Reply<'a> {
 
     pub fn from(self, peer: SocketAddr) -> Reply<'a> {
         Reply { peer: Some(peer), ..self }
+    }
+
+    pub fn by_operator(self, is_operator: bool) -> Reply<'a> {
+        Reply { is_operator, ..self }
     }
 
     /// Appends to the answer.

@@ -21,6 +21,9 @@ const FORGIVEN: Duration = Duration::from_secs(600);
 /// Marks the guesses of datagrams, whose senders can be forged: they must not lock anyone out who connects.
 const DATAGRAM: u64 = 1 << 62;
 
+/// Marks the guesses of the operator's listener: whoever else guesses on this machine must not lock the operator out.
+const OPERATOR: u64 = 1 << 61;
+
 /// Sources whose guesses are remembered: some 3 MB. Then the stalest is forgotten first, as far as a look at some finds it.
 const GUESSERS_MAX: usize = 1 << 16;
 
@@ -71,6 +74,11 @@ impl Access {
     /// Someone at `peer` says that this is the password.
     pub fn attempt(&mut self, peer: IpAddr, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
         self.try_password(source(peer), user, given, now)
+    }
+
+    /// The same by the operator's listener.
+    pub fn attempt_by_operator(&mut self, peer: IpAddr, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
+        self.try_password(OPERATOR ^ source(peer), user, given, now)
     }
 
     fn try_password(&mut self, source: u64, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
@@ -270,6 +278,24 @@ mod tests {
         for wrong in [&b"PING"[..], b"AUTH pass\nPING", b"AUTH\nPING", b"", b"\n"] {
             assert_eq!(command(wrong), None, "{}", wrong.escape_ascii());
         }
+    }
+
+    #[test]
+    fn guesses_lock_out_neither_the_operator_nor_by_the_operator_others() {
+        let mut access = access(Some("secret"), 0);
+        let wrong = |access: &mut Access, address: &str| {
+            for _ in 0..FREE_GUESSES {
+                assert_eq!(access.attempt(ip(address), None, b"x", at(1)), Attempt::Wrong);
+            }
+        };
+        wrong(&mut access, "127.0.0.1");
+        assert_eq!(access.attempt(ip("127.0.0.1"), None, b"secret", at(2)), Attempt::TooSoon);
+        for _ in 0..FREE_GUESSES {
+            assert_eq!(access.attempt_by_operator(ip("127.0.0.1"), None, b"x", at(2)), Attempt::Wrong);
+        }
+        assert_eq!(access.attempt_by_operator(ip("127.0.0.1"), None, b"secret", at(3)), Attempt::TooSoon);
+        assert_eq!(access.attempt_by_operator(ip("::1"), None, b"secret", at(3)), Attempt::Right);
+        assert_eq!(access.attempt(ip("::1"), None, b"secret", at(3)), Attempt::Right);
     }
 
     #[test]

@@ -46,7 +46,11 @@ fn authenticate(
     reply: &mut Reply<'_>,
 ) -> bool {
     let peer = peer(state, server, reply.session).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let error = match state.access.attempt(peer, user, password, server.now()) {
+    let attempt = match state.session(reply.session).is_operator() {
+        true => state.access.attempt_by_operator(peer, user, password, server.now()),
+        false => state.access.attempt(peer, user, password, server.now()),
+    };
+    let error = match attempt {
         Attempt::Right => {
             state.set_authenticated(reply.session);
             reply.trust(true);
