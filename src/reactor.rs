@@ -135,10 +135,13 @@ enum LoopTimer {
     Report,
     /// The drain has taken too long.
     DrainTimeout,
+    /// Forget the penalties that are over.
+    Penalties,
 }
 
 impl LoopTimer {
-    const ALL: [LoopTimer; 4] = [LoopTimer::Retry, LoopTimer::Trim, LoopTimer::Report, LoopTimer::DrainTimeout];
+    const ALL: [LoopTimer; 5] =
+        [LoopTimer::Retry, LoopTimer::Trim, LoopTimer::Report, LoopTimer::DrainTimeout, LoopTimer::Penalties];
     const COUNT: u32 = LoopTimer::ALL.len() as u32;
 }
 

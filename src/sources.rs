@@ -151,6 +151,17 @@ impl Sources {
         (entry.has_penalty, entry.penalty_until) = (true, now.plus(sum));
     }
 
+    /// Forgets the penalties that are over: ticks wrap, and the time that one is over would come again 397 days later. Whether there are others
+    /// still. Walks the table, a millisecond at most; once in ten minutes, while there are penalties, is enough.
+    pub fn forget_penalties(&mut self, now: Tick) -> bool {
+        let mut any = false;
+        for entry in self.sets.iter_mut().flatten().flat_map(|set| set.iter_mut()) {
+            entry.has_penalty &= entry.penalty(now) > 0;
+            any |= entry.has_penalty;
+        }
+        any
+    }
+
     /// Whether a source is refused for its penalty.
     pub fn is_refused(&self, source: SourceId, now: Tick) -> bool {
         self.get(source).is_some_and(|entry| entry.is_refused && !entry.is_trusted && entry.penalty(now) > 0)
@@ -246,6 +257,19 @@ mod tests {
         assert!(sources.is_refused(source, at(619)) && !sources.is_refused(source, at(621)), "ten minutes at most");
         sources.punish(source, Duration::ZERO, at(700));
         assert!(!sources.is_refused(source, at(700)));
+    }
+
+    #[test]
+    fn penalties_that_are_over_are_forgotten_and_others_are_not() {
+        let mut sources = Sources::default();
+        let [short, long] = ["10.0.0.1", "10.0.0.2"].map(|text| sources.find(ip(text), at(0)));
+        sources.punish(short, 20 * SECOND, at(0));
+        sources.punish(long, 600 * SECOND, at(0));
+        assert!(sources.forget_penalties(at(30)));
+        let wrapped = at(30).plus(u32::MAX / 2);
+        assert!(!sources.is_refused(short, wrapped) && sources.is_refused(long, at(30)));
+        assert!(!sources.forget_penalties(at(700)));
+        assert!(!sources.is_refused(long, wrapped));
     }
 
     #[test]

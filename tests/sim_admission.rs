@@ -182,6 +182,22 @@ fn a_source_that_lets_three_deadlines_pass_is_refused_for_a_while() {
     assert_eq!(sim.received(later), "Hello\r\n", "it has served its time");
 }
 
+/// Ticks wrap: a time that has passed is to come again, 397 days later.
+#[test]
+fn a_penalty_that_is_over_stays_over() {
+    let caps = Limits { first_message_timeout: SECOND, penalty: 20 * SECOND, ..limits() };
+    let mut sim = Sim::new(Box::new(Hello), caps);
+    from(&mut sim, 1, 1000);
+    sim.pass(2 * SECOND);
+    let refused = from(&mut sim, 1, 1001);
+    assert_eq!(sim.received(refused), "");
+    for _ in 0..2 {
+        sim.pass(250 * 24 * 3600 * SECOND);
+    }
+    let later = from(&mut sim, 1, 1002);
+    assert_eq!(sim.received(later), "Hello\r\n");
+}
+
 /// A flood from some sources is over soon: those whose silent connections make way again and again are refused for a while.
 #[test]
 fn sources_that_flood_are_refused_and_others_live_long_enough_to_speak() {

@@ -121,7 +121,7 @@ impl<N: Net> Reactor<N> {
                 self.stats.timers_fired += 1;
                 if matches!(reason, Reason::FirstMessageTimeout | Reason::MessageTimeout) {
                     let source = self.connections[slot as usize].source;
-                    self.admission.sources.punish(source, self.limits.penalty, now);
+                    self.punish(source, self.limits.penalty);
                 }
                 self.dismiss(slot, reason);
             }

@@ -25,6 +25,7 @@ use crate::memory;
 use crate::net::{Net, Ready, Signal};
 use crate::outbox::Outbox;
 use crate::service::Service;
+use crate::sources::{PENALTY_MAX, SourceId};
 use crate::stats::Stats;
 use crate::sys::{self, DatagramBatch};
 use crate::timer::TimerWheel;
@@ -325,6 +326,14 @@ impl<N: Net> Reactor<N> {
         self.timers.arm(timer as u32, due);
     }
 
+    /// Adds to the penalty of a source.
+    pub(super) fn punish(&mut self, source: SourceId, penalty: Duration) {
+        self.admission.sources.punish(source, penalty, self.now.tick());
+        if self.timers.fires(LoopTimer::Penalties as u32).is_none() {
+            self.arm_loop_timer(LoopTimer::Penalties, PENALTY_MAX, self.now);
+        }
+    }
+
     pub(super) fn retry_later(&mut self, now: Time) {
         // Armed already, it must not move away.
         if stands(Defence::AcceptRetry) && self.timers.fires(LoopTimer::Retry as u32).is_none() {
@@ -378,6 +387,11 @@ impl<N: Net> Reactor<N> {
             LoopTimer::Report => {
                 self.report_due = true;
                 self.arm_loop_timer(LoopTimer::Report, self.report_every, now);
+            }
+            LoopTimer::Penalties => {
+                if self.admission.sources.forget_penalties(now.tick()) {
+                    self.arm_loop_timer(LoopTimer::Penalties, PENALTY_MAX, now);
+                }
             }
             LoopTimer::DrainTimeout if !stands(Defence::Draining) => {}
             LoopTimer::DrainTimeout => {

@@ -98,7 +98,7 @@ impl<N: Net> Reactor<N> {
         let source = connection.source;
         if self.admission.sources.counts(source).1 > 1 {
             let penalty = self.limits.penalty / RECYCLED_PER_PENALTY;
-            self.admission.sources.punish(source, penalty, now);
+            self.punish(source, penalty);
         }
         self.speaks(slot);
         close(&mut self.closed, &mut self.connections[slot as usize], slot, Reason::Recycled);
