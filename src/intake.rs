@@ -170,8 +170,8 @@ impl<N: Net> Intake<'_, N> {
                     if let Some(trusted) = reply.changes_trust() {
                         self.connection.flags.put(Flags::UNTRUSTED, !trusted);
                     }
-                    if reply.wants_close() {
-                        return (used, 0, Some(Reason::ServiceClosed));
+                    if let Some(reason) = reply.closes_for() {
+                        return (used, 0, Some(reason));
                     }
                 }
                 Taken::Incomplete => return (used, bytes.len() - used, None),

@@ -173,7 +173,7 @@ impl<N: Net> Reactor<N> {
         let start = self.outbox.position();
         let mut greeting = Reply::new(slot, self.outbox.bytes_mut()).at(time).from(peer).by_operator(is_operator);
         self.services[service as usize].connected(&mut greeting);
-        let close = greeting.wants_close().then_some(Reason::ServiceClosed);
+        let close = greeting.closes_for();
         connection.flags.put(Flags::UNTRUSTED, greeting.changes_trust() == Some(false));
         self.outbox.commit(slot, start, close);
     }

@@ -220,7 +220,7 @@ pub struct Reply<'a> {
     bytes: &'a mut Vec<u8>,
     start: usize,
     empty_datagram: bool,
-    close: bool,
+    close: Option<Reason>,
     consult: bool,
     trust: Option<bool>,
 }
@@ -236,7 +236,7 @@ impl<'a> Reply<'a> {
             bytes,
             start,
             empty_datagram: false,
-            close: false,
+            close: None,
             consult: false,
             trust: None,
         }
@@ -267,7 +267,12 @@ impl<'a> Reply<'a> {
 
     /// Closes the connection once the answer is sent. No meaning for datagrams.
     pub fn close(&mut self) {
-        self.close = true;
+        self.close.get_or_insert(Reason::ServiceClosed);
+    }
+
+    /// The same, because an operator wants its connection gone.
+    pub fn close_as_killed(&mut self) {
+        self.close = Some(Reason::Killed);
     }
 
     /// The answer needs the server: has [`Service::consult`] called.
@@ -303,7 +308,8 @@ impl<'a> Reply<'a> {
         self.len() == 0
     }
 
-    pub fn wants_close(&self) -> bool {
+    /// Why the connection is to be closed once the answer is sent, if it is.
+    pub fn closes_for(&self) -> Option<Reason> {
         self.close
     }
 
