@@ -259,7 +259,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn has_consulted_enough(&self) -> bool {
-        self.consults >= CONSULTS_PER_TURN || self.facts.get() >= FACTS_PER_TURN
+        stands(Defence::ConsultBudget) && (self.consults >= CONSULTS_PER_TURN || self.facts.get() >= FACTS_PER_TURN)
     }
 
     /// Whether so much waits for delivery that who has been promised it comes first.
@@ -327,7 +327,7 @@ impl<N: Net> Reactor<N> {
             let mut range = entry.range.clone();
             if behind || self.pool.is_fixed() {
                 let bytes = self.outbox.bytes(&entry.range);
-                let untrusted = behind && connection.flags.has(Flags::UNTRUSTED);
+                let untrusted = behind && connection.flags.has(Flags::UNTRUSTED) && stands(Defence::UntrustedOutput);
                 // What it asked for itself is bounded by the watermark, at which it is not read; one answer comes on top.
                 let own = if entry.is_own { self.limits.high_watermark } else { 0 };
                 let most = if untrusted { UNTRUSTED_OUTPUT_MAX } else { self.limits.output_limit + own };

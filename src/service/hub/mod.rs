@@ -26,6 +26,7 @@ use crate::clock::{Tick, Time};
 use crate::codec::resp::{self, Command, CommandLimits, Frame, FrameError, OwnedCommand, Parser, Protocol};
 use crate::codec::{Framing, FramingLimits, Invalid};
 use crate::connection::Reason;
+use crate::defences::{Defence, stands};
 use crate::limits::CLOSED_KEPT;
 use crate::net::Transferred;
 use access::Access;
@@ -372,7 +373,8 @@ impl Service for Hub {
         self.answer.clear();
         let mut answer = Reply::new(NO_SESSION, &mut self.answer).at(reply.now);
         let answered = commands::run_datagram(&mut self.state, words, &mut answer);
-        if answered && self.answer.len() <= datagram.len() {
+        let is_short = self.answer.len() <= datagram.len() || !stands(Defence::ShortAnswers);
+        if answered && is_short {
             reply.send(&self.answer);
         }
     }
