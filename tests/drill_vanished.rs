@@ -170,11 +170,16 @@ fn subscribers(address: SocketAddr, count: usize, receive_buffer: Option<usize>)
     peers
 }
 
+/// Between two messages to thousands. Without it the drill would be one of a burst: a megabyte of deliveries waits, nothing is read from
+/// anybody meanwhile, and on a busy machine that is what the honest client notices.
+const PACE: Duration = Duration::from_millis(20);
+
 fn publish(address: SocketAddr, messages: usize, length: usize, receivers: usize) {
     let mut publisher = Client::connect(address);
     publisher.0.set_read_timeout(Some(PATIENCE)).unwrap();
     let message = "m".repeat(length);
     for _ in 0..messages {
         publisher.send(format!("PUBLISH drill {message}\r\n")).expect(format!(":{receivers}\r\n"));
+        std::thread::sleep(PACE);
     }
 }
