@@ -106,7 +106,10 @@ const LOOK_AHEAD: usize = 64;
 impl Admission {
     /// Judges a newcomer. `is_full`: there is no slot for it.
     pub fn judge(&mut self, source: SourceId, is_full: bool, limits: &Limits, now: Tick) -> Verdict {
-        let (connections, silent) = self.sources.counts(source);
+        let (connections, silent) = match self.sources.is_trusted(source) {
+            true => (0, 0),
+            false => self.sources.counts(source),
+        };
         if stands(Defence::Penalty) && self.sources.is_refused(source, now) {
             return Verdict::Refuse(Refusal::Penalty);
         }
@@ -172,8 +175,10 @@ impl Admission {
         let first = |wanted: &dyn Fn(Silent) -> bool| {
             oldest.iter().flatten().position(|(_, silent)| !silent.is_new && wanted(*silent))
         };
-        let is_one_of_many =
-            |silent: Silent| stands(Defence::FairRecycling) && self.sources.counts(silent.source).1 > 1;
+        let is_one_of_many = |silent: Silent| {
+            let one_of_many = self.sources.counts(silent.source).1 > 1 && !self.sources.is_trusted(silent.source);
+            one_of_many && stands(Defence::FairRecycling)
+        };
         let chosen = first(&|silent| !silent.has_unread && is_one_of_many(silent));
         let chosen = chosen.or_else(|| first(&|silent| !silent.has_unread)).or_else(|| first(&|_| true));
         for (index, looked_at) in oldest.iter().enumerate().rev() {
@@ -240,8 +245,12 @@ pub const GATE_REOPENS: usize = 32;
 pub enum AcceptError {
     /// The queue is empty.
     Drained,
-    /// That connection is gone; the next may be fine. accept(2): treat network errors like EAGAIN by retrying.
+    /// That connection is gone, and out of the queue; the next may be fine.
     Aborted,
+    /// It failed for a reason of its listener or of that connection, which may wait on and fail again: a firewall or a security module
+    /// forbids it, say. accept(2) asks to retry after network errors; so it is, but not without end
+    /// ([`crate::limits::ACCEPT_FAILURES`]).
+    Failed,
     /// Every accept will fail until something is freed.
     Exhausted,
 }
@@ -255,12 +264,11 @@ impl AcceptError {
     pub fn of(error: &io::Error) -> AcceptError {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptError::Drained,
-            Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::ENOPROTOOPT) => AcceptError::Aborted,
-            Some(libc::ENETDOWN | libc::ENETUNREACH | libc::EHOSTDOWN | libc::EHOSTUNREACH) => AcceptError::Aborted,
-            Some(libc::ENONET | libc::EOPNOTSUPP | libc::EPERM | libc::ETIMEDOUT) => AcceptError::Aborted,
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC (epoll watches), and whatever is not known: waiting
-            // cannot spin.
-            _ => AcceptError::Exhausted,
+            Some(libc::ECONNABORTED) => AcceptError::Aborted,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => AcceptError::Exhausted,
+            // Of epoll: too many watches.
+            Some(libc::ENOSPC) => AcceptError::Exhausted,
+            _ => AcceptError::Failed,
         }
     }
 }
@@ -424,11 +432,14 @@ mod tests {
     fn errors_are_sorted_as_the_man_page_says() {
         let of = |errno| AcceptError::of(&io::Error::from_raw_os_error(errno));
         assert_eq!(of(libc::EAGAIN), AcceptError::Drained);
-        for errno in [libc::ECONNABORTED, libc::EPROTO, libc::ENETDOWN, libc::EPERM, libc::EHOSTUNREACH, libc::ENONET] {
-            assert_eq!(of(errno), AcceptError::Aborted, "{errno}");
-        }
-        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC, libc::EINVAL] {
+        assert_eq!(of(libc::ECONNABORTED), AcceptError::Aborted);
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC] {
             assert_eq!(of(errno), AcceptError::Exhausted, "{errno}");
+        }
+        for errno in
+            [libc::EINTR, libc::EPERM, libc::EACCES, libc::EPROTO, libc::ENETDOWN, libc::EHOSTUNREACH, libc::EINVAL]
+        {
+            assert_eq!(of(errno), AcceptError::Failed, "{errno}");
         }
     }
 }

@@ -124,6 +124,7 @@ impl Settings {
             max_silent_per_source: self.max_silent_per_source.unwrap_or(defaults.max_silent_per_source),
             max_connections_per_source: self.max_connections_per_source.unwrap_or(defaults.max_connections_per_source),
             penalty: span(self.penalty, defaults.penalty),
+            trusted_sources: self.trusted_sources.clone().unwrap_or(defaults.trusted_sources),
             first_message_timeout: span(self.first_message_timeout, defaults.first_message_timeout),
             message_timeout: span(self.message_timeout, defaults.message_timeout),
             idle_timeout: span(self.idle_timeout, defaults.idle_timeout),
@@ -346,6 +347,7 @@ mod tests {
             ("low-watermark = \"64KiB\"", "low-watermark", "0 to 65535"),
             ("listen = [\"echo=127.0.0.1:7\", \"hello+udp=127.0.0.1:7\"]", "127.0.0.1:7 twice", "hello+udp"),
             ("drain-timeout = 0", "drain-timeout", "1ms or more"),
+            ("trusted-sources = \"10.0.0.1/8\"", "10.0.0.1/8", "prefix"),
         ] {
             let ConfigError(message) = resolve(toml).unwrap_err();
             assert!(message.contains(named) && message.contains(accepted), "{toml}: {message}");

@@ -71,7 +71,7 @@ pub enum Reason {
     MemoryBudget,
     /// It had said nothing, was the oldest of those, and made way for another.
     Recycled,
-    /// Someone else had it closed: CLIENT KILL.
+    /// Someone had it closed: CLIENT KILL.
     Killed,
     /// The server is stopping.
     Drain,

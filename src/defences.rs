@@ -70,6 +70,28 @@ defences! {
     AcceptBudget = "accept-budget",
     ExpiryBudget = "expiry-budget",
     DeliveryBudget = "delivery-budget",
+    /// Commands that ask the kernel, in a turn.
+    ConsultBudget = "consult-budget",
+    /// No input while much waits for delivery.
+    Backlog = "backlog",
+    /// Steps of a publish through the patterns.
+    PatternSteps = "pattern-steps",
+    /// What the names of all subscriptions take up.
+    HeldNames = "held-names",
+    /// What the end of all subscriptions of a session takes up.
+    Confirmations = "confirmations",
+    /// What a peer may send before its password.
+    UntrustedInput = "untrusted-input",
+    /// And be owed.
+    UntrustedOutput = "untrusted-output",
+    /// The wait between guesses of the password.
+    Guesses = "guesses",
+    /// Without a password, this machine alone is served.
+    ProtectedMode = "protected-mode",
+    /// Datagrams of one network.
+    DatagramRate = "datagram-rate",
+    /// The answer to a datagram is not longer than it.
+    ShortAnswers = "short-answers",
 }
 
 /// Whether a defence is in place: always, but in a test build that takes it out.

@@ -158,7 +158,7 @@ impl<N: Net> Intake<'_, N> {
                 }
                 return (used, 0, None);
             }
-            let untrusted = self.connection.flags.has(Flags::UNTRUSTED);
+            let untrusted = self.connection.flags.has(Flags::UNTRUSTED) && stands(Defence::UntrustedInput);
             let commands = if untrusted { CommandLimits::UNTRUSTED } else { CommandLimits::default() };
             let limits = FramingLimits { line_max: self.limits.max_line, commands };
             let mut reply = Reply::new(self.session, self.outbox.bytes_mut()).at(self.now);
@@ -170,8 +170,8 @@ impl<N: Net> Intake<'_, N> {
                     if let Some(trusted) = reply.changes_trust() {
                         self.connection.flags.put(Flags::UNTRUSTED, !trusted);
                     }
-                    if reply.wants_close() {
-                        return (used, 0, Some(Reason::ServiceClosed));
+                    if let Some(reason) = reply.closes_for() {
+                        return (used, 0, Some(reason));
                     }
                 }
                 Taken::Incomplete => return (used, bytes.len() - used, None),

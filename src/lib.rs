@@ -47,6 +47,8 @@ pub mod memory;
 #[forbid(unsafe_code)]
 pub mod net;
 #[forbid(unsafe_code)]
+pub mod networks;
+#[forbid(unsafe_code)]
 pub mod outbox;
 #[forbid(unsafe_code)]
 pub mod process_list;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::admission::Policy;
+use crate::networks::Networks;
 
 /// What a peer that has not given its password may send as one command, in bytes, and how many words: enough for any AUTH or HELLO.
 pub const UNTRUSTED_INPUT_MAX: usize = 4096;
@@ -61,6 +62,10 @@ pub const GATHER_MAX: Duration = Duration::from_millis(10);
 /// After an accept failed for want of files or memory, it is tried again this much later. An edge-triggered
 /// listener gets no further event for connections that already wait, not even when a file is freed.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Accepts of a listener that fail in a row, for whatever reason but want of files and memory, before it too waits for that long. 16: more than
+/// networks lose at a time, and nothing beside what a turn may cost.
+pub const ACCEPT_FAILURES: u32 = 16;
 
 /// After load dropped, memory goes back to the system this much later: once for a whole drop, not for each step.
 pub const TRIM_DELAY: Duration = Duration::from_secs(1);
@@ -127,6 +132,8 @@ pub struct Limits {
     /// Added to a source's penalty for each deadline of a message that it lets pass; from 15 s on it is refused until all is over. 5 s:
     /// three are no accident.
     pub penalty: Duration,
+    /// Sources that are counted, but neither capped nor penalised: proxies and address translators, behind which many are. None by default.
+    pub trusted_sources: Networks,
 
     /// From accept to the first complete message. 10 s: a client of any kind speaks at once, and who types by hand has begun by then.
     pub first_message_timeout: Duration,
@@ -241,6 +248,7 @@ impl Default for Limits {
             max_silent_per_source: 64,
             max_connections_per_source: 0,
             penalty: Duration::from_secs(5),
+            trusted_sources: Networks::default(),
             first_message_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),

@@ -30,7 +30,7 @@ use std::time::Duration;
 use log::debug;
 use slab::Slab;
 
-use crate::admission::{AcceptError, Admission, Gate};
+use crate::admission::{Admission, Gate};
 use crate::buffer::{BufferPool, Use};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, Timeouts};
@@ -115,6 +115,8 @@ struct Port<H> {
     service: u8,
     /// Not subject to admission, and let in to the slots kept back.
     for_operator: bool,
+    /// Accepts that have failed in a row.
+    failures: u32,
 }
 
 /// Something to send at the end of the turn: a range of the outbox, or when that is empty, the connection's own buffer.
@@ -133,10 +135,13 @@ enum LoopTimer {
     Report,
     /// The drain has taken too long.
     DrainTimeout,
+    /// Forget the penalties that are over.
+    Penalties,
 }
 
 impl LoopTimer {
-    const ALL: [LoopTimer; 4] = [LoopTimer::Retry, LoopTimer::Trim, LoopTimer::Report, LoopTimer::DrainTimeout];
+    const ALL: [LoopTimer; 5] =
+        [LoopTimer::Retry, LoopTimer::Trim, LoopTimer::Report, LoopTimer::DrainTimeout, LoopTimer::Penalties];
     const COUNT: u32 = LoopTimer::ALL.len() as u32;
 }
 
@@ -217,34 +222,16 @@ impl<N: Net> Reactor<N> {
                 break;
             }
             let Some(index) = self.acceptable.pop_front() else { break };
-            let Some(listener) = self.listeners.get(index as usize) else { continue };
+            let Some(listener) = self.listeners.get_mut(index as usize) else { continue };
             let slot = self.connections.vacant_key() as u32;
             match self.net.accept(&listener.handle, Token::connection(slot, self.generation)) {
                 Ok((stream, peer)) => {
+                    listener.failures = 0;
                     self.acceptable.push_back(index);
                     debug!("accepted {peer} in slot {slot}");
                     self.receive(stream, peer, index, now);
                 }
-                Err(error) => match AcceptError::of(&error) {
-                    AcceptError::Drained => {}
-                    AcceptError::Aborted => {
-                        self.acceptable.push_back(index);
-                        self.stats.accept_aborted += 1;
-                    }
-                    AcceptError::Exhausted => {
-                        self.acceptable.push_back(index);
-                        let address = listener.address;
-                        self.stats.accept_exhausted += 1;
-                        self.gate = Gate::Exhausted;
-                        // Once for each wait, however often the gate opens meanwhile: else a flood of them would buy processor time.
-                        let is_first = self.timers.fires(LoopTimer::Retry as u32).is_none();
-                        self.retry_later(now);
-                        if is_first {
-                            self.shed(&error);
-                        }
-                        self.warn(now, format_args!("cannot accept on {address}: {error}; will retry"));
-                    }
-                },
+                Err(error) => self.accept_failed(index, &error, now),
             }
         }
         self.stats.carried += self.acceptable.len() as u64;
@@ -272,7 +259,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn has_consulted_enough(&self) -> bool {
-        self.consults >= CONSULTS_PER_TURN || self.facts.get() >= FACTS_PER_TURN
+        stands(Defence::ConsultBudget) && (self.consults >= CONSULTS_PER_TURN || self.facts.get() >= FACTS_PER_TURN)
     }
 
     /// Whether so much waits for delivery that who has been promised it comes first.
@@ -340,7 +327,7 @@ impl<N: Net> Reactor<N> {
             let mut range = entry.range.clone();
             if behind || self.pool.is_fixed() {
                 let bytes = self.outbox.bytes(&entry.range);
-                let untrusted = behind && connection.flags.has(Flags::UNTRUSTED);
+                let untrusted = behind && connection.flags.has(Flags::UNTRUSTED) && stands(Defence::UntrustedOutput);
                 // What it asked for itself is bounded by the watermark, at which it is not read; one answer comes on top.
                 let own = if entry.is_own { self.limits.high_watermark } else { 0 };
                 let most = if untrusted { UNTRUSTED_OUTPUT_MAX } else { self.limits.output_limit + own };

@@ -23,15 +23,18 @@ pub const PENALTY_MIN: Duration = Duration::from_secs(15);
 /// Penalties do not add up beyond this.
 pub const PENALTY_MAX: Duration = Duration::from_secs(600);
 
-/// A place in the table. One value is kept for no place at all.
+/// A place in the table. The last two numbers are kept for no place at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceId(u16);
 
 impl SourceId {
+    /// A source that is not tracked.
     pub const NONE: SourceId = SourceId(u16::MAX);
+    /// The operator, wherever they come from.
+    pub const OPERATOR: SourceId = SourceId(u16::MAX - 1);
 
     fn place(self) -> Option<usize> {
-        (self != SourceId::NONE).then_some(usize::from(self.0))
+        (self.0 < SourceId::OPERATOR.0).then_some(usize::from(self.0))
     }
 }
 
@@ -44,6 +47,8 @@ struct Entry {
     silent: u16,
     has_penalty: bool,
     is_refused: bool,
+    /// Counted, but neither capped nor penalised.
+    is_trusted: bool,
 }
 
 const _: () = assert!(size_of::<Entry>() == 24);
@@ -63,11 +68,13 @@ pub struct Sources {
     /// Each set when it is first needed.
     sets: Vec<Option<Box<[Entry; SET]>>>,
     hasher: RandomState,
+    /// Connections of the operator.
+    operators: usize,
 }
 
 impl Default for Sources {
     fn default() -> Sources {
-        Sources { sets: Vec::new(), hasher: RandomState::new() }
+        Sources { sets: Vec::new(), hasher: RandomState::new(), operators: 0 }
     }
 }
 
@@ -86,8 +93,25 @@ impl Sources {
             set[free] = Entry { key, ..Entry::default() };
             Some(free)
         });
-        // The last place is never given out: its number means none.
-        place.map_or(SourceId::NONE, |place| SourceId((number * SET + place) as u16))
+        // The last two places are never given out: their numbers mean something else.
+        let found = place.map(|place| SourceId((number * SET + place) as u16));
+        found.filter(|source| source.place().is_some()).unwrap_or(SourceId::NONE)
+    }
+
+    /// Whether a source is exempt from caps and penalties.
+    pub fn trust(&mut self, source: SourceId, is_trusted: bool) {
+        if let Some(entry) = self.get_mut(source) {
+            entry.is_trusted = is_trusted;
+        }
+    }
+
+    pub fn is_trusted(&self, source: SourceId) -> bool {
+        self.get(source).is_some_and(|entry| entry.is_trusted)
+    }
+
+    /// Connections of the operator.
+    pub fn operators(&self) -> usize {
+        self.operators
     }
 
     /// Connections of a source, and how many of them are silent.
@@ -96,6 +120,7 @@ impl Sources {
     }
 
     pub fn connected(&mut self, source: SourceId, is_silent: bool) {
+        self.operators += usize::from(source == SourceId::OPERATOR);
         if let Some(entry) = self.get_mut(source) {
             entry.connections += 1;
             entry.silent = entry.silent.saturating_add(u16::from(is_silent));
@@ -110,6 +135,7 @@ impl Sources {
     }
 
     pub fn closed(&mut self, source: SourceId) {
+        self.operators -= usize::from(source == SourceId::OPERATOR);
         if let Some(entry) = self.get_mut(source) {
             entry.connections = entry.connections.saturating_sub(1);
         }
@@ -117,7 +143,7 @@ impl Sources {
 
     /// Adds to the penalty of a source.
     pub fn punish(&mut self, source: SourceId, penalty: Duration, now: Tick) {
-        let Some(entry) = self.get_mut(source).filter(|_| !penalty.is_zero()) else { return };
+        let Some(entry) = self.get_mut(source).filter(|entry| !penalty.is_zero() && !entry.is_trusted) else { return };
         let left = entry.penalty(now);
         let sum = left.saturating_add(Tick::count(penalty)).min(Tick::count(PENALTY_MAX));
         // One that was refused before and has served its time starts anew.
@@ -125,9 +151,20 @@ impl Sources {
         (entry.has_penalty, entry.penalty_until) = (true, now.plus(sum));
     }
 
+    /// Forgets the penalties that are over: ticks wrap, and the time that one is over would come again 397 days later. Whether there are others
+    /// still. Walks the table, which takes 80 us when it is full; once in ten minutes, while there are penalties, is enough.
+    pub fn forget_penalties(&mut self, now: Tick) -> bool {
+        let mut any = false;
+        for entry in self.sets.iter_mut().flatten().flat_map(|set| set.iter_mut()) {
+            entry.has_penalty &= entry.penalty(now) > 0;
+            any |= entry.has_penalty;
+        }
+        any
+    }
+
     /// Whether a source is refused for its penalty.
     pub fn is_refused(&self, source: SourceId, now: Tick) -> bool {
-        self.get(source).is_some_and(|entry| entry.is_refused && entry.penalty(now) > 0)
+        self.get(source).is_some_and(|entry| entry.is_refused && !entry.is_trusted && entry.penalty(now) > 0)
     }
 
     /// Sources with connections, and sources refused. Walks the table: for a status that someone asked for.
@@ -220,6 +257,19 @@ mod tests {
         assert!(sources.is_refused(source, at(619)) && !sources.is_refused(source, at(621)), "ten minutes at most");
         sources.punish(source, Duration::ZERO, at(700));
         assert!(!sources.is_refused(source, at(700)));
+    }
+
+    #[test]
+    fn penalties_that_are_over_are_forgotten_and_others_are_not() {
+        let mut sources = Sources::default();
+        let [short, long] = ["10.0.0.1", "10.0.0.2"].map(|text| sources.find(ip(text), at(0)));
+        sources.punish(short, 20 * SECOND, at(0));
+        sources.punish(long, 600 * SECOND, at(0));
+        assert!(sources.forget_penalties(at(30)));
+        let wrapped = at(30).plus(u32::MAX / 2);
+        assert!(!sources.is_refused(short, wrapped) && sources.is_refused(long, at(30)));
+        assert!(!sources.forget_penalties(at(700)));
+        assert!(!sources.is_refused(long, wrapped));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use slabd::admission::{Gate, Policy, Refusal};
 use slabd::connection::Reason;
-use slabd::limits::{Limits, RECYCLES_PER_TURN, SocketOptions, TOLD_PER_TURN};
+use slabd::limits::{ACCEPT_FAILURES, Limits, RECYCLES_PER_TURN, SocketOptions, TOLD_PER_TURN};
 use slabd::net::Ready;
 use slabd::net::sim::{ClientId, End, SimNet};
 use slabd::reactor::Reactor;
@@ -182,6 +182,22 @@ fn a_source_that_lets_three_deadlines_pass_is_refused_for_a_while() {
     assert_eq!(sim.received(later), "Hello\r\n", "it has served its time");
 }
 
+/// Ticks wrap: a time that has passed is to come again, 397 days later.
+#[test]
+fn a_penalty_that_is_over_stays_over() {
+    let caps = Limits { first_message_timeout: SECOND, penalty: 20 * SECOND, ..limits() };
+    let mut sim = Sim::new(Box::new(Hello), caps);
+    from(&mut sim, 1, 1000);
+    sim.pass(2 * SECOND);
+    let refused = from(&mut sim, 1, 1001);
+    assert_eq!(sim.received(refused), "");
+    for _ in 0..2 {
+        sim.pass(250 * 24 * 3600 * SECOND);
+    }
+    let later = from(&mut sim, 1, 1002);
+    assert_eq!(sim.received(later), "Hello\r\n");
+}
+
 /// A flood from some sources is over soon: those whose silent connections make way again and again are refused for a while.
 #[test]
 fn sources_that_flood_are_refused_and_others_live_long_enough_to_speak() {
@@ -231,6 +247,80 @@ fn the_operator_gets_in_when_all_is_full() {
         let expected = if number <= 8 { "Hello\r\n" } else { FULL };
         assert_eq!(sim.received(client), expected, "operator {number}");
     }
+}
+
+/// The eight slots kept back are for the operator; the others get all that is left of them, whoever of the operator's is there.
+#[test]
+fn connections_of_the_operator_take_no_slots_from_others() {
+    for operators in [0, 8, 9] {
+        let mut sim = Sim::new(Box::new(Hello), Limits { max_connections: 40, ..limits() });
+        let address = sim.reactor.listen_for_operator("127.0.0.1:0".parse().unwrap(), 16, 0).unwrap();
+        let theirs: Vec<ClientId> = (0..operators).map(|_| sim.net().client(address).unwrap()).collect();
+        sim.turns(2);
+        assert!(theirs.iter().all(|client| sim.received(*client) == "Hello\r\n"));
+        let others = if operators > 8 { 31 } else { 32 };
+        let clients: Vec<ClientId> = (0..others).map(|_| sim.accepted()).collect();
+        for client in &clients {
+            sim.exchange(*client, "x\n");
+        }
+        assert_eq!(sim.reactor.connections(), operators + others);
+        let outside = sim.accepted();
+        assert_eq!(sim.received(outside), FULL, "beside {operators}");
+        // One of the others leaves, and another comes.
+        sim.net().client_close(clients[0]);
+        sim.turns(2);
+        let newcomer = sim.accepted();
+        assert_eq!(sim.received(newcomer), "Hello\r\n", "beside {operators}");
+        theirs.iter().for_each(|client| sim.net().client_close(*client));
+        sim.turns(2);
+        assert_eq!(sim.reactor.connections(), others);
+    }
+}
+
+/// Behind a proxy or a translator of addresses are many; what some of them do is not to be laid to all.
+#[test]
+fn a_trusted_source_is_counted_but_neither_capped_nor_penalised() {
+    for (trusted, refused) in [("", true), ("10.0.0.0/24", false), ("10.0.1.0/24", true)] {
+        let caps = Limits {
+            trusted_sources: trusted.parse().unwrap(),
+            max_silent: 10,
+            max_silent_per_source: 3,
+            max_connections_per_source: 6,
+            first_message_timeout: SECOND,
+            ..limits()
+        };
+        let mut sim = Sim::new(Box::new(Hello), caps);
+        for port in 0..8 {
+            let client = from(&mut sim, 1, 1000 + port);
+            sim.exchange(client, "x\n");
+        }
+        let held = if refused { 6 } else { 8 };
+        assert_eq!(sim.reactor.connections(), held, "connections of one source, trusted: {trusted:?}");
+        for port in 0..8 {
+            from(&mut sim, 2, 1000 + port);
+        }
+        let silent = if refused { 6 } else { 8 };
+        assert_eq!(sim.reactor.connections(), held + silent, "silent ones of one source, trusted: {trusted:?}");
+        let admission = sim.reactor.sections().into_iter().find(|section| section.title == "admission").unwrap();
+        assert!(admission.rows.contains(&("sources".into(), "2".into())), "{:?}", admission.rows);
+        // All of the latter miss their deadline.
+        sim.pass(2 * SECOND);
+        let again = from(&mut sim, 2, 2000);
+        assert_eq!(sim.received(again).is_empty(), refused, "trusted: {trusted:?}");
+        assert_eq!(sim.reactor.stats().refused[Refusal::Penalty as usize], u64::from(refused));
+    }
+}
+
+/// Else a flood of others would push it out: its connections are many because it is.
+#[test]
+fn of_a_trusted_source_no_other_is_preferred_when_the_oldest_make_way() {
+    let trusted_sources = "10.0.0.1".parse().unwrap();
+    let mut sim = Sim::new(Box::new(Hello), Limits { trusted_sources, max_silent: 4, ..limits() });
+    let oldest = from(&mut sim, 2, 1000);
+    let proxied: Vec<ClientId> = (0..3).map(|port| from(&mut sim, 1, 1000 + port)).collect();
+    from(&mut sim, 3, 1000);
+    assert!(is_reset(&mut sim, oldest));
+    assert!(!proxied.iter().any(|client| is_reset(&mut sim, *client)));
 }
 
 #[test]
@@ -286,6 +376,78 @@ fn without_files_a_turns_worth_of_those_who_wait_is_turned_away_at_each_retry() 
         sim.pass(SECOND / 5);
         assert_eq!(sim.received(clients[24]), "Hello\r\n");
     }
+}
+
+/// All that accept(2) lists but EAGAIN, and one that it does not. A listener that can accept nothing must neither spin nor be given up.
+#[test]
+fn whatever_makes_accept_fail_the_loop_does_not_spin_and_goes_on_when_it_is_over() {
+    let listed = [
+        libc::EBADF,
+        libc::ECONNABORTED,
+        libc::EFAULT,
+        libc::EINTR,
+        libc::EINVAL,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+        libc::ENOTSOCK,
+        libc::EOPNOTSUPP,
+        libc::EPERM,
+        libc::EPROTO,
+        libc::ENETDOWN,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+        libc::ENOSR,
+        libc::ESOCKTNOSUPPORT,
+        libc::EPROTONOSUPPORT,
+        libc::ETIMEDOUT,
+        libc::EACCES,
+    ];
+    for errno in listed {
+        for accepts_per_turn in [1, 64] {
+            let mut sim = Sim::new(Box::new(Hello), Limits { accepts_per_turn, ..limits() });
+            let other = sim.reactor.listen("127.0.0.1:0".parse().unwrap(), 16, 0).unwrap();
+            // This one takes the connection with it, so it lasts no longer than the queue.
+            sim.net().fail_accepts(errno, if errno == libc::ECONNABORTED { 1 } else { 1_000_000 });
+            let clients: Vec<ClientId> = (0..4).map(|_| sim.client()).collect();
+            let turns = sim.reactor.stats().turns;
+            sim.pass(10 * SECOND);
+            let spent = sim.reactor.stats().turns - turns;
+            assert!(spent <= 2000, "errno {errno}, {accepts_per_turn} a turn: {spent} turns in 10 s");
+            sim.net().succeed_in_accepts();
+            let last = sim.client();
+            sim.pass(SECOND / 5);
+            // Whoever was not taken along by the error, or reset for want of files, is served, and so is the next.
+            assert_eq!(sim.received(last), "Hello\r\n", "errno {errno}");
+            let waiting = clients.iter().filter(|&&client| sim.net().client_saw(client) == End::Open);
+            let waiting: Vec<ClientId> = waiting.copied().collect();
+            assert!(waiting.len() >= 3 || [libc::EMFILE, libc::ENFILE].contains(&errno), "errno {errno}");
+            assert!(waiting.iter().all(|client| sim.received(*client) == "Hello\r\n"), "errno {errno}");
+            let client = sim.net().client(other).unwrap();
+            sim.turns(2);
+            assert_eq!(sim.received(client), "Hello\r\n", "errno {errno}: the other listener");
+        }
+    }
+}
+
+/// One listener whose accepts are forbidden must not keep others from theirs.
+#[test]
+fn a_listener_that_fails_waits_by_itself() {
+    let mut sim = Sim::new(Box::new(Hello), limits());
+    let other = sim.reactor.listen("127.0.0.1:0".parse().unwrap(), 16, 0).unwrap();
+    sim.net().fail_accepts(libc::EPERM, ACCEPT_FAILURES as usize);
+    let forbidden = sim.client();
+    sim.turn();
+    let client = sim.net().client(other).unwrap();
+    sim.turn();
+    assert_eq!((sim.received(forbidden).as_str(), sim.received(client).as_str()), ("", "Hello\r\n"));
+    assert_eq!(sim.reactor.stats().accept_aborted, u64::from(ACCEPT_FAILURES));
+    sim.pass(SECOND / 5);
+    assert_eq!(sim.received(forbidden), "Hello\r\n");
 }
 
 #[test]
@@ -367,6 +529,26 @@ fn who_does_not_give_the_password_stays_silent() {
     assert_eq!((sim.reactor.connections(), sim.closed(Reason::FirstMessageTimeout)), (1, 2));
 }
 
+/// Whoever guesses passwords on this machine shares the operator's address, and must not share the operator's listener with it.
+#[test]
+fn wrong_passwords_of_others_do_not_lock_the_operator_out() {
+    let password = Some(Secret(b"secret".to_vec().into()));
+    let mut sim = Sim::new(Box::new(Hub::new(&Options { password, ..Options::default() })), limits());
+    let address = sim.reactor.listen_for_operator("127.0.0.1:0".parse().unwrap(), 16, 0).unwrap();
+    let guesser = sim.accepted();
+    let guess = |sim: &mut Sim, client, password: &str| sim.exchange(client, format!("AUTH {password}\r\n"));
+    for _ in 0..5 {
+        assert!(guess(&mut sim, guesser, "x").starts_with("-WRONGPASS"));
+    }
+    assert!(guess(&mut sim, guesser, "secret").starts_with("-ERR too many wrong passwords"));
+    let operator = sim.net().client(address).unwrap();
+    sim.turn();
+    assert_eq!(guess(&mut sim, operator, "secret"), "+OK\r\n");
+    // It stays the operator whatever it says.
+    assert_eq!(sim.exchange(operator, "RESET\r\n"), "+RESET\r\n");
+    assert_eq!(guess(&mut sim, operator, "secret"), "+OK\r\n");
+}
+
 #[test]
 fn a_flood_of_newcomers_is_not_answered_one_by_one() {
     let (mut sim, _inside) = full_house(10, limits());
@@ -375,6 +557,25 @@ fn a_flood_of_newcomers_is_not_answered_one_by_one() {
     let told = late.iter().filter(|client| sim.received(**client) == FULL).count();
     assert_eq!(told, TOLD_PER_TURN);
     assert_eq!(sim.reactor.stats().refused[Refusal::Full as usize], 40);
+}
+
+/// Who is reset without a word takes none of the answers that a turn has.
+#[test]
+fn a_silent_flood_does_not_use_up_what_others_are_told() {
+    let caps = Limits { admission: Policy::Refuse, max_silent: 1, max_connections_per_source: 1, ..limits() };
+    let mut sim = Sim::new(Box::new(Hello), caps);
+    let inside = from(&mut sim, 1, 1000);
+    sim.exchange(inside, "x\n");
+    from(&mut sim, 2, 1000);
+    let address = sim.address;
+    let mut connect = |last: u8| sim.net().client_from(address, (Ipv4Addr::new(10, 0, 0, last), 2000).into()).unwrap();
+    for last in 3..3 + 2 * TOLD_PER_TURN as u8 {
+        connect(last);
+    }
+    let again = connect(1);
+    sim.turn();
+    assert_eq!(sim.reactor.stats().refused[Refusal::SilentSet as usize], 2 * TOLD_PER_TURN as u64);
+    assert_eq!(sim.received(again), FULL);
 }
 
 /// The budget counts what the kernel has for each; at seven eighths of it the largest would be closed for a newcomer.

@@ -6,7 +6,7 @@
 mod sim;
 
 use slabd::connection::Reason;
-use slabd::limits::Limits;
+use slabd::limits::{Limits, UNTRUSTED_INPUT_MAX};
 use slabd::net::sim::ClientId;
 use slabd::service::hub::Hub;
 use slabd::service::{Options, Secret};
@@ -32,6 +32,18 @@ fn a_message_misses_who_has_taken_over_the_number_of_its_receiver() {
     sim.turns(10);
     assert_eq!(sim.received(newcomer), "");
     assert!(subscribers[..5].iter().all(|subscriber| sim.received(*subscriber).ends_with("$1\r\n1\r\n")));
+}
+
+#[test]
+fn a_command_before_the_password_at_the_limit_one_below_and_one_above() {
+    // One is taken off again: one below, at the limit, one above.
+    for more in [0, 1, 2] {
+        let options = Options { password: Some(Secret(b"secret"[..].into())), ..Options::default() };
+        let mut sim = Sim::new(Box::new(Hub::new(&options)), limits());
+        let client = sim.accepted();
+        let answer = sim.exchange(client, format!("PING {}\r\n", "x".repeat(UNTRUSTED_INPUT_MAX + more - 6)));
+        assert!(answer.starts_with(if more > 1 { "-ERR Protocol error" } else { "-NOAUTH" }), "{more}: {answer}");
+    }
 }
 
 #[test]

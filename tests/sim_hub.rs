@@ -53,6 +53,25 @@ fn who_took_its_messages_ahead_misses_none_that_follow() {
     assert_eq!(sim.received(client), format!("{push}>3\r\n$11\r\nunsubscribe\r\n$1\r\nb\r\n:1\r\n{push}"));
 }
 
+#[test]
+fn who_kills_itself_is_counted_as_killed_and_gets_its_answer() {
+    let mut sim = hub(limits());
+    let client = sim.accepted();
+    assert_eq!(sim.exchange(client, "CLIENT KILL TYPE normal SKIPME no\r\n"), ":1\r\n");
+    sim.net().client_close(client);
+    sim.turns(2);
+    assert_eq!((sim.closed(Reason::Killed), sim.closed(Reason::ServiceClosed)), (1, 0));
+}
+
+#[test]
+fn clients_are_named_by_id_in_any_order_and_more_than_once() {
+    let mut sim = hub(limits());
+    let clients: Vec<ClientId> = (0..9).map(|_| sim.accepted()).collect();
+    let list = sim.exchange(clients[0], "CLIENT LIST ID 7 2 9 2 1 1000\r\n");
+    let ids = list.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next());
+    assert_eq!(ids.collect::<Vec<_>>(), ["1", "2", "7", "9"], "{list}");
+}
+
 /// Receivers count: alternating between two channels makes a run of each publish, whose list of receivers is longer than its bytes.
 #[test]
 fn a_flood_of_publishes_waits_for_its_deliveries() {

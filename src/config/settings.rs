@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Buffers, ConfigError, Listen, Password};
 use crate::admission::Policy;
+use crate::networks::Networks;
 use crate::units::{Size, Span};
 
 /// What can be set. The same names serve as flags and as keys of the file.
@@ -56,6 +57,12 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", help_heading = "Admission")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub penalty: Option<Span>,
+
+    /// Sources that are counted but neither capped nor penalised, such as proxies: addresses and networks, with commas between them
+    /// [default: none]
+    #[arg(long, value_name = "ADDR[/PREFIX],…", help_heading = "Admission")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted_sources: Option<Networks>,
 
     /// A hub for the operator on this loopback address: admission does not apply, and 8 slots are kept [default: none]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Admission")]
@@ -260,6 +267,7 @@ impl Settings {
             max_silent_per_source: self.max_silent_per_source.or(below.max_silent_per_source),
             max_connections_per_source: self.max_connections_per_source.or(below.max_connections_per_source),
             penalty: self.penalty.or(below.penalty),
+            trusted_sources: self.trusted_sources.or(below.trusted_sources),
             admin: self.admin.or(below.admin),
             backlog: self.backlog.or(below.backlog),
             idle_timeout: self.idle_timeout.or(below.idle_timeout),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::ConfigError;
 use crate::admission::Policy;
 use crate::buffer::BufferMode;
+use crate::networks::Networks;
 use crate::service::{SERVICES, Secret};
 use crate::units::Size;
 
@@ -150,7 +151,7 @@ impl fmt::Display for Buffers {
     }
 }
 
-/// Both are texts in a file.
+/// All are texts in a file.
 macro_rules! text_in_a_file {
     ($($name:ty),*) => {$(
         impl Serialize for $name {
@@ -168,4 +169,4 @@ macro_rules! text_in_a_file {
     )*};
 }
 
-text_in_a_file!(Listen, Buffers, Policy);
+text_in_a_file!(Listen, Buffers, Policy, Networks);

@@ -6,6 +6,7 @@ use super::{Flush, Reactor, arm, close, enqueue, timer_id};
 use crate::buffer::Use;
 use crate::clock::Tick;
 use crate::connection::{Connection, Flags, Reason, Sent, State, Timeouts};
+use crate::defences::{Defence, stands};
 use crate::intake::{Intake, Outcome};
 use crate::limits::UNTRUSTED_OUTPUT_MAX;
 use crate::net::Net;
@@ -121,7 +122,7 @@ impl<N: Net> Reactor<N> {
                 self.stats.timers_fired += 1;
                 if matches!(reason, Reason::FirstMessageTimeout | Reason::MessageTimeout) {
                     let source = self.connections[slot as usize].source;
-                    self.admission.sources.punish(source, self.limits.penalty, now);
+                    self.punish(source, self.limits.penalty);
                 }
                 self.dismiss(slot, reason);
             }
@@ -199,7 +200,8 @@ impl<N: Net> Reactor<N> {
             if sent > 0 {
                 connection.output_progress(now);
             }
-            if connection.flags.has(Flags::UNTRUSTED) && self.pool.len(&connection.output) > UNTRUSTED_OUTPUT_MAX {
+            let untrusted = connection.flags.has(Flags::UNTRUSTED) && stands(Defence::UntrustedOutput);
+            if untrusted && self.pool.len(&connection.output) > UNTRUSTED_OUTPUT_MAX {
                 return close(&mut self.closed, connection, slot, Reason::OutputLimit);
             }
             if connection.owes(self.pool.len(&connection.output), self.limits.output_soft_limit, now) {

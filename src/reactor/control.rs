@@ -25,6 +25,7 @@ use crate::memory;
 use crate::net::{Net, Ready, Signal};
 use crate::outbox::Outbox;
 use crate::service::Service;
+use crate::sources::{PENALTY_MAX, SourceId};
 use crate::stats::Stats;
 use crate::sys::{self, DatagramBatch};
 use crate::timer::TimerWheel;
@@ -90,7 +91,7 @@ impl<N: Net> Reactor<N> {
         let token = Token::listener(self.listeners.len() as u8);
         let handle = self.net.listen(address, backlog, &self.limits.sockets, token)?;
         let address = self.net.listener_address(&handle)?;
-        self.listeners.push(Port { handle, address, service, for_operator: false });
+        self.listeners.push(Port { handle, address, service, for_operator: false, failures: 0 });
         Ok(address)
     }
 
@@ -107,7 +108,7 @@ impl<N: Net> Reactor<N> {
     pub fn bind(&mut self, address: SocketAddr, service: u8) -> io::Result<SocketAddr> {
         let handle = self.net.bind(address, Token::socket(self.sockets.len() as u8))?;
         let address = self.net.socket_address(&handle)?;
-        self.sockets.push(Port { handle, address, service, for_operator: false });
+        self.sockets.push(Port { handle, address, service, for_operator: false, failures: 0 });
         Ok(address)
     }
 
@@ -325,6 +326,14 @@ impl<N: Net> Reactor<N> {
         self.timers.arm(timer as u32, due);
     }
 
+    /// Adds to the penalty of a source.
+    pub(super) fn punish(&mut self, source: SourceId, penalty: Duration) {
+        self.admission.sources.punish(source, penalty, self.now.tick());
+        if self.timers.fires(LoopTimer::Penalties as u32).is_none() {
+            self.arm_loop_timer(LoopTimer::Penalties, PENALTY_MAX, self.now);
+        }
+    }
+
     pub(super) fn retry_later(&mut self, now: Time) {
         // Armed already, it must not move away.
         if stands(Defence::AcceptRetry) && self.timers.fires(LoopTimer::Retry as u32).is_none() {
@@ -371,12 +380,18 @@ impl<N: Net> Reactor<N> {
                 if self.gate == Gate::Exhausted {
                     self.gate = Gate::Open;
                 }
+                (0..self.listeners.len() as u8).for_each(|index| push_once(&mut self.acceptable, index));
                 (0..self.sockets.len() as u8).for_each(|index| push_once(&mut self.receivable, index));
             }
             LoopTimer::Trim => self.trim(),
             LoopTimer::Report => {
                 self.report_due = true;
                 self.arm_loop_timer(LoopTimer::Report, self.report_every, now);
+            }
+            LoopTimer::Penalties => {
+                if self.admission.sources.forget_penalties(now.tick()) {
+                    self.arm_loop_timer(LoopTimer::Penalties, PENALTY_MAX, now);
+                }
             }
             LoopTimer::DrainTimeout if !stands(Defence::Draining) => {}
             LoopTimer::DrainTimeout => {

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 
 use slab::Slab;
 
-use super::{Port, Reactor, arm, close};
-use crate::admission::{GATE_REOPENS, Gate, Refusal, Silent, Verdict, is_out_of_files};
+use super::{LoopTimer, Port, Reactor, arm, close};
+use crate::admission::{AcceptError, GATE_REOPENS, Gate, Refusal, Silent, Verdict, is_out_of_files};
 use crate::buffer::Use;
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason};
 use crate::defences::{Defence, stands};
-use crate::limits::{RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN};
+use crate::limits::{ACCEPT_FAILURES, RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN};
 use crate::net::Net;
 use crate::service::Reply;
 use crate::sources::SourceId;
@@ -25,25 +25,28 @@ impl<N: Net> Reactor<N> {
         let held = self.connections.len() - self.closed.len();
         if for_operator {
             return match held < self.limits.max_connections {
-                true => self.admit(stream, peer, service, SourceId::NONE, false, time),
+                true => self.admit(stream, peer, service, SourceId::OPERATOR, time),
                 false => self.refuse(stream, service, Refusal::Full, time),
             };
         }
         self.admission.forget_stale(&|token| silent_one(&self.connections, token, now));
         let source = self.admission.sources.find(peer.ip(), now);
-        let is_full = self.gate == Gate::Full || held >= self.public_slots();
+        self.admission.sources.trust(source, self.limits.trusted_sources.contain(peer.ip()));
+        // The operator's connections take no slot from the others, while there are no more than are kept for them.
+        let others = held.saturating_sub(self.admission.sources.operators());
+        let is_full = self.gate == Gate::Full || others >= self.public_slots() || held >= self.limits.max_connections;
         let verdict = self.admission.judge(source, is_full, &self.limits, now);
         match verdict {
-            Verdict::Admit => self.admit(stream, peer, service, source, true, time),
+            Verdict::Admit => self.admit(stream, peer, service, source, time),
             // Counted as if, and nothing closed; but where there is no slot there is none.
             _ if self.limits.admission_dry_run && !is_full => {
                 self.count(verdict);
-                self.admit(stream, peer, service, source, true, time);
+                self.admit(stream, peer, service, source, time);
             }
             _ if self.limits.admission_dry_run => self.refuse(stream, service, Refusal::Full, time),
             Verdict::Recycle if self.recycle_oldest() => {
                 self.count(verdict);
-                self.admit(stream, peer, service, source, true, time);
+                self.admit(stream, peer, service, source, time);
             }
             Verdict::Recycle if is_full => self.refuse(stream, service, Refusal::Full, time),
             Verdict::Recycle => self.refuse(stream, service, Refusal::SilentSet, time),
@@ -69,7 +72,9 @@ impl<N: Net> Reactor<N> {
     pub(super) fn has_room_again(&self) -> bool {
         let slots = self.public_slots();
         let free = if stands(Defence::GateHysteresis) { (slots / GATE_REOPENS).max(1) } else { 1 };
-        self.connections.len() + free <= slots
+        let held = self.connections.len();
+        held.saturating_sub(self.admission.sources.operators()) + free <= slots
+            && held + free <= self.limits.max_connections
     }
 
     fn count(&mut self, verdict: Verdict) {
@@ -93,7 +98,7 @@ impl<N: Net> Reactor<N> {
         let source = connection.source;
         if self.admission.sources.counts(source).1 > 1 {
             let penalty = self.limits.penalty / RECYCLED_PER_PENALTY;
-            self.admission.sources.punish(source, penalty, now);
+            self.punish(source, penalty);
         }
         self.speaks(slot);
         close(&mut self.closed, &mut self.connections[slot as usize], slot, Reason::Recycled);
@@ -117,10 +122,11 @@ impl<N: Net> Reactor<N> {
             let held = self.connections.len();
             self.warn(now, format_args!("max-connections reached: {held} held, newcomers are turned away"));
         }
-        self.told += 1;
-        if !matches!(refusal, Refusal::Full | Refusal::SourceConnections) || self.told > TOLD_PER_TURN {
+        let may_be_told = matches!(refusal, Refusal::Full | Refusal::SourceConnections);
+        if !may_be_told || self.told >= TOLD_PER_TURN {
             return self.net.reset(stream);
         }
+        self.told += 1;
         let start = self.outbox.len();
         let bytes = self.outbox.bytes_mut();
         self.services[service as usize].full(bytes);
@@ -133,7 +139,8 @@ impl<N: Net> Reactor<N> {
     }
 
     /// A new connection: a slot, a deadline, and whatever the service greets it with.
-    fn admit(&mut self, stream: N::Stream, peer: SocketAddr, service: u8, source: SourceId, silent: bool, time: Time) {
+    fn admit(&mut self, stream: N::Stream, peer: SocketAddr, service: u8, source: SourceId, time: Time) {
+        let is_operator = source == SourceId::OPERATOR;
         let now = time.tick();
         self.stats.accepted += 1;
         self.stats.work.accepts += 1;
@@ -147,11 +154,11 @@ impl<N: Net> Reactor<N> {
         let over_budget = slots_fit.is_err() || input.is_err() || output.is_err();
         connection.input = input.unwrap_or_default();
         connection.output = output.unwrap_or_default();
-        connection.flags.put(Flags::SILENT, silent);
+        connection.flags.put(Flags::SILENT, !is_operator);
         let token = Token::connection(slot, connection.generation);
-        match silent {
-            true => self.admission.enters(token, source),
-            false => self.admission.sources.connected(source, false),
+        match is_operator {
+            true => self.admission.sources.connected(source, false),
+            false => self.admission.enters(token, source),
         }
         self.connections.insert(connection);
         let connection = &mut self.connections[slot as usize];
@@ -164,16 +171,51 @@ impl<N: Net> Reactor<N> {
         }
         arm(&mut self.timers, connection, slot, &self.timeouts, now);
         let start = self.outbox.position();
-        let mut greeting = Reply::new(slot, self.outbox.bytes_mut()).at(time).from(peer);
+        let mut greeting = Reply::new(slot, self.outbox.bytes_mut()).at(time).from(peer).by_operator(is_operator);
         self.services[service as usize].connected(&mut greeting);
-        let close = greeting.wants_close().then_some(Reason::ServiceClosed);
+        let close = greeting.closes_for();
         connection.flags.put(Flags::UNTRUSTED, greeting.changes_trust() == Some(false));
         self.outbox.commit(slot, start, close);
     }
 
+    /// What follows from an accept that failed: this listener, or all, go on at once or when the timer says so.
+    pub(super) fn accept_failed(&mut self, index: u8, error: &io::Error, now: Time) {
+        let listener = &mut self.listeners[index as usize];
+        let address = listener.address;
+        match AcceptError::of(error) {
+            AcceptError::Drained => listener.failures = 0,
+            AcceptError::Aborted => {
+                self.acceptable.push_back(index);
+                self.stats.accept_aborted += 1;
+            }
+            AcceptError::Failed => {
+                self.stats.accept_aborted += 1;
+                listener.failures = listener.failures.saturating_add(1);
+                if listener.failures < ACCEPT_FAILURES {
+                    return self.acceptable.push_back(index);
+                }
+                // The timer puts it back onto the list.
+                self.retry_later(now);
+                self.warn(now, format_args!("cannot accept on {address}: {error}; will retry"));
+            }
+            AcceptError::Exhausted => {
+                self.acceptable.push_back(index);
+                self.stats.accept_exhausted += 1;
+                self.gate = Gate::Exhausted;
+                // Once for each wait, however often the gate opens meanwhile: else a flood of them would buy processor time.
+                let is_first = self.timers.fires(LoopTimer::Retry as u32).is_none();
+                self.retry_later(now);
+                if is_first {
+                    self.shed(error);
+                }
+                self.warn(now, format_args!("cannot accept on {address}: {error}; will retry"));
+            }
+        }
+    }
+
     /// No file is left to accept with: those who wait are told at once, a turn's worth of them at each retry, instead of hanging until
     /// one is free. More often than that would let a flood of them buy processor time.
-    pub(super) fn shed(&mut self, error: &io::Error) {
+    fn shed(&mut self, error: &io::Error) {
         if !is_out_of_files(error) || !stands(Defence::Shedding) {
             return;
         }

@@ -20,14 +20,14 @@ impl<N: Net> Reactor<N> {
         self.lent_service = (service.bytes(), service.fixed_bytes());
         self.consults += 1;
         service.consult(self, &mut reply);
-        let (closes, trusts) = (reply.wants_close(), reply.changes_trust());
+        let (closes, trusts) = (reply.closes_for(), reply.changes_trust());
         *self.outbox.bytes_mut() = bytes;
         self.services[index] = service;
         self.lent_service = (0, 0);
         if let Some(trusted) = trusts {
             self.connections[slot as usize].flags.put(Flags::UNTRUSTED, !trusted);
         }
-        closes.then_some(Reason::ServiceClosed)
+        closes
     }
 
     /// The end of a connection: its service is told, its socket closed.

@@ -214,11 +214,13 @@ pub struct Reply<'a> {
     pub session: u32,
     /// Where it comes from: told with a new connection and with a datagram.
     pub peer: Option<SocketAddr>,
+    /// It came by the operator's listener: told with a new connection.
+    pub is_operator: bool,
     pub now: Time,
     bytes: &'a mut Vec<u8>,
     start: usize,
     empty_datagram: bool,
-    close: bool,
+    close: Option<Reason>,
     consult: bool,
     trust: Option<bool>,
 }
@@ -229,11 +231,12 @@ impl<'a> Reply<'a> {
         Reply {
             session,
             peer: None,
+            is_operator: false,
             now: Time::ZERO,
             bytes,
             start,
             empty_datagram: false,
-            close: false,
+            close: None,
             consult: false,
             trust: None,
         }
@@ -245,6 +248,10 @@ impl<'a> Reply<'a> {
 
     pub fn from(self, peer: SocketAddr) -> Reply<'a> {
         Reply { peer: Some(peer), ..self }
+    }
+
+    pub fn by_operator(self, is_operator: bool) -> Reply<'a> {
+        Reply { is_operator, ..self }
     }
 
     /// Appends to the answer.
@@ -260,7 +267,12 @@ impl<'a> Reply<'a> {
 
     /// Closes the connection once the answer is sent. No meaning for datagrams.
     pub fn close(&mut self) {
-        self.close = true;
+        self.close.get_or_insert(Reason::ServiceClosed);
+    }
+
+    /// The same, because an operator wants its connection gone.
+    pub fn close_as_killed(&mut self) {
+        self.close = Some(Reason::Killed);
     }
 
     /// The answer needs the server: has [`Service::consult`] called.
@@ -296,7 +308,8 @@ impl<'a> Reply<'a> {
         self.len() == 0
     }
 
-    pub fn wants_close(&self) -> bool {
+    /// Why the connection is to be closed once the answer is sent, if it is.
+    pub fn closes_for(&self) -> Option<Reason> {
         self.close
     }
 

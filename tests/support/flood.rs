@@ -21,6 +21,9 @@ const OPENS_AT_ONCE: usize = 64;
 /// Longest wait for something to happen; also how soon it sees that it is to stop.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// What its thread is called, so that it can be told from the honest ones.
+pub const THREAD: &str = "flood";
+
 /// Addresses that connections come from, in turn.
 #[derive(Clone, Copy)]
 pub struct Sources {
@@ -146,7 +149,8 @@ impl Attacker {
     pub fn start(attack: Attack) -> Attacker {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || Flood::new(attack, theirs).run());
+        let thread = std::thread::Builder::new().name(THREAD.into());
+        let thread = thread.spawn(move || Flood::new(attack, theirs).run()).expect("a thread");
         Attacker { shared, thread: Some(thread) }
     }
 

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "tests and benchmarks each use their own part")]
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +54,20 @@ pub fn open_files(process: u32) -> u64 {
         0 => fs::read_dir(&path).map_or(0, |entries| entries.count() as u64),
         files => files,
     }
+}
+
+/// The folder under /proc of a thread of this process, by its name.
+pub fn thread_named(name: &str) -> Option<PathBuf> {
+    let mut tasks = fs::read_dir("/proc/self/task").ok()?.flatten().map(|task| task.path());
+    // A thread may end meanwhile.
+    tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name))
+}
+
+/// How long a thread of this process has been ready to run and not been run: proc(5), schedstat. Zero where the kernel does not count it.
+pub fn core_wait(name: &str) -> Duration {
+    let schedstat = thread_named(name).and_then(|task| fs::read_to_string(task.join("schedstat")).ok());
+    let nanos = schedstat.and_then(|text| text.split_whitespace().nth(1)?.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
 }
 
 /// What the kernel makes for a connection: the socket, its inode and name, the file, and the entry in epoll.

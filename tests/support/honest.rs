@@ -17,6 +17,9 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::flood::{Sources, connect_from, establishment};
 
+/// What the thread of a [`Probe`] is called, so that its priority can be set.
+pub const THREAD: &str = "honest";
+
 /// What is asked, and how to tell the right answer.
 #[derive(Clone, Copy)]
 pub struct Question {
@@ -165,7 +168,9 @@ impl Probe {
     pub fn start(honest: Honest) -> Probe {
         let stop = Arc::<AtomicBool>::default();
         let theirs = Arc::clone(&stop);
-        Probe { stop, thread: std::thread::spawn(move || Clients::new(honest, theirs).run()) }
+        let thread = std::thread::Builder::new().name(THREAD.into());
+        let thread = thread.spawn(move || Clients::new(honest, theirs).run()).expect("a thread");
+        Probe { stop, thread }
     }
 
     /// Begins no more tries, and waits for those under way.

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod drill;
+pub mod hub_answers;
 pub mod programs;
 
 use std::collections::HashMap;

@@ -266,6 +266,11 @@ impl SimNet {
         self.accept_errors.extend(repeat_n(errno, count));
     }
 
+    /// Accepts work again, whatever was still to fail.
+    pub fn succeed_in_accepts(&mut self) {
+        self.accept_errors.clear();
+    }
+
     pub fn fail_receives(&mut self, errno: i32, count: usize) {
         self.receive_errors.extend(repeat_n(errno, count));
     }

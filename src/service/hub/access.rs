@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::defences::{Defence, stands};
 use crate::service::{Options, Secret};
 
 /// Wrong passwords that one source may send before each further guess must wait [`PENALTY`]: people mistype, programs guess.
@@ -20,6 +21,9 @@ const FORGIVEN: Duration = Duration::from_secs(600);
 
 /// Marks the guesses of datagrams, whose senders can be forged: they must not lock anyone out who connects.
 const DATAGRAM: u64 = 1 << 62;
+
+/// Marks the guesses of the operator's listener: whoever else guesses on this machine must not lock the operator out.
+const OPERATOR: u64 = 1 << 61;
 
 /// Sources whose guesses are remembered: some 3 MB. Then the stalest is forgotten first, as far as a look at some finds it.
 const GUESSERS_MAX: usize = 1 << 16;
@@ -65,7 +69,7 @@ impl Access {
 
     /// Without a password only this machine is served: all of 127.0.0.0/8, and ::1.
     pub fn admits(&self, peer: IpAddr) -> bool {
-        self.password.is_some() || peer.is_loopback()
+        self.password.is_some() || peer.is_loopback() || !stands(Defence::ProtectedMode)
     }
 
     /// Someone at `peer` says that this is the password.
@@ -73,11 +77,17 @@ impl Access {
         self.try_password(source(peer), user, given, now)
     }
 
+    /// The same by the operator's listener.
+    pub fn attempt_by_operator(&mut self, peer: IpAddr, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
+        self.try_password(OPERATOR ^ source(peer), user, given, now)
+    }
+
     fn try_password(&mut self, source: u64, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
         let Some(password) = &self.password else { return Attempt::NoPassword };
         let before = self.guesses.get(&source).filter(|guesses| now.since(guesses.last) < FORGIVEN).copied();
         let wrong = before.map_or(0, |guesses| guesses.wrong);
-        if before.is_some_and(|guesses| guesses.wrong >= FREE_GUESSES && now.since(guesses.last) < PENALTY) {
+        let too_soon = before.is_some_and(|one| one.wrong >= FREE_GUESSES && now.since(one.last) < PENALTY);
+        if too_soon && stands(Defence::Guesses) {
             return Attempt::TooSoon;
         }
         let right = is_equal(&password.0, given) & user.is_none_or(|user| user == b"default");
@@ -165,7 +175,7 @@ impl DatagramRate {
     }
 
     fn take(&mut self, network: u64, now: Time) -> bool {
-        if self.rate == 0 {
+        if self.rate == 0 || !stands(Defence::DatagramRate) {
             return true;
         }
         if self.buckets.is_empty() {
@@ -270,6 +280,24 @@ mod tests {
         for wrong in [&b"PING"[..], b"AUTH pass\nPING", b"AUTH\nPING", b"", b"\n"] {
             assert_eq!(command(wrong), None, "{}", wrong.escape_ascii());
         }
+    }
+
+    #[test]
+    fn guesses_lock_out_neither_the_operator_nor_by_the_operator_others() {
+        let mut access = access(Some("secret"), 0);
+        let wrong = |access: &mut Access, address: &str| {
+            for _ in 0..FREE_GUESSES {
+                assert_eq!(access.attempt(ip(address), None, b"x", at(1)), Attempt::Wrong);
+            }
+        };
+        wrong(&mut access, "127.0.0.1");
+        assert_eq!(access.attempt(ip("127.0.0.1"), None, b"secret", at(2)), Attempt::TooSoon);
+        for _ in 0..FREE_GUESSES {
+            assert_eq!(access.attempt_by_operator(ip("127.0.0.1"), None, b"x", at(2)), Attempt::Wrong);
+        }
+        assert_eq!(access.attempt_by_operator(ip("127.0.0.1"), None, b"secret", at(3)), Attempt::TooSoon);
+        assert_eq!(access.attempt_by_operator(ip("::1"), None, b"secret", at(3)), Attempt::Right);
+        assert_eq!(access.attempt(ip("::1"), None, b"secret", at(3)), Attempt::Right);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use slab::Slab;
 
 use super::glob;
+use crate::defences::{Defence, stands};
 use crate::limits::CONFIRMATIONS_MAX;
 
 use super::subscriptions::{Session, Subscription, push, release, release_table, table_bytes};
@@ -123,10 +124,11 @@ impl Channels {
         if known.is_some_and(|topic| self.slot_of(session, topic).is_some()) {
             return Ok(false);
         }
-        if self.held + name.len() > self.held_max {
+        if self.held + name.len() > self.held_max && stands(Defence::HeldNames) {
             return Err(LimitReached::Memory);
         }
-        if self.confirmations(session) + CONFIRMATION_FRAMING + name.len() > CONFIRMATIONS_MAX {
+        let confirmations = self.confirmations(session) + CONFIRMATION_FRAMING + name.len();
+        if confirmations > CONFIRMATIONS_MAX && stands(Defence::Confirmations) {
             return Err(LimitReached::Confirmations);
         }
         if kind == Kind::Pattern && self.counts(session)[kind as usize] as usize >= PATTERNS_PER_SESSION_MAX {

@@ -46,7 +46,11 @@ fn authenticate(
     reply: &mut Reply<'_>,
 ) -> bool {
     let peer = peer(state, server, reply.session).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let error = match state.access.attempt(peer, user, password, server.now()) {
+    let attempt = match state.session(reply.session).is_operator() {
+        true => state.access.attempt_by_operator(peer, user, password, server.now()),
+        false => state.access.attempt(peer, user, password, server.now()),
+    };
+    let error = match attempt {
         Attempt::Right => {
             state.set_authenticated(reply.session);
             reply.trust(true);
@@ -199,6 +203,7 @@ fn bad_label(error: &[u8], text: &[u8], reply: &mut Reply<'_>) {
 /// Which connections are meant.
 #[derive(Default)]
 struct Filter<'a> {
+    /// In ascending order.
     ids: Option<Vec<u32>>,
     kind: Option<&'a [u8]>,
     address: Option<&'a [u8]>,
@@ -245,6 +250,8 @@ impl<'a> Filter<'a> {
                 return Err("ERR syntax error".into());
             }
         }
+        // Sorted, to be searched: there may be a thousand, and each session is looked up in them.
+        filter.ids.iter_mut().for_each(|ids| ids.sort_unstable());
         Ok(filter)
     }
 
@@ -253,7 +260,7 @@ impl<'a> Filter<'a> {
         let known = |session: &u32| {
             let own = state.session(*session);
             let kind = if state.channels.is_subscribed(*session) { "pubsub" } else { "normal" };
-            self.ids.as_ref().is_none_or(|ids| ids.contains(&own.id))
+            self.ids.as_ref().is_none_or(|ids| ids.binary_search(&own.id).is_ok())
                 && self.kind.is_none_or(|wanted| is(wanted, kind))
                 && age_seconds(own, server) >= self.age_min
                 && !(self.skips_asker && *session == asker)
@@ -370,7 +377,7 @@ fn kill(state: &State, server: &mut dyn Server, words: Command<'_>, reply: &mut 
     for session in &selected {
         match *session == reply.session {
             // It still gets its answer.
-            true => reply.close(),
+            true => reply.close_as_killed(),
             false => server.kill(*session),
         }
     }

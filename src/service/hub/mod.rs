@@ -26,6 +26,7 @@ use crate::clock::{Tick, Time};
 use crate::codec::resp::{self, Command, CommandLimits, Frame, FrameError, OwnedCommand, Parser, Protocol};
 use crate::codec::{Framing, FramingLimits, Invalid};
 use crate::connection::Reason;
+use crate::defences::{Defence, stands};
 use crate::limits::CLOSED_KEPT;
 use crate::net::Transferred;
 use access::Access;
@@ -65,6 +66,8 @@ const MUTE: u8 = 1 << 2;
 const MUTE_NEXT: u8 = 1 << 3;
 /// The command being carried out is the one whose answer is left out.
 const MUTE_THIS: u8 = 1 << 4;
+/// Came by the operator's listener, for as long as it lasts.
+const OPERATOR: u8 = 1 << 5;
 
 const NO_COMMAND: u8 = u8::MAX;
 const NOBODY: Session = Session { id: 0, since: Tick(0), address: [0; 4], port: 0, command: NO_COMMAND, flags: 0 };
@@ -76,6 +79,10 @@ impl Session {
 
     fn is_authenticated(self) -> bool {
         self.flags & AUTHENTICATED != 0
+    }
+
+    fn is_operator(self) -> bool {
+        self.flags & OPERATOR != 0
     }
 
     fn peer(self) -> Option<SocketAddr> {
@@ -225,7 +232,7 @@ impl State {
         self.monitors.retain(|monitor| *monitor != session);
         let flags = self.first_flags();
         if let Some(session) = self.sessions.get_mut(session as usize) {
-            session.flags = flags;
+            session.flags = flags | (session.flags & OPERATOR);
         }
     }
 
@@ -291,7 +298,7 @@ impl Service for Hub {
         }
         self.state.sessions_seen = self.state.sessions_seen.wrapping_add(1).max(1);
         let id = self.state.sessions_seen;
-        let flags = self.state.first_flags();
+        let flags = self.state.first_flags() | if reply.is_operator { OPERATOR } else { 0 };
         let (address, port) = match reply.peer {
             Some(SocketAddr::V4(peer)) => (peer.ip().octets(), peer.port()),
             _ => ([0; 4], 0),
@@ -366,7 +373,8 @@ impl Service for Hub {
         self.answer.clear();
         let mut answer = Reply::new(NO_SESSION, &mut self.answer).at(reply.now);
         let answered = commands::run_datagram(&mut self.state, words, &mut answer);
-        if answered && self.answer.len() <= datagram.len() {
+        let is_short = self.answer.len() <= datagram.len() || !stands(Defence::ShortAnswers);
+        if answered && is_short {
             reply.send(&self.answer);
         }
     }

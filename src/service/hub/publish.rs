@@ -14,6 +14,7 @@ use std::ops::Range;
 use super::channels::{Channels, Kind, PATTERNS_MAX, TopicId};
 use super::{Session, State};
 use crate::codec::resp::{self, Protocol};
+use crate::defences::{Defence, budget, stands};
 use crate::limits::PATTERN_MAX;
 use crate::service::{Deliveries, Reply};
 
@@ -169,7 +170,7 @@ impl Publisher {
     }
 
     pub fn is_backlogged(&self) -> bool {
-        self.backlog >= BACKLOG_MAX || self.searched >= SEARCHED_MAX
+        stands(Defence::Backlog) && (self.backlog >= BACKLOG_MAX || self.searched >= SEARCHED_MAX)
     }
 
     /// A command has searched for so many steps.
@@ -385,7 +386,8 @@ impl State {
         let mut topics = std::mem::take(&mut publisher.topics);
         topics.extend(channels.topic(Kind::Channel, channel));
         let mut steps = 0;
-        let all = channels.match_patterns(channel, &mut topics, &mut steps, PUBLISH_STEPS_MAX);
+        let steps_max = budget(PUBLISH_STEPS_MAX, Defence::PatternSteps);
+        let all = channels.match_patterns(channel, &mut topics, &mut steps, steps_max);
         publisher.note_searched(steps);
         let receivers = all.then(|| publisher.publish(channels, sessions, &topics, channel, payload));
         topics.clear();

@@ -1,0 +1,149 @@
+//! Networks named in a setting: `10.0.0.0/8,192.0.2.7,2001:db8::/32`.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// A list of networks, empty by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(Vec<Network>);
+
+/// One network: an address and how many of its leading bits count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Network {
+    address: IpAddr,
+    prefix: u32,
+}
+
+/// Most networks of one list: it is gone through for each newcomer.
+const NETWORKS_MAX: usize = 64;
+
+impl Networks {
+    pub fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+impl Network {
+    fn contains(self, address: IpAddr) -> bool {
+        bits(self.address).1 == bits(address).1 && self.masked(self.address) == self.masked(address)
+    }
+
+    /// The bits of an address that count. A shift by all bits gives none.
+    fn masked(self, address: IpAddr) -> u128 {
+        let (bits, length) = bits(address);
+        bits.checked_shr(length - self.prefix.min(length)).unwrap_or(0)
+    }
+}
+
+/// An address as a number, and how many bits it has.
+fn bits(address: IpAddr) -> (u128, u32) {
+    match address {
+        IpAddr::V4(address) => (address.to_bits().into(), 32),
+        IpAddr::V6(address) => (address.to_bits(), 128),
+    }
+}
+
+impl FromStr for Networks {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Networks, String> {
+        if text.is_empty() {
+            return Ok(Networks::default());
+        }
+        let networks: Vec<Network> = text.split(',').map(|one| one.trim().parse()).collect::<Result<_, _>>()?;
+        if networks.len() > NETWORKS_MAX {
+            return Err(format!("{} networks: accepted are up to {NETWORKS_MAX}", networks.len()));
+        }
+        Ok(Networks(networks))
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Network, String> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let expected = || format!("'{text}' is no network: expected ADDR or ADDR/PREFIX, such as 10.0.0.0/8");
+        let address: IpAddr = address.parse().map_err(|_| expected())?;
+        let (_, length) = bits(address);
+        let prefix = prefix.map_or(Ok(length), str::parse).map_err(|_| expected())?;
+        if prefix > length {
+            return Err(format!("'{text}': its prefix has 0 to {length} bits"));
+        }
+        let network = Network { address, prefix };
+        // A slip of the prefix would else trust many more than are meant.
+        if prefix < length && network.masked(address).checked_shl(length - prefix).unwrap_or(0) != bits(address).0 {
+            return Err(format!("'{text}': the address has bits set beyond its prefix"));
+        }
+        Ok(network)
+    }
+}
+
+impl fmt::Display for Networks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Network { address, prefix }) in self.0.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            write!(f, "{comma}{address}/{prefix}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contain(networks: &str, address: &str) -> bool {
+        networks.parse::<Networks>().unwrap().contain(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_network_ends_where_its_prefix_says() {
+        for (networks, address, within) in [
+            ("", "10.0.0.1", false),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("10.0.0.0/8", "10.255.255.255", true),
+            ("10.0.0.0/8", "11.0.0.0", false),
+            ("10.0.0.0/8", "9.255.255.255", false),
+            ("192.0.2.128/25", "192.0.2.127", false),
+            ("192.0.2.128/25", "192.0.2.128", true),
+            ("0.0.0.0/0", "255.255.255.255", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "ffff::1", true),
+            ("::/0", "1.2.3.4", false),
+            ("::10.0.0.1", "10.0.0.1", false),
+            ("2001:db8::/32", "2001:db8:ffff::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+            ("10.0.0.1, 2001:db8::/32", "2001:db8::1", true),
+        ] {
+            assert_eq!(contain(networks, address), within, "{address} in {networks:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_means_the_same() {
+        for text in ["", "10.0.0.1/32", "10.0.0.0/8,2001:db8::/32,::1/128"] {
+            assert_eq!(text.parse::<Networks>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn errors_name_the_network_and_what_is_accepted() {
+        for (text, named) in [
+            ("10.0.0.0/33", "0 to 32"),
+            ("::/129", "0 to 128"),
+            ("10.0.0.1/8", "beyond its prefix"),
+            ("localhost", "'localhost' is no network"),
+            ("10.0.0.0/", "ADDR/PREFIX"),
+            ("10.0.0.0/-1", "ADDR/PREFIX"),
+            ("10.0.0.1,", "'' is no network"),
+        ] {
+            let error = text.parse::<Networks>().unwrap_err();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+        let many = |count: usize| vec!["10.0.0.1"; count].join(",").parse::<Networks>();
+        assert!(many(NETWORKS_MAX).is_ok() && many(NETWORKS_MAX + 1).is_err());
+    }
+}
