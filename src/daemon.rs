@@ -9,6 +9,7 @@ use crate::clock::{Clock, Time};
 use crate::config::{Config, Listen, Sources};
 use crate::connection::Reason;
 use crate::kernel;
+use crate::memory::OBJECTS_BYTES_DEFAULT;
 use crate::net::mio::MioNet;
 use crate::net::{Net, Signal};
 use crate::reactor::Reactor;
@@ -29,7 +30,9 @@ pub enum Ended {
 
 /// Serves until a signal ends it.
 pub fn serve(sources: &Sources, config: Config, file_limit: u64) -> Result<Ended> {
-    let unfit = kernel::settings().warnings(config.backlog);
+    // As many as there may be, and as the budget has room for.
+    let connections = config.limits.max_connections.min(config.limits.memory_budget / OBJECTS_BYTES_DEFAULT as usize);
+    let unfit = kernel::settings().warnings(config.backlog, connections);
     config.warnings.iter().chain(&unfit).for_each(|warning| warn!("{warning}"));
     let mut net = MioNet::new().context("cannot set up epoll")?;
     net.watch_signals().context("cannot take over signals")?;

@@ -1,10 +1,12 @@
-//! What the kernel does against floods, and whether it is set up to.
+//! What the kernel does against floods, and whether it is set up to; and how many connections it allows.
 //!
 //! Handshakes that are never completed do not reach this process. The kernel answers them, with SYN cookies once its table
 //! is full, and drops what does not fit the accept queue. Here its settings are looked at, and what it counts, which is all that can be known of
 //! such a flood: net.ipv4.tcp_syncookies and the like in ip-sysctl.rst, /proc/net/netstat in snmp_counter.rst of its documentation.
 
 use std::fs;
+
+use crate::limits::FILES_RESERVED;
 
 /// Settings of the kernel that decide how a flood goes; `None` where it does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,21 +17,27 @@ pub struct Settings {
     pub accept_queue_max: Option<u64>,
     /// Half-open connections remembered per listener where cookies are off.
     pub half_open_max: Option<u64>,
+    /// Files open at once in the whole system, whatever each process may have.
+    pub files_max: Option<u64>,
+    /// Files that all processes of one user may watch by epoll: by default as many as a twenty-fifth of the memory holds.
+    pub watches_max: Option<u64>,
 }
 
 /// Asks the kernel. What it does not tell, in a container say, is no error.
 pub fn settings() -> Settings {
-    let number = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?.trim().parse().ok();
+    let number = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok();
     Settings {
-        syn_cookies: number("ipv4/tcp_syncookies"),
-        accept_queue_max: number("core/somaxconn"),
-        half_open_max: number("ipv4/tcp_max_syn_backlog"),
+        syn_cookies: number("net/ipv4/tcp_syncookies"),
+        accept_queue_max: number("net/core/somaxconn"),
+        half_open_max: number("net/ipv4/tcp_max_syn_backlog"),
+        files_max: number("fs/file-max"),
+        watches_max: number("fs/epoll/max_user_watches"),
     }
 }
 
 impl Settings {
-    /// What should be changed before a flood comes: a line each.
-    pub fn warnings(&self, backlog: u32) -> Vec<String> {
+    /// What should be changed before a flood comes, or so many connections: a line each.
+    pub fn warnings(&self, backlog: u32, connections: usize) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.syn_cookies == Some(0) {
             warnings.push(
@@ -43,14 +51,27 @@ impl Settings {
                 "the kernel cuts the accept queue from {backlog} to {most} connections; sysctl -w net.core.somaxconn={backlog}"
             ));
         }
+        let wanted = connections as u64 + FILES_RESERVED;
+        for (name, most, what) in [
+            ("fs.file-max", self.files_max, "open files in all"),
+            ("fs.epoll.max_user_watches", self.watches_max, "files watched by epoll for one user"),
+        ] {
+            if let Some(most) = most.filter(|&most| most < wanted) {
+                warnings.push(format!(
+                    "the kernel allows {most} {what}, too few for {connections} connections; sysctl -w {name}={wanted}"
+                ));
+            }
+        }
         warnings
     }
 
-    pub fn rows(&self) -> [(&'static str, Option<u64>); 3] {
+    pub fn rows(&self) -> [(&'static str, Option<u64>); 5] {
         [
             ("net.ipv4.tcp_syncookies", self.syn_cookies),
             ("net.core.somaxconn", self.accept_queue_max),
             ("net.ipv4.tcp_max_syn_backlog", self.half_open_max),
+            ("fs.file-max", self.files_max),
+            ("fs.epoll.max_user_watches", self.watches_max),
         ]
     }
 }
@@ -128,20 +149,33 @@ mod tests {
 
     #[test]
     fn each_unfit_setting_is_one_line_that_says_what_to_do() {
-        let fit = Settings { syn_cookies: Some(1), accept_queue_max: Some(4096), half_open_max: Some(1) };
-        assert!(fit.warnings(4096).is_empty());
-        assert!(Settings::default().warnings(4096).is_empty(), "what is not known is not warned of");
-        let unfit = Settings { syn_cookies: Some(0), accept_queue_max: Some(4095), half_open_max: None };
-        let warnings = unfit.warnings(4096);
-        assert_eq!(warnings.len(), 2);
-        assert!(warnings[0].ends_with("; sysctl -w net.ipv4.tcp_syncookies=1"), "{warnings:?}");
-        assert!(warnings[1].ends_with("; sysctl -w net.core.somaxconn=4096"), "{warnings:?}");
-        assert!(warnings.iter().all(|warning| !warning.contains('\n')));
+        let fit = Settings {
+            syn_cookies: Some(1),
+            accept_queue_max: Some(4096),
+            half_open_max: Some(1),
+            files_max: Some(1000 + FILES_RESERVED),
+            watches_max: Some(1000 + FILES_RESERVED),
+        };
+        assert_eq!(fit.warnings(4096, 1000), [""; 0]);
+        assert_eq!(Settings::default().warnings(4096, 1000), [""; 0], "what is not known is not warned of");
+        let unfit = Settings { syn_cookies: Some(0), accept_queue_max: Some(4095), ..fit };
+        let warnings = unfit.warnings(4096, 1001);
+        for (warning, end) in warnings.iter().zip([
+            "; sysctl -w net.ipv4.tcp_syncookies=1",
+            "; sysctl -w net.core.somaxconn=4096",
+            "; sysctl -w fs.file-max=1065",
+            "; sysctl -w fs.epoll.max_user_watches=1065",
+        ]) {
+            assert!(warning.ends_with(end) && !warning.contains('\n'), "{warning}");
+        }
+        assert_eq!(warnings.len(), 4, "{warnings:?}");
     }
 
     #[test]
     fn this_kernel_tells() {
         assert!(counters().0.iter().all(Option::is_some));
-        assert!(settings().syn_cookies.is_some());
+        let Settings { syn_cookies, accept_queue_max, half_open_max, files_max, watches_max } = settings();
+        let told = [syn_cookies, accept_queue_max, half_open_max, files_max, watches_max];
+        assert!(told.iter().all(Option::is_some), "{told:?}");
     }
 }

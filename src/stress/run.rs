@@ -32,10 +32,12 @@ pub trait Observer {
 /// Nobody looks.
 impl Observer for () {}
 
-/// What a run leaves: the record, and the distribution of the requests' times in nanoseconds.
+/// What a run leaves: the record, the distribution of the requests' times in nanoseconds, and the connections that are open still. They
+/// are closed when this is dropped, which takes the kernel minutes for a million: the report comes first.
 pub struct Outcome {
     pub record: Record,
     pub times: Histogram<u64>,
+    pub world: World<MioNet>,
 }
 
 /// Carries a plan out. An error means that nothing could be begun; what fails later is in the record.
@@ -251,5 +253,46 @@ fn finish(plan: &Plan, started: u64, mut driver: Driver<MioNet>, mut sampler: Sa
     }
     driver.finish(&mut record);
     let times = driver.world.meter.latency.all().clone();
-    Outcome { record, times }
+    Outcome { record, times, world: driver.world }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::stress::plan::Plan;
+
+    #[test]
+    fn connections_are_closed_after_the_report_not_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = format!("resp://{}", listener.local_addr().unwrap());
+        let (look, looks) = mpsc::channel();
+        let (seen, sees) = mpsc::channel();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut chunk = [0; 100];
+            for _ in 0..2 {
+                assert!(stream.read(&mut chunk).unwrap() > 0);
+                stream.write_all(b"+PONG\r\n").unwrap();
+            }
+            looks.recv().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let open = stream.read(&mut chunk).map_err(|error| error.kind());
+            stream.set_nonblocking(false).unwrap();
+            seen.send(open).unwrap();
+            stream.read(&mut chunk).unwrap()
+        });
+        let duration = Duration::from_millis(10);
+        let plan =
+            Plan { connections: 1, duration, pid: Some(std::process::id()), ..Plan::of("hold", &target).unwrap() };
+        let outcome = run(&plan, &mut ()).unwrap();
+        assert_eq!((outcome.record.requests.answered, outcome.record.connections.open_at_end), (2, 1));
+        look.send(()).unwrap();
+        assert_eq!(sees.recv().unwrap(), Err(ErrorKind::WouldBlock), "open, with nothing to read");
+        drop(outcome);
+        assert_eq!(server.join().unwrap(), 0, "closed");
+    }
 }
