@@ -149,13 +149,14 @@ fn hold(options: &Options) -> Result<()> {
         let count = connections.to_string();
         let before = server.resident()?;
         let files = server.open_files()?;
-        let run = stress(&[&["hold", &target, "-c", &count, "-d", "4s", "--assert", "errors=0"], words].concat())?;
+        let run = stress(&[&["hold", &target, "-c", &count, "-d", "8s", "--assert", "errors=0"], words].concat())?;
         let patience = Instant::now() + Duration::from_secs(60);
         while server.open_files()? < files + connections as usize && Instant::now() < patience {
             sleep(Duration::from_millis(50));
         }
-        // They settle for one second, then the program reads; this reads in the middle of the time that they are held.
-        sleep(Duration::from_secs(3));
+        // They settle for one second and are held for eight; at the end of that the program reads. This reads shortly before: redis-server's
+        // memory changes for seconds after traffic.
+        sleep(Duration::from_millis(8500));
         let outside = (server.resident()? as f64 - before as f64) / connections as f64;
         let record = run.finish()?;
         ensure!(record["connections"]["open_at_peak"].as_u64() == Some(connections), "not all were open: {record}");

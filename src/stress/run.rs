@@ -82,6 +82,8 @@ struct Sampler {
     interval: Duration,
     answered: u64,
     samples: Vec<Sample>,
+    /// Bytes of the kernel's objects for one end of a connection.
+    kernel_objects: u64,
     kernel_buffers_before: u64,
     memory: ServerMemory,
     own_at_peak: u64,
@@ -102,6 +104,7 @@ impl Sampler {
             interval: SAMPLE_TIME,
             answered: 0,
             samples: Vec::new(),
+            kernel_objects: memory::kernel_objects().bytes,
             kernel_buffers_before: kernel_buffers(),
             memory: ServerMemory { source, rss_before, ..ServerMemory::default() },
             own_at_peak: 0,
@@ -130,7 +133,7 @@ impl Sampler {
             p99_us: percentile(99.0),
             max_us: percentile(100.0),
             server_rss: self.watch.as_ref().and_then(Watch::resident_bytes_about),
-            kernel_bytes: Some(2 * meter.open * memory::kernel_objects().bytes + buffers),
+            kernel_bytes: Some(2 * meter.open * self.kernel_objects + buffers),
         };
         meter.turn_over();
         self.answered = meter.answered;
@@ -163,7 +166,7 @@ impl Sampler {
     fn kernel_bytes_of_server(&self, connections: u64) -> Option<f64> {
         let Some(Watch::Processes(_)) = self.watch else { return None };
         let buffers = sockets::buffers_of(self.port).ok()?.bytes as f64 / connections.max(1) as f64;
-        Some(memory::kernel_objects().bytes as f64 + buffers)
+        Some(self.kernel_objects as f64 + buffers)
     }
 
     /// What the server's memory came to. None where nobody tells of it.
