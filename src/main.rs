@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use slabd::cli::{self, Request};
 use slabd::config::Sources;
 use slabd::daemon::{self, Ended};
+use slabd::log_lines;
 use slabd::process_list;
 use slabd::stress::{self, StressError};
 
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     warn_of_unknown_level();
     let arguments: Vec<_> = std::env::args_os().collect();
     process_list::hide_password();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    log_lines::start();
     match cli::parse(arguments) {
         Ok(Request::Print(text)) => print(&text),
         Ok(Request::Check(sources)) => match sources.load(daemon::file_limit()) {

@@ -6,6 +6,7 @@ use crate::admission::Refusal;
 use crate::clock::{Clock, Tick};
 use crate::connection::Reason;
 use crate::kernel;
+use crate::log_lines;
 use crate::memory;
 use crate::net::Net;
 use crate::service::server::Section;
@@ -145,6 +146,7 @@ impl<N: Net> Reactor<N> {
     fn loop_section(&self) -> Section {
         let mut rows = Rows::of("loop");
         let (stats, uptime) = (&self.stats, self.now.as_secs_f64());
+        rows.add("log lines dropped", log_lines::dropped());
         rows.add("turns", stats.turns);
         rows.add("events", stats.events);
         rows.add("events per turn", format!("{:.2}", stats.events as f64 / stats.turns.max(1) as f64));

@@ -61,6 +61,14 @@ pub fn cpu_time() -> Duration {
     }
 }
 
+/// Whether a write of a few KiB to standard error would not wait: of a pipe, whether at least PIPE_BUF bytes are free (poll(2), pipe(7)).
+pub fn can_write_to_stderr() -> bool {
+    let mut file = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one valid, writable pollfd, and a timeout of zero.
+    let ready = unsafe { libc::poll(&mut file, 1, 0) };
+    ready == 1 && file.revents & libc::POLLOUT != 0
+}
+
 /// Bytes in a page of memory. sysconf(3).
 pub fn page_size() -> u64 {
     // SAFETY: sysconf takes no pointer.
