@@ -44,21 +44,27 @@ fn printable(text: &str) -> String {
 }
 
 fn paragraph(text: &mut String, sentences: &str) {
-    let mut column = 0;
+    wrapped(text, sentences, 0);
+}
+
+/// Sentences in lines that begin with so many spaces, but for the first, which goes on where the text is.
+fn wrapped(text: &mut String, sentences: &str, indent: usize) {
+    let mut column = indent;
     for word in sentences.split_whitespace().map(printable) {
         let length = word.chars().count();
-        if column > 0 && column + 1 + length > WIDTH {
+        if column > indent && column + 1 + length > WIDTH {
             text.push('\n');
-            column = 0;
+            text.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
         }
-        if column > 0 {
+        if column > indent {
             text.push(' ');
             column += 1;
         }
         text.push_str(&word);
         column += length;
     }
-    if column > 0 {
+    if column > indent {
         text.push('\n');
     }
 }
@@ -92,12 +98,24 @@ fn aligned(table: &Table) -> String {
     text
 }
 
-/// `holds    p99<5ms: 4.2 ms`.
+/// `holds    p99<5ms: 4.2 ms`. Where the claim is a sentence, what was measured stands below it.
 fn verdict_line(verdict: &Verdict) -> String {
     let (claim, measured) = (printable(&verdict.claim), printable(&verdict.measured));
     let colon = if measured.is_empty() { "" } else { ": " };
-    format!("{:<8} {claim}{colon}{measured}\n", outcome(verdict.outcome))
+    let word = outcome(verdict.outcome);
+    let line = format!("{word:<VERDICT_WIDTH$} {claim}{colon}{measured}\n");
+    if !claim.ends_with('.') && line.chars().count() <= WIDTH + 1 {
+        return line;
+    }
+    let mut text = format!("{word:<VERDICT_WIDTH$} ");
+    wrapped(&mut text, &claim, VERDICT_WIDTH + 1);
+    text.extend(std::iter::repeat_n(' ', VERDICT_WIDTH + 1));
+    wrapped(&mut text, &format!("measured: {measured}"), VERDICT_WIDTH + 1);
+    text
 }
+
+/// Room for the word of a verdict.
+const VERDICT_WIDTH: usize = 8;
 
 /// In one word, here and on the page.
 pub fn outcome(outcome: Outcome) -> &'static str {
@@ -144,6 +162,8 @@ fn sparkline(values: &[Option<f64>], logarithmic: bool) -> String {
     let part = |at: usize| &heights[at * heights.len() / width..(at + 1) * heights.len() / width];
     let spark = |part: &[Option<f64>]| match part.iter().flatten().copied().reduce(f64::max) {
         None => ' ',
+        // What never changes has no least and greatest: at the bottom it would look like nothing.
+        Some(height) if least == most && (logarithmic || height > 0.0) => SPARKS[SPARKS.len() / 2 - 1],
         Some(_) if least == most => SPARKS[0],
         Some(height) => SPARKS[((height - least) / (most - least) * (SPARKS.len() - 1) as f64).round() as usize],
     };
@@ -157,6 +177,21 @@ mod tests {
 
     fn cells(row: &[&str]) -> Vec<String> {
         row.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_long_claim_is_broken_and_what_was_measured_stands_below() {
+        let (claim, measured) = ("what is claimed ".repeat(8), "what was measured ".repeat(7));
+        let text = verdict_line(&Verdict { claim, measured, outcome: Outcome::Fails });
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("fails    what is claimed"), "{text}");
+        let indented = |line: &&str| line.len() - line.trim_start().len() == VERDICT_WIDTH + 1;
+        assert!(lines[1..].iter().all(indented), "{text}");
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH && line.trim_end() == *line), "{text}");
+        assert_eq!(lines.iter().filter(|line| line.starts_with("         measured: what was")).count(), 1, "{text}");
+        assert_eq!(text.split_whitespace().count(), 1 + 3 * 8 + 1 + 3 * 7, "no word is lost");
+        let verdict = Verdict { claim: "It is so.".into(), measured: "yes".into(), outcome: Outcome::Holds };
+        assert_eq!(verdict_line(&verdict), "holds    It is so.\n         measured: yes\n");
     }
 
     #[test]
@@ -211,7 +246,7 @@ Connections
 
 Rate (a second; over seconds)
   a     ▁ █  0.00 to 7,000
-  long  ▁▁▁           2.00
+  long  ▄▄▄           2.00
 ";
         assert_eq!(text(&page), expected);
     }
@@ -258,6 +293,8 @@ Rate (a second; over seconds)
         assert_eq!(sparkline(&values(&[1.0, 10.0, 100.0, 1e7]), false), "▁▁▁█");
         // A logarithm has no place for nothing.
         assert_eq!(sparkline(&values(&[0.0, 1.0, 10.0]), true), " ▁█");
+        assert_eq!(sparkline(&values(&[100.0, 100.0]), false), "▄▄");
+        assert_eq!(sparkline(&values(&[0.0, 0.0]), false), "▁▁");
         assert_eq!(sparkline(&[], false), "");
         assert_eq!(sparkline(&[None, None], false), "  ");
         let mut long = vec![Some(0.0); 1000];

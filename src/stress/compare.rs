@@ -334,7 +334,7 @@ mod tests {
             "p99 of requests 1.20 ms 1.50 ms 20 % less in A",
             "mean of requests 100 µs 100 µs the same",
             "target resp://127.0.0.1:3000 resp://127.0.0.1:1000",
-            "A answers ▁▁▁ 3,000 B answers ▁▁▁ 1,000",
+            "A answers ▄▄▄ 3,000 B answers ▄▄▄ 1,000",
         ] {
             assert!(words.contains(expected), "no {expected:?} in {words}");
         }
