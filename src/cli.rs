@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Settings, Sources};
+use crate::lab;
 use crate::stress::args::StressArgs;
 
 /// A single-threaded event loop server: very many stateful connections in very little memory, over TCP and UDP.
@@ -30,6 +31,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Test a server: load and floods, with progress, percentiles and a verdict
     Stress(Box<StressArgs>),
+    /// Experiments that own both ends, each with a claim, a measurement and a verdict; without a name they are listed
+    Lab(lab::Options),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -53,25 +56,28 @@ pub enum Request {
     /// Print the resolved configuration.
     Check(Sources),
     Stress(Box<StressArgs>),
+    Lab(lab::Options),
     /// Print this text and exit 0: help or version.
     Print(String),
 }
 
 /// Reads the command line; on error, a line for the user.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
-    let matches = Cli::command().try_get_matches_from(args);
+    let args: Vec<OsString> = args.into_iter().collect();
+    let matches = Cli::command().try_get_matches_from(&args);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Request::Print(error.render().to_string())),
-                _ => Err(one_line(&error)),
+                _ => Err(one_line(&error, &args)),
             };
         }
     };
     let args = match cli.command {
         Some(Command::Serve(args)) => *args,
         Some(Command::Stress(args)) => return Ok(Request::Stress(args)),
+        Some(Command::Lab(options)) => return Ok(Request::Lab(options)),
         None => cli.serve,
     };
     let sources = Sources { flags: args.settings, file: args.config };
@@ -79,13 +85,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
 }
 
 /// clap's message without its usage paragraph. An unknown flag without a lookalike gets the list of all.
-fn one_line(error: &clap::Error) -> String {
+fn one_line(error: &clap::Error, args: &[OsString]) -> String {
     let rendered = error.render().to_string();
     let lines = rendered.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
     let mut line = lines.join("; ").trim_start_matches("error: ").to_string();
     if error.kind() == ErrorKind::UnknownArgument && error.get(ContextKind::SuggestedArg).is_none() {
-        let command = Cli::command();
+        let all = Cli::command();
+        let command = args.iter().skip(1).find_map(|arg| all.find_subcommand(arg)).unwrap_or(&all);
         let flags = command.get_arguments().filter_map(|arg| arg.get_long()).map(|name| format!("--{name}"));
         line = format!("{line}; accepted are {}", flags.collect::<Vec<_>>().join(", "));
     }
@@ -126,6 +133,8 @@ mod tests {
             ("--backlog", "--backlog", "<COUNT>"),
             ("--max-connections many", "--max-connections", "many"),
             ("frobnicate", "frobnicate", ""),
+            ("lab memory --qqqq", "--qqqq", "--html, --connections, --quick"),
+            ("lab --html x", "<NAME>", ""),
         ] {
             let error = parse_words(line).unwrap_err();
             assert!(error.contains(named) && error.contains(accepted), "{line}: {error}");

@@ -10,6 +10,8 @@
 //!                           memory, kernel      └─► net ─► sys                   sockets and time
 //! ```
 //!
+//! Beside the server, and on top of the same modules: [`lab`] and [`stress`], whose results are pages of [`report`].
+//!
 //! A byte's way: [`net::Net::read`] fills the chunk → [`intake`] decodes it ([`codec`]) and calls the [`service`] → whose answer
 //! goes to the [`outbox`] → and at the end of the turn to [`net::Net::write`]. What the peer does not take waits in a
 //! [`buffer`] of its connection.
@@ -38,6 +40,8 @@ pub mod gather;
 pub mod intake;
 #[forbid(unsafe_code)]
 pub mod kernel;
+#[forbid(unsafe_code)]
+pub mod lab;
 #[forbid(unsafe_code)]
 pub mod ledger;
 #[forbid(unsafe_code)]

@@ -8,14 +8,18 @@ use std::process::ExitCode;
 use slabd::cli::{self, Request};
 use slabd::config::Sources;
 use slabd::daemon::{self, Ended};
+use slabd::lab;
 use slabd::log_lines;
 use slabd::process_list;
+use slabd::report::Outcome;
 use slabd::stress::{self, StressError};
 
 /// The command line or the configuration cannot be used.
 const USAGE: u8 = 2;
 /// What was asked for failed, or was cut short.
 const FAILURE: u8 = 1;
+/// A claim of an experiment could not be tried on this machine.
+const UNTRIED: u8 = 3;
 
 fn main() -> ExitCode {
     warn_of_unknown_level();
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
             Err(StressError::Usage(line)) => fail(USAGE, &line),
             Err(StressError::Failed(error)) => fail(FAILURE, &format!("{error:#}")),
         },
+        Ok(Request::Lab(options)) => experiment(&options),
         Err(line) => fail(USAGE, &line),
     }
 }
@@ -61,6 +66,20 @@ fn serve(sources: &Sources) -> ExitCode {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::AtOnce) => ExitCode::from(FAILURE),
         Err(error) => fail(FAILURE, &format!("{error:#}")),
+    }
+}
+
+fn experiment(options: &lab::Options) -> ExitCode {
+    let done = match lab::run(options) {
+        Ok(done) => done,
+        Err(lab::Error::Usage(line)) => return fail(USAGE, &line),
+        Err(lab::Error::Failed(error)) => return fail(FAILURE, &format!("{error:#}")),
+    };
+    let printed = print(&done.text);
+    match done.outcome {
+        Outcome::Holds => printed,
+        Outcome::Fails => ExitCode::from(FAILURE),
+        Outcome::Untried => ExitCode::from(UNTRIED),
     }
 }
 

@@ -3,16 +3,19 @@
 //! Everything here is a single system or library call with its arguments checked by types. Socket
 //! options that socket2 has are set through socket2, not here.
 
+mod child;
 mod datagrams;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+pub use child::{SIGCONT, SIGSTOP, end_with_parent, limit_files, signal};
 pub use datagrams::{Address, DatagramBatch, report_local_address};
 
 pub const SIGHUP: i32 = libc::SIGHUP;
 pub const SIGINT: i32 = libc::SIGINT;
+pub const SIGKILL: i32 = libc::SIGKILL;
 pub const SIGTERM: i32 = libc::SIGTERM;
 pub const SIGUSR1: i32 = libc::SIGUSR1;
 pub const EINPROGRESS: i32 = libc::EINPROGRESS;
@@ -33,6 +36,27 @@ pub fn raise_file_limit() -> io::Result<u64> {
         // Not allowed to raise it: what is in force already is the answer.
         Err(_) => Ok(limit.rlim_cur),
     }
+}
+
+/// The soft and the hard limit on open files, as they are. getrlimit(2).
+pub fn file_limits() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid, writable rlimit for the length of the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Has the kernel choose this socket's local port from `first..=last` alone. IP_LOCAL_PORT_RANGE, ip(7), Linux 6.3.
+pub fn set_local_ports(socket: BorrowedFd<'_>, first: u16, last: u16) -> io::Result<()> {
+    // Of linux/in.h; the libc crate does not have it for every target.
+    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+    let range = u32::from(last) << 16 | u32::from(first);
+    let length = size_of_val(&range) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes from `range`, which is that long.
+    check(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, (&raw const range).cast(), length)
+    })
+    .map(|_| ())
 }
 
 /// Sets how late the sleeps of this thread may end. prctl(2), PR_SET_TIMERSLACK.

@@ -1,0 +1,345 @@
+//! `slabd lab half-open`: honest clients beside a flood of connections that say nothing, under each admission policy. One slot that is
+//! held and not used costs an attacker nothing, so what decides is who has to make way.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread::{ScopedJoinHandle, scope, sleep};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use socket2::{Domain, Socket, Type};
+
+use super::server::{Info, Server};
+use super::{Plan, client, columns, row, say, untried, verdict};
+use crate::clock::{Clock, Time};
+use crate::report::figures;
+use crate::report::{Page, Plot, Section, Series, Table, Verdict};
+
+const POLICIES: [&str; 3] = ["recycle", "refuse", "random-drop"];
+
+/// Connections that may be silent at once.
+const SLOTS: u64 = 1024;
+/// Newcomers of the flood in a second. The eviction age, slots ÷ rate, is then more than a second.
+const RATE: u64 = 800;
+/// It begins with so many at once: just too few to recycle anybody who came before it.
+const BURST: u64 = SLOTS * 7 / 8;
+/// Addresses it comes from, 127.66.0.1 and up.
+const FLOOD_SOURCES: u64 = 1000;
+/// Honest clients, each from an address of its own.
+const HONEST: u64 = 48;
+/// Mean time from being connected to asking, exponentially distributed; also from one try to the next, so that whoever leaves a slot
+/// does not take it again in the same moment.
+const THINK: Duration = Duration::from_millis(80);
+const THINK_MAX: Duration = Duration::from_millis(500);
+/// How long an honest client waits for its answer.
+const HONEST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Of the honest, in percent, while the flood is on: at least so many are served by a policy that works, and less by one that does not.
+const SERVED_MIN: f64 = 99.0;
+const LOCKED_OUT_MAX: f64 = 50.0;
+/// Fewer tries than this tell nothing.
+const TRIES_MIN: u64 = 100;
+
+/// When the flood comes and goes.
+#[derive(Clone, Copy)]
+struct Schedule {
+    flood_from: Duration,
+    flood_until: Duration,
+    end: Duration,
+    /// One point of the graph.
+    window: Duration,
+}
+
+const NORMAL: Schedule = Schedule {
+    flood_from: Duration::from_millis(1000),
+    flood_until: Duration::from_millis(5000),
+    end: Duration::from_millis(6000),
+    window: Duration::from_millis(500),
+};
+const QUICK: Schedule = Schedule {
+    flood_from: Duration::from_millis(500),
+    flood_until: Duration::from_millis(2500),
+    end: Duration::from_millis(3000),
+    window: Duration::from_millis(500),
+};
+/// From the flood's begin until the slots are taken.
+const FILLING: Duration = Duration::from_millis(300);
+
+/// One honest client's connect, question and answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Try {
+    began: Duration,
+    served: bool,
+}
+
+/// What one policy made of the flood.
+#[derive(Clone, Debug, Default)]
+struct Course {
+    policy: &'static str,
+    /// Of the honest, as (tries, served).
+    before: (u64, u64),
+    during: (u64, u64),
+    after: (u64, u64),
+    /// By window, in percent.
+    graph: Vec<Option<f64>>,
+    flood_opened: u64,
+    /// What the server says at the flood's end.
+    silent: u64,
+    recycled: u64,
+    refused: u64,
+}
+
+fn percent((tries, served): (u64, u64)) -> f64 {
+    100.0 * served as f64 / tries.max(1) as f64
+}
+
+fn share((tries, served): (u64, u64)) -> String {
+    figures::share(served, tries)
+}
+
+pub fn run(plan: &Plan) -> Result<Page> {
+    let schedule = if plan.quick { QUICK } else { NORMAL };
+    let seconds = (schedule.flood_until - schedule.flood_from).as_secs();
+    let summary = format!(
+        "{HONEST} honest clients connect, think for {} ms on average, send PING, read the answer and leave, and after as long a pause come \
+         again. For {seconds} s \
+         a flood of {RATE} connections a second from {} addresses, after {BURST} at once, says nothing; the server has {} slots for \
+         connections that have not spoken. All on this machine; one server for each policy.",
+        THINK.as_millis(),
+        figures::count(FLOOD_SOURCES),
+        figures::count(SLOTS)
+    );
+    let mut page = Page { title: "slabd lab half-open".into(), summary, sections: Vec::new() };
+    let files = BURST + RATE * seconds + 500;
+    if plan.files < files {
+        let why = format!("the flood needs {files} open files; this process may have {}", plan.files);
+        page.sections.extend(CLAIMS.map(|claim| Section::Verdict(untried(claim, why.clone()))));
+        return Ok(page);
+    }
+    let courses = POLICIES.map(|policy| measure(policy, schedule).with_context(|| policy.to_string()));
+    let courses: Vec<Course> = courses.into_iter().collect::<Result<_>>()?;
+    page.sections.push(Section::Plot(plot(&courses, schedule)));
+    page.sections.push(Section::Table(table(&courses)));
+    page.sections.extend(judge(&courses).map(Section::Verdict));
+    Ok(page)
+}
+
+const CLAIMS: [&str; 3] = [
+    "Where the oldest silent connection makes way, a silent flood locks nobody out: who is honest speaks long before its turn comes.",
+    "Where newcomers are refused once the slots are taken, the flood locks the honest out, and pays nothing for it.",
+    "To refuse at random is no better: nearly all newcomers are turned away, and the silent stay.",
+];
+
+fn judge(courses: &[Course]) -> [Verdict; 3] {
+    let judge_one = |index: usize, holds: fn(&Course) -> bool| {
+        let claim = CLAIMS[index];
+        let Some(course) = courses.get(index) else { return untried(claim, "nothing was measured".into()) };
+        let told = format!(
+            "{} of {} tries were served, {} before the flood and {} after it",
+            share(course.during),
+            figures::count(course.during.0),
+            share(course.before),
+            share(course.after)
+        );
+        // Where the flood did not fill the slots, or the honest were not served without it, there is nothing to compare.
+        let flooded = course.flood_opened >= 2 * SLOTS && course.silent + 64 >= SLOTS / 2;
+        if !flooded || course.during.0 < TRIES_MIN || percent(course.before) < SERVED_MIN {
+            let flood =
+                format!("{} connections of the flood, {} silent at its end", course.flood_opened, course.silent);
+            return untried(claim, format!("the machine was too busy for it: {flood}; {told}"));
+        }
+        verdict(claim, told, holds(course))
+    };
+    [
+        judge_one(0, |course| percent(course.during) >= SERVED_MIN && course.recycled > 0),
+        judge_one(1, |course| percent(course.during) < LOCKED_OUT_MAX && course.refused > 0),
+        judge_one(2, |course| percent(course.during) < LOCKED_OUT_MAX && course.refused > 0),
+    ]
+}
+
+fn measure(policy: &'static str, schedule: Schedule) -> Result<Course> {
+    say(&format!("{policy}: {} s", schedule.end.as_secs()));
+    let slots = SLOTS.to_string();
+    let mut server = Server::start(&["--listen", "hub=127.0.0.1:0", "--max-silent", &slots, "--admission", policy])?;
+    let hub = server.address("hub")?;
+    // Connected before the flood comes; the operator's listener would let it in later as well.
+    server.info()?;
+    let clock = Clock::start();
+    let (tries, opened, info) = scope(|threads| {
+        let honest: Vec<ScopedJoinHandle<Vec<Try>>> =
+            (0..HONEST).map(|number| threads.spawn(move || be_honest(number, hub, clock, schedule))).collect();
+        let flood = threads.spawn(move || flood(hub, clock, schedule));
+        sleep(schedule.flood_until.saturating_sub(elapsed(clock) + Duration::from_millis(50)));
+        let info = server.info();
+        let mut tries = Vec::new();
+        for client in honest {
+            tries.extend(client.join().map_err(|_| anyhow!("an honest client failed"))?);
+        }
+        let opened = flood.join().map_err(|_| anyhow!("the flood failed"))??;
+        Ok::<_, anyhow::Error>((tries, opened, info?))
+    })?;
+    course(policy, schedule, &tries, opened, &info)
+}
+
+fn course(policy: &'static str, schedule: Schedule, tries: &[Try], flood_opened: u64, info: &Info) -> Result<Course> {
+    let among = |from: Duration, until: Duration| {
+        let within = tries.iter().filter(|one| (from..until).contains(&one.began));
+        within.fold((0, 0), |(all, served), one| (all + 1, served + u64::from(one.served)))
+    };
+    let windows = schedule.end.as_millis() / schedule.window.as_millis();
+    let graph = (0..windows as u32).map(|index| {
+        let share = among(schedule.window * index, schedule.window * (index + 1));
+        Some(percent(share)).filter(|_| share.0 > 0)
+    });
+    let refused = ["refused_full", "refused_silent", "refused_source_silent", "refused_source", "refused_penalty"];
+    let refused = refused.iter().map(|name| info.number(&format!("admission/{name}"))).sum::<Result<u64>>()?;
+    Ok(Course {
+        policy,
+        before: among(Duration::ZERO, schedule.flood_from - HONEST_AHEAD),
+        during: among(schedule.flood_from + FILLING, schedule.flood_until - HONEST_AHEAD),
+        after: among(schedule.flood_until + FILLING, schedule.end),
+        graph: graph.collect(),
+        flood_opened,
+        silent: info.number("admission/silent")?,
+        recycled: info.number("admission/recycled")?,
+        refused,
+    })
+}
+
+/// A try that begins so shortly before the flood comes or goes belongs to neither side.
+const HONEST_AHEAD: Duration = Duration::from_millis(200);
+
+fn elapsed(clock: Clock) -> Duration {
+    clock.now().since(Time::ZERO)
+}
+
+/// Connect, think, ask, leave; again until the end.
+fn be_honest(number: u64, hub: SocketAddr, clock: Clock, schedule: Schedule) -> Vec<Try> {
+    let source = Ipv4Addr::new(127, 77, 0, 1 + number as u8);
+    let mut random = fastrand::Rng::with_seed(number);
+    let mut think = || THINK.mul_f64(-(1.0 - random.f64()).ln()).min(THINK_MAX);
+    let mut tries = Vec::new();
+    // They do not all come in the same moment.
+    sleep(think());
+    while elapsed(clock) < schedule.end {
+        let began = elapsed(clock);
+        let served = try_once(source, hub, think()).is_ok();
+        tries.push(Try { began, served });
+        sleep(think());
+    }
+    tries
+}
+
+fn try_once(source: Ipv4Addr, hub: SocketAddr, think: Duration) -> io::Result<()> {
+    let mut stream = client::connect(source, hub)?;
+    stream.set_read_timeout(Some(HONEST_PATIENCE))?;
+    sleep(think);
+    client::ask(&mut stream, b"PING\r\n", b"+PONG\r\n")
+}
+
+/// Opens connections and says nothing on them; returns how many.
+fn flood(hub: SocketAddr, clock: Clock, schedule: Schedule) -> Result<u64> {
+    sleep(schedule.flood_from.saturating_sub(elapsed(clock)));
+    let (mut held, mut opened) = (Vec::new(), 0);
+    while elapsed(clock) < schedule.flood_until {
+        let due = BURST + RATE * (elapsed(clock).saturating_sub(schedule.flood_from)).as_millis() as u64 / 1000;
+        while opened < due {
+            held.push(open(opened, hub).context("opening a connection of the flood")?);
+            opened += 1;
+        }
+        sleep(FLOOD_PACE);
+    }
+    Ok(opened)
+}
+
+/// How often it looks at what is due. In large bundles it would leave room to the honest between one and the next.
+const FLOOD_PACE: Duration = Duration::from_millis(1);
+
+/// Begins a connection and does not wait for it. When it is dropped it is reset, so that its port is free at once.
+fn open(index: u64, hub: SocketAddr) -> io::Result<Socket> {
+    let source = u32::from(Ipv4Addr::new(127, 66, 0, 1)) + (index % FLOOD_SOURCES) as u32;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::from(source), 0)).into())?;
+    match socket.connect(&hub.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+fn plot(courses: &[Course], schedule: Schedule) -> Plot {
+    let windows = courses.first().map_or(0, |course| course.graph.len());
+    let middle = |index: usize| schedule.window.as_secs_f64() * (index as f64 + 0.5);
+    let series = courses.iter().map(|course| Series { name: course.policy.into(), values: course.graph.clone() });
+    let (from, until) = (schedule.flood_from.as_secs_f64(), schedule.flood_until.as_secs_f64());
+    Plot {
+        title: format!("Honest clients served; the flood lasts from {from} s to {until} s"),
+        x_label: "seconds".into(),
+        y_label: "percent".into(),
+        y_is_logarithmic: false,
+        x: (0..windows).map(middle).collect(),
+        series: series.collect(),
+    }
+}
+
+fn table(courses: &[Course]) -> Table {
+    let share = |part: (u64, u64)| format!("{} of {}", share(part), figures::count(part.0));
+    let rows = courses.iter().map(|course| {
+        row([
+            &course.policy,
+            &share(course.before),
+            &share(course.during),
+            &share(course.after),
+            &figures::count(course.flood_opened),
+            &figures::count(course.silent),
+            &figures::count(course.recycled),
+            &figures::count(course.refused),
+        ])
+    });
+    Table {
+        title: "Honest clients served, and what the server did".into(),
+        columns: columns(["policy", "before", "during", "after", "flood", "silent", "recycled", "refused"]),
+        rows: rows.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Outcome;
+
+    fn good() -> [Course; 3] {
+        let of = |policy, during, recycled, refused| Course {
+            policy,
+            before: (1000, 1000),
+            during,
+            after: (1000, 1000),
+            graph: Vec::new(),
+            flood_opened: 2 * SLOTS,
+            silent: SLOTS,
+            recycled,
+            refused,
+        };
+        [of("recycle", (1000, 990), 5, 0), of("refuse", (1000, 499), 0, 5), of("random-drop", (1000, 499), 0, 5)]
+    }
+
+    #[test]
+    fn each_claim_at_its_bound_and_past_it() {
+        use Outcome::{Fails, Holds, Untried};
+        let with = |change: fn(&mut [Course; 3])| {
+            let mut courses = good();
+            change(&mut courses);
+            judge(&courses).map(|verdict| verdict.outcome)
+        };
+        assert_eq!(with(|_| {}), [Holds; 3]);
+        assert_eq!(with(|courses| courses[0].during.1 = 989), [Fails, Holds, Holds]);
+        assert_eq!(with(|courses| courses[0].recycled = 0), [Fails, Holds, Holds]);
+        assert_eq!(with(|courses| courses[1].during.1 = 500), [Holds, Fails, Holds]);
+        assert_eq!(with(|courses| courses[2].during.1 = 500), [Holds, Holds, Fails]);
+        assert_eq!(with(|courses| courses[0].flood_opened = 2 * SLOTS - 1), [Untried, Holds, Holds]);
+        assert_eq!(with(|courses| courses[1].during = (99, 0)), [Holds, Untried, Holds]);
+        assert_eq!(with(|courses| courses[2].before.1 = 900), [Holds, Holds, Untried]);
+        assert_eq!(judge(&[]).map(|verdict| verdict.outcome), [Untried; 3]);
+    }
+}

@@ -1,0 +1,288 @@
+//! `slabd lab memory`: what a connection costs as their number grows, in the server's own memory and in the kernel's: with buffers from
+//! a pool, and with two fixed ones each.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+
+use anyhow::{Context, Result, ensure};
+
+use super::server::{Info, Server};
+use super::{Plan, client, columns, row, say, untried, verdict};
+use crate::report::figures;
+use crate::report::{Page, Plot, Section, Series, Table, Verdict};
+
+const CONNECTIONS: usize = 15_000;
+const QUICK: usize = 2000;
+const MESSAGES: usize = 3;
+
+/// What the project promises of a release build, after traffic.
+const USER_BYTES_MAX: f64 = 96.0;
+/// The naive design's two buffers, one for either direction.
+const FIXED: usize = 4096;
+/// Points of the plot, as parts of the largest count.
+const STEPS: [(usize, usize); 6] = [(1, 16), (1, 8), (1, 4), (1, 2), (3, 4), (1, 1)];
+/// From a quarter of the connections to all of them a connection may cost so much more: tables that double when they are full leave at
+/// most that between the two.
+const GROWTH_MAX: f64 = 1.25;
+
+/// The server at one count of connections, in bytes per connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Point {
+    connections: usize,
+    /// Growth of the resident set.
+    user: f64,
+    /// What the server says it holds for them.
+    ledger: f64,
+    kernel: Kernel,
+}
+
+/// Of one end of a connection, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Kernel {
+    structures: f64,
+    /// False where the kernel does not tell, and a usual figure is taken.
+    measured: bool,
+    buffers: f64,
+}
+
+impl Kernel {
+    fn total(&self) -> f64 {
+        self.structures + self.buffers
+    }
+}
+
+pub fn run(plan: &Plan) -> Result<Page> {
+    let most = plan.connections.unwrap_or(if plan.quick { QUICK } else { CONNECTIONS });
+    let counts = STEPS.map(|(part, of)| (most * part / of).max(1));
+    let pooled = measure("pooled", &counts)?;
+    let fixed = measure(&format!("fixed:{FIXED}"), &counts)?;
+    let mut sections = vec![Section::Plot(plot(&pooled, &fixed)), Section::Table(table(&pooled, &fixed))];
+    sections.extend(judge(&pooled, &fixed).map(Section::Verdict));
+    if cfg!(debug_assertions) {
+        let note = "This is a debug build, whose connections are larger; the promise is that of a release build.";
+        sections.push(Section::Paragraph(note.into()));
+    }
+    Ok(Page {
+        title: "slabd lab memory".into(),
+        summary: format!(
+            "Up to {} connections to a hub, each of which has sent {MESSAGES} PINGs and read the answers. User memory is the growth of \
+             the server's resident set since before them; the ledger is what the server itself says. Kernel memory is of the server's end \
+             of a connection: its structures (/proc/slabinfo), and what waits in its socket (SO_MEMINFO).",
+            figures::count(most as u64)
+        ),
+        sections,
+    })
+}
+
+fn judge(pooled: &[Point], fixed: &[Point]) -> [Verdict; 4] {
+    let last = |points: &[Point]| points.last().copied();
+    let (many, naive) = (last(pooled), last(fixed));
+    let quarter = many.and_then(|many| pooled.iter().find(|point| point.connections * 4 >= many.connections));
+    let claims = [
+        "A connection that waits costs the server at most 96 bytes, though it has carried traffic: it has a buffer only while it needs one.",
+        "Buffers for life cost what they hold, used or not: two of 4,096 bytes are more than 8 KiB a connection.",
+        "One of many costs what one of few does: nothing grows faster than the connections.",
+        "The kernel's part is the larger one, and no server can save it: some 4 KiB for each end of a TCP connection.",
+    ];
+    let (Some(many), Some(naive), Some(quarter)) = (many, naive, quarter) else {
+        return claims.map(|claim| untried(claim, "nothing was measured".into()));
+    };
+    let count = figures::count(many.connections as u64);
+    [
+        verdict(
+            claims[0],
+            format!("{:.1} bytes each with {count} connections", many.user),
+            many.user <= USER_BYTES_MAX,
+        ),
+        verdict(
+            claims[1],
+            format!(
+                "{} bytes each, {:.0} times as much",
+                figures::count(naive.user as u64),
+                naive.user / many.user.max(1.0)
+            ),
+            naive.user >= 2.0 * FIXED as f64,
+        ),
+        verdict(
+            claims[2],
+            format!(
+                "{:.1} bytes each with {}, {:.1} with {count}",
+                quarter.user,
+                figures::count(quarter.connections as u64),
+                many.user
+            ),
+            many.user <= GROWTH_MAX * quarter.user,
+        ),
+        match many.kernel {
+            kernel if kernel.measured => {
+                let (total, times) = (kernel.total(), kernel.total() / many.user.max(1.0));
+                verdict(
+                    claims[3],
+                    format!("{} bytes, {times:.0} times the server's", figures::count(total as u64)),
+                    (2000.0..8000.0).contains(&total) && times > 1.0,
+                )
+            }
+            kernel => untried(
+                claims[3],
+                format!("only root may read /proc/slabinfo; {:.0} bytes are usual", kernel.structures),
+            ),
+        },
+    ]
+}
+
+fn measure(buffers: &str, counts: &[usize]) -> Result<Vec<Point>> {
+    say(&format!("{buffers}: up to {} connections", figures::count(counts.last().copied().unwrap_or_default() as u64)));
+    // They all stay, however many they are, and whatever the buffers cost.
+    let listen =
+        ["--listen", "hub=127.0.0.1:0", "--buffers", buffers, "--idle-timeout", "0", "--memory-budget", "64GiB"];
+    let mut server = Server::start(&listen)?;
+    let hub = server.address("hub")?;
+    // What the first ones touch is not what the next ones cost.
+    for _ in 0..WARM_UP {
+        talk(&mut client::connect(Ipv4Addr::LOCALHOST, hub)?)?;
+    }
+    wait_until_held(&mut server, 1)?;
+    let before = (server.resident_bytes()?, server.info()?.number(LEDGER)?);
+    let mut clients: Vec<TcpStream> = Vec::new();
+    let mut points = Vec::new();
+    for count in counts {
+        while clients.len() < *count {
+            clients.push(join(clients.len(), hub)?);
+        }
+        points.push(look(&mut server, clients.len(), before)?);
+    }
+    Ok(points)
+}
+
+const WARM_UP: usize = 16;
+const LEDGER: &str = "user_memory_bytes/ledger_without_fixed";
+
+fn join(index: usize, hub: SocketAddr) -> Result<TcpStream> {
+    let mut stream =
+        client::connect(client::source(index), hub).with_context(|| format!("connection {}", index + 1))?;
+    talk(&mut stream).with_context(|| format!("connection {}", index + 1))?;
+    Ok(stream)
+}
+
+fn talk(stream: &mut TcpStream) -> Result<()> {
+    for _ in 0..MESSAGES {
+        client::ask(stream, b"PING\r\n", b"+PONG\r\n")?;
+    }
+    Ok(())
+}
+
+fn look(server: &mut Server, count: usize, (resident, ledger): (u64, u64)) -> Result<Point> {
+    let info = server.info()?;
+    let each = |now: u64, before: u64| (now as f64 - before as f64) / count as f64;
+    let held = info.number("connections/held")?;
+    // One of them is the one that asks.
+    ensure!(held == count as u64 + 1, "the server holds {held} connections instead of {count} and the one that asks");
+    Ok(Point {
+        connections: count,
+        user: each(server.resident_bytes()?, resident),
+        ledger: each(info.number(LEDGER)?, ledger),
+        kernel: kernel(&info)?,
+    })
+}
+
+fn kernel(info: &Info) -> Result<Kernel> {
+    const STRUCTURES: &str = "kernel_memory_bytes/structures_per_connection";
+    let measured = info.number_if_told(STRUCTURES);
+    let structures = match measured {
+        Some(bytes) => bytes,
+        None => info.number(&format!("{STRUCTURES}_assumed"))?,
+    };
+    let buffers = info.number("kernel_memory_bytes/buffers_per_connection")?;
+    Ok(Kernel { structures: structures as f64, measured: measured.is_some(), buffers: buffers as f64 })
+}
+
+/// Waits until the server holds so many, the one that asks counted.
+fn wait_until_held(server: &mut Server, count: u64) -> Result<()> {
+    for _ in 0..1000 {
+        if server.info()?.number("connections/held")? == count {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    anyhow::bail!("the server does not let go of connections that are closed")
+}
+
+fn plot(pooled: &[Point], fixed: &[Point]) -> Plot {
+    let series = |name: &str, points: &[Point], value: fn(&Point) -> f64| Series {
+        name: name.into(),
+        // A logarithm has no place for what is not above zero.
+        values: points.iter().map(|point| Some(value(point)).filter(|value| *value > 0.0)).collect(),
+    };
+    Plot {
+        title: "Bytes per connection".into(),
+        x_label: "connections".into(),
+        y_label: "bytes".into(),
+        y_is_logarithmic: true,
+        x: pooled.iter().map(|point| point.connections as f64).collect(),
+        series: vec![
+            series("user, pooled", pooled, |point| point.user),
+            series(&format!("user, fixed:{FIXED}"), fixed, |point| point.user),
+            series("kernel", pooled, |point| point.kernel.total()),
+        ],
+    }
+}
+
+fn table(pooled: &[Point], fixed: &[Point]) -> Table {
+    let rows = pooled.iter().zip(fixed).map(|(pooled, fixed)| {
+        row([
+            &figures::count(pooled.connections as u64),
+            &format!("{:.1}", pooled.user),
+            &format!("{:.1}", pooled.ledger),
+            &figures::three_digits(fixed.user),
+            &figures::three_digits(pooled.kernel.structures),
+            &figures::three_digits(pooled.kernel.buffers),
+        ])
+    });
+    Table {
+        title: "Bytes per connection".into(),
+        columns: columns([
+            "connections",
+            "user, pooled",
+            "its ledger",
+            "user, fixed",
+            "kernel structures",
+            "kernel buffers",
+        ]),
+        rows: rows.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Outcome;
+
+    const KERNEL: Kernel = Kernel { structures: 3900.0, measured: true, buffers: 0.0 };
+
+    fn point(connections: usize, user: f64) -> Point {
+        Point { connections, user, ledger: user, kernel: KERNEL }
+    }
+
+    fn outcomes(pooled: &[Point], fixed: &[Point]) -> [Outcome; 4] {
+        judge(pooled, fixed).map(|verdict| verdict.outcome)
+    }
+
+    #[test]
+    fn each_claim_at_its_bound_and_above() {
+        use Outcome::{Fails, Holds, Untried};
+        let fixed = [point(1000, 8192.0)];
+        assert_eq!(outcomes(&[point(250, 90.0), point(1000, 96.0)], &fixed), [Holds; 4]);
+        assert_eq!(outcomes(&[point(250, 90.0), point(1000, 96.1)], &fixed), [Fails, Holds, Holds, Holds]);
+        assert_eq!(outcomes(&[point(250, 60.0), point(1000, 75.1)], &fixed), [Holds, Holds, Fails, Holds]);
+        assert_eq!(
+            outcomes(&[point(250, 60.0), point(1000, 60.0)], &[point(1000, 8191.0)]),
+            [Holds, Fails, Holds, Holds]
+        );
+        let small = Kernel { structures: 50.0, ..KERNEL };
+        let small = [point(250, 60.0), Point { kernel: small, ..point(1000, 60.0) }];
+        assert_eq!(outcomes(&small, &fixed), [Holds, Holds, Holds, Fails]);
+        let unknown = Kernel { measured: false, ..KERNEL };
+        let unknown = [point(250, 60.0), Point { kernel: unknown, ..point(1000, 60.0) }];
+        assert_eq!(outcomes(&unknown, &fixed), [Holds, Holds, Holds, Untried]);
+        assert_eq!(outcomes(&[], &fixed), [Untried; 4]);
+    }
+}
