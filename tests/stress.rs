@@ -167,7 +167,7 @@ fn the_highest_rate_under_a_target_is_searched_for() {
     // Nothing answers within a microsecond.
     let (code, record, said) = stress(&format!("{words} 1us --assert rate>0"));
     assert_eq!((code, record["requests"]["rate"].as_f64()), (Some(1), Some(0.0)), "{said}");
-    assert!(said.contains("no rate"), "{said}");
+    assert!(said.contains("No rate"), "{said}");
 }
 
 /// Each flood is bounded by the server's defences, and honest requests are served beside it.
@@ -322,11 +322,177 @@ fn a_password_is_given_and_a_wrong_one_is_told() {
     let server = Server::start(&["--listen", "hub=127.0.0.1:0", "--requirepass", "opensesame"]);
     let address = server.address("hub");
     let (code, record, said) = stress(&format!("resp://:opensesame@{address} -n 100 --assert errors=0"));
-    assert_eq!((code, number(&record["requests"]["answered"])), (Some(0), 150), "50 of them for AUTH; {said}");
+    assert_eq!(
+        (code, number(&record["requests"]["answered"])),
+        (Some(0), 100),
+        "AUTH is no request of the load; {said}"
+    );
     assert!(!said.contains("opensesame") && !record.to_string().contains("opensesame"), "{said}");
     let (code, record, said) = stress(&format!("resp://:wrong@{address} -n 100 -c 3 -d 1s"));
     assert_eq!(code, Some(1), "{said}");
     assert!(record["connections"]["failed"].to_string().contains("WRONGPASS"), "{record}");
+}
+
+/// Answers PINGs of the Redis protocol, each after what `before` does; ends the connection when that says so.
+fn ping_server(before: impl Fn(usize) -> bool + Send + Sync + 'static) -> SocketAddr {
+    serve(move |index, mut stream| {
+        let mut got = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut got) {
+            for _ in 0..got[..length].iter().filter(|byte| **byte == b'*').count() {
+                if !before(index) || stream.write_all(b"+PONG\r\n").is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+/// Connections that go away while others come must not keep the load from beginning, nor starve those that are to be opened again.
+#[test]
+fn a_server_that_drops_connections_now_and_then_is_loaded_all_the_same() {
+    // Every connection is closed after 50 ms, whatever it does.
+    let dropper = serve(|_, stream| {
+        let mut answering = stream.try_clone().unwrap();
+        spawn(move || {
+            while let Ok(1..) = answering.read(&mut [0; 4096]) {
+                if answering.write_all(b"+PONG\r\n").is_err() {
+                    return;
+                }
+            }
+        });
+        sleep(Duration::from_millis(50));
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    });
+    for words in ["-c 50 -r 200", "-c 20 --connect-rate 200"] {
+        let (_, record, said) = stress(&format!("resp://{dropper} -d 2s --timeout 1s {words}"));
+        let (sent, opened) = (number(&record["requests"]["sent"]), number(&record["connections"]["opened"]));
+        assert!(sent > 200, "{words}: {sent} sent; {said}");
+        assert!(opened > 100, "{words}: {opened} opened; {said}");
+    }
+}
+
+#[test]
+fn a_subscription_that_is_refused_or_never_confirmed_ends_the_run() {
+    let refuser = serve(|_, mut stream| {
+        while let Ok(1..) = stream.read(&mut [0; 100]) {
+            let _ = stream.write_all(b"-NOAUTH Authentication required.\r\n");
+        }
+    });
+    let mute = serve(|_, _stream| sleep(PATIENCE));
+    // One of the subscribers is dropped before it is confirmed; the others do.
+    let some = serve(|index, mut stream| {
+        let mut got = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut got) {
+            let is_subscribe = memchr::memmem::find(&got[..length], b"SUBSCRIBE").is_some();
+            let answer = if is_subscribe { &b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n"[..] } else { b":0\r\n" };
+            if index == 2 || stream.write_all(answer).is_err() {
+                return;
+            }
+        }
+    });
+    let begun = Instant::now();
+    for (address, code, part) in [(refuser, 1, "NOAUTH"), (mute, 1, "timeout"), (some, 0, "lost")] {
+        let words = format!("fanout resp://{address} -c 5 --messages 3 --timeout 500ms");
+        let (got, _, said) = stress(&words);
+        assert!(said.contains(part), "{said}");
+        assert_eq!(got, Some(code), "{said}");
+    }
+    assert!(begun.elapsed() < PATIENCE);
+}
+
+/// At a rate of connects, too, what a stall kept waiting is charged from when it was due.
+#[test]
+fn a_stall_shows_in_a_churn_at_a_rate() {
+    let server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
+    let pid = server.process_id().to_string();
+    let stopper = spawn(move || {
+        sleep(Duration::from_secs(1));
+        signal(&pid, "STOP");
+        sleep(Duration::from_secs(1));
+        signal(&pid, "CONT");
+    });
+    let (_, record, said) = stress(&format!("churn resp://{} -r 500 -c 10 -d 4s", server.address("hub")));
+    stopper.join().unwrap();
+    assert_eq!(record["latency"]["corrected"], true);
+    let (p50, p90) = (percentile(&record["latency"], 50.0), percentile(&record["latency"], 90.0));
+    // A quarter of the connects were due while it was stopped.
+    assert!(p90 > 400_000.0 && p50 < 300_000.0, "p50 {p50}, p90 {p90}: {said}");
+    let count = number(&record["latency"]["count"]);
+    assert!((1980..=2001).contains(&count), "{count}: each that was due counts once; {said}");
+}
+
+/// What the generator adds by waiting in whole milliseconds must not be charged to the server: at low rates as at high ones.
+#[test]
+fn a_low_rate_is_not_measured_slower_than_a_high_one() {
+    let server = Server::start(&["--listen", "echo=127.0.0.1:0"]);
+    let p50 = |rate: u32| {
+        let (_, record, _) = stress(&format!("tcp://{} -r {rate} -d 1s -c 4", server.address("echo")));
+        percentile(&record["latency"], 50.0)
+    };
+    // On a busy machine one of them may have had bad luck: the best of three each.
+    let best = |rate| (0..3).map(|_| p50(rate)).fold(f64::INFINITY, f64::min);
+    let (low, high) = (best(300), best(3000));
+    println!("p50 at 300/s {low} us, at 3,000/s {high} us");
+    assert!(low < 4.0 * high, "{low} us at 300 a second, {high} us at 3,000");
+}
+
+#[test]
+fn a_search_is_not_misled_by_answers_that_take_their_time() {
+    let slow = ping_server(|_| {
+        sleep(Duration::from_millis(50));
+        true
+    });
+    let (code, record, said) = stress(&format!("search resp://{slow} -c 50 -d 500ms --target-p99 400ms"));
+    assert_eq!(code, Some(0), "{said}");
+    // Fifty connections at 50 ms each stand a thousand a second.
+    let rate = record["requests"]["rate"].as_f64().unwrap();
+    assert!(rate >= 400.0, "{rate}: {said}");
+    assert_eq!(record["latency"]["corrected"], true);
+}
+
+/// A server that closes each connection behind its answer has answered.
+#[test]
+fn answers_that_are_the_last_of_their_connection_count() {
+    let closer = serve(|_, mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let words = "-c 3 -d 1s --assert honest>=99 --assert errors=0";
+    let (code, record, said) = stress(&format!("silent http://{closer}/ {words}"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(number(&record["probes"][0]["answered"]) > 20, "{said}");
+    let (_, record, said) = stress(&format!("http://{closer}/ -c 3 -d 1s"));
+    assert_eq!(record["requests"]["sent"], record["requests"]["answered"], "{said}");
+    assert_eq!(record["requests"]["errors"].as_object().unwrap().len(), 0, "{said}");
+}
+
+#[test]
+fn a_number_of_requests_bounds_a_rate_too() {
+    let server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
+    let hub = server.address("hub");
+    for (words, sent) in [("ping -n 100 -r 1000 -d 5s", 100), ("churn -n 300", 300), ("ping -n 7 -c 3 -P 2", 7)] {
+        let (code, record, said) = stress(&format!("{words} resp://{hub}"));
+        assert_eq!((code, number(&record["requests"]["sent"])), (Some(0), sent), "{words}: {said}");
+        assert!(record["duration_s"].as_f64().unwrap() < 3.0, "{words}: {said}");
+    }
+}
+
+/// An answer of 40 MB is put together once, not once for each part.
+#[test]
+fn a_large_answer_is_read_in_time_that_grows_with_its_length() {
+    const LENGTH: usize = 40 << 20;
+    let large = serve(|_, mut stream| {
+        while let Ok(1..) = stream.read(&mut [0; 4096]) {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+            if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![b'x'; LENGTH])).is_err() {
+                return;
+            }
+        }
+    });
+    let (code, record, said) = stress(&format!("http://{large}/ -c 1 -n 3 -d 25s --timeout 20s --assert errors=0"));
+    assert_eq!((code, number(&record["requests"]["answered"])), (Some(0), 3), "{said}");
+    let cpu = record["generator"]["cpu_s"].as_f64().unwrap();
+    println!("{cpu} s of processor time for 120 MB");
 }
 
 fn start(words: &[&str]) -> Child {

@@ -136,6 +136,10 @@ impl Net for MioNet {
 
     fn connect(&mut self, address: SocketAddr, options: &ConnectOptions, token: Token) -> io::Result<TcpStream> {
         let socket = new_socket(address, Type::STREAM)?;
+        if address.is_ipv6() {
+            // So that ::ffff:127.0.0.1 can be reached.
+            socket.set_only_v6(false)?;
+        }
         socket.set_tcp_nodelay(true)?;
         if options.receive_buffer > 0 {
             socket.set_recv_buffer_size(options.receive_buffer)?;

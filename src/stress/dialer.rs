@@ -1,9 +1,10 @@
 //! How connections are opened: so many, so fast, and no more at once than an accept queue holds.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::pace::{Arrivals, Pace};
-use super::shape::Next;
+use super::shape::{Next, earliest};
 use super::world::{Dial, Role, World};
 use crate::clock::Time;
 use crate::net::Net;
@@ -27,8 +28,8 @@ pub struct Dialer {
     /// Still to be dialled.
     left: usize,
     pace: Option<Pace>,
-    /// After a failure.
-    not_before: Time,
+    /// When those that failed are tried again, in order.
+    retries: VecDeque<Time>,
     /// What could not be opened is tried again.
     tries_again: bool,
 }
@@ -37,7 +38,7 @@ impl Dialer {
     /// `rate`: connects a second; `None`: as fast as they are accepted.
     pub fn new(role: Role, dial: Dial, count: usize, rate: Option<f64>, now: Time) -> Dialer {
         let pace = rate.map(|rate| Pace::new(rate, Arrivals::Even, 0, now));
-        Dialer { role, dial, left: count, pace, not_before: now, tries_again: true }
+        Dialer { role, dial, left: count, pace, retries: VecDeque::new(), tries_again: true }
     }
 
     /// The same, but each is tried once: failures are what the run is to show.
@@ -47,8 +48,7 @@ impl Dialer {
 
     /// One more is to be dialled, soon.
     pub fn again(&mut self, now: Time) {
-        self.left += 1;
-        self.not_before = self.not_before.max(now + RETRY);
+        self.retries.push_back(now + RETRY);
     }
 
     /// One more is to be dialled, at once.
@@ -59,28 +59,45 @@ impl Dialer {
     /// No more are dialled.
     pub fn stop(&mut self) {
         self.left = 0;
+        self.retries.clear();
     }
 
+    /// Still to be dialled, those included that are to be tried again.
     pub fn left(&self) -> usize {
-        self.left
+        self.left + self.retries.len()
+    }
+
+    /// At a rate: when the next is due, and how many are until `end`.
+    pub fn due_before(&self, end: Time) -> Option<(Time, u64)> {
+        self.pace.as_ref().map(|pace| (pace.next(), pace.due_before(end)))
     }
 
     /// Dials what is due; when more will be. `unanswered` of those that are open are not known to be accepted yet.
     pub fn act<N: Net>(&mut self, world: &mut World<N>, unanswered: u64) -> Next {
+        while self.retries.front().is_some_and(|time| *time <= world.now) {
+            self.retries.pop_front();
+            self.left += 1;
+        }
+        let retry = self.retries.front().map_or(Next::OnEvent, |time| Next::At(*time));
         for _ in 0..DIALS_PER_TURN {
             if self.left == 0 || world.meter.connecting + unanswered >= CONNECTING_MAX {
-                return Next::OnEvent;
+                return retry;
             }
-            let due = self.pace.as_ref().map_or(world.now, Pace::next).max(self.not_before);
+            let due = self.pace.as_ref().map_or(world.now, Pace::next);
             if due > world.now {
-                return Next::At(due);
+                return earliest([Next::At(due), retry]);
             }
             if let Some(pace) = &mut self.pace {
                 pace.take();
             }
             self.left -= 1;
-            if world.dial(self.role, self.dial).is_none() && self.tries_again {
-                self.again(world.now);
+            if world.dial(self.role, Dial { due: Some(due), ..self.dial }).is_none() {
+                match self.tries_again {
+                    true => self.again(world.now),
+                    // There is no more of it: to go on would only count failures.
+                    false if world.exhausted.is_some() => self.stop(),
+                    false => {}
+                }
             }
         }
         Next::At(world.now)

@@ -19,10 +19,11 @@ use crate::token::Source;
 /// Reads from one connection in a turn; then another has its turn.
 const READS_PER_TURN: usize = 8;
 
-/// Nearer than a millisecond the kernel's own wait is too coarse (epoll_wait(2)): such waits are slept in steps of this length, between
-/// which is looked for answers.
+/// The kernel waits for whole milliseconds (epoll_wait(2)), and a little longer. So it is asked for fewer than are left, and the rest is slept
+/// in steps of this length, between which is looked for answers.
 const FINE_WAIT: Duration = Duration::from_micros(50);
 const COARSE_WAIT: Duration = Duration::from_millis(1);
+const OVERSLEPT: Duration = Duration::from_micros(200);
 
 pub struct Driver<N: Net> {
     pub world: World<N>,
@@ -53,6 +54,7 @@ impl<N: Net> Driver<N> {
 
     /// One turn of the loop. False when the shape is done, or was interrupted.
     pub fn turn(&mut self) -> io::Result<bool> {
+        self.read_clock();
         let timeout = self.poll_timeout(); // 1
         self.poll(timeout)?; //               2
         self.read_clock(); //                 3
@@ -63,6 +65,11 @@ impl<N: Net> Driver<N> {
         self.flush(); //                      8
         self.reap(); //                       9
         Ok(self.next != Next::Done && !self.interrupted)
+    }
+
+    /// It was interrupted: what is on its way is not waited for, but counts.
+    pub fn stop(&mut self) {
+        self.shape.stop(&mut self.world);
     }
 
     /// What only the shape knows goes into the record.
@@ -89,14 +96,13 @@ impl<N: Net> Driver<N> {
     /// Phase 2: asks what became ready, and puts it onto the work list.
     fn poll(&mut self, timeout: Duration) -> io::Result<()> {
         let world = &mut self.world;
-        let mut timeout = timeout;
-        if !timeout.is_zero() && timeout < COARSE_WAIT {
+        let coarse = Duration::from_millis(timeout.saturating_sub(OVERSLEPT).as_millis() as u64);
+        if !timeout.is_zero() && coarse < COARSE_WAIT {
             world.net.pause(timeout.min(FINE_WAIT));
-            timeout = Duration::ZERO;
         }
         let mut events = std::mem::take(&mut world.events);
         events.clear();
-        world.net.poll(&mut events, Some(timeout))?;
+        world.net.poll(&mut events, Some(coarse))?;
         for event in &events {
             match event.token.source() {
                 Source::Connection { slot, generation } => {
@@ -105,12 +111,17 @@ impl<N: Net> Driver<N> {
                         if event.writable {
                             peer.flags.clear(Flags::BLOCKED);
                         }
+                        if event.read_on {
+                            peer.flags.set(Flags::ENDING);
+                        }
                         world.enqueue(slot);
                     }
                 }
                 Source::Socket(index) => self.receivable.push(index),
                 Source::Signals => {
-                    self.interrupted |= world.net.signals().contains(&Signal::Stop);
+                    // A flood must not outlive its terminal, either.
+                    let signals = world.net.signals();
+                    self.interrupted |= signals.contains(&Signal::Stop) || signals.contains(&Signal::Reload);
                 }
                 Source::Listener(_) => {}
             }
@@ -177,16 +188,14 @@ impl<N: Net> Driver<N> {
             }
         }
         peer.flags.clear(Flags::CONNECTING);
-        world.meter.connect_latency.record(world.now.since(peer.due), 1);
+        world.meter.connect_latency.record(world.now.since(peer.dialled), 1);
         world.meter.connecting -= 1;
         world.meter.open += 1;
         world.meter.open_at_peak = world.meter.open_at_peak.max(world.meter.open);
-        world.meter.opened += 1;
         if world.wire.prelude_answers > 0 && !peer.flags.has(Flags::UNREAD) {
-            peer.flags.set(Flags::PRELUDE);
-            let (prelude, answers, now) = (world.wire.prelude().to_vec(), world.wire.prelude_answers, world.now);
-            world.send(slot, &prelude, answers, now);
+            world.say_prelude(slot);
         } else {
+            world.meter.opened += 1;
             self.shape.opened(world, slot);
         }
         true
@@ -217,31 +226,42 @@ impl<N: Net> Driver<N> {
 
     /// The chunk holds so many new bytes of this connection.
     fn take(&mut self, slot: u32, length: usize) {
-        let world = &mut self.world;
-        let peer = &mut world.peers[slot as usize];
-        let chunk = std::mem::take(&mut world.chunk);
+        let chunk = std::mem::take(&mut self.world.chunk);
         let mut joined = std::mem::take(&mut self.joined);
-        let mut bytes = &chunk[..length];
-        if peer.input.is_some() {
+        let bytes = &chunk[..length];
+        let waits = self.world.pool.len(&self.world.peers[slot as usize].input);
+        let is_kept = if waits == 0 {
+            let rest = self.take_answers(slot, bytes);
+            self.keep(slot, rest)
+        } else if !self.keep(slot, bytes) {
+            false
+        } else if waits + length >= self.world.peers[slot as usize].needs {
             joined.clear();
+            let world = &mut self.world;
+            let peer = &mut world.peers[slot as usize];
             joined.extend_from_slice(world.pool.bytes(&peer.input));
-            joined.extend_from_slice(bytes);
             world.pool.release(&mut peer.input);
-            bytes = &joined;
-        }
-        let rest = self.take_answers(slot, bytes);
-        let world = &mut self.world;
-        if let Some(peer) = world.peers.get_mut(slot as usize)
-            && !peer.flags.has(Flags::CLOSED)
-            && !rest.is_empty()
-            && world.pool.append(&mut peer.input, Use::Read(slot), rest).is_err()
-        {
-            world.meter.error("generator out of memory", 1);
-            world.close(slot);
-            self.shape.ended(world, slot);
+            let rest = self.take_answers(slot, &joined);
+            self.keep(slot, rest)
+        } else {
+            true
+        };
+        if !is_kept {
+            self.end(slot, "generator out of memory");
         }
         self.world.chunk = chunk;
         self.joined = joined;
+    }
+
+    /// Keeps a part of an answer until the rest is there. False when there is no memory for it.
+    fn keep(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        let world = &mut self.world;
+        match world.peers.get_mut(slot as usize) {
+            Some(peer) if !bytes.is_empty() && !peer.flags.has(Flags::CLOSED) => {
+                world.pool.append(&mut peer.input, Use::Read(slot), bytes).is_ok()
+            }
+            _ => true,
+        }
     }
 
     /// Takes whole answers off the front; returns what is left.
@@ -250,11 +270,15 @@ impl<N: Net> Driver<N> {
             let world = &mut self.world;
             let (length, is_error, is_last) = match world.wire.answer(bytes) {
                 Answer::Whole { length, is_error, is_last } => (length, is_error, is_last),
-                Answer::Incomplete => return bytes,
+                Answer::Incomplete { needs } => {
+                    world.peers[slot as usize].needs = needs;
+                    return bytes;
+                }
                 Answer::Wrong => {
-                    world.meter.error("wrong answer", 1);
-                    world.close(slot);
-                    self.shape.ended(world, slot);
+                    if world.peers[slot as usize].outstanding == 0 {
+                        world.meter.error("wrong answer", 1);
+                    }
+                    self.end(slot, "wrong answer");
                     return &[];
                 }
             };
@@ -276,8 +300,7 @@ impl<N: Net> Driver<N> {
                 }
                 if peer.outstanding == 0 {
                     peer.flags.clear(Flags::PRELUDE);
-                    world.meter.answered_before_load += 1;
-                    world.meter.answered += 1;
+                    world.meter.opened += 1;
                     self.shape.opened(world, slot);
                 }
             } else {
@@ -289,13 +312,14 @@ impl<N: Net> Driver<N> {
                 if is_error {
                     world.meter.refused(&bytes[..length]);
                 }
-                let is_all = peer.outstanding == 0;
+                // The others on their way have not waited in vain so far.
+                peer.since = world.now.tick();
+                if peer.outstanding == 0 {
+                    self.shape.answered(world, slot, !is_last);
+                }
                 if is_last {
                     self.end(slot, "connection closed");
                     return &[];
-                }
-                if is_all {
-                    self.shape.answered(world, slot);
                 }
             }
             let world = &self.world;
@@ -309,8 +333,14 @@ impl<N: Net> Driver<N> {
     /// Of a connection that is not read from, the end is looked for without reading.
     fn look_for_end(&mut self, slot: u32) {
         let world = &mut self.world;
-        if let Err(error) = world.net.connected(&world.peers[slot as usize].stream) {
-            self.ended_by_server(slot, Some(error));
+        let peer = &world.peers[slot as usize];
+        if peer.flags.has(Flags::CLOSED) {
+            return;
+        }
+        match world.net.connected(&peer.stream) {
+            Err(error) => self.ended_by_server(slot, Some(error)),
+            Ok(_) if peer.flags.has(Flags::ENDING) => self.ended_by_server(slot, None),
+            Ok(_) => {}
         }
     }
 
@@ -324,6 +354,8 @@ impl<N: Net> Driver<N> {
         };
         if !is_let_in {
             self.world.meter.fail("closed before it was let in");
+            self.world.close(slot);
+            return self.shape.ended(&mut self.world, slot);
         }
         self.end(slot, &kind);
     }
@@ -331,6 +363,9 @@ impl<N: Net> Driver<N> {
     /// Ends a connection whose outstanding requests will not be answered any more.
     fn end(&mut self, slot: u32, kind: &str) {
         let world = &mut self.world;
+        if world.peers[slot as usize].flags.has(Flags::CLOSED) {
+            return;
+        }
         let unanswered = world.peers[slot as usize].outstanding;
         world.meter.error(kind, u64::from(unanswered));
         world.close(slot);

@@ -15,6 +15,9 @@ const PERCENTS: [f64; 6] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
 /// Longest time that is told apart, in nanoseconds: an hour. What takes longer counts as that.
 const LONGEST: u64 = 3_600_000_000_000;
 
+/// Steps in which requests are recorded that could not be sent: their times are exact to a thousandth of the run.
+const STEPS_MAX: u64 = 1000;
+
 /// Of a refusal, so many bytes are shown.
 const REFUSAL_MAX: usize = 200;
 
@@ -104,6 +107,7 @@ pub struct Meter {
     pub connecting: u64,
     pub open: u64,
     pub open_at_peak: u64,
+    /// Established in all, and let in.
     pub opened: u64,
     pub closed_by_server: u64,
     pub failed: Counts,
@@ -141,6 +145,20 @@ impl Meter {
         if number > 0 {
             count(&mut self.errors, kind, number);
         }
+    }
+
+    /// Requests that were due, one every so often from `first` to `end`, and could never be sent: each has waited until now. However many they
+    /// are, they are recorded in a bounded number of steps.
+    pub fn charge_unsent(&mut self, first: Time, end: Time, count: u64, now: Time) {
+        let steps = count.min(STEPS_MAX);
+        let span = end.since(first);
+        for step in 0..steps {
+            // As many as fall into this step, all taken to be due at its begin.
+            let number = count * (step + 1) / steps - count * step / steps;
+            let due = first + span.mul_f64(step as f64 / steps as f64);
+            self.latency.record(now.since(due), number);
+        }
+        self.error("due but never sent", count);
     }
 
     /// An answer that refuses; its first line is kept.

@@ -100,5 +100,6 @@ fn show(page: &Page, args: &StressArgs) -> anyhow::Result<()> {
 
 fn is_well(record: &Record) -> bool {
     let is_measured = record.connections.opened > 0 && (record.requests.sent == 0 || record.requests.answered > 0);
-    is_measured && !record.interrupted && record.bounds.iter().all(|bound| bound.held)
+    let is_published = record.delivery.as_ref().is_none_or(|delivery| delivery.published > 0);
+    is_measured && is_published && !record.interrupted && record.bounds.iter().all(|bound| bound.held)
 }

@@ -21,7 +21,7 @@ pub struct Pace {
     arrivals: Arrivals,
     rng: Rng,
     began: Time,
-    /// Since then, in seconds: a sum of gaps would drift by their rounding.
+    /// When the next one is due, in seconds since then.
     next_s: f64,
 }
 
@@ -33,6 +33,17 @@ impl Pace {
     /// When the next one is due.
     pub fn next(&self) -> Time {
         self.began + Duration::from_secs_f64(self.next_s)
+    }
+
+    /// How many are due before `end`, the next included: exactly, or at random arrivals on average.
+    pub fn due_before(&self, end: Time) -> u64 {
+        let left_s = end.since(self.next()).as_secs_f64();
+        (left_s / self.gap_s).ceil() as u64
+    }
+
+    /// Nothing was due until now: what was held up meanwhile is not made up for.
+    pub fn skip_to(&mut self, now: Time) {
+        self.next_s = self.next_s.max(now.since(self.began).as_secs_f64());
     }
 
     /// Takes it; the next is due a gap later.

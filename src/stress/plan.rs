@@ -146,7 +146,12 @@ impl Plan {
         );
         within("size", size, 1, SIZE_MAX)?;
         // Of a search it is the length of one trial.
-        let seconds = if shape == ShapeName::Search { 2 } else { 10 };
+        let seconds = match shape {
+            ShapeName::Search => 2,
+            // It ends with its messages.
+            ShapeName::Fanout => 3600,
+            _ => 10,
+        };
         let duration = span(args.duration, Duration::from_secs(seconds));
         if duration.is_zero() || duration > DURATION_MAX {
             return Err(format!("duration is {}: accepted are 1us to {}", Span(duration), Span(DURATION_MAX)));

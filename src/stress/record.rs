@@ -52,7 +52,7 @@ pub struct Record {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Connections {
     pub asked: u64,
-    /// Established in all; more than asked for where they are opened again.
+    /// Established and let in, in all; more than asked for where they are opened again.
     pub opened: u64,
     pub open_at_peak: u64,
     pub open_at_end: u64,

@@ -22,7 +22,7 @@ const SAMPLE_TIME: Duration = Duration::from_millis(250);
 const SAMPLES_MAX: usize = 1200;
 
 /// From this share of one processor on it is the generator that sets the pace.
-const SATURATED: f64 = 0.9;
+pub const SATURATED: f64 = 0.9;
 
 /// Sees a run while it goes on.
 pub trait Observer {
@@ -68,6 +68,9 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<Outcome> 
             observer.sampled(plan, &sample);
             driver.wakes_by = now + sampler.interval;
         }
+    }
+    if driver.interrupted {
+        driver.stop();
     }
     let now = driver.world.now;
     sampler.take(&mut driver.world.meter, now);

@@ -147,7 +147,7 @@ fn info_field(target: &Target, name: &str) -> Option<u64> {
             }
             Answer::Whole { length, .. } => (at, awaited) = (at + length, awaited - 1),
             Answer::Wrong => return None,
-            Answer::Incomplete => match stream.read(&mut chunk) {
+            Answer::Incomplete { .. } => match stream.read(&mut chunk) {
                 Ok(length) if length > 0 && got.len() < 1 << 20 => got.extend_from_slice(&chunk[..length]),
                 _ => return None,
             },

@@ -39,8 +39,12 @@ pub struct Peer<S> {
     pub since: Tick,
     /// When its shape asked to be called.
     pub wakes: Option<Tick>,
-    /// When the oldest request was due; of one that connects, when it was dialled.
+    /// When the oldest request was due; of one that connects, when it was to be dialled.
     pub due: Time,
+    /// When it was dialled.
+    pub dialled: Time,
+    /// An answer of which a part is there is not looked at before so many bytes are.
+    pub needs: usize,
     /// A number of its shape's.
     pub serial: u32,
     /// Part of an answer.
@@ -76,6 +80,8 @@ impl Flags {
     pub const LISTENS: Flags = Flags(1 << 8);
     /// All that arrives is dropped.
     pub const DISCARDS: Flags = Flags(1 << 9);
+    /// The kernel told that no more will arrive: how the end of one that is not read from is known.
+    pub const ENDING: Flags = Flags(1 << 10);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -172,7 +178,9 @@ impl<N: Net> World<N> {
             to_send: 0,
             since: self.now.tick(),
             wakes: None,
-            due: self.now,
+            due: options.due.unwrap_or(self.now),
+            dialled: self.now,
+            needs: 0,
             serial: 0,
             input: None,
             output: None,
@@ -218,6 +226,22 @@ impl<N: Net> World<N> {
         }
         self.flush_later(slot);
         self.arm(slot);
+    }
+
+    /// What has to be said before anything else. It is no request of the load's.
+    pub(super) fn say_prelude(&mut self, slot: u32) {
+        let prelude = self.wire.prelude().to_vec();
+        let (answers, now) = (self.wire.prelude_answers, self.now);
+        self.peers[slot as usize].flags.set(Flags::PRELUDE);
+        self.send(slot, &prelude, answers, now);
+        self.meter.sent -= u64::from(answers);
+    }
+
+    /// All that was waited for is there; for shapes that look at answers themselves.
+    pub fn settle(&mut self, slot: u32) {
+        let peer = &mut self.peers[slot as usize];
+        self.outstanding -= u64::from(peer.outstanding);
+        peer.outstanding = 0;
     }
 
     fn flush_later(&mut self, slot: u32) {
@@ -305,4 +329,6 @@ pub struct Dial {
     pub receive_buffer: usize,
     /// Do not read from it.
     pub unread: bool,
+    /// When it was due, where that was before it could be dialled.
+    pub due: Option<Time>,
 }

@@ -14,6 +14,8 @@ pub struct Churn {
     /// Connections to open in all, where they bound the run.
     left: Option<u64>,
     drains_until: Time,
+    /// Connects are due by the clock.
+    is_paced: bool,
 }
 
 impl Churn {
@@ -25,17 +27,33 @@ impl Churn {
             until,
             left: plan.requests.map(|all| all - first as u64),
             drains_until: until + plan.timeout,
+            is_paced: plan.rate.is_some(),
         }
     }
 
+    fn end_load<N: Net>(&mut self, world: &mut World<N>) {
+        if self.is_paced && self.left.is_none() {
+            let end = self.until.min(world.now);
+            if let Some((first, unsent)) = self.dialer.due_before(end) {
+                world.meter.charge_unsent(first, end, unsent, world.now);
+            }
+        }
+        self.dialer.stop();
+        let meter = &mut world.meter;
+        meter.load_ended = Some(world.now);
+        meter.answered_in_load = Some(meter.answered - meter.answered_before_load);
+        meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
+        meter.wants_memory = Some(Reading::Highest);
+    }
+
     /// One is gone: another takes its place.
-    fn replace<N: Net>(&mut self, world: &World<N>, in_order: bool) {
+    fn replace<N: Net>(&mut self, world: &World<N>, was_open: bool) {
         match &mut self.left {
             Some(0) => return,
             Some(left) => *left -= 1,
             None => {}
         }
-        match in_order {
+        match was_open {
             true => self.dialer.more(),
             false => self.dialer.again(world.now),
         }
@@ -49,16 +67,14 @@ impl<N: Net> Shape<N> for Churn {
             meter.load_began = Some(world.now);
             meter.cpu_at_load = Some(Clock::cpu_time());
         }
-        let bounded = self.left == Some(0) && self.dialer.left() == 0 && world.peers.is_empty();
+        // Those that closed in this turn are in the table until its end.
+        let is_empty = meter.open + meter.connecting == 0;
+        let bounded = self.left == Some(0) && self.dialer.left() == 0 && is_empty;
         if (world.now >= self.until || bounded) && meter.load_ended.is_none() {
-            self.dialer.stop();
-            meter.load_ended = Some(world.now);
-            meter.answered_in_load = Some(meter.answered);
-            meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
-            meter.wants_memory = Some(Reading::Highest);
+            self.end_load(world);
         }
-        if meter.load_ended.is_some() {
-            return match world.peers.is_empty() || world.now >= self.drains_until {
+        if world.meter.load_ended.is_some() {
+            return match is_empty || world.now >= self.drains_until {
                 true => Next::Done,
                 false => Next::At(self.drains_until),
             };
@@ -67,16 +83,22 @@ impl<N: Net> Shape<N> for Churn {
         earliest([dialing, Next::At(self.until)])
     }
 
-    /// The time of its request counts from the dial: it is the whole use of a connection.
+    /// The time of its request counts from when its dial was due: it is the whole use of a connection.
     fn opened(&mut self, world: &mut World<N>, slot: u32) {
-        let dialled = world.peers.get(slot as usize).map_or(world.now, |peer| peer.due);
-        world.request(slot, 1, dialled);
+        let due = world.peers.get(slot as usize).map_or(world.now, |peer| peer.due);
+        world.request(slot, 1, due);
     }
 
-    fn answered(&mut self, world: &mut World<N>, slot: u32) {
+    fn answered(&mut self, world: &mut World<N>, slot: u32, _goes_on: bool) {
         world.close(slot);
         if world.meter.load_ended.is_none() {
             self.replace(world, true);
+        }
+    }
+
+    fn stop(&mut self, world: &mut World<N>) {
+        if world.meter.load_ended.is_none() {
+            self.end_load(world);
         }
     }
 

@@ -1,5 +1,9 @@
 //! `fanout`: N subscribers of one channel, M messages published to it; whether each arrived, in order, and when.
+//!
+//! Both kinds of connection listen: what arrives is looked at here. Of a subscriber that is the confirmation, then messages; of the publisher, an
+//! answer for each publish, in order.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Next, Shape, earliest};
@@ -16,9 +20,11 @@ use crate::stress::world::{Dial, Flags, World};
 const SUBSCRIBER: u8 = 0;
 const PUBLISHER: u8 = 1;
 
-/// A message begins with this, its number and the time when it was due, both of 16 hexadecimal digits.
-const MARK: &[u8] = b"slabd:";
-const HEAD: usize = MARK.len() + 2 * 16;
+/// A message begins with this and the run's own number, which tells it from messages of others on the channel; then follow the message's number
+/// and the time when it was due. All numbers are of 16 hexadecimal digits.
+const MARK: &str = "slabd:";
+const DIGITS: usize = 16;
+const HEAD: usize = MARK.len() + 3 * DIGITS;
 
 pub struct Fanout {
     plan: Plan,
@@ -27,12 +33,19 @@ pub struct Fanout {
     subscribe: Vec<u8>,
     /// The slot of the publisher, once it is let in.
     publishes: Option<u32>,
+    /// `MARK` and the run's number.
+    mark: Vec<u8>,
     padding: Vec<u8>,
     pace: Option<Pace>,
     subscribed: u64,
     published: u64,
+    /// All are, or the time for it is over.
+    is_published: bool,
+    until: Time,
     delivery: Delivery,
-    /// When the last message arrived.
+    /// Publishes that are not answered yet: when each was due.
+    unanswered: VecDeque<Time>,
+    /// When the last message arrived, or was published where none was on its way.
     progress: Time,
 }
 
@@ -43,11 +56,15 @@ impl Fanout {
             publisher: Dialer::once(PUBLISHER, Dial::default(), 1, None, now),
             subscribe: command(&[b"SUBSCRIBE", plan.channel.as_bytes()]),
             publishes: None,
+            mark: format!("{MARK}{:016x}", Clock::unix_time().as_nanos() as u64).into_bytes(),
             padding: payload(plan.size.saturating_sub(HEAD).max(1)),
             pace: None,
             subscribed: 0,
             published: 0,
+            is_published: false,
+            until: now,
             delivery: Delivery::default(),
+            unanswered: VecDeque::new(),
             progress: now,
             plan: plan.clone(),
         }
@@ -61,25 +78,42 @@ impl Fanout {
         meter.wants_memory = Some(Reading::Highest);
         self.pace = self.plan.rate.map(|rate| Pace::new(rate, self.plan.arrivals, self.plan.seed, world.now));
         self.progress = world.now;
+        self.until = world.now + self.plan.duration;
     }
 
     fn publish<N: Net>(&mut self, world: &mut World<N>, publisher: u32, due: Time) {
+        if self.is_quiet() {
+            self.progress = world.now;
+        }
         self.published += 1;
         self.delivery.expected += self.subscribed;
-        let mut text = MARK.to_vec();
+        let mut text = self.mark.clone();
         text.extend_from_slice(format!("{:016x}{:016x}", self.published, due.as_nanos()).as_bytes());
         text.extend_from_slice(&self.padding);
-        world.send(publisher, &command(&[b"PUBLISH", self.plan.channel.as_bytes(), &text]), 1, due);
+        self.unanswered.push_back(due);
+        world.meter.sent += 1;
+        world.send(publisher, &command(&[b"PUBLISH", self.plan.channel.as_bytes(), &text]), 0, due);
+    }
+
+    /// Nothing is on its way.
+    fn is_quiet(&self) -> bool {
+        self.unanswered.is_empty() && self.delivery.delivered >= self.delivery.expected
     }
 
     /// What may be on its way goes out.
     fn publish_due<N: Net>(&mut self, world: &mut World<N>, publisher: u32) -> Next {
-        while self.published < self.plan.messages {
+        while !self.is_published {
+            if self.published >= self.plan.messages || world.now >= self.until {
+                self.is_published = true;
+                break;
+            }
             let arrived = self.delivery.delivered / self.subscribed.max(1);
             let due = match &mut self.pace {
-                Some(pace) if pace.next() > world.now => return Next::At(pace.next()),
+                Some(pace) if pace.next() > world.now => {
+                    return earliest([Next::At(pace.next()), Next::At(self.until)]);
+                }
                 Some(pace) => pace.take(),
-                None if self.published >= arrived + self.plan.in_flight as u64 => break,
+                None if self.published >= arrived + self.plan.in_flight as u64 => return Next::At(self.until),
                 None => world.now,
             };
             self.publish(world, publisher, due);
@@ -87,12 +121,43 @@ impl Fanout {
         Next::OnEvent
     }
 
+    /// The publisher's answers: how many receivers there were, or why not.
+    fn take_answer<N: Net>(&mut self, world: &mut World<N>, answer: &[u8], is_error: bool) {
+        let Some(due) = self.unanswered.pop_front() else { return world.meter.error("wrong answer", 1) };
+        world.meter.answered += 1;
+        world.meter.latency.record(world.now.since(due), 1);
+        if is_error {
+            world.meter.refused(answer);
+            // It went to nobody.
+            self.delivery.expected = self.delivery.expected.saturating_sub(self.subscribed);
+        }
+    }
+
+    /// The answer to SUBSCRIBE. False when it is none.
+    fn take_confirmation<N: Net>(&mut self, world: &mut World<N>, slot: u32, answer: &[u8], is_error: bool) -> bool {
+        if is_error {
+            world.meter.refused(answer);
+            world.meter.fail("not subscribed");
+        } else if memchr::memmem::find(answer, b"\r\nsubscribe\r\n").is_some() {
+            world.settle(slot);
+            self.subscribed += 1;
+            return true;
+        } else {
+            world.meter.error("wrong answer", 1);
+        }
+        world.settle(slot);
+        world.close(slot);
+        false
+    }
+
     fn is_complete(&self) -> bool {
-        self.published >= self.plan.messages && self.delivery.delivered >= self.delivery.expected
+        self.is_published && self.is_quiet()
     }
 
     fn end<N: Net>(&mut self, world: &mut World<N>) -> Next {
         let meter = &mut world.meter;
+        meter.error("unanswered at the end", self.unanswered.len() as u64);
+        self.unanswered.clear();
         meter.load_ended = Some(self.progress);
         meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
         Next::Done
@@ -101,58 +166,69 @@ impl Fanout {
 
 impl<N: Net> Shape<N> for Fanout {
     fn act(&mut self, world: &mut World<N>) -> Next {
-        let waiting = world.meter.open.saturating_sub(self.subscribed);
-        let dialing = self.subscribers.act(world, waiting);
         if world.meter.load_began.is_none() {
-            let settled = self.subscribers.left() == 0 && world.meter.connecting == 0;
-            if settled && world.meter.open == 0 && self.publishes.is_none() && self.publisher.left() == 1 {
+            let dialing = self.subscribers.act(world, world.outstanding);
+            if self.subscribers.left() > 0 || world.meter.connecting > 0 || world.outstanding > 0 {
+                return dialing;
+            }
+            if self.subscribed == 0 {
                 return Next::Done;
             }
-            if settled && waiting == 0 {
-                self.publisher.act(world, 0);
+            match self.publishes {
+                None if self.publisher.left() > 0 => return self.publisher.act(world, 0),
+                // It was not let in.
+                None => return Next::Done,
+                Some(_) => self.begin(world),
             }
-            let Some(_) = self.publishes else {
-                let is_refused = settled && self.publisher.left() == 0 && world.meter.connecting == 0 && waiting == 0;
-                return if is_refused && world.outstanding == 0 { Next::Done } else { dialing };
-            };
-            self.begin(world);
         }
         let Some(publisher) = self.publishes else { return self.end(world) };
         let publishing = self.publish_due(world, publisher);
+        if self.is_complete() {
+            return self.end(world);
+        }
+        if self.is_quiet() {
+            return publishing;
+        }
         let gives_up = self.progress + self.plan.timeout;
-        if self.is_complete() || world.now >= gives_up {
+        if world.now >= gives_up {
             return self.end(world);
         }
         earliest([publishing, Next::At(gives_up)])
     }
 
     fn opened(&mut self, world: &mut World<N>, slot: u32) {
-        match world.peers[slot as usize].role {
+        let peer = &mut world.peers[slot as usize];
+        peer.flags.set(Flags::LISTENS);
+        match peer.role {
             SUBSCRIBER => {
-                world.peers[slot as usize].flags.set(Flags::LISTENS);
                 let now = world.now;
-                world.send(slot, &self.subscribe, 0, now);
+                world.send(slot, &self.subscribe, 1, now);
+                world.meter.sent -= 1;
             }
             _ => self.publishes = Some(slot),
         }
     }
 
     fn message(&mut self, world: &mut World<N>, slot: u32, message: &[u8], is_error: bool) -> bool {
+        let peer = &mut world.peers[slot as usize];
+        if peer.role == PUBLISHER {
+            self.take_answer(world, message, is_error);
+            return true;
+        }
+        if peer.outstanding > 0 {
+            return self.take_confirmation(world, slot, message, is_error);
+        }
         if is_error {
             world.meter.refused(message);
             return true;
         }
-        let peer = &mut world.peers[slot as usize];
-        let Some(at) = memchr::memmem::find(message, MARK) else {
-            // The confirmation that it is subscribed.
-            self.subscribed += 1;
-            return true;
+        // Others may use the channel too.
+        let Some(at) = memchr::memmem::find(message, &self.mark) else { return true };
+        let number = |index: usize| {
+            let from = at + self.mark.len() + index * DIGITS;
+            u64::from_str_radix(std::str::from_utf8(message.get(from..from + DIGITS)?).ok()?, 16).ok()
         };
-        let number = |from: usize| {
-            let digits = message.get(at + from..at + from + 16)?;
-            u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-        };
-        let (Some(serial), Some(due)) = (number(MARK.len()), number(MARK.len() + 16)) else {
+        let (Some(serial), Some(due)) = (number(0), number(1)) else {
             world.meter.error("wrong answer", 1);
             return true;
         };
@@ -171,7 +247,7 @@ impl<N: Net> Shape<N> for Fanout {
         let peer = &world.peers[slot as usize];
         if peer.role == PUBLISHER {
             self.publishes = None;
-        } else if peer.flags.has(Flags::LISTENS) {
+        } else if peer.flags.has(Flags::LISTENS) && peer.outstanding == 0 {
             // What it was sent and did not get is lost; what is published from now on is not for it.
             self.subscribed = self.subscribed.saturating_sub(1);
         }

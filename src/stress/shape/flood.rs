@@ -66,7 +66,7 @@ pub struct Flood {
 impl Flood {
     pub fn new(plan: &Plan, kind: ShapeName, now: Time) -> Flood {
         let unread = matches!(kind, ShapeName::SlowRead | ShapeName::ZeroWindow);
-        let dial = Dial { unread, receive_buffer: if unread { TINY_BUFFER } else { 0 }, source: None };
+        let dial = Dial { unread, receive_buffer: if unread { TINY_BUFFER } else { 0 }, ..Dial::default() };
         Flood {
             kind,
             began: now,
@@ -220,7 +220,7 @@ impl<N: Net> Shape<N> for Flood {
         }
     }
 
-    fn answered(&mut self, world: &mut World<N>, slot: u32) {
+    fn answered(&mut self, world: &mut World<N>, slot: u32, _goes_on: bool) {
         let peer = &world.peers[slot as usize];
         if peer.role == PROBE {
             let phase = peer.serial as usize % PHASES.len();

@@ -10,7 +10,7 @@ use crate::stress::meter::Reading;
 use crate::stress::plan::Plan;
 use crate::stress::record::Record;
 use crate::stress::target::Scheme;
-use crate::stress::world::{Dial, World};
+use crate::stress::world::{Dial, Flags, World};
 
 /// From the last answer until the server's memory is read: what it lets go of after traffic is gone by then.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -26,13 +26,26 @@ pub struct Hold {
     phase: Phase,
     /// Answered once, and again at the end.
     answered: [u64; 2],
+    /// When the last answer came, or the last connection was opened where nothing is asked.
+    progress: Time,
+    /// Without any progress for so long, no more are opened.
+    patience: Duration,
+    gave_up: bool,
 }
 
 enum Phase {
     Opening,
-    Settling { until: Time },
-    Holding { until: Time },
-    Checking { next: usize },
+    Settling {
+        until: Time,
+    },
+    Holding {
+        until: Time,
+    },
+    /// Slots up to `end` are asked, from `next` on.
+    Checking {
+        next: usize,
+        end: usize,
+    },
     Done,
 }
 
@@ -46,22 +59,23 @@ impl Hold {
             duration: plan.duration,
             phase: Phase::Opening,
             answered: [0; 2],
+            progress: now,
+            patience: plan.timeout * 2,
+            gave_up: false,
         }
     }
 
     /// Asks the connections that are still there, some at a time.
     fn check<N: Net>(&mut self, world: &mut World<N>) -> Next {
-        let Phase::Checking { next } = &mut self.phase else { return Next::Done };
-        // Slots below this have been asked; those of connections that ended meanwhile are empty.
-        let end = world.peers.iter().next_back().map_or(0, |(slot, _)| slot + 1);
-        while *next < end && world.outstanding < CHECKS_AT_ONCE {
+        let Phase::Checking { next, end } = &mut self.phase else { return Next::Done };
+        while next < end && world.outstanding < CHECKS_AT_ONCE {
             let slot = *next;
             *next += 1;
             if world.peers.get(slot).is_some_and(|peer| peer.is_open()) {
                 world.request(slot as u32, 1, world.now);
             }
         }
-        if *next < end || world.outstanding > 0 {
+        if next < end || world.outstanding > 0 {
             return Next::OnEvent;
         }
         self.phase = Phase::Done;
@@ -73,9 +87,13 @@ impl<N: Net> Shape<N> for Hold {
     fn act(&mut self, world: &mut World<N>) -> Next {
         match self.phase {
             Phase::Opening => {
+                if world.now >= self.progress + self.patience && !self.gave_up {
+                    self.gave_up = true;
+                    self.dialer.stop();
+                }
                 let dialing = self.dialer.act(world, world.outstanding);
                 if self.dialer.left() > 0 || world.meter.connecting > 0 || world.outstanding > 0 {
-                    return dialing;
+                    return earliest([dialing, Next::At(self.progress + self.patience)]);
                 }
                 if world.meter.open == 0 {
                     self.phase = Phase::Done;
@@ -93,7 +111,9 @@ impl<N: Net> Shape<N> for Hold {
             Phase::Holding { until } if world.now >= until => {
                 // Again: some servers take seconds to let go of what traffic cost them.
                 world.meter.wants_memory = Some(Reading::Latest);
-                self.phase = if self.asks { Phase::Checking { next: 0 } } else { Phase::Done };
+                // Slots of connections that have ended are empty.
+                let end = world.peers.iter().next_back().map_or(0, |(slot, _)| slot + 1);
+                self.phase = if self.asks { Phase::Checking { next: 0, end } } else { Phase::Done };
                 if self.asks { self.check(world) } else { Next::Done }
             }
             Phase::Settling { until } | Phase::Holding { until } => earliest([Next::At(until)]),
@@ -103,18 +123,27 @@ impl<N: Net> Shape<N> for Hold {
     }
 
     fn opened(&mut self, world: &mut World<N>, slot: u32) {
-        if self.asks {
-            world.request(slot, 1, world.now);
+        if !self.asks {
+            self.progress = world.now;
+        }
+        match self.asks {
+            true => world.request(slot, 1, world.now),
+            // It may greet: that is no answer, and no wrong one.
+            false => world.peers[slot as usize].flags.set(Flags::DISCARDS),
         }
     }
 
-    fn answered(&mut self, _world: &mut World<N>, _slot: u32) {
+    fn answered(&mut self, world: &mut World<N>, _slot: u32, _goes_on: bool) {
+        self.progress = world.now;
         self.answered[usize::from(matches!(self.phase, Phase::Checking { .. }))] += 1;
     }
 
     fn ended(&mut self, _world: &mut World<N>, _slot: u32) {}
 
     fn finish(&mut self, world: &mut World<N>, record: &mut Record) {
+        if self.gave_up {
+            record.notes.push("no more connections were opened when for long none had been answered".into());
+        }
         if self.asks {
             let [once, again] = self.answered;
             record.notes.push(format!(

@@ -33,8 +33,8 @@ pub trait Shape<N: Net> {
     /// A connection is established, and let in.
     fn opened(&mut self, world: &mut World<N>, slot: u32);
 
-    /// All that a connection had asked is answered.
-    fn answered(&mut self, _world: &mut World<N>, _slot: u32) {}
+    /// All that a connection had asked is answered. Unless it `goes_on`, the server closes it now.
+    fn answered(&mut self, _world: &mut World<N>, _slot: u32, _goes_on: bool) {}
 
     /// A message that was not asked for. False when the connection is to be read no further.
     fn message(&mut self, world: &mut World<N>, slot: u32, message: &[u8], is_error: bool) -> bool {
@@ -54,6 +54,9 @@ pub trait Shape<N: Net> {
 
     /// A connection has ended, or could not be established; its slot is free at the end of the turn.
     fn ended(&mut self, world: &mut World<N>, slot: u32);
+
+    /// The run was interrupted: what was due and is not answered counts with the time it has waited.
+    fn stop(&mut self, _world: &mut World<N>) {}
 
     /// Adds to the record what only this shape knows.
     fn finish(&mut self, _world: &mut World<N>, _record: &mut Record) {}
@@ -76,7 +79,7 @@ pub fn build<N: Net + 'static>(plan: &Plan, now: Time) -> Box<dyn Shape<N>> {
 }
 
 /// The first of several moments.
-fn earliest<const COUNT: usize>(moments: [Next; COUNT]) -> Next {
+pub(super) fn earliest<const COUNT: usize>(moments: [Next; COUNT]) -> Next {
     let times = moments.into_iter().filter_map(|next| match next {
         Next::At(time) => Some(time),
         _ => None,

@@ -4,6 +4,7 @@
 //! that finds no connection free waits, and its time counts from when it was due. So a server that stalls is charged with every request that
 //! it kept waiting, not only with those that happened to be on their way (coordinated omission; G. Tene, "How NOT to Measure Latency").
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Next, Shape, earliest};
@@ -13,7 +14,9 @@ use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
 use crate::stress::pace::{Arrivals, Pace};
 use crate::stress::plan::Plan;
+use crate::stress::record::Record;
 use crate::stress::world::{Dial, World};
+use crate::token::{Source, Token};
 
 /// Requests sent in one turn at a rate, before answers are looked for again.
 const REQUESTS_PER_TURN: usize = 1024;
@@ -30,8 +33,12 @@ pub struct Ping {
     requests_left: Option<u64>,
     timeout: Duration,
     phase: Phase,
-    /// At a rate: connections that are free, by slot.
-    idle: Vec<u32>,
+    /// At a rate: connections that are free; who waits longest comes first, so that all are used. Some may have ended meanwhile.
+    idle: VecDeque<Token>,
+    /// Most connections open so far, and since when: if there are no more for long, it begins with those.
+    risen: (u64, Time),
+    /// It began with fewer than asked for.
+    began_with: Option<u64>,
 }
 
 enum Phase {
@@ -60,15 +67,33 @@ impl Ping {
             requests_left: plan.requests,
             timeout: plan.timeout,
             phase: Phase::Opening,
-            idle: Vec::new(),
+            idle: VecDeque::new(),
+            risen: (0, now),
+            began_with: None,
         }
     }
 
-    /// Loads again with another rate: for a search.
-    pub fn restart<N: Net>(&mut self, world: &mut World<N>, rate: f64, duration: Duration) {
+    /// Loads again with another rate, on as many connections as at first: for a search.
+    pub fn restart<N: Net>(&mut self, world: &mut World<N>, rate: f64) {
         self.rate = Some(rate);
-        self.duration = duration;
-        self.begin(world);
+        let there = world.meter.open as usize + world.meter.connecting as usize + self.dialer.left();
+        (there..self.connections as usize).for_each(|_| self.dialer.more());
+        self.risen = (0, world.now);
+        self.phase = Phase::Opening;
+    }
+
+    /// Whether all that can be open is: or nobody more has been let in for so long that it is not to be waited for.
+    fn is_ready<N: Net>(&mut self, world: &World<N>) -> bool {
+        let open = world.meter.open;
+        if open > self.risen.0 {
+            self.risen = (open, world.now);
+        }
+        if world.now >= self.risen.1 + self.timeout {
+            return true;
+        }
+        let is_settled = self.dialer.left() == 0 || world.meter.failed_in_all() > 0;
+        // While they open, all that is waited for is to be let in.
+        world.outstanding == 0 && (open >= self.connections || (world.meter.connecting == 0 && is_settled))
     }
 
     fn begin<N: Net>(&mut self, world: &mut World<N>) {
@@ -77,14 +102,14 @@ impl Ping {
         meter.cpu_at_load = Some(Clock::cpu_time());
         meter.answered_before_load = meter.answered;
         let pace = self.rate.map(|rate| Pace::new(rate, self.arrivals, self.seed, world.now));
-        let is_paced = pace.is_some();
+        if world.meter.open < self.connections {
+            self.began_with = Some(world.meter.open);
+        }
         self.phase = Phase::Loading { pace, until: world.now + self.duration };
+        self.idle.clear();
         let open = world.peers.iter().filter(|(_, peer)| peer.is_open());
         let slots: Vec<u32> = open.map(|(slot, _)| slot as u32).collect();
-        match is_paced {
-            true => self.idle = slots,
-            false => slots.into_iter().for_each(|slot| self.ask(world, slot)),
-        }
+        slots.into_iter().for_each(|slot| self.is_free(world, slot));
     }
 
     /// In the closed loop: the next requests of a connection that has none on their way.
@@ -105,7 +130,10 @@ impl Ping {
     /// A connection can be asked again.
     fn is_free<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
         match self.phase {
-            Phase::Loading { pace: Some(_), .. } => self.idle.push(slot),
+            Phase::Loading { pace: Some(_), .. } => {
+                let generation = world.peers[slot as usize].generation;
+                self.idle.push_back(Token::connection(slot, generation));
+            }
             Phase::Loading { pace: None, .. } => self.ask(world, slot),
             _ => {}
         }
@@ -113,29 +141,30 @@ impl Ping {
 
     /// At a rate: what is due goes out on the connections that are free.
     fn send_due<N: Net>(&mut self, world: &mut World<N>) -> Next {
-        let Phase::Loading { pace: Some(pace), .. } = &mut self.phase else { return Next::OnEvent };
+        let Phase::Loading { pace: Some(pace), until } = &mut self.phase else { return Next::OnEvent };
         for _ in 0..REQUESTS_PER_TURN {
+            if self.requests_left == Some(0) || pace.next() >= *until {
+                return Next::OnEvent;
+            }
             if pace.next() > world.now {
                 return Next::At(pace.next());
             }
-            let Some(slot) = self.idle.pop() else { return Next::OnEvent };
-            if !world.peers.get(slot as usize).is_some_and(|peer| peer.is_open()) {
-                continue;
+            let Some(token) = self.idle.pop_front() else { return Next::OnEvent };
+            let Source::Connection { slot, generation } = token.source() else { continue };
+            let peer = world.peers.get(slot as usize);
+            if peer.is_some_and(|peer| peer.generation.get() == generation && peer.is_open()) {
+                world.request(slot, 1, pace.take());
+                self.requests_left = self.requests_left.map(|left| left - 1);
             }
-            world.request(slot, 1, pace.take());
         }
         Next::At(world.now)
     }
 
     fn end_load<N: Net>(&mut self, world: &mut World<N>) {
-        if let Phase::Loading { pace: Some(pace), until } = &mut self.phase {
-            let mut unsent = 0;
-            while pace.next() < *until {
-                let waited = world.now.since(pace.take());
-                world.meter.latency.record(waited, 1);
-                unsent += 1;
-            }
-            world.meter.error("due but never sent", unsent);
+        if let Phase::Loading { pace: Some(pace), until } = &self.phase {
+            let end = (*until).min(world.now);
+            let unsent = pace.due_before(end).min(self.requests_left.unwrap_or(u64::MAX));
+            world.meter.charge_unsent(pace.next(), end, unsent, world.now);
         }
         let meter = &mut world.meter;
         meter.wants_memory = Some(Reading::Highest);
@@ -147,12 +176,15 @@ impl Ping {
 
     /// Nobody answered these until the end: they took that long at least.
     fn give_up<N: Net>(&mut self, world: &mut World<N>) {
+        let waiting = world.peers.iter().filter(|(_, peer)| peer.outstanding > 0 && peer.is_open());
+        let slots: Vec<u32> = waiting.map(|(slot, _)| slot as u32).collect();
         let mut unanswered = 0;
-        for (_, peer) in &world.peers {
-            if peer.outstanding > 0 && peer.is_open() {
-                unanswered += u64::from(peer.outstanding);
-                world.meter.latency.record(world.now.since(peer.due), u64::from(peer.outstanding));
-            }
+        for slot in slots {
+            let peer = &world.peers[slot as usize];
+            unanswered += u64::from(peer.outstanding);
+            world.meter.latency.record(world.now.since(peer.due), u64::from(peer.outstanding));
+            // An answer that came yet would be taken for that of another request.
+            world.close(slot);
         }
         world.meter.error("unanswered at the end", unanswered);
     }
@@ -163,18 +195,15 @@ impl<N: Net> Shape<N> for Ping {
         let dialing = self.dialer.act(world, 0);
         match &self.phase {
             Phase::Opening => {
-                let settled =
-                    world.meter.connecting == 0 && (self.dialer.left() == 0 || world.meter.failed_in_all() > 0);
-                if settled && world.meter.open == 0 {
+                if !self.is_ready(world) {
+                    return earliest([dialing, Next::At(self.risen.1 + self.timeout)]);
+                }
+                if world.meter.opened == 0 {
                     self.phase = Phase::Done;
                     return Next::Done;
                 }
-                // While they open, all that is waited for is to be let in.
-                if (settled || world.meter.open >= self.connections) && world.outstanding == 0 {
-                    self.begin(world);
-                    return Next::At(world.now);
-                }
-                dialing
+                self.begin(world);
+                Next::At(world.now)
             }
             Phase::Loading { until, .. } => {
                 let until = *until;
@@ -192,7 +221,7 @@ impl<N: Net> Shape<N> for Ping {
                     self.phase = Phase::Done;
                     return Next::Done;
                 }
-                Next::At(until.min(world.now + Duration::from_millis(5)))
+                Next::At(until)
             }
             Phase::Done => Next::Done,
         }
@@ -202,13 +231,31 @@ impl<N: Net> Shape<N> for Ping {
         self.is_free(world, slot);
     }
 
-    fn answered(&mut self, world: &mut World<N>, slot: u32) {
-        self.is_free(world, slot);
+    fn answered(&mut self, world: &mut World<N>, slot: u32, goes_on: bool) {
+        if goes_on {
+            self.is_free(world, slot);
+        }
     }
 
     fn ended(&mut self, world: &mut World<N>, _slot: u32) {
         if matches!(self.phase, Phase::Opening | Phase::Loading { .. }) {
             self.dialer.again(world.now);
+        }
+    }
+
+    fn stop(&mut self, world: &mut World<N>) {
+        if matches!(self.phase, Phase::Loading { .. }) {
+            self.end_load(world);
+        }
+        if matches!(self.phase, Phase::Draining { .. }) {
+            self.give_up(world);
+        }
+    }
+
+    fn finish(&mut self, _world: &mut World<N>, record: &mut Record) {
+        if let Some(open) = self.began_with {
+            let asked = self.connections;
+            record.notes.push(format!("the load began with {open} of {asked} connections: no more were let in"));
         }
     }
 }

@@ -6,8 +6,10 @@ use super::ping::Ping;
 use super::{Next, Shape};
 use crate::clock::Time;
 use crate::net::Net;
+use crate::stress::meter::Times;
 use crate::stress::plan::Plan;
 use crate::stress::record::{Record, Trial};
+use crate::stress::run::SATURATED;
 use crate::stress::world::World;
 
 /// The first rate tried; low enough for any server.
@@ -28,13 +30,17 @@ const TRIES: usize = 2;
 pub struct Search {
     ping: Ping,
     target_p99: Duration,
-    duration: Duration,
     trials: Vec<Trial>,
     held: Option<f64>,
     failed: Option<f64>,
     rate: f64,
     tries: usize,
-    errors_before: u64,
+    /// Errors before this trial, but for those that the rate itself shows.
+    faults_before: u64,
+    /// Of the highest rate that held.
+    best_times: Option<Times>,
+    /// A rate was missed by the generator, for all that is known.
+    is_saturated: bool,
 }
 
 impl Search {
@@ -43,13 +49,14 @@ impl Search {
         Search {
             ping: Ping::new(&plan, now),
             target_p99: plan.target_p99,
-            duration: plan.duration,
             trials: Vec::new(),
             held: None,
             failed: None,
             rate: FIRST_RATE,
             tries: 0,
-            errors_before: 0,
+            faults_before: 0,
+            best_times: None,
+            is_saturated: false,
         }
     }
 
@@ -57,13 +64,20 @@ impl Search {
     fn judge<N: Net>(&mut self, world: &mut World<N>) -> Option<f64> {
         let meter = &mut world.meter;
         let load = meter.load_ended.zip(meter.load_began).map_or(0.0, |(end, start)| end.since(start).as_secs_f64());
-        let reached_rate = meter.answered_in_load.unwrap_or(0) as f64 / load.max(1e-9);
+        // What was sent in time and answered by the end of the drain was reached: an answer may take its time.
+        let reached_rate = (meter.answered - meter.answered_before_load) as f64 / load.max(1e-9);
         let p99_us = meter.latency.all().value_at_percentile(99.0) as f64 / 1000.0;
-        let errors = meter.errors_in_all() - self.errors_before;
-        self.errors_before = meter.errors_in_all();
+        let faults = meter.errors_in_all() - meter.errors.get("due but never sent").copied().unwrap_or(0);
+        let is_clean = faults == self.faults_before;
+        self.faults_before = faults;
         let is_met = p99_us <= self.target_p99.as_secs_f64() * 1e6;
-        let held = is_met && errors == 0 && reached_rate >= self.rate * REACHED;
+        let held = is_met && is_clean && reached_rate >= self.rate * REACHED;
+        let cpu_share = meter.cpu_in_load.map_or(0.0, |cpu| cpu.as_secs_f64()) / load.max(1e-9);
+        self.is_saturated |= !held && cpu_share >= SATURATED;
         self.trials.push(Trial { asked_rate: self.rate, reached_rate, p99_us, held });
+        if held && self.held.is_none_or(|best| self.rate > best) {
+            self.best_times = Some(meter.latency.clone());
+        }
         self.tries += 1;
         if !held && self.tries < TRIES {
             return Some(self.rate);
@@ -73,7 +87,7 @@ impl Search {
             true => self.held = Some(self.rate),
             false => self.failed = Some(self.rate),
         }
-        if self.trials.len() >= TRIALS_MAX || world.meter.open == 0 {
+        if self.trials.len() >= TRIALS_MAX {
             return None;
         }
         match (self.held, self.failed) {
@@ -89,11 +103,14 @@ impl Search {
 impl<N: Net> Shape<N> for Search {
     fn act(&mut self, world: &mut World<N>) -> Next {
         match self.ping.act(world) {
-            Next::Done if world.meter.load_began.is_some() => match self.judge(world) {
+            // Nobody was let in.
+            Next::Done if world.meter.load_ended.is_none() => Next::Done,
+            Next::Done => match self.judge(world) {
                 Some(rate) => {
                     self.rate = rate;
                     world.meter.latency.clear();
-                    self.ping.restart(world, rate, self.duration);
+                    (world.meter.load_began, world.meter.load_ended) = (None, None);
+                    self.ping.restart(world, rate);
                     Next::At(world.now)
                 }
                 None => Next::Done,
@@ -106,15 +123,28 @@ impl<N: Net> Shape<N> for Search {
         self.ping.opened(world, slot);
     }
 
-    fn answered(&mut self, world: &mut World<N>, slot: u32) {
-        self.ping.answered(world, slot);
+    fn answered(&mut self, world: &mut World<N>, slot: u32, goes_on: bool) {
+        self.ping.answered(world, slot, goes_on);
     }
 
     fn ended(&mut self, world: &mut World<N>, slot: u32) {
         self.ping.ended(world, slot);
     }
 
-    fn finish(&mut self, _world: &mut World<N>, record: &mut Record) {
+    fn stop(&mut self, world: &mut World<N>) {
+        self.ping.stop(world);
+    }
+
+    fn finish(&mut self, world: &mut World<N>, record: &mut Record) {
+        if let Some(times) = self.best_times.take() {
+            world.meter.latency = times;
+            record.latency = world.meter.latency.summary(true);
+        }
+        if self.is_saturated {
+            record.notes.push(
+                "the generator had used up its processor at a rate that did not hold: the server may stand more".into(),
+            );
+        }
         record.trials = std::mem::take(&mut self.trials);
         let best = record.trials.iter().filter(|trial| trial.held).map(|trial| trial.asked_rate).fold(0.0, f64::max);
         record.requests.rate = best;
