@@ -3,7 +3,7 @@
 //! A connection is *silent* until its first complete message. A flood of peers that connect and say nothing must not take the place of
 //! those who would speak, so silent connections are bounded, in order of age; when there is no room, the oldest makes way for
 //! the newcomer: who is honest has spoken long before its turn comes. How long that takes is the *eviction age*, about the size of the set ÷
-//! the flood's rate. The other two policies are there to be compared with: they serve a tenth of the honest.
+//! the flood's rate. The other two policies are there to be compared with: they serve a tenth of the honest or fewer.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -53,7 +53,7 @@ impl fmt::Display for Policy {
 pub enum Refusal {
     /// `max-connections` are held, and none of them is silent.
     Full,
-    /// The silent set is full, under another policy than to recycle.
+    /// The silent set is full: under another policy than to recycle, or of none but those who had no time to speak yet.
     SilentSet,
     /// Its source has `max-silent-per-source`, and more than half of the set is taken.
     SourceSilent,

@@ -98,8 +98,22 @@ pub fn with_changes(limits: &Limits, changes: &[(String, String)]) -> Result<Lim
     let mut table = toml::Table::new();
     for (name, text) in changes {
         if !known.iter().any(|(known, _)| known == name) {
-            return Err(ConfigError(format!("{name}: no setting of that name can change while running")));
+            let exists = toml::Table::from_iter([(name.clone(), toml::Value::Array(Vec::new()))]);
+            // A name that is not known is a fault of its own, told before that of the value.
+            let is_unknown =
+                Settings::deserialize(exists).is_err_and(|error| error.message().contains("unknown field"));
+            return Err(ConfigError(match is_unknown {
+                true => format!("{name}: there is no setting of that name"),
+                false => format!("{name}: can only be set at start"),
+            }));
         }
+        let is_switch = known.iter().any(|(known, value)| known == name && matches!(value.as_str(), "true" | "false"));
+        // The way Redis writes them is understood too.
+        let text = match text.to_ascii_lowercase().as_str() {
+            "yes" | "on" if is_switch => &"true".to_string(),
+            "no" | "off" if is_switch => &"false".to_string(),
+            _ => text,
+        };
         let plain = text.parse().map(toml::Value::Integer).or_else(|_| text.parse().map(toml::Value::Boolean));
         let value = plain.unwrap_or_else(|_| toml::Value::String(text.clone()));
         // Each by itself first, so that the error tells which.

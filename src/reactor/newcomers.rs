@@ -46,11 +46,15 @@ impl<N: Net> Reactor<N> {
             _ if self.limits.admission_dry_run => self.refuse(stream, service, Refusal::Full, time),
             Verdict::Recycle if self.recycle_oldest() => {
                 self.count(verdict);
+                self.tell_of_a_flood(peer, time);
                 self.admit(stream, peer, service, source, time);
             }
             Verdict::Recycle if is_full => self.refuse(stream, service, Refusal::Full, time),
             Verdict::Recycle => self.refuse(stream, service, Refusal::SilentSet, time),
-            Verdict::Refuse(refusal) => self.refuse(stream, service, refusal, time),
+            Verdict::Refuse(refusal) => {
+                self.refuse(stream, service, refusal, time);
+                self.tell_of_a_flood(peer, time);
+            }
         }
     }
 
@@ -103,6 +107,19 @@ impl<N: Net> Reactor<N> {
         self.speaks(slot);
         close(&mut self.closed, &mut self.connections[slot as usize], slot, Reason::Recycled);
         true
+    }
+
+    /// The operator hears of it, seldom. INFO admission has the numbers.
+    fn tell_of_a_flood(&mut self, peer: SocketAddr, now: Time) {
+        let (recycled, refused) = (self.stats.recycled, self.stats.refused.iter().sum::<u64>());
+        self.warn(
+            now,
+            format_args!(
+                "more newcomers than max-silent and the caps allow, the last from {}: so far {recycled} silent connections made way, \
+                 {refused} newcomers were refused; see INFO admission",
+                peer.ip()
+            ),
+        );
     }
 
     /// A connection leaves the silent set: it has completed a message, or ends.

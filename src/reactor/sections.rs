@@ -152,7 +152,7 @@ impl<N: Net> Reactor<N> {
         rows.add("events per turn", format!("{:.2}", stats.events as f64 / stats.turns.max(1) as f64));
         rows.add("gathers", stats.gathers);
         rows.add("busy, us", stats.busy.as_micros());
-        rows.add("busy share, %", format!("{:.2}", 100.0 * stats.busy.as_secs_f64() / uptime.max(1e-9)));
+        rows.add("busy share percent", format!("{:.2}", 100.0 * stats.busy.as_secs_f64() / uptime.max(1e-9)));
         rows.add("longest turn, us", stats.longest_turn.span.as_micros());
         for (name, count) in stats.longest_turn.work.counts() {
             rows.add(&format!("longest turn, {name}"), count);

@@ -275,6 +275,7 @@ impl<N: Net> Driver<N> {
                     return bytes;
                 }
                 Answer::Wrong => {
+                    world.meter.is_strange(bytes);
                     if world.peers[slot as usize].outstanding == 0 {
                         world.meter.error("wrong answer", 1);
                     }

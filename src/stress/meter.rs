@@ -21,6 +21,9 @@ const STEPS_MAX: u64 = 1000;
 /// Of a refusal, so many bytes are shown.
 const REFUSAL_MAX: usize = 200;
 
+/// And of an answer that is none.
+const STRANGE_MAX: usize = 40;
+
 /// Times in nanoseconds, to three figures.
 #[derive(Clone)]
 pub struct Times {
@@ -118,6 +121,8 @@ pub struct Meter {
     pub bytes_in: u64,
     /// The first refusal, as the server worded it.
     pub refusal: Option<String>,
+    /// The begin of the first answer that was none.
+    pub strange: Option<String>,
     /// When the load proper began and ended; what is counted outside of it is in no rate.
     pub load_began: Option<Time>,
     pub load_ended: Option<Time>,
@@ -168,6 +173,11 @@ impl Meter {
             let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
             self.refusal = Some(line[..line.len().min(REFUSAL_MAX)].escape_ascii().to_string());
         }
+    }
+
+    /// An answer that is none; its begin is kept.
+    pub fn is_strange(&mut self, bytes: &[u8]) {
+        self.strange.get_or_insert_with(|| bytes[..bytes.len().min(STRANGE_MAX)].escape_ascii().to_string());
     }
 
     pub fn errors_in_all(&self) -> u64 {

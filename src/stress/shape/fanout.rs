@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Next, Shape, earliest};
 use crate::clock::{Clock, Time};
 use crate::net::Net;
+use crate::report::figures::rate;
 use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
 use crate::stress::pace::Pace;
@@ -262,7 +263,7 @@ impl<N: Net> Shape<N> for Fanout {
         self.delivery.latency = meter.delivery_latency.summary(true);
         if !load.is_zero() {
             let each = self.delivery.delivered as f64 / load.as_secs_f64();
-            record.notes.push(format!("{each:.0} deliveries a second"));
+            record.notes.push(format!("deliveries: {}", rate(each)));
         }
         if self.published < self.plan.messages {
             let left = self.plan.messages - self.published;

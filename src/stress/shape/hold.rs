@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Next, Shape, earliest};
 use crate::clock::Time;
 use crate::net::Net;
+use crate::report::figures::count;
 use crate::stress::dialer::{Dialer, UNANSWERED_RATE};
 use crate::stress::meter::Reading;
 use crate::stress::plan::Plan;
@@ -147,8 +148,10 @@ impl<N: Net> Shape<N> for Hold {
         if self.asks {
             let [once, again] = self.answered;
             record.notes.push(format!(
-                "{once} connections were answered when they had opened, and {again} again at the end; {} were open then",
-                world.meter.open
+                "{} connections were answered when they had opened, and {} again at the end; {} were open then",
+                count(once),
+                count(again),
+                count(world.meter.open)
             ));
         } else {
             record.notes.push("nothing was said on the connections: give --send, or a scheme that has requests".into());

@@ -6,11 +6,13 @@ use super::ping::Ping;
 use super::{Next, Shape};
 use crate::clock::Time;
 use crate::net::Net;
+use crate::report::figures;
 use crate::stress::meter::Times;
 use crate::stress::plan::Plan;
 use crate::stress::record::{Record, Trial};
 use crate::stress::run::SATURATED;
 use crate::stress::world::World;
+use crate::units::Span;
 
 /// The first rate tried; low enough for any server.
 const FIRST_RATE: f64 = 500.0;
@@ -148,9 +150,13 @@ impl<N: Net> Shape<N> for Search {
         record.trials = std::mem::take(&mut self.trials);
         let best = record.trials.iter().filter(|trial| trial.held).map(|trial| trial.asked_rate).fold(0.0, f64::max);
         record.requests.rate = best;
+        let target = Span(self.target_p99);
         record.notes.push(match best > 0.0 {
-            true => format!("the highest rate whose p99 is at most {:?}: {best:.0} a second", self.target_p99),
-            false => format!("no rate that was tried has its p99 at or below {:?}", self.target_p99),
+            true => format!(
+                "the highest rate asked for whose p99 is at most {target}: {}; times are of that trial, requests and errors of all",
+                figures::rate(best)
+            ),
+            false => format!("no rate that was tried has its p99 at or below {target}"),
         });
     }
 }
