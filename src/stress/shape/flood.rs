@@ -35,6 +35,10 @@ const TINY_BUFFER: usize = 2304;
 const UNREAD_BYTES: usize = 128 << 10;
 const UNREAD_REQUESTS: usize = 64;
 
+/// A server that gives up on a closed window says so to nobody (TCP_USER_TIMEOUT, tcp(7)). So who does not read says one byte more of
+/// its requests this often: where nobody is left to hear it, a reset comes back.
+const KNOCK: Duration = Duration::from_secs(1);
+
 /// Bytes that a slow reader reads at a time.
 const SIP: usize = 16;
 
@@ -169,9 +173,7 @@ impl Flood {
             }
             ShapeName::SlowRead | ShapeName::ZeroWindow => {
                 world.send(slot, &self.bait, 0, now);
-                if self.kind == ShapeName::SlowRead {
-                    world.wake(slot, self.plan.drip);
-                }
+                world.wake(slot, if self.kind == ShapeName::SlowRead { self.plan.drip } else { KNOCK });
             }
             ShapeName::Rst => {
                 world.send(slot, &self.bait, 0, now);
@@ -329,6 +331,13 @@ impl<N: Net> Shape<N> for Flood {
                 world.wake(slot, self.plan.drip);
             }
             ShapeName::SlowRead => self.sip(world, slot),
+            ShapeName::ZeroWindow => {
+                let peer = &mut world.peers[slot as usize];
+                let at = peer.serial as usize % self.bait.len();
+                peer.serial += 1;
+                world.send(slot, &self.bait[at..=at], 0, now);
+                world.wake(slot, KNOCK);
+            }
             ShapeName::Rst => {
                 world.reset(slot);
                 if let Some(attackers) = &mut self.attackers {
