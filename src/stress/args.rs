@@ -7,10 +7,11 @@ use clap::Args;
 
 use crate::units::{Size, Span};
 
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq)]
 #[command(after_help = "Shapes of load: ping (the default), hold, search, fanout, churn.\n\
     Floods: silent, slowloris, slow-read, zero-window, announce, rst, vanish; with honest requests beside them.\n\
     Targets: tcp://HOST:PORT, udp://HOST:PORT, resp://[:PASSWORD@]HOST[:PORT], http://HOST[:PORT]/PATH.\n\
+    Of a name with several addresses the first is taken.\n\
     Two results: slabd stress compare A.json B.json\n\n\
     Exit code: 0, or 1 when a bound did not hold or nothing could be measured, 2 for a wrong command line.")]
 pub struct StressArgs {
@@ -18,7 +19,7 @@ pub struct StressArgs {
     #[arg(value_name = "[SHAPE] TARGET", required = true, num_args = 1..=3)]
     pub words: Vec<String>,
 
-    /// Connections at once: 50, or more for shapes that hold them
+    /// Connections at once: 50, or more for shapes that hold them. Over udp:// sockets to send from, 64 at most
     #[arg(short, long, value_name = "COUNT")]
     pub connections: Option<usize>,
 
@@ -26,15 +27,16 @@ pub struct StressArgs {
     #[arg(short, long, value_name = "TIME")]
     pub duration: Option<Span>,
 
-    /// End after so many requests
+    /// ping, churn: end after so many requests
     #[arg(short = 'n', long, value_name = "COUNT")]
     pub requests: Option<u64>,
 
-    /// Requests on their way at once on each connection [1]
+    /// ping: requests on their way at once on each connection [1]
     #[arg(short = 'P', long, value_name = "COUNT")]
     pub pipeline: Option<usize>,
 
-    /// Requests a second, due by the clock whatever the server does; without it each answer brings the next request
+    /// Requests a second, due by the clock whatever the server does; without it each answer brings the next request. Of churn: connects a
+    /// second
     #[arg(short, long, value_name = "PER SECOND")]
     pub rate: Option<f64>,
 
@@ -42,11 +44,12 @@ pub struct StressArgs {
     #[arg(long)]
     pub poisson: bool,
 
-    /// Bytes of payload [3; of a fan-out 64, of slow-read and zero-window 16KiB]
+    /// Bytes of payload [3; of a fan-out 64, of slow-read and zero-window 16KiB; of a datagram, with its number, 18]
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,
 
-    /// Send this instead: \r \n \t \0 \\ and \xHH are understood. Over tcp:// the answer is a line
+    /// Send this instead: \r \n \t \0 \\ and \xHH are understood. Over tcp:// the answer is a line; over udp:// {seq} is replaced by a
+    /// number, which the answer must hold
     #[arg(long, value_name = "TEXT")]
     pub send: Option<String>,
 
@@ -86,7 +89,7 @@ pub struct StressArgs {
     #[arg(long, value_name = "PER SECOND")]
     pub probe_rate: Option<f64>,
 
-    /// slowloris, slow-read: time between two bytes [1s]
+    /// slowloris, announce: time between two bytes; slow-read: between two sips of 16 bytes [1s]
     #[arg(long, value_name = "TIME")]
     pub drip: Option<Span>,
 
@@ -118,7 +121,7 @@ pub struct StressArgs {
     #[arg(long, value_name = "HOST")]
     pub i_am_allowed_to_test: Option<String>,
 
-    /// Of what is random, such as --poisson [1]
+    /// Of what is random in --poisson [1]
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
 }

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod dialer;
 pub mod driver;
 pub mod files;
+pub mod flags;
 pub mod meter;
 pub mod pace;
 pub mod page;
@@ -44,7 +45,10 @@ pub enum StressError {
 /// end, and every bound held.
 pub fn command(args: &StressArgs) -> Result<bool, StressError> {
     match args.words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["compare", a, b] => compare(Path::new(a), Path::new(b), args).map_err(StressError::Failed),
+        ["compare", a, b] => {
+            flags::check_compare(args).map_err(StressError::Usage)?;
+            compare(Path::new(a), Path::new(b), args).map_err(StressError::Failed)
+        }
         ["compare", ..] => {
             Err(StressError::Usage("compare needs two JSON files: slabd stress compare A.json B.json".into()))
         }

@@ -5,10 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use super::args::StressArgs;
+use super::flags;
 use super::pace::Arrivals;
+use super::shape::datagram::{SIZE_MIN, SOCKETS_MAX};
 use super::shape::flood::{AFTER, BEFORE};
+use super::shape::probes::{PROBES_IN_FLIGHT_MAX, PROBES_PER_TURN};
 use super::target::{Scheme, Target};
-use crate::limits::CONNECTIONS_MAX;
+use crate::limits::{CONNECTIONS_MAX, DATAGRAM_MAX_V4};
+use crate::memory;
 use crate::units::Span;
 
 /// The longest run: nothing that loads or floods goes on for ever.
@@ -19,6 +23,23 @@ pub const PIPELINE_MAX: usize = 10_000;
 
 /// Bytes of payload: what the generator keeps ready for each place in the pipeline.
 pub const SIZE_MAX: usize = 1 << 20;
+
+/// Nothing is waited for longer, and no slow peer is slower: what is done but once an hour is not done in a run.
+pub const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// Honest requests a second: each takes a connection of its own, and more would be a load, which is what churn is for.
+pub const PROBE_RATE_MAX: f64 = 10_000.0;
+
+/// Messages of a fan-out on their way at once.
+pub const IN_FLIGHT_MAX: usize = 1_000_000;
+
+/// Bytes that peers which do not read may have to say together: what the server does not take waits in this process.
+pub const UNREAD_MAX: usize = 512 << 20;
+
+/// Files that are open beside the connections: the program's own; and connections that are closed at the end of a turn in which as many
+/// as may connect at once (100) are dialled already.
+const OWN_FILES: u64 = 64;
+const CLOSING_FILES: u64 = 256;
 
 /// Connections of one source address, where it can be chosen: as many as servers commonly let one source have.
 const CONNECTIONS_PER_SOURCE: usize = 50;
@@ -116,35 +137,35 @@ impl Plan {
     }
 
     pub fn resolve(args: &StressArgs) -> Result<Plan, String> {
-        let (shape, target) = match args.words.as_slice() {
-            [only] => (ShapeName::Ping, only),
-            [one, other] if one.contains("://") => (ShapeName::parse(other)?, one),
-            [one, other] => (ShapeName::parse(one)?, other),
-            _ => {
-                return Err(
-                    "expected a target, or a shape and a target: slabd stress ping resp://127.0.0.1:6379".into()
-                );
-            }
-        };
+        let (shape, target) = shape_and_target(&args.words)?;
         let target = Target::parse(target)?;
         let connections = args.connections.unwrap_or(match shape {
             ShapeName::Ping | ShapeName::Search | ShapeName::Churn | ShapeName::Rst => 50,
             ShapeName::Hold | ShapeName::Fanout => 1000,
             _ => 2000,
         });
-        within("connections", connections, 1, CONNECTIONS_MAX)?;
+        // Nothing else goes over it.
+        let is_udp = target.scheme == Scheme::Udp && shape == ShapeName::Ping;
+        within("connections", connections, 1, if is_udp { SOCKETS_MAX } else { CONNECTIONS_MAX })?;
         let pipeline = args.pipeline.unwrap_or(1);
         within("pipeline", pipeline, 1, PIPELINE_MAX)?;
+        let in_flight = args.in_flight.unwrap_or(1);
+        within("in-flight", in_flight, 1, IN_FLIGHT_MAX)?;
         let size = args.size.map_or(
             match shape {
                 ShapeName::Fanout => 64,
                 // Answers that fill buffers.
                 ShapeName::SlowRead | ShapeName::ZeroWindow => 16 * 1024,
+                _ if is_udp => SIZE_MIN,
                 _ => 3,
             },
             |size| size.0,
         );
-        within("size", size, 1, SIZE_MAX)?;
+        match is_udp {
+            // A datagram holds its number, and is one packet of IP.
+            true => within("size", size, SIZE_MIN, DATAGRAM_MAX_V4)?,
+            false => within("size", size, 1, SIZE_MAX)?,
+        }
         // Of a search it is the length of one trial.
         let seconds = match shape {
             ShapeName::Search => 2,
@@ -153,13 +174,14 @@ impl Plan {
             _ => 10,
         };
         let duration = span(args.duration, Duration::from_secs(seconds));
-        if duration.is_zero() || duration > DURATION_MAX {
-            return Err(format!("duration is {}: accepted are 1us to {}", Span(duration), Span(DURATION_MAX)));
+        spans("duration", duration, DURATION_MAX)?;
+        let (timeout, drip) = (span(args.timeout, Duration::from_secs(5)), span(args.drip, Duration::from_secs(1)));
+        spans("timeout", timeout, WAIT_MAX)?;
+        spans("drip", drip, WAIT_MAX)?;
+        if args.requests == Some(0) {
+            return Err("requests is 0: without one there is nothing to measure".into());
         }
-        let timeout = span(args.timeout, Duration::from_secs(5));
-        if timeout.is_zero() {
-            return Err("timeout is 0: without one a run could wait for ever".into());
-        }
+        args.pid.map_or(Ok(()), has_memory)?;
         let plan = Plan {
             shape,
             connections,
@@ -175,15 +197,16 @@ impl Plan {
             timeout,
             target_p99: span(args.target_p99, Duration::from_millis(5)),
             messages: args.messages.unwrap_or(100),
-            in_flight: args.in_flight.unwrap_or(1).max(1),
+            in_flight,
             channel: args.channel.clone().unwrap_or_else(|| "slabd-stress".into()),
-            probe_rate: rate("probe-rate", args.probe_rate)?.unwrap_or(20.0),
-            drip: span(args.drip, Duration::from_secs(1)),
+            probe_rate: probe_rate(args.probe_rate)?,
+            drip,
             pid: args.pid,
             seed: args.seed.unwrap_or(1),
             target,
         };
         plan.check(args.i_am_allowed_to_test.as_deref())?;
+        flags::check(args, plan.shape, plan.target.scheme)?;
         Ok(plan)
     }
 
@@ -199,8 +222,12 @@ impl Plan {
         if shape == ShapeName::Announce && !matches!(scheme, Scheme::Resp | Scheme::Http) {
             return Err("announce needs a protocol with lengths: resp:// or http://".into());
         }
-        if self.rate.is_some() && !matches!(shape, ShapeName::Ping | ShapeName::Fanout | ShapeName::Churn) {
-            return Err(format!("{} has no rate of requests", shape.name()));
+        let is_unread = matches!(shape, ShapeName::SlowRead | ShapeName::ZeroWindow);
+        if is_unread && self.size.saturating_mul(self.connections) > UNREAD_MAX {
+            return Err(format!(
+                "{} connections with requests of {} bytes: accepted are {UNREAD_MAX} bytes together, which wait here while nobody reads them",
+                self.connections, self.size
+            ));
         }
         if self.pipeline > 1 && (self.rate.is_some() || shape == ShapeName::Search) {
             return Err("a pipeline belongs to the closed loop: at a rate each request goes out when it is due".into());
@@ -255,7 +282,7 @@ impl Plan {
             }
             shape if shape.is_flood() => {
                 show("probe-rate", self.probe_rate.to_string());
-                if matches!(shape, ShapeName::Slowloris | ShapeName::SlowRead) {
+                if flags::drips(shape) {
                     show("drip", Span(self.drip).to_string());
                 }
             }
@@ -282,10 +309,48 @@ impl Plan {
 
     /// Files that the run may have open at once.
     pub fn files(&self) -> u64 {
-        // Probes come on top of a flood, and a few of the program's own.
-        let probes = if self.shape.is_flood() { 256 } else { 0 };
-        self.connections as u64 + probes + 32
+        let probes = if self.shape.is_flood() { PROBES_IN_FLIGHT_MAX + PROBES_PER_TURN } else { 0 };
+        self.connections as u64 + probes as u64 + CLOSING_FILES + OWN_FILES
     }
+}
+
+fn probe_rate(given: Option<f64>) -> Result<f64, String> {
+    let rate = given.unwrap_or(20.0);
+    match (0.01..=PROBE_RATE_MAX).contains(&rate) {
+        true => Ok(rate),
+        false => Err(format!("probe-rate is {rate}: accepted are 0.01 to {PROBE_RATE_MAX} a second")),
+    }
+}
+
+/// That there is such a process, and that it may be looked into.
+fn has_memory(pid: u32) -> Result<(), String> {
+    match (memory::started_at(pid), memory::resident_bytes_of(pid)) {
+        (_, Some(_)) => Ok(()),
+        (None, _) => Err(format!("pid is {pid}: there is no such process")),
+        (Some(_), None) => {
+            Err(format!("pid is {pid}: the memory of that process cannot be read; it may be another user's"))
+        }
+    }
+}
+
+/// A span that is neither nothing nor for ever.
+fn spans(name: &str, value: Duration, most: Duration) -> Result<(), String> {
+    match value.is_zero() || value > most {
+        true => Err(format!("{name} is {}: accepted are 1us to {}", Span(value), Span(most))),
+        false => Ok(()),
+    }
+}
+
+/// What is given without a flag: a target, alone for a ping, or on either side of a shape.
+fn shape_and_target(words: &[String]) -> Result<(ShapeName, &String), String> {
+    Ok(match words {
+        [only] => (ShapeName::Ping, only),
+        [one, other] if one.contains("://") => (ShapeName::parse(other)?, one),
+        [one, other] => (ShapeName::parse(one)?, other),
+        _ => {
+            return Err("expected a target, or a shape and a target: slabd stress ping resp://127.0.0.1:6379".into());
+        }
+    })
 }
 
 fn span(given: Option<Span>, default: Duration) -> Duration {
@@ -403,7 +468,7 @@ mod tests {
             (&["hold", "tcp://127.0.0.1:9"], |args| args.rate = Some(9.0), "no rate"),
             (&["ping", "tcp://127.0.0.1:9"], |args| args.rate = Some(0.0), "accepted are"),
             (&["ping", "tcp://127.0.0.1:9"], |args| args.connections = Some(0), "1 to"),
-            (&["ping", "tcp://127.0.0.1:9"], |args| args.timeout = Some(Span(Duration::ZERO)), "for ever"),
+            (&["ping", "tcp://127.0.0.1:9"], |args| args.timeout = Some(Span(Duration::ZERO)), "1us to"),
             (&["silent", "tcp://192.0.2.1:9"], |_| {}, "--i-am-allowed-to-test 192.0.2.1"),
             (
                 &["silent", "tcp://192.0.2.1:9"],

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::driver::Driver;
 use super::meter::{Meter, Reading};
-use super::plan::Plan;
+use super::plan::{Plan, ShapeName};
 use super::record::{Connections, FORMAT, Generator, Record, Requests, Sample, ServerMemory};
 use super::server::Watch;
 use super::shape;
@@ -21,8 +21,15 @@ use crate::net::mio::MioNet;
 const SAMPLE_TIME: Duration = Duration::from_millis(250);
 const SAMPLES_MAX: usize = 1200;
 
-/// From this share of one processor on it is the generator that sets the pace.
+/// From this share of one processor on, used or waited for, it is the generator that sets the pace.
 pub const SATURATED: f64 = 0.9;
+
+/// And from this one on where it did not reach the rate that was asked for: a share is an average, and what is busy in bursts is late in
+/// them.
+const NEARLY_SATURATED: f64 = 0.7;
+
+/// A rate is reached when no more than this share of it is missing.
+const REACHED: f64 = 0.98;
 
 /// Sees a run while it goes on.
 pub trait Observer {
@@ -59,30 +66,46 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<Outcome> 
     let began = world.now;
     let shape = shape::build(plan, began);
     let mut driver = Driver::new(world, shape);
-    let mut sampler = Sampler::new(watch, plan.target.address.port(), began);
-    driver.wakes_by = began + sampler.interval;
+    let mut sampler = Sampler::new(watch, plan, began);
+    driver.wakes_by = began + SAMPLE_TIME;
     while driver.turn()? {
         let now = driver.world.now;
-        if now >= driver.wakes_by || driver.world.meter.wants_memory.is_some() {
-            let sample = sampler.take(&mut driver.world.meter, now);
-            observer.sampled(plan, &sample);
-            driver.wakes_by = now + sampler.interval;
+        sampler.follow(&driver.world.meter);
+        sampler.read_wanted(&mut driver.world);
+        if now >= driver.wakes_by {
+            observer.sampled(plan, &sampler.look(&driver.world.meter, now));
+            if now >= sampler.last + sampler.interval() {
+                sampler.keep(&mut driver.world.meter, now);
+            }
+            driver.wakes_by = now + SAMPLE_TIME;
         }
     }
     if driver.interrupted {
         driver.stop();
     }
     let now = driver.world.now;
-    sampler.take(&mut driver.world.meter, now);
+    sampler.follow(&driver.world.meter);
+    sampler.read_last(&mut driver.world.meter);
+    sampler.keep(&mut driver.world.meter, now);
     Ok(finish(plan, started, driver, sampler))
 }
 
 struct Sampler {
     watch: Option<Watch>,
     port: u16,
+    is_flood: bool,
+    /// Whether the other ends are on this machine, too.
+    is_local: bool,
     began: Time,
+    /// The last sample that was kept.
     last: Time,
-    interval: Duration,
+    /// Between two that are kept; longer than between two looks once there are many.
+    thinned: Duration,
+    load_began: Option<Time>,
+    load_ended: Option<Time>,
+    /// Waited for a processor: until the load began, and while it was on.
+    waited_before: Duration,
+    waited_in_load: Option<Duration>,
     answered: u64,
     samples: Vec<Sample>,
     /// Bytes of the kernel's objects for one end of a connection.
@@ -95,16 +118,22 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new(watch: Option<Watch>, port: u16, began: Time) -> Sampler {
+    fn new(watch: Option<Watch>, plan: &Plan, began: Time) -> Sampler {
         let rss_before = watch.as_ref().and_then(Watch::resident_bytes).unwrap_or(0);
         let source = watch.as_ref().map_or_else(String::new, Watch::source);
         Sampler {
             server_cpu: watch.as_ref().and_then(Watch::cpu_time),
+            is_local: plan.target.is_loopback() || matches!(watch, Some(Watch::Processes(_))),
+            is_flood: plan.shape.is_flood(),
             watch,
-            port,
+            port: plan.target.address.port(),
             began,
             last: began,
-            interval: SAMPLE_TIME,
+            thinned: SAMPLE_TIME,
+            load_began: None,
+            load_ended: None,
+            waited_before: run_queue_wait(),
+            waited_in_load: None,
             answered: 0,
             samples: Vec::new(),
             kernel_objects: memory::kernel_objects().bytes,
@@ -115,16 +144,39 @@ impl Sampler {
         }
     }
 
-    fn take(&mut self, meter: &mut Meter, now: Time) -> Sample {
-        if let Some(reading) = meter.wants_memory.take() {
-            self.read_memory(reading, meter.open);
+    /// Notes when the load begins and ends: what is waited for a processor counts in between.
+    fn follow(&mut self, meter: &Meter) {
+        if meter.load_began != self.load_began {
+            self.load_began = meter.load_began;
+            self.waited_before = run_queue_wait();
         }
+        if meter.load_ended != self.load_ended {
+            self.load_ended = meter.load_ended;
+            self.waited_in_load = Some(run_queue_wait().saturating_sub(self.waited_before));
+        }
+    }
+
+    /// After a flood the server's memory is watched as it comes back: exactly, and often.
+    fn is_after_flood(&self) -> bool {
+        self.is_flood && self.load_ended.is_some()
+    }
+
+    fn interval(&self) -> Duration {
+        if self.is_after_flood() { SAMPLE_TIME } else { self.thinned }
+    }
+
+    /// What is to be seen now, since the last sample that was kept.
+    fn look(&self, meter: &Meter, now: Time) -> Sample {
         let span = now.since(self.last).as_secs_f64().max(1e-9);
         let recent = meter.latency.recent();
         let us = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
         let percentile = |percent: f64| (!recent.is_empty()).then(|| us(recent.value_at_percentile(percent)));
         let buffers = kernel_buffers().saturating_sub(self.kernel_buffers_before);
-        let sample = Sample {
+        let server_rss = self.watch.as_ref().and_then(|watch| match (watch, self.is_after_flood()) {
+            (Watch::Processes(_), true) => watch.resident_bytes(),
+            _ => watch.resident_bytes_about(),
+        });
+        Sample {
             t_s: now.since(self.began).as_secs_f64(),
             connecting: meter.connecting,
             open: meter.open,
@@ -135,22 +187,45 @@ impl Sampler {
             p50_us: percentile(50.0),
             p99_us: percentile(99.0),
             max_us: percentile(100.0),
-            server_rss: self.watch.as_ref().and_then(Watch::resident_bytes_about),
-            kernel_bytes: Some(2 * meter.open * self.kernel_objects + buffers),
-        };
+            server_rss,
+            kernel_bytes: self.is_local.then_some(2 * meter.open * self.kernel_objects + buffers),
+        }
+    }
+
+    fn keep(&mut self, meter: &mut Meter, now: Time) {
+        self.samples.push(self.look(meter, now));
         meter.turn_over();
         self.answered = meter.answered;
         self.last = now;
-        self.samples.push(sample.clone());
         if self.samples.len() > SAMPLES_MAX {
             let mut number = 0;
             self.samples.retain(|_| {
                 number += 1;
                 number % 2 == 0
             });
-            self.interval *= 2;
+            self.thinned *= 2;
         }
-        sample
+    }
+
+    /// Reads what the shape wants read. INFO keeps the loop waiting, so it is asked only when nothing is timed: the load is over, or holds
+    /// still, and no answer is waited for.
+    fn read_wanted(&mut self, world: &mut World<MioNet>) {
+        let Some(reading) = world.meter.wants_memory else { return };
+        let meter = &world.meter;
+        let is_over = meter.load_ended.is_some() && meter.load_ended >= meter.load_began;
+        let is_still = world.outstanding == 0 && (meter.connecting == 0 || self.is_flood);
+        if !matches!(self.watch, Some(Watch::Info(_))) || (is_still && (is_over || reading == Reading::Latest)) {
+            self.read_memory(reading, meter.open);
+            world.meter.wants_memory = None;
+        }
+    }
+
+    /// The same at the end of the run, where there was no such moment before, or an interrupt came first.
+    fn read_last(&mut self, meter: &mut Meter) {
+        let wanted = meter.wants_memory.take().or((self.memory.connections == 0).then_some(Reading::Highest));
+        if let Some(reading) = wanted.filter(|_| meter.open > 0) {
+            self.read_memory(reading, meter.open);
+        }
     }
 
     /// The exact figures, at the moment that the shape chose: all connections are open and have said what they had to.
@@ -191,6 +266,13 @@ fn kernel_buffers() -> u64 {
     memory::tcp_socket_statistics().map_or(0, |sockets| sockets.buffer_bytes)
 }
 
+/// For how long this thread could have run and had no processor: the second number of /proc/self/schedstat, in nanoseconds
+/// (Documentation/scheduler/sched-stats.rst). Nothing where the kernel does not count it.
+fn run_queue_wait() -> Duration {
+    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0))
+}
+
 fn finish(plan: &Plan, started: u64, mut driver: Driver<MioNet>, mut sampler: Sampler) -> Outcome {
     let interrupted = driver.interrupted;
     let now = driver.world.now;
@@ -204,7 +286,12 @@ fn finish(plan: &Plan, started: u64, mut driver: Driver<MioNet>, mut sampler: Sa
     let duration_s = now.since(sampler.began).as_secs_f64();
     let cpu_in_run = Clock::cpu_time().saturating_sub(sampler.cpu_before).as_secs_f64();
     let cpu_s = meter.cpu_in_load.map_or(cpu_in_run, |cpu| cpu.as_secs_f64());
-    let cpu_share = cpu_s / if load > 0.0 { load } else { duration_s.max(1e-9) };
+    let span_s = if load > 0.0 { load } else { duration_s.max(1e-9) };
+    let cpu_share = cpu_s / span_s;
+    let waited = sampler.waited_in_load.unwrap_or_else(|| run_queue_wait().saturating_sub(sampler.waited_before));
+    let waited_share = waited.as_secs_f64() / span_s;
+    let reached = plan.rate.filter(|_| load > 0.0).map(|asked| reached(plan, meter) / load / asked);
+    let enough = if reached.is_some_and(|share| share < REACHED) { NEARLY_SATURATED } else { SATURATED };
     let mut record = Record {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -236,30 +323,49 @@ fn finish(plan: &Plan, started: u64, mut driver: Driver<MioNet>, mut sampler: Sa
         generator: Generator {
             cpu_s,
             cpu_share,
-            saturated: cpu_share >= SATURATED,
+            saturated: cpu_share + waited_share >= enough,
             rss_at_peak: sampler.own_at_peak.max(memory::resident_bytes().unwrap_or(0)),
         },
         samples: sampler.samples,
         ..Record::default()
     };
-    if let Some(what) = &driver.world.exhausted {
-        record.notes.push(format!("{what}: no more connections could be opened from here"));
-    }
-    if let Some(words) = &driver.world.meter.refusal {
-        record.notes.push(format!("the server said: {words}"));
-    }
-    if record.generator.saturated {
-        record.notes.push(format!(
-            "the generator used {:.0} % of its one processor: the rate may be its own limit, not the server's",
-            100.0 * record.generator.cpu_share
-        ));
-    }
-    if record.interrupted {
-        record.notes.push("interrupted: the figures are of what was done until then".into());
-    }
+    record.notes = notes(&record, &driver.world, waited_share, reached);
     driver.finish(&mut record);
     let times = driver.world.meter.latency.all().clone();
     Outcome { record, times, world: driver.world }
+}
+
+/// How often was done what `--rate` asks for: of churn it is connects, else requests.
+fn reached(plan: &Plan, meter: &Meter) -> f64 {
+    match plan.shape {
+        ShapeName::Churn => meter.opened as f64,
+        _ => meter.sent as f64,
+    }
+}
+
+/// What the reader of the figures should know, whatever the shape.
+fn notes(record: &Record, world: &World<MioNet>, waited_share: f64, reached: Option<f64>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(what) = &world.exhausted {
+        notes.push(format!("{what}: no more connections could be opened from here"));
+    }
+    if let Some(words) = &world.meter.refusal {
+        notes.push(format!("the server said: {words}"));
+    }
+    if record.generator.saturated {
+        notes.push(format!(
+            "the generator used {:.0} % of its one processor and waited for it {:.0} %: the rate may be its own limit, not the server's",
+            100.0 * record.generator.cpu_share,
+            100.0 * waited_share
+        ));
+    }
+    if let Some(share) = reached.filter(|share| *share < REACHED && !record.interrupted) {
+        notes.push(format!("{:.1} % of the rate asked for was reached while the load was on", 100.0 * share));
+    }
+    if record.interrupted {
+        notes.push("interrupted: the figures are of what was done until then".into());
+    }
+    notes
 }
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::target::{Scheme, Target};
 use super::wire::{Answer, command, resp_reply};
+use crate::clock::{Clock, Time};
 use crate::memory;
 
-/// How long INFO may take: the server may be busy with the load.
-const INFO_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long INFO may take, in all: the generator stands still meanwhile.
+const INFO_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where the server's figures come from.
 pub enum Watch {
@@ -46,7 +47,7 @@ impl Watch {
     /// Resident set, exactly: for the figures of the report.
     pub fn resident_bytes(&self) -> Option<u64> {
         match self {
-            Watch::Processes(pids) => pids.iter().map(|pid| memory::resident_bytes_of(*pid)).sum(),
+            Watch::Processes(pids) => of_the_living(pids, memory::resident_bytes_of),
             Watch::Info(target) => info_field(target, "used_memory_rss"),
         }
     }
@@ -54,7 +55,7 @@ impl Watch {
     /// The same at little cost and some hundred pages off: for the plots. Not by INFO, which would be a load of its own.
     pub fn resident_bytes_about(&self) -> Option<u64> {
         match self {
-            Watch::Processes(pids) => pids.iter().map(|pid| memory::resident_bytes_about(*pid)).sum(),
+            Watch::Processes(pids) => of_the_living(pids, memory::resident_bytes_about),
             Watch::Info(_) => None,
         }
     }
@@ -62,10 +63,17 @@ impl Watch {
     /// Processor time so far.
     pub fn cpu_time(&self) -> Option<Duration> {
         match self {
-            Watch::Processes(pids) => pids.iter().map(|pid| memory::cpu_time_of(*pid)).sum(),
+            Watch::Processes(pids) => of_the_living(pids, memory::cpu_time_of),
             Watch::Info(_) => None,
         }
     }
+}
+
+/// The sum over those processes that are still there; None when none is.
+fn of_the_living<T: std::iter::Sum>(pids: &[u32], of: impl Fn(u32) -> Option<T>) -> Option<T> {
+    let mut living = pids.iter().filter_map(|pid| of(*pid)).peekable();
+    living.peek()?;
+    Some(living.sum())
 }
 
 /// The process that listens on the target's port of this machine: its socket's inode by /proc/net, and who has it open.
@@ -126,8 +134,10 @@ fn with_children(pid: u32) -> Vec<u32> {
 
 /// A number out of INFO: asked over a connection of its own.
 fn info_field(target: &Target, name: &str) -> Option<u64> {
+    let clock = Clock::start();
+    let left = || INFO_TIMEOUT.checked_sub(clock.now().since(Time::ZERO)).filter(|left| !left.is_zero());
     let mut stream = TcpStream::connect_timeout(&target.address, INFO_TIMEOUT).ok()?;
-    stream.set_read_timeout(Some(INFO_TIMEOUT)).ok()?;
+    stream.set_write_timeout(Some(left()?)).ok()?;
     let mut request = Vec::new();
     if let Some(password) = &target.password {
         let user = target.user.as_deref().unwrap_or("default");
@@ -147,10 +157,13 @@ fn info_field(target: &Target, name: &str) -> Option<u64> {
             }
             Answer::Whole { length, .. } => (at, awaited) = (at + length, awaited - 1),
             Answer::Wrong => return None,
-            Answer::Incomplete { .. } => match stream.read(&mut chunk) {
-                Ok(length) if length > 0 && got.len() < 1 << 20 => got.extend_from_slice(&chunk[..length]),
-                _ => return None,
-            },
+            Answer::Incomplete { .. } => {
+                stream.set_read_timeout(Some(left()?)).ok()?;
+                match stream.read(&mut chunk) {
+                    Ok(length) if length > 0 && got.len() < 1 << 20 => got.extend_from_slice(&chunk[..length]),
+                    _ => return None,
+                }
+            }
         }
     }
 }
@@ -173,6 +186,33 @@ mod tests {
         assert_eq!(listening_process(&target), None);
         assert!(Watch::find(&target, None).is_none());
         assert!(Watch::find(&target, Some(u32::MAX)).is_none(), "no such process");
+    }
+
+    #[test]
+    fn a_child_that_has_ended_does_not_hide_the_others() {
+        let (own, gone) = (std::process::id(), u32::MAX);
+        let watch = Watch::Processes(vec![own, gone]);
+        assert!(watch.resident_bytes().unwrap() > 100_000 && watch.resident_bytes_about().unwrap() > 100_000);
+        assert!(watch.cpu_time().unwrap() > Duration::ZERO);
+        assert_eq!(Watch::Processes(vec![gone]).resident_bytes(), None);
+    }
+
+    /// One that sends a byte now and then keeps nobody longer than one that sends none.
+    #[test]
+    fn info_is_not_waited_for_without_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::parse(&format!("resp://{}", listener.local_addr().unwrap())).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = 0;
+            while bytes < 200 && stream.write_all(b"+").is_ok() {
+                bytes += 1;
+                std::thread::sleep(INFO_TIMEOUT / 10);
+            }
+            bytes
+        });
+        assert_eq!(info_field(&target, "used_memory_rss"), None);
+        assert!(server.join().unwrap() < 200, "it was hung up on");
     }
 
     #[test]

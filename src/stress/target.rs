@@ -30,6 +30,10 @@ impl Scheme {
     const ALL: [(&'static str, Scheme); 4] =
         [("tcp", Scheme::Tcp), ("udp", Scheme::Udp), ("resp", Scheme::Resp), ("http", Scheme::Http)];
 
+    pub fn name(self) -> &'static str {
+        Scheme::ALL.iter().find(|(_, scheme)| *scheme == self).map_or("", |(name, _)| name)
+    }
+
     /// The port that goes without saying, where there is one.
     fn port(self) -> Option<u16> {
         match self {
@@ -91,7 +95,7 @@ impl Target {
 /// Without the password.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Scheme::ALL.iter().find(|(_, scheme)| *scheme == self.scheme).map_or("", |(name, _)| name);
+        let name = self.scheme.name();
         let path = if self.scheme == Scheme::Http { &self.path } else { "" };
         write!(f, "{name}://{}{path}", self.host)
     }

@@ -5,6 +5,7 @@
 
 pub mod drill;
 pub mod hub_answers;
+pub mod load_run;
 pub mod programs;
 
 use std::collections::HashMap;

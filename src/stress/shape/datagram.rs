@@ -1,4 +1,7 @@
 //! `ping` over UDP: numbered datagrams, answered or lost, from a number of sockets.
+//!
+//! The sockets are not connected, so that each sends from its own address to any; such a socket is not told that a port is closed (udp(7)).
+//! What is sent there counts as lost when the timeout is over, like anything that is not answered.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,17 +14,21 @@ use crate::net::Net;
 use crate::stress::meter::reason;
 use crate::stress::pace::Pace;
 use crate::stress::plan::Plan;
+use crate::stress::record::Record;
 use crate::stress::wire::payload;
 use crate::stress::world::World;
 use crate::sys::DatagramBatch;
 use crate::token::Token;
 
 /// Sockets to send from; their number is one byte of a token.
-const SOCKETS_MAX: usize = 64;
+pub const SOCKETS_MAX: usize = 64;
 
 /// In `--send`, where the number goes. An answer must hold it.
 const NUMBER: &str = "{seq}";
 const DIGITS: usize = 16;
+
+/// Without `--send` a datagram is its number, at least one byte of payload, and the end of a line.
+pub const SIZE_MIN: usize = DIGITS + 2;
 
 /// Batches that one socket receives in a turn.
 const BATCHES_PER_TURN: usize = 16;
@@ -40,6 +47,8 @@ pub struct Datagrams<N: Net> {
     until: Option<Time>,
     left: Option<u64>,
     next_socket: usize,
+    /// Sockets that had more to receive than a turn takes: no event will tell again.
+    unfinished: Vec<u8>,
 }
 
 impl<N: Net> Datagrams<N> {
@@ -60,6 +69,7 @@ impl<N: Net> Datagrams<N> {
             until: None,
             left: plan.requests,
             next_socket: 0,
+            unfinished: Vec::new(),
             plan: plan.clone(),
         }
     }
@@ -69,7 +79,7 @@ impl<N: Net> Datagrams<N> {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        for index in 0..self.plan.connections.min(SOCKETS_MAX) {
+        for index in 0..self.plan.connections {
             let sources = &self.plan.sources;
             let source = sources.get(index % sources.len().max(1)).copied().unwrap_or(any);
             match world.net.bind(SocketAddr::new(source, 0), Token::socket(index as u8)) {
@@ -91,6 +101,7 @@ impl<N: Net> Datagrams<N> {
     fn send_due(&mut self, world: &mut World<N>) -> Next {
         let window = (self.sockets.len() * self.plan.pipeline) as u64;
         self.batch.clear();
+        let batch_first = self.first + self.pending.len() as u64;
         let mut next = Next::At(world.now);
         let mut text = Vec::new();
         while self.left != Some(0) {
@@ -127,26 +138,76 @@ impl<N: Net> Datagrams<N> {
         }
         if !self.batch.is_empty() {
             self.next_socket = (self.next_socket + 1) % self.sockets.len();
-            self.send_batch(world);
+            self.send_batch(world, batch_first);
         }
         next
     }
 
-    /// What the kernel does not take is as good as lost on the way, and found out alike: no answer comes.
-    fn send_batch(&mut self, world: &mut World<N>) {
+    /// What the kernel does not take never left, and is not waited for. The numbers of the batch begin with `batch_first`.
+    fn send_batch(&mut self, world: &mut World<N>, batch_first: u64) {
         let mut sent = 0;
         while sent < self.batch.answers_len() {
             match world.net.send(&self.sockets[self.next_socket], &mut self.batch, sent) {
                 Ok(count) => sent += count.max(1),
-                // An ICMP error of an earlier datagram is told here; this one was not looked at yet.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    world.meter.error("port unreachable", 1)
-                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    world.meter.error(&format!("send: {}", reason(&error)), 1);
+                    let why = match error.kind() {
+                        io::ErrorKind::WouldBlock => "no room in the socket's buffer".into(),
+                        _ => reason(&error),
+                    };
+                    self.fail(world, batch_first + sent as u64, &format!("send: {why}"));
                     sent += 1;
                 }
             }
+        }
+    }
+
+    /// This one will not be answered; it waited from when it was due.
+    fn fail(&mut self, world: &mut World<N>, number: u64, kind: &str) {
+        let index = number.wrapping_sub(self.first) as usize;
+        if let Some(due) = self.pending.get_mut(index).and_then(Option::take) {
+            self.unanswered -= 1;
+            world.meter.latency.record(world.now.since(due), 1);
+            world.meter.error(kind, 1);
+            self.forget_answered();
+        }
+    }
+
+    /// At a rate, what was due by the end and could not even be sent: it waited until now at least.
+    fn charge_unsent(&mut self, world: &mut World<N>, until: Time) {
+        let Some(pace) = &self.pace else { return };
+        let unsent = pace.due_before(until).min(self.left.unwrap_or(u64::MAX));
+        world.meter.charge_unsent(pace.next(), until, unsent, world.now);
+    }
+
+    /// Receives what there is at one socket, within bounds.
+    fn receive(&mut self, world: &mut World<N>, socket: u8) {
+        for _ in 0..BATCHES_PER_TURN {
+            let Some(handle) = self.sockets.get(socket as usize) else { return };
+            let count = match world.net.receive(handle, &mut self.batch) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    world.meter.error(&format!("receive: {}", reason(&error)), 1);
+                    continue;
+                }
+            };
+            let numbers: Vec<Option<u64>> = (0..count)
+                .map(|index| {
+                    let (datagram, _) = self.batch.exchange(index);
+                    world.meter.bytes_in += datagram.len() as u64;
+                    number_in(datagram, &self.around.0)
+                })
+                .collect();
+            for number in numbers {
+                match number {
+                    Some(number) => self.answered(world, number),
+                    None => world.meter.error("wrong answer", 1),
+                }
+            }
+        }
+        if !self.unfinished.contains(&socket) {
+            self.unfinished.push(socket);
         }
     }
 
@@ -159,6 +220,11 @@ impl<N: Net> Datagrams<N> {
         world.meter.answered += 1;
         world.meter.latency.record(world.now.since(due), 1);
         self.forget_answered();
+    }
+
+    /// At once, where there is more to receive.
+    fn receiving(&self, world: &World<N>) -> Next {
+        if self.unfinished.is_empty() { Next::OnEvent } else { Next::At(world.now) }
     }
 
     fn forget_answered(&mut self) {
@@ -194,9 +260,13 @@ impl<N: Net> Shape<N> for Datagrams<N> {
         if self.sockets.is_empty() {
             return Next::Done;
         }
+        for socket in std::mem::take(&mut self.unfinished) {
+            self.receive(world, socket);
+        }
         let expiring = self.expire(world);
         let is_asked = self.left == Some(0) && self.unanswered == 0;
         if (world.now >= until || is_asked) && world.meter.load_ended.is_none() {
+            self.charge_unsent(world, until);
             let meter = &mut world.meter;
             meter.load_ended = Some(world.now);
             meter.answered_in_load = Some(meter.answered);
@@ -207,36 +277,23 @@ impl<N: Net> Shape<N> for Datagrams<N> {
             return if self.unanswered == 0 || is_late {
                 Next::Done
             } else {
-                earliest([expiring, Next::At(until + self.plan.timeout + Duration::from_millis(100))])
+                earliest([
+                    self.receiving(world),
+                    expiring,
+                    Next::At(until + self.plan.timeout + Duration::from_millis(100)),
+                ])
             };
         }
-        earliest([self.send_due(world), expiring, Next::At(until)])
+        earliest([self.send_due(world), self.receiving(world), expiring, Next::At(until)])
     }
 
     fn datagrams(&mut self, world: &mut World<N>, socket: u8) {
-        for _ in 0..BATCHES_PER_TURN {
-            let Some(handle) = self.sockets.get(socket as usize) else { return };
-            let count = match world.net.receive(handle, &mut self.batch) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    world.meter.error(&format!("receive: {}", reason(&error)), 1);
-                    continue;
-                }
-            };
-            let numbers: Vec<Option<u64>> = (0..count)
-                .map(|index| {
-                    let (datagram, _) = self.batch.exchange(index);
-                    world.meter.bytes_in += datagram.len() as u64;
-                    number_in(datagram, &self.around.0)
-                })
-                .collect();
-            for number in numbers {
-                match number {
-                    Some(number) => self.answered(world, number),
-                    None => world.meter.error("wrong answer", 1),
-                }
-            }
+        self.receive(world, socket);
+    }
+
+    fn finish(&mut self, world: &mut World<N>, record: &mut Record) {
+        if world.meter.answered == 0 && world.meter.sent > 0 {
+            record.notes.push("nothing was answered: over UDP a closed port looks like datagrams that are lost".into());
         }
     }
 

@@ -2,22 +2,22 @@
 //!
 //! Each attacker is replaced when the server gets rid of it, so the pressure stays for as long as the flood lasts.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use super::probes::Probes;
 use super::{Next, Shape, earliest};
 use crate::clock::{Clock, Time};
 use crate::net::Net;
 use crate::stress::dialer::Dialer;
-use crate::stress::meter::{Reading, Times};
-use crate::stress::pace::{Arrivals, Pace};
+use crate::stress::meter::Reading;
 use crate::stress::plan::{Plan, ShapeName};
-use crate::stress::record::{Probe, Record};
+use crate::stress::record::Record;
 use crate::stress::target::Scheme;
+use crate::stress::wire::Wire;
 use crate::stress::world::{Dial, Flags, World};
 
-const ATTACKER: u8 = 0;
-const PROBE: u8 = 1;
+pub const ATTACKER: u8 = 0;
+pub const PROBE: u8 = 1;
 
 /// How long is probed before and after the flood.
 pub const BEFORE: Duration = Duration::from_secs(2);
@@ -26,36 +26,45 @@ pub const AFTER: Duration = Duration::from_secs(5);
 /// The server's memory is read exactly this often while the flood is on.
 const PEAK_EVERY: Duration = Duration::from_secs(1);
 
-/// Honest clients come from as many addresses as this, in 127.2.0.0/16, where the attackers' can be told apart.
-const HONEST_SOURCES: u32 = 4096;
-
-/// The smallest receive buffer of Linux (socket(7)): after that much, the server's window is closed.
+/// What is asked for as receive buffer of a peer that does not read. The kernel doubles it to 4,608 bytes (socket(7)), and with that much
+/// unread the server's window is closed.
 const TINY_BUFFER: usize = 2304;
 
-/// Requests that a peer sends which does not read the answers, or not fast.
-const UNREAD_REQUESTS: u32 = 64;
+/// Bytes of requests that such a peer sends, and how many requests they are at most: their answers need only fill the server's send
+/// buffer, and all attackers' requests wait in this process while the server does not read.
+const UNREAD_BYTES: usize = 128 << 10;
+const UNREAD_REQUESTS: usize = 64;
+
+/// A server that gives up on a closed window says so to nobody (TCP_USER_TIMEOUT, tcp(7)). So who does not read says one byte more of
+/// its requests this often: where nobody is left to hear it, a reset comes back.
+const KNOCK: Duration = Duration::from_secs(1);
 
 /// Bytes that a slow reader reads at a time.
 const SIP: usize = 16;
 
-const PHASES: [&str; 3] = ["before", "during", "after"];
+/// The string that a slowloris announces over the Redis protocol: the longest that Redis takes from a client that gave no password.
+const DRIPPED_BULK: usize = 16 * 1024;
+
+/// After its request a vanishing peer waits so long: then the answer is acknowledged, and nothing on its way either side.
+const ANSWER_TIME: Duration = Duration::from_millis(200);
+
+/// So long may it take until a moment has come in which the server's memory can be read.
+const READING: Duration = Duration::from_secs(1);
+
+/// The server's memory is back when it is within this share of where it began.
+const BACK: f64 = 0.1;
 
 pub struct Flood {
     kind: ShapeName,
     plan: Plan,
     began: Time,
-    attackers: Dialer,
-    probes: Pace,
-    probe: Dial,
-    honest_sources: bool,
-    number: u32,
-    /// Index into `PHASES`.
-    phase: usize,
-    phase_ends: Time,
+    dial: Dial,
+    /// None until the flood begins.
+    attackers: Option<Dialer>,
+    probes: Probes,
+    stage: Stage,
+    stage_ends: Time,
     peak_due: Time,
-    sent: [u64; 3],
-    answered: [u64; 3],
-    times: [Times; 3],
     /// What an attacker says, whole.
     bait: Vec<u8>,
     vanished: u64,
@@ -63,24 +72,31 @@ pub struct Flood {
     flood_ended: Option<Time>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Before,
+    During,
+    /// The attackers are still there, and no honest request is on its way: so the server's memory can be read without keeping one waiting.
+    Reading {
+        is_asked: bool,
+    },
+    After,
+    /// The last honest requests get the time that all others had.
+    Ending,
+}
+
 impl Flood {
     pub fn new(plan: &Plan, kind: ShapeName, now: Time) -> Flood {
         let unread = matches!(kind, ShapeName::SlowRead | ShapeName::ZeroWindow);
-        let dial = Dial { unread, receive_buffer: if unread { TINY_BUFFER } else { 0 }, ..Dial::default() };
         Flood {
             kind,
             began: now,
-            attackers: Dialer::new(ATTACKER, dial, 0, plan.connect_rate, now),
-            probes: Pace::new(plan.probe_rate, Arrivals::Even, plan.seed, now),
-            probe: Dial::default(),
-            honest_sources: plan.sources.len() > 1 && plan.target.address.is_ipv4() && plan.target.is_loopback(),
-            number: 0,
-            phase: 0,
-            phase_ends: now + BEFORE,
+            dial: Dial { unread, receive_buffer: if unread { TINY_BUFFER } else { 0 }, ..Dial::default() },
+            attackers: None,
+            probes: Probes::new(plan, now),
+            stage: Stage::Before,
+            stage_ends: now + BEFORE,
             peak_due: now,
-            sent: [0; 3],
-            answered: [0; 3],
-            times: [Times::new(), Times::new(), Times::new()],
             bait: bait(kind, plan),
             vanished: 0,
             cannot_vanish: None,
@@ -89,68 +105,75 @@ impl Flood {
         }
     }
 
-    /// The next phase begins; false behind the last.
-    fn next_phase<N: Net>(&mut self, world: &mut World<N>) -> bool {
-        self.phase += 1;
-        match self.phase {
-            1 => {
-                world.meter.load_began = Some(world.now);
-                world.meter.cpu_at_load = Some(Clock::cpu_time());
-                (0..self.plan.connections).for_each(|_| self.attackers.more());
-                self.phase_ends = world.now + self.plan.duration;
-                self.peak_due = world.now + PEAK_EVERY;
-            }
-            2 => {
+    /// Enters the next stage when this one is over. False behind the last.
+    fn advance<N: Net>(&mut self, world: &mut World<N>) -> bool {
+        let is_over = world.now >= self.stage_ends;
+        match self.stage {
+            Stage::Before if is_over => self.begin(world),
+            Stage::During if is_over => {
                 world.meter.load_ended = Some(world.now);
                 world.meter.cpu_in_load = world.meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
-                self.attackers.stop();
-                self.flood_ended = Some(world.now);
-                let attackers = world.peers.iter().filter(|(_, peer)| peer.role == ATTACKER);
-                let slots: Vec<u32> = attackers.map(|(slot, _)| slot as u32).collect();
-                slots.into_iter().for_each(|slot| world.reset(slot));
-                self.phase_ends = world.now + AFTER;
+                self.probes.stop();
+                // One that could not be carried out yet would be the second in a moment.
+                world.meter.wants_memory = None;
+                self.stage = Stage::Reading { is_asked: false };
+                // By then they have timed out.
+                self.stage_ends = world.now + self.plan.timeout + Duration::from_millis(100);
             }
-            _ => return false,
+            Stage::Reading { is_asked: false } if self.probes.are_settled() || is_over => {
+                world.meter.wants_memory = Some(Reading::Highest);
+                self.stage = Stage::Reading { is_asked: true };
+                self.stage_ends = world.now + READING;
+            }
+            Stage::Reading { is_asked: true } if world.meter.wants_memory.is_none() || is_over => self.end(world),
+            Stage::After if is_over => {
+                self.probes.stop();
+                self.stage = Stage::Ending;
+                self.stage_ends = world.now + self.plan.timeout + Duration::from_millis(100);
+            }
+            Stage::Ending => return !self.probes.are_settled() && !is_over,
+            _ => {}
         }
         true
     }
 
-    /// Honest clients that are due: each on a connection of its own, from an address of its own.
-    fn probe_due<N: Net>(&mut self, world: &mut World<N>) -> Next {
-        while self.probes.next() <= world.now {
-            let due = self.probes.take();
-            if self.honest_sources {
-                self.number = (self.number + 1) % HONEST_SOURCES;
-                self.probe.source = Some(IpAddr::V4(Ipv4Addr::from(0x7f02_0001 + self.number)));
-            }
-            self.sent[self.phase.min(2)] += 1;
-            if let Some(slot) = world.dial(PROBE, self.probe) {
-                let peer = &mut world.peers[slot as usize];
-                peer.serial = self.phase as u32;
-                peer.due = due;
-            }
+    fn begin<N: Net>(&mut self, world: &mut World<N>) {
+        world.meter.load_began = Some(world.now);
+        world.meter.cpu_at_load = Some(Clock::cpu_time());
+        let (count, rate) = (self.plan.connections, self.plan.connect_rate);
+        self.attackers = Some(Dialer::new(ATTACKER, self.dial, count, rate, world.now));
+        self.probes.enter(1, world.now);
+        self.stage = Stage::During;
+        self.stage_ends = world.now + self.plan.duration;
+        self.peak_due = world.now + PEAK_EVERY;
+    }
+
+    fn end<N: Net>(&mut self, world: &mut World<N>) {
+        self.attackers = None;
+        self.flood_ended = Some(world.now);
+        // Those that vanished stay away: what becomes of them is the server's to do, and a reset would tell it.
+        if self.kind != ShapeName::Vanish {
+            let attackers = world.peers.iter().filter(|(_, peer)| peer.role == ATTACKER);
+            let slots: Vec<u32> = attackers.map(|(slot, _)| slot as u32).collect();
+            slots.into_iter().for_each(|slot| world.reset(slot));
         }
-        Next::At(self.probes.next())
+        self.probes.enter(2, world.now);
+        self.stage = Stage::After;
+        self.stage_ends = world.now + AFTER;
     }
 
     /// What an attacker does once it is connected.
     fn attack<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
         let now = world.now;
         match self.kind {
-            ShapeName::Slowloris => {
-                world.send(slot, &self.bait[..1], 0, now);
-                world.peers[slot as usize].serial = 1;
-                world.wake(slot, self.plan.drip);
-            }
+            ShapeName::Slowloris => self.drip(world, slot),
             ShapeName::Announce => {
                 world.send(slot, &self.bait, 0, now);
                 world.wake(slot, self.plan.drip);
             }
             ShapeName::SlowRead | ShapeName::ZeroWindow => {
                 world.send(slot, &self.bait, 0, now);
-                if self.kind == ShapeName::SlowRead {
-                    world.wake(slot, self.plan.drip);
-                }
+                world.wake(slot, if self.kind == ShapeName::SlowRead { self.plan.drip } else { KNOCK });
             }
             ShapeName::Rst => {
                 world.send(slot, &self.bait, 0, now);
@@ -163,10 +186,40 @@ impl Flood {
                 if slot.is_multiple_of(2) {
                     self.vanish(world, slot);
                 } else {
-                    world.wake(slot, Duration::from_millis(200));
+                    world.wake(slot, ANSWER_TIME);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The next byte of a request that never ends.
+    fn drip<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
+        let peer = &mut world.peers[slot as usize];
+        let at = peer.serial as usize;
+        if self.plan.target.scheme == Scheme::Resp && at + 1 >= self.bait.len() + DRIPPED_BULK {
+            // The last byte of the string is kept back.
+            return;
+        }
+        peer.serial += 1;
+        let byte = self.bait.get(at).copied().unwrap_or(b'a');
+        let now = world.now;
+        world.send(slot, &[byte], 0, now);
+        world.wake(slot, self.plan.drip);
+    }
+
+    fn sip<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
+        match world.read_some(slot, SIP) {
+            Ok(1..) => world.wake(slot, self.plan.drip),
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {
+                world.wake(slot, self.plan.drip);
+            }
+            // The server has closed it, and all that it had sent is read; or it was reset.
+            Ok(0) | Err(_) => {
+                world.meter.closed_by_server += 1;
+                world.close(slot);
+                self.ended(world, slot);
+            }
         }
     }
 
@@ -176,15 +229,56 @@ impl Flood {
             Err(error) => self.cannot_vanish = Some(error.to_string()),
         }
     }
+
+    /// How soon the server's memory was back, in words where there is no time to tell.
+    fn reclaim(&self, record: &mut Record) {
+        let (Some(ended), Some(server)) = (self.flood_ended, &record.server) else { return };
+        let ended_s = ended.since(self.began).as_secs_f64();
+        let back = (server.rss_before as f64 * (1.0 + BACK)) as u64;
+        let sampled = || record.samples.iter().filter_map(|sample| Some((sample.t_s, sample.server_rss?)));
+        let peak = sampled().map(|(_, rss)| rss).max().unwrap_or(0).max(server.rss_at_peak);
+        if peak <= back {
+            let note = "the server's memory rose by no more than a tenth: there was nothing to give back";
+            return record.notes.push(note.into());
+        }
+        record.reclaim_s = sampled().find(|(t_s, rss)| *t_s >= ended_s && *rss <= back).map(|(t_s, _)| t_s - ended_s);
+        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let missing = mebibytes(server.rss_at_end.saturating_sub(server.rss_before));
+        let grown = mebibytes(peak - server.rss_before);
+        if record.reclaim_s.is_some() {
+            return;
+        }
+        record.notes.push(match server.rss_at_end {
+            0 => "the server told nothing of its memory when the run ended".into(),
+            // INFO is asked too seldom to tell since when.
+            end if end <= back => {
+                format!("the server's memory rose by {grown:.1} MiB, which were back when the run ended; since when was not seen")
+            }
+            _ => {
+                format!("{missing:.1} MiB of the server's memory, of {grown:.1} MiB, were not back when the run ended")
+            }
+        });
+    }
 }
 
 /// What an attacker says to begin with.
 fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
-    let wire = crate::stress::wire::Wire::new(&plan.target, plan.size, 1, plan.send.as_deref());
+    let wire = Wire::new(&plan.target, plan.size, 1, plan.send.as_deref());
+    let (path, host) = (&plan.target.path, &plan.target.host);
     match (kind, plan.target.scheme) {
-        (ShapeName::SlowRead | ShapeName::ZeroWindow, _) => wire.request().repeat(UNREAD_REQUESTS as usize),
+        (ShapeName::SlowRead | ShapeName::ZeroWindow, _) => {
+            let request = wire.request();
+            request.repeat((UNREAD_BYTES / request.len()).clamp(1, UNREAD_REQUESTS))
+        }
+        (ShapeName::Slowloris, Scheme::Resp) => format!("*2\r\n$4\r\nECHO\r\n${DRIPPED_BULK}\r\n").into_bytes(),
+        // A header whose value does not end.
+        (ShapeName::Slowloris, Scheme::Http) => format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nX-a: ").into_bytes(),
+        // A line without its end.
+        (ShapeName::Slowloris, _) => {
+            let request = wire.request();
+            request.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().to_vec()
+        }
         (ShapeName::Announce, Scheme::Http) => {
-            let (path, host) = (&plan.target.path, &plan.target.host);
             format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1073741824\r\n\r\n").into_bytes()
         }
         // 512 MiB less one byte: as much as Redis lets one string be (proto-max-bulk-len).
@@ -195,24 +289,26 @@ fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
 
 impl<N: Net> Shape<N> for Flood {
     fn act(&mut self, world: &mut World<N>) -> Next {
-        if world.now >= self.phase_ends && !self.next_phase(world) {
+        if !self.advance(world) {
             return Next::Done;
         }
-        if self.phase == 1 && world.now >= self.peak_due {
+        if self.stage == Stage::During && world.now >= self.peak_due {
             world.meter.wants_memory = Some(Reading::Highest);
             self.peak_due = world.now + PEAK_EVERY;
         }
-        let dialing = self.attackers.act(world, 0);
-        earliest([self.probe_due(world), dialing, Next::At(self.phase_ends)])
+        let dialing = self.attackers.as_mut().map_or(Next::OnEvent, |attackers| attackers.act(world, 0));
+        let ends = match self.stage {
+            // It is read between this turn and the next.
+            Stage::Reading { is_asked: true } => world.now,
+            _ => self.stage_ends,
+        };
+        earliest([self.probes.act(world), dialing, Next::At(ends)])
     }
 
     fn opened(&mut self, world: &mut World<N>, slot: u32) {
         let peer = &mut world.peers[slot as usize];
         match peer.role {
-            PROBE => {
-                let due = peer.due;
-                world.request(slot, 1, due);
-            }
+            PROBE => self.probes.opened(world, slot),
             _ => {
                 peer.flags.set(Flags::DISCARDS);
                 self.attack(world, slot);
@@ -221,37 +317,32 @@ impl<N: Net> Shape<N> for Flood {
     }
 
     fn answered(&mut self, world: &mut World<N>, slot: u32, _goes_on: bool) {
-        let peer = &world.peers[slot as usize];
-        if peer.role == PROBE {
-            let phase = peer.serial as usize % PHASES.len();
-            self.answered[phase] += 1;
-            self.times[phase].record(world.now.since(peer.due), 1);
-            world.close(slot);
+        if world.peers[slot as usize].role == PROBE {
+            self.probes.answered(world, slot);
         }
     }
 
     fn woken(&mut self, world: &mut World<N>, slot: u32) {
-        let peer = &mut world.peers[slot as usize];
         let now = world.now;
         match self.kind {
-            ShapeName::Slowloris => {
-                // All but the end of the request, over and over, is never a whole one.
-                let at = (peer.serial as usize).min(self.bait.len().saturating_sub(2));
-                peer.serial += 1;
-                world.send(slot, &self.bait[at..=at], 0, now);
-                world.wake(slot, self.plan.drip);
-            }
+            ShapeName::Slowloris => self.drip(world, slot),
             ShapeName::Announce => {
                 world.send(slot, b"x", 0, now);
                 world.wake(slot, self.plan.drip);
             }
-            ShapeName::SlowRead => {
-                let _ = world.read_some(slot, SIP);
-                world.wake(slot, self.plan.drip);
+            ShapeName::SlowRead => self.sip(world, slot),
+            ShapeName::ZeroWindow => {
+                let peer = &mut world.peers[slot as usize];
+                let at = peer.serial as usize % self.bait.len();
+                peer.serial += 1;
+                world.send(slot, &self.bait[at..=at], 0, now);
+                world.wake(slot, KNOCK);
             }
             ShapeName::Rst => {
                 world.reset(slot);
-                self.attackers.more();
+                if let Some(attackers) = &mut self.attackers {
+                    attackers.more();
+                }
             }
             ShapeName::Vanish => self.vanish(world, slot),
             _ => {}
@@ -260,45 +351,36 @@ impl<N: Net> Shape<N> for Flood {
 
     fn ended(&mut self, world: &mut World<N>, slot: u32) {
         let peer = &world.peers[slot as usize];
-        if peer.role == ATTACKER && self.phase == 1 {
-            match peer.flags.has(Flags::CONNECTING) {
-                true => self.attackers.again(world.now),
-                false => self.attackers.more(),
-            }
+        match (peer.role, &mut self.attackers) {
+            (PROBE, _) => self.probes.failed(slot, world.now),
+            (_, Some(attackers)) if peer.flags.has(Flags::CONNECTING) => attackers.again(world.now),
+            (_, Some(attackers)) => attackers.more(),
+            _ => {}
         }
     }
 
     fn finish(&mut self, world: &mut World<N>, record: &mut Record) {
-        for (phase, name) in PHASES.iter().enumerate() {
-            record.probes.push(Probe {
-                phase: name.to_string(),
-                sent: self.sent[phase],
-                answered: self.answered[phase],
-                latency: self.times[phase].summary(true),
-            });
-        }
+        self.probes.finish(record, self.plan.timeout, world.now);
         record.latency = None;
         record.requests.rate = 0.0;
-        let unanswered = record.probes.last().map_or(0, |after| after.sent - after.answered);
-        let on_their_way = world.peers.iter().filter(|(_, peer)| peer.role == PROBE).count() as u64;
-        // The last ones had no time to be answered.
-        if let Some(after) = record.probes.last_mut() {
-            after.sent -= unanswered.min(on_their_way);
+        // What this machine could not open is no failure of the server's.
+        let mut own = 0;
+        record.connections.failed.retain(|why, count| {
+            let is_own = matches!(why.as_str(), "no file left" | "no local port" | "no memory");
+            own += if is_own { *count } else { 0 };
+            !is_own
+        });
+        if own > 0 {
+            record
+                .notes
+                .push(format!("{own} connects failed for want of files, ports or memory here, not at the server"));
         }
-        let (Some(ended), Some(server)) = (self.flood_ended, &record.server) else { return };
-        let ended_s = ended.since(self.began).as_secs_f64();
-        let back = server.rss_before + server.rss_before / 10;
-        let after = record
-            .samples
-            .iter()
-            .find(|sample| sample.t_s >= ended_s && sample.server_rss.is_some_and(|rss| rss <= back));
-        record.reclaim_s = after.map(|sample| sample.t_s - ended_s);
-        if record.reclaim_s.is_none() {
-            let megabytes = server.rss_at_end.saturating_sub(server.rss_before) as f64 / f64::from(1 << 20);
-            record.notes.push(format!("{megabytes:.1} MiB of the server's memory were not back when the run ended"));
-        }
+        self.reclaim(record);
         if self.kind == ShapeName::Vanish {
-            record.notes.push(format!("{} peers vanished: all that is sent to them is dropped", self.vanished));
+            record.notes.push(format!(
+                "{} peers vanished: all that is sent to them is dropped. They stayed so to the end: what memory came back the server took back by itself",
+                self.vanished
+            ));
         }
         if let Some(error) = &self.cannot_vanish {
             record.notes.push(format!("some could not vanish: {error}"));

@@ -8,6 +8,7 @@ pub mod fanout;
 pub mod flood;
 pub mod hold;
 pub mod ping;
+pub mod probes;
 pub mod search;
 
 use super::plan::{Plan, ShapeName};
