@@ -289,3 +289,17 @@ fn what_was_due_and_could_not_be_sent_is_charged_over_udp() {
     assert_eq!(number(&record["latency"]["count"]), number(&requests["sent"]) + unsent, "{requests}");
     assert!(percentile(&record["latency"], 50.0) > 200_000.0, "{said}");
 }
+
+/// A server that refuses everybody has served nobody, however quickly.
+#[test]
+fn to_be_refused_is_not_to_be_served() {
+    let refuser = serve(|_, mut stream| {
+        while let Ok(1..) = stream.read(&mut [0; 100]) {
+            let _ = stream.write_all(b"-DENIED go away\r\n");
+        }
+    });
+    let (code, record, said) = stress(&format!("silent resp://{refuser} -c 60 -d 1s --assert honest>=1"));
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(number(&record["probes"][1]["answered"]), 0, "{said}");
+    assert!(said.contains("before the flood began") && said.contains("DENIED"), "{said}");
+}

@@ -311,6 +311,7 @@ impl<N: Net> Driver<N> {
                 world.meter.latency.record(took, 1);
                 world.meter.answered += 1;
                 if is_error {
+                    peer.flags.set(Flags::REFUSED);
                     world.meter.refused(&bytes[..length]);
                 }
                 // The others on their way have not waited in vain so far.

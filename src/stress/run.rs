@@ -349,6 +349,11 @@ fn notes(record: &Record, world: &World<MioNet>, waited_share: f64, reached: Opt
     if let Some(what) = &world.exhausted {
         notes.push(format!("{what}: no more connections could be opened from here"));
     }
+    if let Some(words) = &world.meter.strange {
+        let is_echo = record.target.starts_with("tcp://") && !record.parameters.contains_key("send");
+        let expected = if is_echo { "; tcp:// expects an echo, unless --send is given" } else { "" };
+        notes.push(format!("an answer was none to what was asked, and began with {words}{expected}"));
+    }
     if let Some(words) = &world.meter.refusal {
         notes.push(format!("the server said: {words}"));
     }

@@ -82,6 +82,8 @@ impl Flags {
     pub const DISCARDS: Flags = Flags(1 << 9);
     /// The kernel told that no more will arrive: how the end of one that is not read from is known.
     pub const ENDING: Flags = Flags(1 << 10);
+    /// Of the answers to what it asked last, one was an error.
+    pub const REFUSED: Flags = Flags(1 << 11);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -197,6 +199,7 @@ impl<N: Net> World<N> {
             return;
         };
         if peer.outstanding == 0 {
+            peer.flags.clear(Flags::REFUSED);
             peer.due = due;
             peer.since = self.now.tick();
         }
@@ -214,6 +217,7 @@ impl<N: Net> World<N> {
             return;
         };
         if peer.outstanding == 0 {
+            peer.flags.clear(Flags::REFUSED);
             peer.due = due;
             peer.since = self.now.tick();
         }

@@ -12,7 +12,7 @@ use crate::stress::meter::Times;
 use crate::stress::pace::{Arrivals, Pace};
 use crate::stress::plan::Plan;
 use crate::stress::record::{Probe, Record};
-use crate::stress::world::{Dial, World};
+use crate::stress::world::{Dial, Flags, World};
 
 /// Probes dialled in one turn, before answers are looked for again.
 pub const PROBES_PER_TURN: usize = 64;
@@ -126,9 +126,11 @@ impl Probes {
         world.request(slot, 1, due);
     }
 
+    /// It has its answer. To be refused is not to be served.
     pub fn answered<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
+        let is_refused = world.peers.get(slot as usize).is_some_and(|peer| peer.flags.has(Flags::REFUSED));
         if let Some((due, phase)) = self.waiting.remove(&slot) {
-            self.answered[phase] += 1;
+            self.answered[phase] += u64::from(!is_refused);
             self.times[phase].record(world.now.since(due), 1);
         }
         world.close(slot);
@@ -148,6 +150,11 @@ impl Probes {
                 true => self.sent[phase] -= 1,
                 false => self.times[phase].record(now.since(due), 1),
             }
+        }
+        if self.answered[0] < self.sent[0] {
+            let note =
+                "honest requests failed or were refused before the flood began: how they fare beside it says little";
+            record.notes.push(note.into());
         }
         for (phase, name) in PHASES.iter().enumerate() {
             record.probes.push(Probe {
