@@ -123,6 +123,17 @@ fn stress(words: &[&str]) -> Result<Run> {
 }
 
 impl Run {
+    /// Reads the server's memory meanwhile: seconds since the start, and bytes.
+    fn finish_beside(mut self, server: &Server) -> Result<(Value, Vec<(f64, u64)>)> {
+        let began = Instant::now();
+        let mut readings = Vec::new();
+        while self.child.try_wait()?.is_none() {
+            readings.push((began.elapsed().as_secs_f64(), server.resident()?));
+            sleep(Duration::from_millis(50));
+        }
+        Ok((self.finish()?, readings))
+    }
+
     fn finish(mut self) -> Result<Value> {
         let status = self.child.wait()?;
         let record = serde_json::from_str(&fs::read_to_string(&self.file)?)?;
@@ -148,18 +159,13 @@ fn hold(options: &Options) -> Result<()> {
         let target = format!("{scheme}://{}", server.address);
         let count = connections.to_string();
         let before = server.resident()?;
-        let files = server.open_files()?;
         let run = stress(&[&["hold", &target, "-c", &count, "-d", "8s", "--assert", "errors=0"], words].concat())?;
-        let patience = Instant::now() + Duration::from_secs(60);
-        while server.open_files()? < files + connections as usize && Instant::now() < patience {
-            sleep(Duration::from_millis(50));
-        }
-        // They settle for one second and are held for eight; at the end of that the program reads. This reads shortly before: redis-server's
-        // memory changes for seconds after traffic.
-        sleep(Duration::from_millis(8500));
-        let outside = (server.resident()? as f64 - before as f64) / connections as f64;
-        let record = run.finish()?;
+        let (record, readings) = run.finish_beside(&server)?;
         ensure!(record["connections"]["open_at_peak"].as_u64() == Some(connections), "not all were open: {record}");
+        // The one nearest to when the program read: redis-server's memory changes for seconds after traffic.
+        let at = record["server"]["peak_at_s"].as_f64().context("no time of the reading")?;
+        let nearest = readings.iter().min_by(|one, other| (one.0 - at).abs().total_cmp(&(other.0 - at).abs()));
+        let outside = (nearest.context("nothing was read")?.1 as f64 - before as f64) / connections as f64;
         let said = record["server"]["user_bytes_per_connection"].as_f64().context("no memory was told")?;
         let kernel = record["server"]["kernel_bytes_per_connection"].as_f64().context("no kernel memory was told")?;
         let difference = (said - outside).abs() / outside.abs().max(1.0);

@@ -86,6 +86,7 @@ fn record() -> Record {
             source: "pid 4711 and its children".into(),
             rss_before: 9 << 20,
             rss_at_peak: (9 << 20) + 15_000 * 525,
+            peak_at_s: 9.5,
             rss_at_end: 10 << 20,
             connections: 15_000,
             user_bytes_per_connection: 525.0,

@@ -324,6 +324,7 @@ mod tests {
                 source: "pid 4711".into(),
                 rss_before: 1 << 20,
                 rss_at_peak: 2 << 20,
+                peak_at_s: 9.0,
                 rss_at_end: 3 << 19,
                 connections: 1997,
                 user_bytes_per_connection: 525.0,

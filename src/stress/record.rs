@@ -131,7 +131,9 @@ pub struct ServerMemory {
     pub rss_before: u64,
     pub rss_at_peak: u64,
     pub rss_at_end: u64,
-    /// Connections open when the peak was read.
+    /// When the peak was read, since the start.
+    pub peak_at_s: f64,
+    /// Connections open then.
     pub connections: u64,
     /// Growth of the resident set ÷ connections.
     pub user_bytes_per_connection: f64,

@@ -83,9 +83,9 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<Outcome> 
     if driver.interrupted {
         driver.stop();
     }
-    let now = driver.world.now;
     sampler.follow(&driver.world.meter);
-    sampler.read_last(&mut driver.world.meter);
+    let now = driver.world.now;
+    sampler.read_last(&mut driver.world.meter, now);
     sampler.keep(&mut driver.world.meter, now);
     Ok(finish(plan, started, driver, sampler))
 }
@@ -215,27 +215,28 @@ impl Sampler {
         let is_over = meter.load_ended.is_some() && meter.load_ended >= meter.load_began;
         let is_still = world.outstanding == 0 && (meter.connecting == 0 || self.is_flood);
         if !matches!(self.watch, Some(Watch::Info(_))) || (is_still && (is_over || reading == Reading::Latest)) {
-            self.read_memory(reading, meter.open);
+            self.read_memory(reading, meter.open, world.now);
             world.meter.wants_memory = None;
         }
     }
 
     /// The same at the end of the run, where there was no such moment before, or an interrupt came first.
-    fn read_last(&mut self, meter: &mut Meter) {
+    fn read_last(&mut self, meter: &mut Meter, now: Time) {
         let wanted = meter.wants_memory.take().or((self.memory.connections == 0).then_some(Reading::Highest));
         if let Some(reading) = wanted.filter(|_| meter.open > 0) {
-            self.read_memory(reading, meter.open);
+            self.read_memory(reading, meter.open, now);
         }
     }
 
     /// The exact figures, at the moment that the shape chose: all connections are open and have said what they had to.
-    fn read_memory(&mut self, reading: Reading, connections: u64) {
+    fn read_memory(&mut self, reading: Reading, connections: u64, now: Time) {
         let Some(rss) = self.watch.as_ref().and_then(Watch::resident_bytes) else { return };
         if reading == Reading::Highest && rss < self.memory.rss_at_peak {
             return;
         }
         self.memory.rss_at_peak = rss;
         self.memory.connections = connections;
+        self.memory.peak_at_s = now.since(self.began).as_secs_f64();
         self.memory.kernel_bytes_per_connection = self.kernel_bytes_of_server(connections);
         self.own_at_peak = memory::resident_bytes().unwrap_or(0);
     }
