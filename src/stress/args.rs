@@ -16,7 +16,7 @@ use crate::units::{Size, Span};
     Exit code: 0, or 1 when a bound did not hold or nothing could be measured, 2 for a wrong command line.")]
 pub struct StressArgs {
     /// A shape and a target; or `compare` and two JSON files
-    #[arg(value_name = "[SHAPE] TARGET", required = true, num_args = 1..=3)]
+    #[arg(value_name = "[SHAPE] TARGET", num_args = 0..=3)]
     pub words: Vec<String>,
 
     /// Connections at once: 50, or more for shapes that hold them. Over udp:// sockets to send from, 64 at most
@@ -37,7 +37,7 @@ pub struct StressArgs {
 
     /// Requests a second, due by the clock whatever the server does; without it each answer brings the next request. Of churn: connects a
     /// second
-    #[arg(short, long, value_name = "PER SECOND")]
+    #[arg(short, long, value_name = "PER SECOND", value_parser = per_second)]
     pub rate: Option<f64>,
 
     /// Spread the requests of a rate as they come from many independent users, not evenly
@@ -54,7 +54,7 @@ pub struct StressArgs {
     pub send: Option<String>,
 
     /// Connects a second [as fast as they are accepted]
-    #[arg(long, value_name = "PER SECOND")]
+    #[arg(long, value_name = "PER SECOND", value_parser = per_second)]
     pub connect_rate: Option<f64>,
 
     /// Addresses of 127.0.0.0/8 to connect from, for a target there [one for 50 connections]
@@ -86,7 +86,7 @@ pub struct StressArgs {
     pub channel: Option<String>,
 
     /// Floods: honest requests a second, each on a connection of its own [20]
-    #[arg(long, value_name = "PER SECOND")]
+    #[arg(long, value_name = "PER SECOND", value_parser = per_second)]
     pub probe_rate: Option<f64>,
 
     /// slowloris, announce: time between two bytes; slow-read: between two sips of 16 bytes [1s]
@@ -124,4 +124,30 @@ pub struct StressArgs {
     /// Of what is random in --poisson [1]
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
+}
+
+/// A number a second, which may be told in thousands or millions.
+fn per_second(text: &str) -> Result<f64, String> {
+    let (digits, worth) = match text.strip_suffix(['k', 'M']) {
+        Some(digits) if text.ends_with('k') => (digits, 1e3),
+        Some(digits) => (digits, 1e6),
+        None => (text, 1.0),
+    };
+    let number: Option<f64> = digits.parse().ok();
+    number.map(|number| number * worth).ok_or_else(|| "expected a number a second, such as 20000 or 20k".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_with_and_without_a_unit() {
+        for (text, rate) in [("20000", 20_000.0), ("20k", 20_000.0), ("0.5", 0.5), ("1.5M", 1_500_000.0)] {
+            assert_eq!(per_second(text), Ok(rate));
+        }
+        for text in ["", "k", "20K", "20 k", "fast"] {
+            assert!(per_second(text).unwrap_err().contains("20k"), "{text}");
+        }
+    }
 }

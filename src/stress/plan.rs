@@ -343,8 +343,13 @@ fn spans(name: &str, value: Duration, most: Duration) -> Result<(), String> {
 
 /// What is given without a flag: a target, alone for a ping, or on either side of a shape.
 fn shape_and_target(words: &[String]) -> Result<(ShapeName, &String), String> {
+    let is_target = |word: &String| word.contains("://");
     Ok(match words {
+        [only] if !is_target(only) && ShapeName::parse(only).is_ok() => {
+            return Err(format!("{only} needs a target: slabd stress {only} resp://127.0.0.1:6379"));
+        }
         [only] => (ShapeName::Ping, only),
+        [one, other] if is_target(one) && is_target(other) => return Err("expected one target at a time".into()),
         [one, other] if one.contains("://") => (ShapeName::parse(other)?, one),
         [one, other] => (ShapeName::parse(one)?, other),
         _ => {
@@ -459,9 +464,11 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_said_with_what_can() {
         type Change = fn(&mut StressArgs);
-        let cases: [(&[&str], Change, &str); 14] = [
+        let cases: [(&[&str], Change, &str); 16] = [
             (&["hodl", "tcp://127.0.0.1:9"], |_| {}, "hold, ping"),
             (&[], |_| {}, "expected a target"),
+            (&["hold"], |_| {}, "hold needs a target"),
+            (&["tcp://127.0.0.1:9", "tcp://127.0.0.1:9"], |_| {}, "one target at a time"),
             (&["hold", "udp://127.0.0.1:9"], |_| {}, "there is ping"),
             (&["fanout", "tcp://127.0.0.1:9"], |_| {}, "resp://"),
             (&["announce", "tcp://127.0.0.1:9"], |_| {}, "lengths"),
