@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::record::{Latency, Percentile};
-use crate::clock::Time;
+use crate::clock::{Clock, Time};
 
 /// The percentiles of the report.
 const PERCENTS: [f64; 6] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
@@ -135,6 +135,20 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// The load proper is on from now.
+    pub fn begin_load(&mut self, now: Time) {
+        self.load_began = Some(now);
+        self.answered_before_load = self.answered;
+        self.cpu_at_load = Some(Clock::cpu_time());
+    }
+
+    /// And was on until `end`.
+    pub fn end_load(&mut self, end: Time) {
+        self.load_ended = Some(end);
+        self.answered_in_load = Some(self.answered - self.answered_before_load);
+        self.cpu_in_load = self.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
+    }
+
     /// Begins the next sample.
     pub fn turn_over(&mut self) {
         self.latency.turn_over();

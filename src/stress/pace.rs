@@ -41,11 +41,6 @@ impl Pace {
         (left_s / self.gap_s).ceil() as u64
     }
 
-    /// Nothing was due until now: what was held up meanwhile is not made up for.
-    pub fn skip_to(&mut self, now: Time) {
-        self.next_s = self.next_s.max(now.since(self.began).as_secs_f64());
-    }
-
     /// Takes it; the next is due a gap later.
     pub fn take(&mut self) -> Time {
         let due = self.next();

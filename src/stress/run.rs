@@ -29,7 +29,7 @@ pub const SATURATED: f64 = 0.9;
 const NEARLY_SATURATED: f64 = 0.7;
 
 /// A rate is reached when no more than this share of it is missing.
-const REACHED: f64 = 0.98;
+pub const REACHED: f64 = 0.98;
 
 /// Sees a run while it goes on.
 pub trait Observer {

@@ -195,27 +195,29 @@ impl<N: Net> World<N> {
 
     /// Sends so many of the wire's requests, which were due at `due`.
     pub fn request(&mut self, slot: u32, count: u32, due: Time) {
-        let Some(peer) = self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(Flags::CLOSED)) else {
-            return;
-        };
-        if peer.outstanding == 0 {
-            peer.flags.clear(Flags::REFUSED);
-            peer.due = due;
-            peer.since = self.now.tick();
-        }
-        peer.outstanding += count;
+        let Some(peer) = self.expect_answers(slot, count, due) else { return };
         peer.to_send += count;
-        self.outstanding += u64::from(count);
-        self.meter.sent += u64::from(count);
         self.flush_later(slot);
         self.arm(slot);
     }
 
     /// Sends other bytes, to which so many answers are expected.
     pub fn send(&mut self, slot: u32, bytes: &[u8], answers: u32, due: Time) {
-        let Some(peer) = self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(Flags::CLOSED)) else {
+        if self.expect_answers(slot, answers, due).is_none() {
             return;
-        };
+        }
+        let peer = &mut self.peers[slot as usize];
+        if self.pool.append(&mut peer.output, Use::Write(slot), bytes).is_err() {
+            self.meter.error("generator out of memory", 1);
+            return self.close(slot);
+        }
+        self.flush_later(slot);
+        self.arm(slot);
+    }
+
+    /// So many more answers are waited for, unless the connection is closed.
+    fn expect_answers(&mut self, slot: u32, answers: u32, due: Time) -> Option<&mut Peer<N::Stream>> {
+        let peer = self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(Flags::CLOSED))?;
         if peer.outstanding == 0 {
             peer.flags.clear(Flags::REFUSED);
             peer.due = due;
@@ -224,12 +226,7 @@ impl<N: Net> World<N> {
         peer.outstanding += answers;
         self.outstanding += u64::from(answers);
         self.meter.sent += u64::from(answers);
-        if self.pool.append(&mut peer.output, Use::Write(slot), bytes).is_err() {
-            self.meter.error("generator out of memory", 1);
-            return self.close(slot);
-        }
-        self.flush_later(slot);
-        self.arm(slot);
+        Some(peer)
     }
 
     /// What has to be said before anything else. It is no request of the load's.

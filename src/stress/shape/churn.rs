@@ -1,7 +1,7 @@
 //! `churn`: connections that open, ask once, are answered, and close; so many at once.
 
 use super::{Next, Shape, earliest};
-use crate::clock::{Clock, Time};
+use crate::clock::Time;
 use crate::net::Net;
 use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
@@ -40,9 +40,7 @@ impl Churn {
         }
         self.dialer.stop();
         let meter = &mut world.meter;
-        meter.load_ended = Some(world.now);
-        meter.answered_in_load = Some(meter.answered - meter.answered_before_load);
-        meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
+        meter.end_load(world.now);
         meter.wants_memory = Some(Reading::Highest);
     }
 
@@ -64,8 +62,7 @@ impl<N: Net> Shape<N> for Churn {
     fn act(&mut self, world: &mut World<N>) -> Next {
         let meter = &mut world.meter;
         if meter.load_began.is_none() {
-            meter.load_began = Some(world.now);
-            meter.cpu_at_load = Some(Clock::cpu_time());
+            meter.begin_load(world.now);
         }
         // Those that closed in this turn are in the table until its end.
         let is_empty = meter.open + meter.connecting == 0;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{Next, Shape, earliest};
-use crate::clock::{Clock, Time};
+use crate::clock::Time;
 use crate::net::Net;
 use crate::stress::meter::reason;
 use crate::stress::pace::Pace;
@@ -91,8 +91,7 @@ impl<N: Net> Datagrams<N> {
         meter.opened = self.sockets.len() as u64;
         meter.open = meter.opened;
         meter.open_at_peak = meter.opened;
-        meter.load_began = Some(world.now);
-        meter.cpu_at_load = Some(Clock::cpu_time());
+        meter.begin_load(world.now);
         self.pace = self.plan.rate.map(|rate| Pace::new(rate, self.plan.arrivals, self.plan.seed, world.now));
         self.until = Some(world.now + self.plan.duration);
     }
@@ -241,11 +240,7 @@ impl<N: Net> Datagrams<N> {
             if gives_up > world.now {
                 return Next::At(gives_up);
             }
-            world.meter.latency.record(world.now.since(*due), 1);
-            world.meter.error("lost", 1);
-            self.unanswered -= 1;
-            self.pending[0] = None;
-            self.forget_answered();
+            self.fail(world, self.first, "lost");
         }
         Next::OnEvent
     }
@@ -267,10 +262,7 @@ impl<N: Net> Shape<N> for Datagrams<N> {
         let is_asked = self.left == Some(0) && self.unanswered == 0;
         if (world.now >= until || is_asked) && world.meter.load_ended.is_none() {
             self.charge_unsent(world, until);
-            let meter = &mut world.meter;
-            meter.load_ended = Some(world.now);
-            meter.answered_in_load = Some(meter.answered);
-            meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
+            world.meter.end_load(world.now);
         }
         if world.meter.load_ended.is_some() {
             let is_late = world.now >= until + self.plan.timeout + Duration::from_millis(100);

@@ -73,9 +73,7 @@ impl Fanout {
 
     fn begin<N: Net>(&mut self, world: &mut World<N>) {
         let meter = &mut world.meter;
-        meter.load_began = Some(world.now);
-        meter.cpu_at_load = Some(Clock::cpu_time());
-        meter.answered_before_load = meter.answered;
+        meter.begin_load(world.now);
         meter.wants_memory = Some(Reading::Highest);
         self.pace = self.plan.rate.map(|rate| Pace::new(rate, self.plan.arrivals, self.plan.seed, world.now));
         self.progress = world.now;
@@ -159,8 +157,7 @@ impl Fanout {
         let meter = &mut world.meter;
         meter.error("unanswered at the end", self.unanswered.len() as u64);
         self.unanswered.clear();
-        meter.load_ended = Some(self.progress);
-        meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
+        meter.end_load(self.progress);
         Next::Done
     }
 }

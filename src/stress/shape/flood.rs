@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::probes::Probes;
 use super::{Next, Shape, earliest};
-use crate::clock::{Clock, Time};
+use crate::clock::Time;
 use crate::net::Net;
 use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
@@ -111,8 +111,7 @@ impl Flood {
         match self.stage {
             Stage::Before if is_over => self.begin(world),
             Stage::During if is_over => {
-                world.meter.load_ended = Some(world.now);
-                world.meter.cpu_in_load = world.meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
+                world.meter.end_load(world.now);
                 self.probes.stop();
                 // One that could not be carried out yet would be the second in a moment.
                 world.meter.wants_memory = None;
@@ -138,8 +137,7 @@ impl Flood {
     }
 
     fn begin<N: Net>(&mut self, world: &mut World<N>) {
-        world.meter.load_began = Some(world.now);
-        world.meter.cpu_at_load = Some(Clock::cpu_time());
+        world.meter.begin_load(world.now);
         let (count, rate) = (self.plan.connections, self.plan.connect_rate);
         self.attackers = Some(Dialer::new(ATTACKER, self.dial, count, rate, world.now));
         self.probes.enter(1, world.now);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Next, Shape, earliest};
-use crate::clock::{Clock, Time};
+use crate::clock::Time;
 use crate::net::Net;
 use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
@@ -98,9 +98,7 @@ impl Ping {
 
     fn begin<N: Net>(&mut self, world: &mut World<N>) {
         let meter = &mut world.meter;
-        meter.load_began = Some(world.now);
-        meter.cpu_at_load = Some(Clock::cpu_time());
-        meter.answered_before_load = meter.answered;
+        meter.begin_load(world.now);
         let pace = self.rate.map(|rate| Pace::new(rate, self.arrivals, self.seed, world.now));
         if world.meter.open < self.connections {
             self.began_with = Some(world.meter.open);
@@ -168,9 +166,7 @@ impl Ping {
         }
         let meter = &mut world.meter;
         meter.wants_memory = Some(Reading::Highest);
-        meter.load_ended = Some(world.now);
-        meter.answered_in_load = Some(meter.answered - meter.answered_before_load);
-        meter.cpu_in_load = meter.cpu_at_load.map(|then| Clock::cpu_time().saturating_sub(then));
+        meter.end_load(world.now);
         self.phase = Phase::Draining { until: world.now + self.timeout };
     }
 

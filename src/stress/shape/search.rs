@@ -10,7 +10,7 @@ use crate::report::figures;
 use crate::stress::meter::Times;
 use crate::stress::plan::Plan;
 use crate::stress::record::{Record, Trial};
-use crate::stress::run::SATURATED;
+use crate::stress::run::{REACHED, SATURATED};
 use crate::stress::world::World;
 use crate::units::Span;
 
@@ -22,9 +22,6 @@ const PRECISE: f64 = 0.05;
 
 /// A bound on the trials, whatever the measurements say.
 const TRIALS_MAX: usize = 30;
-
-/// What was asked for must have been reached but for this share, else the rate did not hold.
-const REACHED: f64 = 0.98;
 
 /// A trial that fails is repeated once: on a shared machine one stall of a neighbour is no limit of the server's.
 const TRIES: usize = 2;
