@@ -9,16 +9,20 @@
 //! Time stands still while the loop works. [`Net::poll`] moves it to the next arrival or the end of its timeout,
 //! and [`SimNet::advance`] by hand.
 
+mod calls;
 mod connection;
 mod far_side;
+mod faults;
 mod files;
+mod kernel;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use self::calls::Calls;
 use self::connection::{Connection, Segment, Side};
 use self::files::{FIRST_FREE_PORT, File, Kind, claim, reachable};
 use super::{ConnectOptions, Net, Ready, Signal, Transferred};
@@ -26,74 +30,12 @@ use crate::clock::Time;
 use crate::limits::SocketOptions;
 use crate::memory::KernelObjects;
 use crate::sys::DatagramBatch;
-use crate::token::Token;
+use crate::token::{Source, Token};
 
+pub use self::calls::Call;
 pub use self::connection::End;
-
-/// What goes wrong, and how often: probabilities from 0 to 1. By default nothing does.
-#[derive(Clone, Debug)]
-pub struct Faults {
-    /// What a client sends travels in segments of one to this many bytes; whole when `None`.
-    pub segment_max: Option<usize>,
-    /// Each segment, FIN and RST arrives together with what the client sent before it, or up to this much later.
-    pub delay_max: Duration,
-    /// Bytes that the loop can write to a new client before the client takes some.
-    pub window: RangeInclusive<usize>,
-    /// A poll reports a source that has nothing new.
-    pub spurious_event: f64,
-    /// A read with bytes queued gives `WouldBlock`; the next poll reports them again.
-    pub spurious_would_block: f64,
-    /// A poll that would wait is cut short, as by a signal.
-    pub poll_interrupted: f64,
-    /// The connection at the head of an accept queue is gone: ECONNABORTED.
-    pub accept_aborted: f64,
-    /// Events of one poll come in any order, not in that of their causes.
-    pub shuffled_events: bool,
-    /// A datagram is lost on its way to the loop.
-    pub datagram_lost: f64,
-    /// A datagram is not taken from the loop: `WouldBlock`.
-    pub send_would_block: f64,
-    /// Datagrams that wait in a socket; those beyond are dropped.
-    pub datagram_queue: usize,
-}
-
-impl Default for Faults {
-    fn default() -> Faults {
-        Faults {
-            segment_max: None,
-            delay_max: Duration::ZERO,
-            window: 64 * 1024..=64 * 1024,
-            spurious_event: 0.0,
-            spurious_would_block: 0.0,
-            poll_interrupted: 0.0,
-            accept_aborted: 0.0,
-            shuffled_events: false,
-            datagram_lost: 0.0,
-            send_would_block: 0.0,
-            datagram_queue: 1024,
-        }
-    }
-}
-
-impl Faults {
-    /// Nearly everything at once, tuned so that most things still work out: for sweeps over seeds. Without spurious
-    /// events, because they rescue a loop that missed an edge: sweep with and without.
-    pub fn harsh() -> Faults {
-        Faults {
-            segment_max: Some(24),
-            delay_max: Duration::from_millis(20),
-            window: 1..=64,
-            spurious_event: 0.0,
-            spurious_would_block: 0.1,
-            poll_interrupted: 0.1,
-            accept_aborted: 0.05,
-            shuffled_events: true,
-            datagram_lost: 0.05,
-            send_would_block: 0.05,
-            datagram_queue: 16,
-        }
-    }
-}
+pub use self::faults::Faults;
+pub use self::trace::{Entry, Trace};
 
 /// The far end of one stream. Never reused, unlike the loop's own [`Stream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,6 +77,10 @@ pub struct SimNet {
     mailboxes: BTreeMap<SocketAddr, Vec<(SocketAddr, Vec<u8>)>>,
 
     injected: Vec<Ready>,
+    /// Events of files that are closed, to be reported all the same.
+    stale: Vec<Ready>,
+    calls: Calls,
+    trace: Trace,
     signals: Vec<Signal>,
     signals_edge: bool,
     accept_errors: VecDeque<i32>,
@@ -172,6 +118,9 @@ impl SimNet {
             connecting: Vec::new(),
             mailboxes: BTreeMap::new(),
             injected: Vec::new(),
+            stale: Vec::new(),
+            calls: Calls::default(),
+            trace: Trace::default(),
             signals: Vec::new(),
             signals_edge: false,
             accept_errors: VecDeque::new(),
@@ -210,6 +159,29 @@ impl SimNet {
         self.faults = faults;
     }
 
+    /// What has happened so far, to compare two runs or to read.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    pub fn trace_mut(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    /// From now on the fallible calls of the loop are written down, for [`Self::calls_made`].
+    pub fn log_calls(&mut self) {
+        self.calls.keep_log();
+    }
+
+    pub fn calls_made(&self) -> Vec<Call> {
+        self.calls.log()
+    }
+
+    /// The loop's fallible call number `at`, counted from 0 since the network was made, fails with this errno.
+    pub fn fail_call(&mut self, at: u64, errno: i32) {
+        self.calls.fail(at, errno);
+    }
+
     /// Files may have numbers below this, as with RLIMIT_NOFILE; others that the process holds do not count here.
     pub fn set_file_limit(&mut self, limit: usize) {
         self.file_limit = limit;
@@ -232,7 +204,9 @@ impl Net for SimNet {
 
     /// Never blocks: with nothing ready, nothing under way and no timeout, it returns at once.
     fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
+        let start = ready.len();
         ready.append(&mut self.injected);
+        ready.append(&mut self.stale);
         let deadline = timeout.map(|timeout| self.now + timeout);
         self.deliver_due();
         if self.chance(self.faults.spurious_event) && !self.files.is_empty() {
@@ -251,7 +225,23 @@ impl Net for SimNet {
                 break;
             }
             self.now = next;
+            if self.chance(self.faults.clock_jump) {
+                let jump = Duration::from_nanos(self.random.u64(0..=self.faults.clock_jump_max.as_nanos() as u64));
+                self.note("clock jumps", 0u32, jump.as_micros() as i64);
+                self.now = self.now + jump;
+            }
             self.deliver_due();
+        }
+        for event in &ready[start..] {
+            let what = match event.token.source() {
+                Source::Connection { .. } if event.readable && event.writable => "ready rw, slot",
+                Source::Connection { .. } if event.readable => "ready r, slot",
+                Source::Connection { .. } => "ready w, slot",
+                Source::Listener(_) => "ready, listener",
+                Source::Socket(_) => "ready, socket",
+                Source::Signals => "ready, signals",
+            };
+            self.note(what, event.token.to_usize() as u32, i64::from(event.read_on));
         }
         Ok(())
     }
@@ -267,6 +257,7 @@ impl Net for SimNet {
 
     /// The simulated kernel has no timeouts of its own, and its buffers are those of [`Faults`].
     fn configure(&mut self, _listener: &Listener, options: &SocketOptions) -> io::Result<()> {
+        self.calls.attempt(Call::Configure)?;
         self.socket_options = *options;
         Ok(())
     }
@@ -278,6 +269,7 @@ impl Net for SimNet {
         options: &SocketOptions,
         token: Token,
     ) -> io::Result<Listener> {
+        self.calls.attempt(Call::Listen)?;
         self.socket_options = *options;
         self.lowest_free_file()?;
         let address = claim(&self.listeners, address, &mut self.port_next)?;
@@ -305,30 +297,10 @@ impl Net for SimNet {
     }
 
     fn accept(&mut self, listener: &Listener, token: Token) -> io::Result<(Stream, SocketAddr)> {
-        // Linux takes the new file's number before it looks into the queue, so this fails with an empty one too.
-        self.lowest_free_file()?;
-        let is_empty = self.accept_queue_of(listener.0).0.is_empty();
-        let failure = match self.accept_errors.front() {
-            Some(&libc::ECONNABORTED) if is_empty => None,
-            Some(_) => self.accept_errors.pop_front(),
-            None => (!is_empty && self.chance(self.faults.accept_aborted)).then_some(libc::ECONNABORTED),
-        };
-        if let Some(failure) = failure.filter(|&failure| failure != libc::ECONNABORTED) {
-            return Err(errno(failure));
-        }
-        let Some(client) = self.accept_queue_of(listener.0).0.pop_front() else {
-            return Err(io::ErrorKind::WouldBlock.into());
-        };
-        if let Some(failure) = failure {
-            self.connection_mut(client).abort();
-            return Err(errno(failure));
-        }
-        let file = self.open(token, Kind::Stream { client, watches_writable: false })?;
-        let connection = self.connection_mut(client);
-        connection.side = Side::Open(file);
-        let peer = connection.peer;
-        self.wake_if_ready(file);
-        Ok((Stream(file), peer))
+        let accepted = self.accept_next(listener, token);
+        let result = accepted.as_ref().map(|(stream, _)| self.client_of(stream.0).0 as usize);
+        self.note_result("accept", listener.0, result);
+        accepted
     }
 
     fn connect(&mut self, address: SocketAddr, _options: &ConnectOptions, token: Token) -> io::Result<Stream> {
@@ -348,26 +320,29 @@ impl Net for SimNet {
     }
 
     fn read(&mut self, stream: &mut Stream, into: &mut [u8]) -> io::Result<usize> {
-        if !self.stream_mut(stream).inbound.is_empty() && self.chance(self.faults.spurious_would_block) {
-            self.wake(stream.0);
-            return Err(io::ErrorKind::WouldBlock.into());
+        let client = self.client_of(stream.0);
+        let result = self.read_from(client, stream.0, into);
+        if let Ok(length) = result {
+            self.trace.mix_bytes(&into[..length]);
         }
-        self.stream_mut(stream).read(into)
+        self.note_result("read", client.0, result.as_ref().copied());
+        result
     }
 
     fn write(&mut self, stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
         let client = self.client_of(stream.0);
-        let connection = self.connection_mut(client);
-        let written = connection.write(bytes)?;
-        if connection.client_gone && written > 0 {
-            self.post(client, Segment::Reset);
-            self.deliver_due();
+        let result = self.write_to(client, bytes);
+        if let Ok(length) = result {
+            self.trace.mix_bytes(&bytes[..length]);
         }
-        Ok(written)
+        self.note_result("write", client.0, result.as_ref().copied());
+        result
     }
 
     fn watch_writable(&mut self, stream: &mut Stream, token: Token) -> io::Result<()> {
         let client = self.client_of(stream.0);
+        self.note("watch-writable", client.0, 0);
+        self.calls.attempt(Call::WatchWritable)?;
         let file = self.file_mut(stream.0);
         file.token = token;
         file.kind = Kind::Stream { client, watches_writable: true };
@@ -376,7 +351,10 @@ impl Net for SimNet {
     }
 
     fn shutdown_write(&mut self, stream: &mut Stream) -> io::Result<()> {
-        let shut = self.stream_mut(stream).shutdown_write();
+        let client = self.client_of(stream.0);
+        self.note("shutdown", client.0, 0);
+        self.calls.attempt(Call::Shutdown)?;
+        let shut = self.connection_mut(client).shutdown_write();
         // As inet_shutdown does it: whatever came of it, whoever polls looks again.
         self.wake(stream.0);
         shut
@@ -386,6 +364,7 @@ impl Net for SimNet {
         let client = self.client_of(stream.0);
         self.connecting.retain(|&(_, connecting)| connecting != client);
         self.connection_mut(client).close();
+        self.note("close", client.0, 0);
         self.release(stream.0);
     }
 
@@ -393,19 +372,23 @@ impl Net for SimNet {
         let client = self.client_of(stream.0);
         self.connecting.retain(|&(_, connecting)| connecting != client);
         self.connection_mut(client).abort();
+        self.note("reset", client.0, 0);
         self.release(stream.0);
     }
 
     /// The spare file of a real network is not counted among those of the loop, and never missing.
     fn shed(&mut self, listener: &Listener) -> io::Result<bool> {
+        self.calls.attempt(Call::Shed)?;
         let waiting = self.accept_queue_of(listener.0).0.pop_front();
         if let Some(client) = waiting {
+            self.note("shed", client.0, 0);
             self.connection_mut(client).abort();
         }
         Ok(waiting.is_some())
     }
 
     fn unacknowledged(&self, stream: &Stream) -> io::Result<usize> {
+        self.calls.attempt(Call::Unacknowledged)?;
         Ok(self.connection(self.client_of(stream.0)).outbound.len())
     }
 
@@ -415,6 +398,7 @@ impl Net for SimNet {
     }
 
     fn buffer_bytes(&self, stream: &Stream) -> io::Result<u64> {
+        self.calls.attempt(Call::BufferBytes)?;
         let connection = self.connection(self.client_of(stream.0));
         Ok((connection.inbound.len() + connection.outbound.len()) as u64)
     }
@@ -424,6 +408,7 @@ impl Net for SimNet {
     }
 
     fn peer_address(&self, stream: &Stream) -> io::Result<SocketAddr> {
+        self.calls.attempt(Call::PeerAddress)?;
         Ok(self.connection(self.client_of(stream.0)).peer)
     }
 
@@ -437,11 +422,13 @@ impl Net for SimNet {
     }
 
     fn accept_queue(&self, listener: &Listener) -> io::Result<(u32, u32)> {
+        self.calls.attempt(Call::AcceptQueue)?;
         let Kind::Listener { queue, backlog, .. } = &self.file(listener.0).kind else { unreachable!("{listener:?}") };
         Ok((queue.len() as u32, *backlog))
     }
 
     fn bind(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
+        self.calls.attempt(Call::Bind)?;
         self.lowest_free_file()?;
         let address = claim(&self.sockets, address, &mut self.port_next)?;
         let file = self.open(token, Kind::Socket { address, queue: VecDeque::new() })?;
@@ -455,26 +442,19 @@ impl Net for SimNet {
     }
 
     fn receive(&mut self, socket: &Socket, batch: &mut DatagramBatch) -> io::Result<usize> {
-        batch.clear();
-        if let Some(failure) = self.receive_errors.pop_front() {
-            return Err(errno(failure));
-        }
-        let queue = self.datagrams_of(socket.0);
-        while let Some((from, bytes)) = queue.front()
-            && batch.push(*from, bytes)
-        {
-            queue.pop_front();
-        }
-        if batch.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(batch.len()) }
+        let result = self.receive_from(socket, batch);
+        self.note_result("receive", socket.0, result.as_ref().copied());
+        result
     }
 
     fn send(&mut self, socket: &Socket, batch: &mut DatagramBatch, first: usize) -> io::Result<usize> {
         let from = reachable(self.socket_address(socket)?);
         let mut sent = 0;
         for (to, bytes) in batch.answers().skip(first) {
-            let result = match self.send_errors.front() {
-                Some(&failure) => Err(errno(failure)),
-                None => self.send_one(from, to.to_socket_addr(), bytes),
+            let result = match (self.send_errors.front(), self.calls.attempt(Call::Send)) {
+                (Some(&failure), _) => Err(errno(failure)),
+                (None, Err(failure)) => Err(failure),
+                (None, Ok(())) => self.send_one(from, to.to_socket_addr(), bytes),
             };
             match result {
                 Ok(()) => sent += 1,
@@ -887,7 +867,13 @@ mod tests {
     /// An echo loop that trusts the contract of [`Net`]: it remembers nothing but what the contract says it must.
     /// Returns all events with their times, and what each client got back.
     fn echo(seed: u64, spurious_event: f64, sent: &[u8]) -> (Vec<(Time, Ready)>, Vec<Vec<u8>>) {
-        let faults = Faults { accept_aborted: 0.0, spurious_event, ..Faults::harsh() };
+        let faults = Faults {
+            accept_aborted: 0.0,
+            accept_exhausted: 0.0,
+            spurious_event,
+            interrupted: 0.0,
+            ..Faults::harsh()
+        };
         let mut net = SimNet::with_faults(seed, faults);
         let (listener, at) = listener(&mut net, 8);
         let clients: Vec<_> = (0..5).map(|_| net.client(at).unwrap()).collect();

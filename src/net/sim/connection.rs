@@ -159,6 +159,18 @@ impl Connection {
         self.outbound = VecDeque::new();
     }
 
+    /// Broken, and the loop has been told so already.
+    pub(super) fn break_silently(&mut self) {
+        self.break_with(libc::ECONNRESET);
+        self.error = None;
+    }
+
+    /// Whether a write would move something.
+    pub(super) fn takes_output(&self) -> bool {
+        let is_whole = !self.broken && !self.shut && self.error.is_none();
+        is_whole && matches!(self.side, Side::Open(_)) && self.outbound.len() < self.window
+    }
+
     /// A segment arrives. True when the loop has something new to look at.
     pub(super) fn arrive(&mut self, segment: Segment) -> bool {
         if self.broken {
@@ -172,6 +184,8 @@ impl Connection {
             }
             (Segment::Data(bytes), _) => self.inbound.extend(bytes),
             (Segment::Fin, _) => self.fin_arrived = true,
+            (Segment::Room, Side::Open(_)) if self.wants_room && self.has_room() => self.wants_room = false,
+            (Segment::Room, _) => return false,
             (Segment::Reset, _) if self.fin_arrived => self.break_with(libc::EPIPE),
             (Segment::Reset, _) => self.break_with(libc::ECONNRESET),
         }
@@ -184,4 +198,18 @@ pub(super) enum Segment {
     Data(Box<[u8]>),
     Fin,
     Reset,
+    /// No segment: the loop's own kernel has found memory to send with.
+    Room,
+}
+
+impl Segment {
+    /// For the trace: what arrives, and how many bytes.
+    pub(super) fn described(&self) -> (&'static str, i64) {
+        match self {
+            Segment::Data(bytes) => ("arrives", bytes.len() as i64),
+            Segment::Fin => ("arrives FIN", 0),
+            Segment::Reset => ("arrives RST", 0),
+            Segment::Room => ("room again", 0),
+        }
+    }
 }

@@ -35,10 +35,12 @@ impl SimNet {
         });
         let Some(file) = file.filter(|_| !full) else {
             self.clients_refused += 1;
+            self.note("client not queued", source.port(), 0);
             return None;
         };
         let client = self.new_connection(source, Side::Waiting);
         self.accept_queue_of(file).0.push_back(client);
+        self.note("client connects", client.0, i64::from(source.port()));
         self.wake(file);
         Some(client)
     }
@@ -67,6 +69,8 @@ impl SimNet {
         if connection.client_shut || connection.end == End::Reset {
             return false;
         }
+        self.trace.mix_bytes(bytes);
+        self.note("client sends", client.0, bytes.len() as i64);
         let mut rest = bytes;
         while !rest.is_empty() {
             let length = match self.faults.segment_max {
@@ -90,7 +94,10 @@ impl SimNet {
     pub fn client_take(&mut self, client: ClientId, most: usize) -> Vec<u8> {
         let connection = self.connection_mut(client);
         let length = most.min(connection.outbound.len());
-        let bytes = connection.outbound.drain(..length).collect();
+        let bytes: Vec<u8> = connection.outbound.drain(..length).collect();
+        if length > 0 {
+            self.note("client takes", client.0, length as i64);
+        }
         self.announce_room(client);
         bytes
     }
@@ -193,6 +200,8 @@ impl SimNet {
             && first.key().0 <= self.now
         {
             let (client, segment) = first.remove();
+            let (what, amount) = segment.described();
+            self.note(what, client.0, amount);
             if self.connection_mut(client).arrive(segment) {
                 self.wake_client_file(client);
             }
@@ -210,15 +219,25 @@ impl SimNet {
     pub fn send_datagram(&mut self, to: SocketAddr, from: SocketAddr, bytes: &[u8]) -> bool {
         assert!(bytes.len() <= payload_max(to), "no datagram carries {} bytes", bytes.len());
         let lost = self.chance(self.faults.datagram_lost);
+        let (overtakes, twice) =
+            (self.chance(self.faults.datagram_reordered), self.chance(self.faults.datagram_duplicated));
         let limit = self.faults.datagram_queue;
         let file = find(&self.sockets, to).filter(|_| !lost);
-        let queue = file.map(|file| self.datagrams_of(file)).filter(|queue| queue.len() < limit);
-        let (Some(file), Some(queue)) = (file, queue) else {
+        let waiting = file.map_or(limit, |file| self.datagrams_of(file).len());
+        let Some(file) = file.filter(|_| waiting < limit) else {
             self.datagrams_dropped += 1;
+            self.note("datagram lost", from.port(), bytes.len() as i64);
             return false;
         };
-        queue.push_back((from, bytes.into()));
+        let place = if overtakes { self.random.usize(..=waiting) } else { waiting };
+        let queue = self.datagrams_of(file);
+        queue.insert(place, (from, bytes.into()));
+        if twice && queue.len() < limit {
+            queue.push_back((from, bytes.into()));
+        }
         self.wake(file);
+        self.trace.mix_bytes(bytes);
+        self.note("datagram in", from.port(), bytes.len() as i64);
         true
     }
 
@@ -245,6 +264,8 @@ impl SimNet {
         if self.chance(self.faults.send_would_block) {
             return Err(errno(libc::EAGAIN));
         }
+        self.trace.mix_bytes(bytes);
+        self.note("datagram out", to.port(), bytes.len() as i64);
         if find(&self.sockets, to).is_some() {
             self.send_datagram(to, from, bytes);
         } else {

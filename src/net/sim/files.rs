@@ -48,6 +48,10 @@ impl SimNet {
     }
 
     pub(super) fn release(&mut self, file: u32) {
+        if self.chance(self.faults.stale_event) {
+            let token = self.file(file).token;
+            self.stale.push(Ready { token, readable: true, writable: self.random.bool(), read_on: self.random.bool() });
+        }
         self.files[file as usize] = None;
         self.free.insert(file);
     }

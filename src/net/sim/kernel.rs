@@ -1,0 +1,171 @@
+//! What the simulated kernel does in the calls that move something: accept, read, write and receive, and how each goes wrong.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::connection::{Segment, Side};
+use super::files::Kind;
+use super::{Call, ClientId, Entry, Faults, Listener, SimNet, Socket, Stream, errno};
+use crate::sys::DatagramBatch;
+use crate::token::Token;
+
+impl SimNet {
+    pub(super) fn accept_next(&mut self, listener: &Listener, token: Token) -> io::Result<(Stream, SocketAddr)> {
+        // Linux takes the new file's number before it looks into the queue, so this fails with an empty one too.
+        self.lowest_free_file()?;
+        let is_empty = self.accept_queue_of(listener.0).0.is_empty();
+        if let Some(failure) = self.accept_failure(is_empty) {
+            match failure {
+                // It concerns us, not the connection.
+                libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EINTR => {}
+                libc::EAGAIN => self.wake(listener.0),
+                // With a new socket comes the error that ended it, or epoll does not take it.
+                _ => {
+                    if let Some(client) = self.accept_queue_of(listener.0).0.pop_front() {
+                        self.connection_mut(client).abort();
+                    }
+                }
+            }
+            return Err(errno(failure));
+        }
+        let Some(client) = self.accept_queue_of(listener.0).0.pop_front() else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let file = self.open(token, Kind::Stream { client, watches_writable: false })?;
+        let connection = self.connection_mut(client);
+        connection.side = Side::Open(file);
+        let peer = connection.peer;
+        self.wake_if_ready(file);
+        Ok((Stream(file), peer))
+    }
+
+    /// What the next accept is to fail with: as ordered, or by chance.
+    fn accept_failure(&mut self, is_empty: bool) -> Option<i32> {
+        let ordered = match self.calls.attempt(Call::Accept) {
+            Err(error) => error.raw_os_error(),
+            Ok(()) => self.accept_errors.front().copied(),
+        };
+        if let Some(failure) = ordered {
+            // Of a connection that is not there, nothing is told.
+            let concerns_us =
+                matches!(failure, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EINTR);
+            if is_empty && !concerns_us {
+                return None;
+            }
+            self.accept_errors.pop_front();
+            return Some(failure);
+        }
+        let Faults { accept_aborted, accept_exhausted, interrupted, spurious_would_block, .. } = self.faults;
+        const EXHAUSTED: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+        if self.chance(accept_exhausted) {
+            return Some(EXHAUSTED[self.random.usize(..EXHAUSTED.len())]);
+        }
+        if self.chance(interrupted) {
+            return Some(libc::EINTR);
+        }
+        if !is_empty && self.chance(spurious_would_block) {
+            return Some(libc::EAGAIN);
+        }
+        (!is_empty && self.chance(accept_aborted)).then_some(libc::ECONNABORTED)
+    }
+
+    pub(super) fn read_from(&mut self, client: ClientId, file: u32, into: &mut [u8]) -> io::Result<usize> {
+        let waiting = self.connection(client).inbound.len();
+        if let Err(failure) = self.calls.attempt(Call::Read) {
+            match failure.raw_os_error() {
+                // Not drained: an edge follows.
+                Some(libc::EAGAIN) => self.wake(file),
+                Some(libc::EINTR | libc::ENOMEM) => {}
+                _ => self.connection_mut(client).break_silently(),
+            }
+            return Err(failure);
+        }
+        if waiting > 0 && self.chance(self.faults.spurious_would_block) {
+            self.wake(file);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.chance(self.faults.interrupted) {
+            return Err(errno(libc::EINTR));
+        }
+        if waiting > 1 && into.len() > 1 && self.chance(self.faults.short_read) {
+            let most = self.random.usize(1..waiting.min(into.len()));
+            self.wake(file);
+            return self.connection_mut(client).read(&mut into[..most]);
+        }
+        self.connection_mut(client).read(into)
+    }
+
+    pub(super) fn write_to(&mut self, client: ClientId, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(failure) = self.calls.attempt(Call::Write) {
+            match failure.raw_os_error() {
+                Some(libc::EAGAIN) => self.run_short_of_memory(client),
+                Some(libc::EINTR | libc::ENOMEM | libc::ENOBUFS) => {}
+                _ => self.connection_mut(client).break_silently(),
+            }
+            return Err(failure);
+        }
+        if self.chance(self.faults.interrupted) {
+            return Err(errno(libc::EINTR));
+        }
+        let mut bytes = bytes;
+        if self.connection(client).takes_output() && self.chance(self.faults.short_write) {
+            self.run_short_of_memory(client);
+            bytes = &bytes[..self.random.usize(..=bytes.len())];
+            if bytes.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
+        let connection = self.connection_mut(client);
+        let written = connection.write(bytes)?;
+        if connection.client_gone && written > 0 {
+            self.post(client, Segment::Reset);
+            self.deliver_due();
+        }
+        Ok(written)
+    }
+
+    /// The kernel takes no more for this stream until it has found memory.
+    fn run_short_of_memory(&mut self, client: ClientId) {
+        self.connection_mut(client).wants_room = true;
+        self.post(client, Segment::Room);
+    }
+
+    pub(super) fn receive_from(&mut self, socket: &Socket, batch: &mut DatagramBatch) -> io::Result<usize> {
+        batch.clear();
+        if let Err(failure) = self.calls.attempt(Call::Receive) {
+            if failure.kind() == io::ErrorKind::WouldBlock {
+                self.wake_if_ready(socket.0);
+            }
+            return Err(failure);
+        }
+        if let Some(failure) = self.receive_errors.pop_front() {
+            return Err(errno(failure));
+        }
+        if self.chance(self.faults.receive_failed) {
+            return Err(errno(libc::ECONNREFUSED));
+        }
+        if !self.datagrams_of(socket.0).is_empty() && self.chance(self.faults.spurious_would_block) {
+            self.wake(socket.0);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let queue = self.datagrams_of(socket.0);
+        while let Some((from, bytes)) = queue.front()
+            && batch.push(*from, bytes)
+        {
+            queue.pop_front();
+        }
+        if batch.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(batch.len()) }
+    }
+
+    pub(super) fn note(&mut self, what: &'static str, who: impl Into<u64>, amount: i64) {
+        self.trace.note(Entry { at: self.now, what, who: who.into(), amount });
+    }
+
+    pub(super) fn note_result(&mut self, what: &'static str, who: impl Into<u64>, result: Result<usize, &io::Error>) {
+        let amount = match result {
+            Ok(amount) => amount as i64,
+            Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::EAGAIN)),
+        };
+        self.note(what, who, amount);
+    }
+}
