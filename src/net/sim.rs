@@ -867,13 +867,8 @@ mod tests {
     /// An echo loop that trusts the contract of [`Net`]: it remembers nothing but what the contract says it must.
     /// Returns all events with their times, and what each client got back.
     fn echo(seed: u64, spurious_event: f64, sent: &[u8]) -> (Vec<(Time, Ready)>, Vec<Vec<u8>>) {
-        let faults = Faults {
-            accept_aborted: 0.0,
-            accept_exhausted: 0.0,
-            spurious_event,
-            interrupted: 0.0,
-            ..Faults::harsh()
-        };
+        let faults =
+            Faults { accept_aborted: 0.0, accept_exhausted: 0.0, spurious_event, interrupted: 0.0, ..Faults::harsh() };
         let mut net = SimNet::with_faults(seed, faults);
         let (listener, at) = listener(&mut net, 8);
         let clients: Vec<_> = (0..5).map(|_| net.client(at).unwrap()).collect();

@@ -15,16 +15,12 @@ impl SimNet {
         self.lowest_free_file()?;
         let is_empty = self.accept_queue_of(listener.0).0.is_empty();
         if let Some(failure) = self.accept_failure(is_empty) {
-            match failure {
-                // It concerns us, not the connection.
-                libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EINTR => {}
-                libc::EAGAIN => self.wake(listener.0),
-                // With a new socket comes the error that ended it, or epoll does not take it.
-                _ => {
-                    if let Some(client) = self.accept_queue_of(listener.0).0.pop_front() {
-                        self.connection_mut(client).abort();
-                    }
-                }
+            if failure == libc::EAGAIN {
+                self.wake(listener.0);
+            } else if takes_connection(failure)
+                && let Some(client) = self.accept_queue_of(listener.0).0.pop_front()
+            {
+                self.connection_mut(client).abort();
             }
             return Err(errno(failure));
         }
@@ -47,9 +43,7 @@ impl SimNet {
         };
         if let Some(failure) = ordered {
             // Of a connection that is not there, nothing is told.
-            let concerns_us =
-                matches!(failure, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EINTR);
-            if is_empty && !concerns_us {
+            if is_empty && takes_connection(failure) {
                 return None;
             }
             self.accept_errors.pop_front();
@@ -168,4 +162,9 @@ impl SimNet {
         };
         self.note(what, who, amount);
     }
+}
+
+/// Whether an accept that fails so has taken the connection out of the queue: it was gone already, or epoll had no room for it.
+fn takes_connection(failure: i32) -> bool {
+    matches!(failure, libc::ECONNABORTED | libc::ENOSPC)
 }
