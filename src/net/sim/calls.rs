@@ -90,12 +90,32 @@ impl Call {
     }
 }
 
-/// Calls made so far, and the one that is to fail.
+/// A failure that was ordered: from which call of all on, and how many of one kind it has yet to hit.
+struct Failure {
+    at: u64,
+    /// `None` until the first is hit: whatever it is.
+    kind: Cell<Option<Call>>,
+    error: i32,
+    left: Cell<u32>,
+}
+
+impl Failure {
+    fn is_due(&self, call: Call, number: u64) -> bool {
+        let is_meant = number >= self.at && self.kind.get().is_none_or(|kind| kind == call);
+        if !is_meant || self.left.get() == 0 {
+            return false;
+        }
+        self.kind.set(Some(call));
+        self.left.set(self.left.get() - 1);
+        true
+    }
+}
+
+/// Calls made so far, and those that are to fail.
 #[derive(Default)]
 pub(super) struct Calls {
     made: Cell<u64>,
-    /// Which call of all, and with what.
-    failure: Option<(u64, i32)>,
+    failure: Option<Failure>,
     /// All that were made, in order, where someone wants to know.
     log: Option<std::cell::RefCell<Vec<Call>>>,
 }
@@ -107,15 +127,25 @@ impl Calls {
         if let Some(log) = &self.log {
             log.borrow_mut().push(call);
         }
-        match self.failure {
-            Some((at, error)) if at == number => Err(errno(error)),
+        match &self.failure {
+            Some(failure) if failure.is_due(call, number) => Err(errno(failure.error)),
             _ => Ok(()),
         }
     }
 
-    /// Has call number `at` fail, counted from 0 at the start of the network.
-    pub(super) fn fail(&mut self, at: u64, error: i32) {
-        self.failure = Some((at, error));
+    /// Has call number `at` fail, counted from 0 at the start of the network, and the next ones of its kind: so many in all.
+    pub(super) fn fail(&mut self, at: u64, error: i32, times: u32) {
+        self.failure = Some(Failure { at, kind: Cell::new(None), error, left: Cell::new(times) });
+    }
+
+    /// Has the next calls of a kind fail.
+    pub(super) fn fail_next(&mut self, call: Call, error: i32, times: u32) {
+        self.failure = Some(Failure { at: 0, kind: Cell::new(Some(call)), error, left: Cell::new(times) });
+    }
+
+    /// From now on none is made to fail.
+    pub(super) fn succeed(&mut self) {
+        self.failure = None;
     }
 
     pub(super) fn keep_log(&mut self) {
