@@ -9,6 +9,7 @@ use slabd::buffer::BufferMode;
 use slabd::clock::Tick;
 use slabd::connection::Reason;
 use slabd::limits::Limits;
+use slabd::net::sim::Call;
 use slabd::net::sim::ClientId;
 use slabd::net::sim::End;
 use slabd::net::sim::SimNet;
@@ -152,4 +153,24 @@ fn a_peer_that_does_not_close_is_not_waited_for_longer_than_the_close_timeout() 
     assert_eq!(sim.reactor.connections(), 1, "it has time to read that and to close");
     sim.pass(2 * SECOND);
     assert_eq!((sim.reactor.connections(), sim.closed(Reason::LineTooLong)), (0, 1));
+}
+
+/// No edge follows a write that a signal cut short, where room is watched for already: it is the loop that has to try again.
+#[test]
+fn a_write_that_is_interrupted_is_made_again_though_no_edge_comes() {
+    let mut sim = Sim::new(Box::new(Echo), limits());
+    let client = sim.accepted();
+    sim.net().set_window(client, 10);
+    sim.send(client, [b'x'; 20]);
+    for _ in 0..2 {
+        sim.turns(2);
+        assert_eq!(sim.received(client), "x".repeat(10), "it waits for room, and gets it");
+    }
+    for times in 1..=3 {
+        sim.send(client, "y");
+        sim.net().fail_next(Call::Write, libc::EINTR, times);
+        sim.turns(times as usize + 1);
+        assert_eq!(sim.received(client), "y", "interrupted {times} times in a row");
+    }
+    assert_eq!(sim.reactor.stats().short_writes, 1, "an interruption is none");
 }

@@ -183,9 +183,10 @@ impl<N: Net> Reactor<N> {
         let owed = bytes.len();
         if owed > 0 {
             self.stats.work.writes += 1;
-            let sent = match self.net.write(&mut connection.stream, bytes) {
-                Ok(sent) => sent,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+            let (sent, interrupted) = match self.net.write(&mut connection.stream, bytes) {
+                Ok(sent) => (sent, false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, true),
                 Err(error) => return close(&mut self.closed, connection, slot, Reason::of_error(&error)),
             };
             self.stats.bytes_out += sent as u64;
@@ -206,6 +207,10 @@ impl<N: Net> Reactor<N> {
             }
             if connection.owes(self.pool.len(&connection.output), self.limits.output_soft_limit, now) {
                 arm(&mut self.timers, connection, slot, &self.timeouts, now);
+            }
+            if interrupted {
+                // The kernel found no lack of room, so no edge will tell of any: the next turn tries again.
+                return enqueue(&mut self.ready, connection, slot);
             }
             if sent < owed {
                 return self.block(slot, now);
