@@ -9,7 +9,7 @@ mod admin;
 mod channels;
 mod clients;
 mod commands;
-mod glob;
+pub mod glob;
 mod help;
 mod labels;
 mod publish;
