@@ -352,10 +352,12 @@ impl<S> Connection<S> {
         self.state != before
     }
 
-    /// Nothing more is read for messages; what is owed goes out first. Keeps the reason of the first call.
+    /// Nothing more is read for messages, and what is held will not be decoded; what is owed goes out first. Keeps the reason of the first
+    /// call.
     pub fn begin_closing(&mut self, reason: Reason, now: Tick) {
         if self.is_serving() {
             self.state = State::Closing(reason);
+            self.flags.clear(Flags::UNDECODED);
             self.since = now;
         }
     }

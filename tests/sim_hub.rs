@@ -63,6 +63,18 @@ fn who_kills_itself_is_counted_as_killed_and_gets_its_answer() {
     assert_eq!((sim.closed(Reason::Killed), sim.closed(Reason::ServiceClosed)), (1, 0));
 }
 
+/// What it sent behind that is not carried out, and leaves nothing for the loop to come back to.
+#[test]
+fn who_kills_itself_amid_a_pipeline_is_not_served_the_rest() {
+    for rest in ["P", "PING\r\n", "*1\r\n$4\r\nPI"] {
+        let mut sim = hub(limits());
+        let client = sim.accepted();
+        assert_eq!(sim.exchange(client, format!("CLIENT KILL SKIPME no\r\n{rest}")), ":1\r\n");
+        sim.turns(3);
+        assert_eq!((sim.received(client), sim.net().client_saw(client)), (String::new(), End::Fin), "{rest}");
+    }
+}
+
 #[test]
 fn clients_are_named_by_id_in_any_order_and_more_than_once() {
     let mut sim = hub(limits());

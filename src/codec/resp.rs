@@ -213,6 +213,11 @@ pub struct Parser {
 }
 
 impl Parser {
+    /// Memory held, in bytes: it follows the commands that have been read, not the lengths that peers announce.
+    pub fn bytes(&self) -> usize {
+        self.ranges.capacity() * size_of::<(u32, u32)>() + self.unquoted.capacity()
+    }
+
     /// The multibulk command at the front of `bytes` and its length, once all of it is there: `frame` and `parse` in one pass.
     pub fn parse_multibulk<'a>(
         &'a mut self,

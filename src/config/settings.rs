@@ -249,7 +249,12 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Settings, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError(format!("cannot read config file {}: {error}", path.display())))?;
-        toml::from_str(&text).map_err(|error| {
+        Settings::parse(&text, path)
+    }
+
+    /// The settings of a TOML file with this text. Errors name `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Settings, ConfigError> {
+        toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
             let what = error.message().trim().replace('\n', "; ");
             ConfigError(format!("config file {}, line {line}: {what}", path.display()))

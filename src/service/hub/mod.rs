@@ -9,7 +9,7 @@ mod admin;
 mod channels;
 mod clients;
 mod commands;
-mod glob;
+pub mod glob;
 mod help;
 mod labels;
 mod publish;
@@ -250,8 +250,8 @@ impl State {
     fn deliver_now(&mut self, reply: &mut Reply<'_>) {
         let receives = self.channels.is_subscribed(reply.session) || self.monitors.contains(&reply.session);
         if self.publisher.has_output() && receives {
-            let protocol = self.protocol(reply.session);
-            self.publisher.deliver_now(reply.session, protocol, reply);
+            let own = self.session(reply.session);
+            self.publisher.deliver_now(own.id, own.protocol(), reply);
             self.kept = reply.len();
         }
     }

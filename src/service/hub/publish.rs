@@ -261,11 +261,13 @@ impl Publisher {
     }
 
     /// Gives a session what waits for it, ahead of others and as part of its answer: what was published before it unsubscribed comes before
-    /// the confirmation, and nothing after.
-    pub fn deliver_now(&mut self, session: u32, protocol: Protocol, reply: &mut Reply<'_>) {
+    /// the confirmation, and nothing after. By its id, as what waits may be for who had its number before.
+    pub fn deliver_now(&mut self, id: u32, protocol: Protocol, reply: &mut Reply<'_>) {
+        let session = reply.session;
+        let is_own = |receiver: &&mut Receiver| receiver.session == session && receiver.id == id;
         for run in &mut self.runs {
             self.searched += run.receivers.len() - run.served;
-            for receiver in run.receivers[run.served..].iter_mut().filter(|receiver| receiver.session == session) {
+            for receiver in run.receivers[run.served..].iter_mut().filter(is_own) {
                 *receiver = SERVED;
                 // Who has had its messages would miss one that joins them.
                 run.topic = None;
@@ -406,8 +408,10 @@ impl State {
 mod tests {
     use super::*;
     use crate::clock::Time;
+    use crate::net::Transferred;
     use crate::outbox::Outbox;
     use crate::service::hub::Hub;
+    use crate::service::server::Parting;
     use crate::service::{Options, Service};
 
     fn hub(sessions: u32) -> Hub {
@@ -484,7 +488,8 @@ mod tests {
                     7 => {
                         let mut bytes = Vec::new();
                         let protocol = hub.state.protocol(session);
-                        hub.state.publisher.deliver_now(session, protocol, &mut Reply::new(session, &mut bytes));
+                        let id = hub.state.session(session).id;
+                        hub.state.publisher.deliver_now(id, protocol, &mut Reply::new(session, &mut bytes));
                         got[session as usize].extend(bytes);
                         assert_eq!(got[session as usize], expected[session as usize], "seed {seed}");
                     }
@@ -586,6 +591,27 @@ mod tests {
         turn(&mut hub, 1, 1);
         assert!(!hub.is_backlogged(), "the next turn begins anew");
         assert_eq!(hub.state.publish(&[b'a'; 60], b"x").ok(), Some(1));
+    }
+
+    /// Messages wait longer than a turn where there are many: a connection may end meanwhile, and another get its number.
+    #[test]
+    fn what_waits_for_who_had_the_number_before_does_not_come_ahead_of_the_next_ones_answer() {
+        for command in [&b"UNSUBSCRIBE x\r\n"[..], b"RESET\r\n", b"QUIT\r\n"] {
+            let mut hub = hub(2);
+            hub.state.channels.subscribe(1, Kind::Channel, b"private").unwrap();
+            assert_eq!(hub.state.publish(b"private", b"secret").ok(), Some(1));
+            let parting = Parting { peer: None, reason: "eof", transferred: Transferred::default(), now: Time::ZERO };
+            hub.closed(1, &parting);
+            hub.connected(&mut Reply::new(1, &mut Vec::new()).at(Time::ZERO));
+            hub.state.channels.subscribe(1, Kind::Channel, b"public").unwrap();
+            assert_eq!(hub.state.publish(b"public", b"news").ok(), Some(1));
+            let mut answer = Vec::new();
+            hub.message(command, &mut Reply::new(1, &mut answer));
+            assert!(answer.starts_with(&message(&[b"message"], b"public", b"news", Protocol::Resp2)));
+            let shown = answer.escape_ascii().to_string();
+            assert!(!shown.contains("secret"), "{shown}");
+            assert_eq!(turn(&mut hub, 10, 1000), []);
+        }
     }
 
     #[test]

@@ -1,0 +1,5 @@
+#![no_main]
+
+use slabd_fuzz::sniff::sniff;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sniff(data));

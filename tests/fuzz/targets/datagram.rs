@@ -1,0 +1,79 @@
+//! Datagrams to the hub, with a password and without: the answer is not longer than the question, is no error, and is what the same
+//! command would be answered on a stream; without the password there is none, and nothing is published.
+
+use slabd::codec::FramingLimits;
+use slabd::codec::resp::CommandLimits;
+use slabd::service::hub::Hub;
+use slabd::service::{Options, Reply, Secret, Service, Taken};
+
+use super::no_server::NoServer;
+
+const PASSWORD: &[u8] = b"pw";
+
+/// The lowest bit of the first byte tells whether there is a password, the other bytes are the datagram.
+pub fn datagram(data: &[u8]) {
+    let Some((choice, datagram)) = data.split_first() else { return };
+    let password = (choice & 1 == 1).then(|| Secret(PASSWORD.into()));
+    let command = match &password {
+        None => Some(datagram),
+        Some(_) => behind_password(datagram),
+    };
+    let mut hub = hub(password);
+    let shown = || datagram.escape_ascii();
+    let answer = ask(&mut hub, datagram);
+    hub.check_invariants();
+    assert!(answer.len() <= datagram.len(), "{} bytes to {}", answer.len(), shown());
+    assert!(!answer.starts_with(b"-"), "an error to {}", shown());
+    assert!((0..3).all(|session| !hub.listens(session)), "subscribed by {}", shown());
+    let Some(command) = command else {
+        assert!(answer.is_empty() && !hub.has_output(), "without the password: {}", shown());
+        return;
+    };
+    if answer.is_empty() {
+        return;
+    }
+    assert_eq!(answer, by_stream(command), "by datagram and by stream: {}", shown());
+    // A line break changes nothing but how long the question is.
+    if !command.starts_with(b"*") && !command.contains(&b'\n') {
+        assert_eq!(answer, ask(&mut hub, &[datagram, b"\r\n"].concat()), "with a line break: {}", shown());
+    }
+}
+
+fn hub(password: Option<Secret>) -> Hub {
+    let mut hub = Hub::new(&Options { password, ..Options::default() });
+    for session in 0..3 {
+        hub.connected(&mut Reply::new(session, &mut Vec::new()).from(([127, 0, 0, 1], 1000).into()));
+    }
+    hub
+}
+
+fn ask(hub: &mut Hub, datagram: &[u8]) -> Vec<u8> {
+    let mut answer = b"before".to_vec();
+    let mut reply = Reply::new(0, &mut answer).from(([127, 0, 0, 9], 1000).into());
+    hub.datagram(datagram, &mut reply);
+    assert_eq!(reply.answers_datagram(), !reply.is_empty());
+    answer.split_off(6)
+}
+
+/// What a session is answered to the same command, whose end is the end of its line.
+fn by_stream(command: &[u8]) -> Vec<u8> {
+    let limits = FramingLimits { line_max: 64, commands: CommandLimits::default() };
+    let (mut hub, mut answer) = (hub(None), Vec::new());
+    let mut reply = Reply::new(0, &mut answer);
+    let ended = [command, b"\n"].concat();
+    let taken = hub.take(&ended, 0, &limits, &mut reply);
+    assert!(matches!(taken, Taken::Message { .. }), "{taken:?} of {}", command.escape_ascii());
+    if reply.wants_consultation() {
+        hub.consult(&mut NoServer, &mut reply);
+    }
+    answer
+}
+
+/// The command behind a line with the right password.
+fn behind_password(datagram: &[u8]) -> Option<&[u8]> {
+    let line = [b"auth ", PASSWORD].concat();
+    let (first, rest) = datagram.split_at_checked(line.len())?;
+    let rest = rest.strip_prefix(b"\n").or_else(|| rest.strip_prefix(b"\r\n"))?;
+    // Letters of the command in either case, those of the password in its own.
+    (first[..5].eq_ignore_ascii_case(b"auth ") && &first[5..] == PASSWORD).then_some(rest)
+}

@@ -1,0 +1,307 @@
+//! The model of target `hub`: what the hub must do, the obvious way. Every message is kept for every session that it is for.
+
+use std::collections::VecDeque;
+
+use slabd::service::hub::glob;
+
+/// Sessions there are; a number is used again when its session has ended.
+pub const SESSIONS: u32 = 4;
+
+/// Patterns that one session may have.
+const PATTERNS_MAX: usize = 16;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Channel,
+    Pattern,
+    Shard,
+}
+
+impl Kind {
+    pub fn subscribe(self) -> &'static [u8] {
+        [&b"subscribe"[..], b"psubscribe", b"ssubscribe"][self as usize]
+    }
+
+    pub fn unsubscribe(self) -> &'static [u8] {
+        [&b"unsubscribe"[..], b"punsubscribe", b"sunsubscribe"][self as usize]
+    }
+}
+
+/// CLIENT REPLY.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    On,
+    Off,
+    Skip,
+}
+
+type Topic = (Kind, Vec<u8>);
+
+/// What is owed: the words that a message has.
+type Message = Vec<Vec<u8>>;
+
+#[derive(Default)]
+struct Session {
+    known: bool,
+    /// It has had its last answer.
+    closing: bool,
+    resp3: bool,
+    mute: bool,
+    mute_next: bool,
+    topics: Vec<Topic>,
+    owed: VecDeque<Message>,
+}
+
+#[derive(Default)]
+pub struct Model {
+    sessions: [Session; SESSIONS as usize],
+    /// Those that anybody has, in the order in which they came to be.
+    patterns: Vec<Vec<u8>>,
+}
+
+impl Model {
+    fn of(&mut self, session: u32) -> &mut Session {
+        &mut self.sessions[session as usize]
+    }
+
+    pub fn is_known(&self, session: u32) -> bool {
+        self.sessions[session as usize].known
+    }
+
+    pub fn is_open(&self, session: u32) -> bool {
+        self.is_known(session) && !self.sessions[session as usize].closing
+    }
+
+    pub fn connect(&mut self, session: u32) {
+        *self.of(session) = Session { known: true, ..Session::default() };
+    }
+
+    pub fn closing(&mut self, session: u32) {
+        self.of(session).closing = true;
+        self.of(session).topics.clear();
+        self.forget_patterns();
+    }
+
+    pub fn ended(&mut self, session: u32) {
+        *self.of(session) = Session::default();
+        self.forget_patterns();
+    }
+
+    fn forget_patterns(&mut self) {
+        let Model { sessions, patterns } = self;
+        patterns.retain(|pattern| sessions.iter().any(|session| session.has(Kind::Pattern, pattern)));
+    }
+
+    /// Whether the command that comes is to be answered.
+    fn answers(&mut self, session: u32) -> bool {
+        let own = self.of(session);
+        let skipped = std::mem::take(&mut own.mute_next);
+        !own.mute && !skipped
+    }
+
+    /// An error where a session of RESP2 with subscriptions may not do this.
+    fn refused(&mut self, session: u32, command: &str, answers: bool) -> Option<Vec<u8>> {
+        let own = self.of(session);
+        let refused = !own.resp3 && !own.topics.is_empty();
+        let error = format!(
+            "-ERR Can't execute '{command}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this \
+             context\r\n"
+        );
+        refused.then(|| if answers { error.into_bytes() } else { Vec::new() })
+    }
+
+    /// Confirmations come even where answers are off.
+    pub fn subscribe(&mut self, session: u32, kind: Kind, names: &[Vec<u8>]) -> Vec<u8> {
+        let answers = self.answers(session);
+        let own = &mut self.sessions[session as usize];
+        let mut answer = Vec::new();
+        for name in names {
+            if !own.has(kind, name) {
+                let full = kind == Kind::Pattern && own.count(&[Kind::Pattern]) == PATTERNS_MAX;
+                if full {
+                    answer.extend_from_slice(if answers { b"-ERR too many subscriptions\r\n" } else { b"" });
+                    return answer;
+                }
+                own.topics.push((kind, name.clone()));
+                if kind == Kind::Pattern && !self.patterns.contains(name) {
+                    self.patterns.push(name.clone());
+                }
+            }
+            answer.extend(own.confirmation(kind.subscribe(), Some(name), kind));
+        }
+        answer
+    }
+
+    /// All that a session is owed, which comes before the answer to what ends subscriptions.
+    pub fn owed(&mut self, session: u32) -> Vec<u8> {
+        let own = self.of(session);
+        std::mem::take(&mut own.owed).iter().flat_map(|message| encode(message, own.resp3)).collect()
+    }
+
+    /// Panics unless these are the confirmations. Where all subscriptions of a kind end, their order is not told.
+    pub fn check_unsubscribed(&mut self, session: u32, kind: Kind, names: &[Vec<u8>], answer: &[u8]) {
+        self.answers(session);
+        let own = &mut self.sessions[session as usize];
+        let mut rest = answer;
+        let mut take = |own: &Session, name: Option<&Vec<u8>>| {
+            let expected = own.confirmation(kind.unsubscribe(), name, kind);
+            let taken = rest.strip_prefix(&expected[..]);
+            rest = taken.unwrap_or(rest);
+            taken.is_some()
+        };
+        let mut left: Vec<Vec<u8>> = names.to_vec();
+        if names.is_empty() {
+            left = own.topics.iter().filter(|topic| topic.0 == kind).map(|topic| topic.1.clone()).collect();
+            if left.is_empty() {
+                assert!(take(own, None), "{}", answer.escape_ascii());
+            }
+        }
+        while !left.is_empty() {
+            let candidates = if names.is_empty() { left.len() } else { 1 };
+            let all = own.topics.clone();
+            let found = (0..candidates).find(|index| {
+                own.topics.retain(|topic| *topic != (kind, left[*index].clone()));
+                let found = take(own, Some(&left[*index]));
+                if !found {
+                    own.topics.clone_from(&all);
+                }
+                found
+            });
+            left.remove(found.unwrap_or_else(|| panic!("{left:?} are left: {}", answer.escape_ascii())));
+        }
+        assert!(rest.is_empty(), "too much: {}", rest.escape_ascii());
+        self.forget_patterns();
+    }
+
+    pub fn publish(&mut self, session: u32, kind: Kind, channel: &[u8], payload: &[u8]) -> Vec<u8> {
+        let answers = self.answers(session);
+        let command = if kind == Kind::Shard { "spublish" } else { "publish" };
+        if let Some(error) = self.refused(session, command, answers) {
+            return error;
+        }
+        let (channel, payload) = (channel.to_vec(), payload.to_vec());
+        let word = if kind == Kind::Shard { &b"smessage"[..] } else { b"message" };
+        let mut topics = vec![((kind, channel.clone()), vec![word.to_vec(), channel.clone(), payload.clone()])];
+        let matching = self.patterns.iter().filter(|pattern| glob::matches(pattern, &channel, &mut 0));
+        if kind == Kind::Channel {
+            topics.extend(matching.map(|pattern| {
+                let message = vec![b"pmessage".to_vec(), pattern.clone(), channel.clone(), payload.clone()];
+                ((Kind::Pattern, pattern.clone()), message)
+            }));
+        }
+        let mut receivers = 0;
+        for ((kind, name), message) in topics {
+            for own in self.sessions.iter_mut().filter(|session| session.has(kind, &name)) {
+                own.owed.push_back(message.clone());
+                receivers += 1;
+            }
+        }
+        if answers { format!(":{receivers}\r\n").into_bytes() } else { Vec::new() }
+    }
+
+    pub fn check_hello(&mut self, session: u32, resp3: bool, answer: &[u8]) {
+        let answers = self.answers(session);
+        if let Some(error) = self.refused(session, "hello", answers) {
+            return assert_eq!(answer, error);
+        }
+        self.of(session).resp3 = resp3;
+        let head: &[u8] = if resp3 { b"%7\r\n" } else { b"*14\r\n" };
+        let proto = [&bulk(b"proto")[..], if resp3 { b":3\r\n" } else { b":2\r\n" }].concat();
+        let right = answer.starts_with(head) && answer.windows(proto.len()).any(|part| part == proto);
+        assert!(if answers { right } else { answer.is_empty() }, "{}", answer.escape_ascii());
+    }
+
+    pub fn reply_mode(&mut self, session: u32, mode: Mode) -> Vec<u8> {
+        let answers = self.answers(session);
+        if let Some(error) = self.refused(session, "client", answers) {
+            return error;
+        }
+        let own = self.of(session);
+        match mode {
+            Mode::On => own.mute = false,
+            Mode::Off => own.mute = true,
+            // It changes nothing where answers are off.
+            Mode::Skip => own.mute_next = !own.mute,
+        }
+        if mode == Mode::On { b"+OK\r\n".to_vec() } else { Vec::new() }
+    }
+
+    /// The connection is as new, and so answered.
+    pub fn reset(&mut self, session: u32) -> Vec<u8> {
+        let ahead = self.owed(session);
+        self.ended(session);
+        self.connect(session);
+        [&ahead[..], b"+RESET\r\n"].concat()
+    }
+
+    pub fn quit(&mut self, session: u32) -> Vec<u8> {
+        let answers = self.answers(session);
+        let ahead = self.owed(session);
+        self.closing(session);
+        [&ahead[..], if answers { b"+OK\r\n" } else { b"" }].concat()
+    }
+
+    pub fn ping(&mut self, session: u32) -> Vec<u8> {
+        let answers = self.answers(session);
+        let own = self.of(session);
+        match (answers, own.resp3 || own.topics.is_empty()) {
+            (false, _) => Vec::new(),
+            (true, true) => b"+PONG\r\n".to_vec(),
+            (true, false) => b"*2\r\n$4\r\npong\r\n$0\r\n\r\n".to_vec(),
+        }
+    }
+
+    pub fn unknown(&mut self, session: u32) -> Vec<u8> {
+        let error = b"-ERR unknown command 'NOSUCH', with args beginning with: \r\n";
+        if self.answers(session) { error.to_vec() } else { Vec::new() }
+    }
+
+    /// A session is sent these bytes: the next of the messages that it is owed, one or more.
+    pub fn delivered(&mut self, session: u32, mut bytes: &[u8]) {
+        let own = self.of(session);
+        assert!(!bytes.is_empty());
+        while !bytes.is_empty() {
+            let message = own.owed.pop_front();
+            let expected = encode(message.as_deref().unwrap_or_default(), own.resp3);
+            let rest = bytes.strip_prefix(&expected[..]).filter(|_| message.is_some());
+            let Some(rest) = rest else {
+                panic!("session {session} is owed {}, not {}", expected.escape_ascii(), bytes.escape_ascii());
+            };
+            bytes = rest;
+        }
+    }
+
+    pub fn check_all_delivered(&self) {
+        for (number, session) in self.sessions.iter().enumerate() {
+            assert!(session.owed.is_empty(), "session {number} is still owed {} messages", session.owed.len());
+        }
+    }
+}
+
+impl Session {
+    fn has(&self, kind: Kind, name: &[u8]) -> bool {
+        self.topics.iter().any(|topic| topic.0 == kind && topic.1 == name)
+    }
+
+    fn count(&self, kinds: &[Kind]) -> usize {
+        self.topics.iter().filter(|topic| kinds.contains(&topic.0)).count()
+    }
+
+    fn confirmation(&self, word: &[u8], name: Option<&Vec<u8>>, kind: Kind) -> Vec<u8> {
+        let kinds: &[Kind] = if kind == Kind::Shard { &[Kind::Shard] } else { &[Kind::Channel, Kind::Pattern] };
+        let (head, null) = if self.resp3 { (">3\r\n", "_\r\n") } else { ("*3\r\n", "$-1\r\n") };
+        let name = name.map_or(null.as_bytes().to_vec(), |name| bulk(name));
+        let count = format!(":{}\r\n", self.count(kinds));
+        [head.as_bytes(), &bulk(word), &name, count.as_bytes()].concat()
+    }
+}
+
+fn encode(message: &[Vec<u8>], resp3: bool) -> Vec<u8> {
+    let mut bytes = format!("{}{}\r\n", if resp3 { '>' } else { '*' }, message.len()).into_bytes();
+    message.iter().for_each(|word| bytes.extend(bulk(word)));
+    bytes
+}
+
+pub fn bulk(word: &[u8]) -> Vec<u8> {
+    [format!("${}\r\n", word.len()).as_bytes(), word, b"\r\n"].concat()
+}
