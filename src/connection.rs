@@ -14,7 +14,7 @@
 use crate::buffer::BufferId;
 use crate::clock::Tick;
 use crate::defences::{Defence, stands};
-use crate::limits::Limits;
+use crate::limits::{Limits, UNTRUSTED_OUTPUT_MAX};
 use crate::net::Ready;
 use crate::sources::SourceId;
 use crate::token::Generation;
@@ -264,6 +264,13 @@ impl Timeouts {
     }
 }
 
+impl Timeouts {
+    /// Between complete messages, in ticks.
+    pub fn idle(&self) -> u32 {
+        self.idle
+    }
+}
+
 /// A slab entry: half a cache line. `S` is the network's stream, four bytes for a real one.
 pub struct Connection<S> {
     pub stream: S,
@@ -359,6 +366,8 @@ impl<S> Connection<S> {
             self.state = State::Closing(reason);
             self.flags.clear(Flags::UNDECODED);
             self.since = now;
+            // There is nothing to read any more, so nothing that could be put off.
+            self.flags.clear(Flags::PAUSED);
         }
     }
 
@@ -381,6 +390,12 @@ impl<S> Connection<S> {
             self.state = State::Closed(reason);
         }
         first
+    }
+
+    /// The peer has given its password, or given it up; so much of its output is unsent.
+    pub fn change_trust(&mut self, trusted: bool, unsent: usize) {
+        // Who gives it up may be owed more than strangers may: that was asked for when it was known, and is no reason to close it.
+        self.flags.put(Flags::UNTRUSTED, !trusted && unsent <= UNTRUSTED_OUTPUT_MAX);
     }
 
     /// The kernel reported an edge.
@@ -516,6 +531,15 @@ mod tests {
         assert_eq!(connection.deadline(&timeouts()), None);
         connection.resume(Tick(500));
         assert_eq!(connection.deadline(&timeouts()), Some((Tick(520), Reason::MessageTimeout)));
+    }
+
+    #[test]
+    fn who_is_paused_when_it_closes_has_the_deadline_of_closing() {
+        let mut connection = connection();
+        connection.received(1, false, Tick(100));
+        connection.flags.set(Flags::PAUSED);
+        connection.begin_closing(Reason::Drain, Tick(200));
+        assert_eq!(connection.deadline(&timeouts()), Some((Tick(207), Reason::CloseTimeout)));
     }
 
     #[test]

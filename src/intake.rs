@@ -43,6 +43,8 @@ pub struct Intake<'a, N: Net> {
     pub limits: &'a Limits,
     pub stats: &'a mut Stats,
     pub now: Time,
+    /// Where in the outbox its answers of this turn begin.
+    pub start: u32,
     /// Messages served so far.
     pub messages: usize,
     /// The last of them is the server's to answer.
@@ -52,11 +54,9 @@ pub struct Intake<'a, N: Net> {
 impl<N: Net> Intake<'_, N> {
     /// Serves the connection for this turn. Its answers are in the outbox, not yet committed.
     pub fn run(mut self, now: Tick) -> Outcome {
-        let start = self.outbox.position();
         let mut reads = 0;
         let ended = loop {
-            let unsent = self.pool.len(&self.connection.output) + (self.outbox.position() - start) as usize;
-            if unsent >= self.limits.high_watermark && stands(Defence::Backpressure) {
+            if self.unsent() >= self.limits.high_watermark && stands(Defence::Backpressure) {
                 self.connection.flags.set(Flags::PAUSED);
                 break Ok(None);
             }
@@ -86,6 +86,11 @@ impl<N: Net> Intake<'_, N> {
             Ok(Some(reason)) => Outcome::CloseAfterSending(reason),
             Err(reason) => Outcome::Abort(reason),
         }
+    }
+
+    /// What it is owed, with the answers of this turn.
+    fn unsent(&self) -> usize {
+        self.pool.len(&self.connection.output) + (self.outbox.position() - self.start) as usize
     }
 
     fn message_budget(&self) -> usize {
@@ -167,10 +172,11 @@ impl<N: Net> Intake<'_, N> {
                     (used, scanned) = (used + length, 0);
                     self.messages += 1;
                     self.consult = reply.wants_consultation();
-                    if let Some(trusted) = reply.changes_trust() {
-                        self.connection.flags.put(Flags::UNTRUSTED, !trusted);
+                    let (trust, closes) = (reply.changes_trust(), reply.closes_for());
+                    if let Some(trusted) = trust {
+                        self.connection.change_trust(trusted, self.unsent());
                     }
-                    if let Some(reason) = reply.closes_for() {
+                    if let Some(reason) = closes {
                         return (used, 0, Some(reason));
                     }
                 }

@@ -495,6 +495,32 @@ fn events_for_a_slots_previous_owner_miss() {
     assert_eq!(sim.exchange(second, "mine\n"), "Hello, mine!\r\n");
 }
 
+/// Who was refused has had a name in the poll system too.
+#[test]
+fn events_for_a_newcomer_that_was_refused_miss_the_next_one() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { max_connections_per_source: 1, ..limits() });
+    let first = sim.accepted();
+    sim.client();
+    sim.turn();
+    assert_eq!(sim.reactor.stats().refused.iter().sum::<u64>(), 1);
+    sim.net().client_close(first);
+    sim.turn();
+    let next = sim.accepted();
+    assert_eq!(sim.received(next), "Hello\r\n");
+    // In slot 1, whose number the newcomer would have had, and with the generation after the first.
+    let second = Generation::FIRST.next();
+    for slot in [0, 1] {
+        sim.net().inject(Ready {
+            token: Token::connection(slot, second),
+            readable: true,
+            writable: true,
+            read_on: true,
+        });
+    }
+    sim.turn();
+    assert_eq!(sim.reactor.stats().stale_events, 2);
+}
+
 /// Connections that come and speak must leave nothing behind in the silent set while an old one stays in it.
 #[test]
 fn who_has_spoken_is_forgotten_though_one_stays_silent() {

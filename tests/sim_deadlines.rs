@@ -11,8 +11,10 @@ use slabd::clock::Tick;
 use slabd::connection::Reason;
 use slabd::limits::Limits;
 use slabd::service::hello::Hello;
+use slabd::service::hub::Hub;
+use slabd::service::{Options, Secret};
 
-use sim::{SECOND, Sim, limits};
+use sim::{SECOND, Sim, hub, limits, subscriber};
 
 #[test]
 fn every_deadline_comes_on_time_and_not_before() {
@@ -48,6 +50,38 @@ fn a_dribbled_message_is_due_from_its_first_byte() {
     sim.send(client, "y");
     sim.pass(SECOND / 5);
     assert_eq!(sim.closed(Reason::MessageTimeout), 1);
+}
+
+#[test]
+fn who_stops_listening_has_the_idle_timeout_from_then_on() {
+    let mut sim = hub(Limits { idle_timeout: 4 * SECOND, ..limits() });
+    let client = subscriber(&mut sim, "a");
+    sim.pass(6 * SECOND);
+    sim.exchange(client, "UNSUBSCRIBE\r\n");
+    sim.pass(4 * SECOND - Duration::from_millis(1));
+    assert_eq!(sim.reactor.connections(), 1);
+    sim.pass(3 * Tick::LENGTH);
+    assert_eq!(sim.closed(Reason::IdleTimeout), 1);
+}
+
+/// Its deadline comes nearer by the password being right, or given up, though it stays as open as it was.
+#[test]
+fn who_becomes_known_or_unknown_has_another_deadline_from_then_on() {
+    for (first_message, idle, commands) in [(0, 4, "AUTH secret\r\n"), (4, 100, "AUTH secret\r\nRESET\r\n")] {
+        let limits = Limits { first_message_timeout: first_message * SECOND, idle_timeout: idle * SECOND, ..limits() };
+        let options = Options { password: Some(Secret(b"secret"[..].into())), ..Options::default() };
+        let mut sim = Sim::new(Box::new(Hub::new(&options)), limits);
+        let client = sim.accepted();
+        sim.exchange(client, "PING\r\n");
+        for command in commands.split_inclusive("\r\n") {
+            sim.pass(SECOND);
+            sim.exchange(client, command);
+        }
+        sim.pass(4 * SECOND - Duration::from_millis(1));
+        assert_eq!(sim.reactor.connections(), 1);
+        sim.pass(3 * Tick::LENGTH);
+        assert_eq!(sim.reactor.connections(), 0, "{commands}");
+    }
 }
 
 #[test]

@@ -46,6 +46,31 @@ fn a_command_before_the_password_at_the_limit_one_below_and_one_above() {
     }
 }
 
+/// What it is owed it has asked for while it was known.
+#[test]
+fn who_gives_up_its_password_by_reset_still_gets_what_it_is_owed() {
+    for sends_at_once in [false, true] {
+        let options = Options { password: Some(Secret(b"secret"[..].into())), ..Options::default() };
+        let mut sim = Sim::new(Box::new(Hub::new(&options)), limits());
+        let client = sim.accepted();
+        assert_eq!(sim.exchange(client, "AUTH secret\r\n"), "+OK\r\n");
+        sim.net().set_window(client, 1);
+        let text = "x".repeat(2000);
+        sim.send(client, format!("ECHO {text}\r\n"));
+        if !sends_at_once {
+            sim.turns(2);
+        }
+        sim.send(client, "RESET\r\nPING\r\n");
+        sim.turns(2);
+        sim.net().set_window(client, 10_000);
+        let mut got = sim.received(client);
+        sim.turns(2);
+        got += &sim.received(client);
+        assert_eq!(got, format!("$2000\r\n{text}\r\n+RESET\r\n-NOAUTH Authentication required.\r\n"));
+        assert_eq!(sim.closed(Reason::OutputLimit), 0);
+    }
+}
+
 #[test]
 fn answers_behind_others_before_the_password_at_the_limit_one_below_and_one_above() {
     for (length, closed) in [(38, 0), (39, 0), (40, 1)] {

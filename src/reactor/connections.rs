@@ -10,7 +10,6 @@ use crate::defences::{Defence, stands};
 use crate::intake::{Intake, Outcome};
 use crate::limits::UNTRUSTED_OUTPUT_MAX;
 use crate::net::Net;
-use crate::timer;
 use crate::token::Token;
 
 impl<N: Net> Reactor<N> {
@@ -33,6 +32,7 @@ impl<N: Net> Reactor<N> {
     fn take_input(&mut self, slot: u32, now: Tick) {
         let connection = &mut self.connections[slot as usize];
         let start = self.outbox.position();
+        let was_untrusted = connection.flags.has(Flags::UNTRUSTED);
         let intake = Intake {
             net: &mut self.net,
             session: slot,
@@ -44,6 +44,7 @@ impl<N: Net> Reactor<N> {
             limits: &self.limits,
             stats: &mut self.stats,
             now: self.now,
+            start,
             messages: 0,
             consult: false,
         };
@@ -53,7 +54,7 @@ impl<N: Net> Reactor<N> {
             }
             Outcome::CloseAfterSending(reason) => (Some(reason), false),
             Outcome::GoOn { timer } => (None, timer),
-            Outcome::Consult { timer } => (self.consult(slot), timer),
+            Outcome::Consult { timer } => (self.consult(slot, start), timer),
         };
         // Who has yet to give a password has said nothing that counts.
         let connection = &self.connections[slot as usize];
@@ -64,7 +65,8 @@ impl<N: Net> Reactor<N> {
             return self.outbox.commit(slot, start, reason);
         }
         let connection = &mut self.connections[slot as usize];
-        if timer {
+        // Another deadline runs for who becomes known, or is known no more.
+        if timer || connection.flags.has(Flags::UNTRUSTED) != was_untrusted {
             arm(&mut self.timers, connection, slot, &self.timeouts, now);
         }
         let drained = !connection.has_input_waiting();
@@ -116,7 +118,8 @@ impl<N: Net> Reactor<N> {
         match passed(&self.connections[slot as usize], &self.timeouts) {
             Some(Reason::IdleTimeout) if self.services[service].listens(slot) => {
                 self.stats.timers_early += 1;
-                self.timers.arm_by(timer_id(slot), now.plus(timer::HORIZON));
+                // Whenever it stops listening, its deadline is no nearer than this.
+                self.timers.arm_by(timer_id(slot), now.plus(self.timeouts.idle()));
             }
             Some(reason) => {
                 self.stats.timers_fired += 1;

@@ -134,6 +134,8 @@ impl<N: Net> Reactor<N> {
     /// Turns a newcomer away: by a reset, which leaves nothing behind here. Who comes one too many is told so; a flood is not.
     fn refuse(&mut self, mut stream: N::Stream, service: u8, refusal: Refusal, now: Time) {
         self.stats.refused[refusal as usize] += 1;
+        // It was registered under this generation: the next must not be mistaken for it.
+        self.generation = self.generation.next();
         if refusal == Refusal::Full && self.gate == Gate::Open {
             self.gate = Gate::Full;
             let held = self.connections.len();

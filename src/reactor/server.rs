@@ -11,7 +11,7 @@ use crate::service::{Reply, Service};
 
 impl<N: Net> Reactor<N> {
     /// Has a service answer the last message of a connection with the server's help. The reason to close it for afterwards, if any.
-    pub(super) fn consult(&mut self, slot: u32) -> Option<Reason> {
+    pub(super) fn consult(&mut self, slot: u32, start: u32) -> Option<Reason> {
         let index = self.connections[slot as usize].flags.service() as usize;
         // The service is taken out, so that it can be lent everything else.
         let mut service: Box<dyn Service> = std::mem::replace(&mut self.services[index], Box::new(Discard));
@@ -25,7 +25,9 @@ impl<N: Net> Reactor<N> {
         self.services[index] = service;
         self.lent_service = (0, 0);
         if let Some(trusted) = trusts {
-            self.connections[slot as usize].flags.put(Flags::UNTRUSTED, !trusted);
+            let connection = &mut self.connections[slot as usize];
+            let unsent = self.pool.len(&connection.output) + (self.outbox.position() - start) as usize;
+            connection.change_trust(trusted, unsent);
         }
         closes
     }
