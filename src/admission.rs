@@ -104,6 +104,11 @@ const STALE_MIN: usize = 1024;
 const LOOK_AHEAD: usize = 64;
 
 impl Admission {
+    /// Has random-drop play as this seed says.
+    pub fn seed(&mut self, seed: u64) {
+        self.random = fastrand::Rng::with_seed(seed);
+    }
+
     /// Judges a newcomer. `is_full`: there is no slot for it.
     pub fn judge(&mut self, source: SourceId, is_full: bool, limits: &Limits, now: Tick) -> Verdict {
         let (connections, silent) = match self.sources.is_trusted(source) {

@@ -10,7 +10,8 @@
 //!                           memory, kernel      └─► net ─► sys                   sockets and time
 //! ```
 //!
-//! Beside the server, and on top of the same modules: [`lab`] and [`stress`], whose results are pages of [`report`].
+//! Beside the server, and on top of the same modules: [`lab`] and [`stress`], whose results are pages of [`report`]; and [`swarm`], which plays
+//! the loop among random clients on the simulated network.
 //!
 //! A byte's way: [`net::Net::read`] fills the chunk → [`intake`] decodes it ([`codec`]) and calls the [`service`] → whose answer
 //! goes to the [`outbox`] → and at the end of the turn to [`net::Net::write`]. What the peer does not take waits in a
@@ -72,6 +73,8 @@ pub mod stats;
 pub mod status;
 #[forbid(unsafe_code)]
 pub mod stress;
+#[forbid(unsafe_code)]
+pub mod swarm;
 pub mod sys;
 #[forbid(unsafe_code)]
 pub mod timer;

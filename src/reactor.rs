@@ -18,6 +18,7 @@ mod newcomers;
 mod sections;
 mod server;
 
+pub use invariants::Watch;
 pub use sections::per_connection;
 
 use std::cell::Cell;

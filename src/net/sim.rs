@@ -35,11 +35,19 @@ use crate::token::{Source, Token};
 pub use self::calls::Call;
 pub use self::connection::End;
 pub use self::faults::Faults;
+pub use self::files::Readiness;
 pub use self::trace::{Entry, Trace};
 
 /// The far end of one stream. Never reused, unlike the loop's own [`Stream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(u32);
+
+impl ClientId {
+    /// As the trace has it.
+    pub fn number(self) -> u64 {
+        self.0.into()
+    }
+}
 
 /// File numbers, as the loop holds them. Not to be copied: whoever has one, has the file open.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,6 +96,8 @@ pub struct SimNet {
     send_errors: VecDeque<i32>,
     socket_options: SocketOptions,
     clients_refused: u64,
+    clients_queued: u64,
+    accepts_lost: u64,
     datagrams_dropped: u64,
 }
 
@@ -128,6 +138,8 @@ impl SimNet {
             send_errors: VecDeque::new(),
             socket_options: SocketOptions::default(),
             clients_refused: 0,
+            clients_queued: 0,
+            accepts_lost: 0,
             datagrams_dropped: 0,
         }
     }

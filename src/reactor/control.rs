@@ -79,6 +79,11 @@ impl<N: Net> Reactor<N> {
         }
     }
 
+    /// Has chance decide as this seed says, for a simulation that is to play the same way again.
+    pub fn seed(&mut self, seed: u64) {
+        self.admission.seed(seed);
+    }
+
     /// Adds a service; returns its index for [`Self::listen`] and [`Self::bind`].
     pub fn add_service(&mut self, service: Box<dyn Service>) -> u8 {
         assert!(self.services.len() < SERVICES_MAX, "more services than a connection can tell apart");

@@ -3,12 +3,65 @@
 
 use std::collections::HashSet;
 
-use super::{Reactor, timer_id};
-use crate::connection::{Flags, State};
+use super::{LoopTimer, Reactor, timer_id};
+use crate::connection::{Flags, Reason, State};
 use crate::net::Net;
 use crate::token::Token;
 
+/// What the loop relies on the network for, for one of its streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// It will read only when an edge says that there is something.
+    pub relies_on_input_edge: bool,
+    /// It has output that it will write only when an edge says that there is room.
+    pub relies_on_room_edge: bool,
+    /// It was told that a short read does not mean drained.
+    pub reads_on: bool,
+    /// It reads what comes: it is not paused, nor closing.
+    pub reads: bool,
+    /// Input that it holds and has not decoded, in bytes.
+    pub held: usize,
+    /// Output that waits for room, in bytes.
+    pub unsent: usize,
+}
+
+/// What simulations look at between turns, to hold it against what they know of the other side.
 impl<N: Net> Reactor<N> {
+    /// Calls `each` for every stream that the loop holds, with its slot.
+    pub fn each_stream(&self, mut each: impl FnMut(u32, &N::Stream, Watch)) {
+        for (slot, connection) in &self.connections {
+            let flags = connection.flags;
+            let watch = Watch {
+                relies_on_input_edge: connection.reads() && !flags.has(Flags::READABLE),
+                relies_on_room_edge: flags.has(Flags::BLOCKED),
+                reads_on: flags.has(Flags::READ_ON),
+                reads: connection.reads() && !flags.has(Flags::PAUSED),
+                held: self.pool.len(&connection.input),
+                unsent: self.pool.len(&connection.output),
+            };
+            each(slot as u32, &connection.stream, watch);
+        }
+    }
+
+    /// Listeners and datagram sockets: each has a file open.
+    pub fn ports(&self) -> usize {
+        self.listeners.len() + self.sockets.len()
+    }
+
+    /// Whether so much waits for delivery that nobody is served.
+    pub fn is_held_up(&self) -> bool {
+        self.is_backlogged()
+    }
+
+    pub fn has_output(&self) -> bool {
+        self.services.iter().any(|service| service.has_output())
+    }
+
+    /// Whether a timer was due and has not fired: a budget was used up, or it was armed after the phase in which timers fire.
+    pub fn is_overdue(&self) -> bool {
+        self.timers.next_fires().is_some_and(|tick| tick.distance_from(self.now.tick()) <= 0)
+    }
+
     /// Panics where the loop has broken its own rules, and says which.
     pub fn check_invariants(&self) {
         assert!(
@@ -22,7 +75,15 @@ impl<N: Net> Reactor<N> {
             let flags = connection.flags;
             let token = Token::connection(slot as u32, connection.generation);
             assert!(!matches!(connection.state(), State::Closed(_)), "slot {slot} is closed and not reaped");
-            assert!(self.timers.fires(timer_id(slot as u32)).is_some(), "slot {slot} has no deadline in the wheel");
+            let fires = self.timers.fires(timer_id(slot as u32));
+            assert!(fires.is_some(), "slot {slot} has no deadline in the wheel");
+            if let (Some(fires), Some((due, reason))) = (fires, connection.deadline(&self.timeouts)) {
+                // Who listens to others may be idle, and what was due when it was armed fires at once.
+                let listens = self.services[flags.service() as usize].listens(slot as u32);
+                let is_in_time = fires.distance_from(due) <= 0 || fires.distance_from(self.now.tick()) <= 0;
+                let may_be_idle = reason == Reason::IdleTimeout && listens;
+                assert!(is_in_time || may_be_idle, "slot {slot}: its timer fires after {reason:?} is due");
+            }
             assert_eq!(flags.has(Flags::QUEUED), queued.contains(&token), "slot {slot}: flag and list disagree");
             let waiting = connection.reads() && connection.has_input_waiting() && !flags.has(Flags::PAUSED);
             assert!(!waiting || flags.has(Flags::QUEUED), "slot {slot} has undrained input and no turn to come");
@@ -39,6 +100,9 @@ impl<N: Net> Reactor<N> {
         assert_eq!(self.pool.lent(), buffers, "buffers lent out and held");
         self.pool.check_invariants();
         self.timers.check_invariants();
+        let loop_timers = LoopTimer::ALL.iter().filter(|timer| self.timers.fires(**timer as u32).is_some()).count();
+        assert_eq!(self.timers.armed(), self.connections.len() + loop_timers, "timers and those that have one");
+        assert!(self.connections.len() <= self.slots_used && self.slots_used <= self.connections.capacity(), "slots");
         self.services.iter().for_each(|service| service.check_invariants());
         let accounted = self.connections.len() as u64 + self.stats.closed_total();
         assert_eq!(self.stats.accepted, accounted, "accepted = open + closed");

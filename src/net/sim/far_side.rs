@@ -39,6 +39,7 @@ impl SimNet {
             return None;
         };
         let client = self.new_connection(source, Side::Waiting);
+        self.clients_queued += 1;
         self.accept_queue_of(file).0.push_back(client);
         self.note("client connects", client.0, i64::from(source.port()));
         self.wake(file);
@@ -51,6 +52,16 @@ impl SimNet {
             Some(Kind::Listener { queue, .. }) => queue.len(),
             _ => 0,
         }
+    }
+
+    /// Clients that got into an accept queue.
+    pub fn clients_queued(&self) -> u64 {
+        self.clients_queued
+    }
+
+    /// Of those, the ones that a failing accept took with it.
+    pub fn accepts_lost(&self) -> u64 {
+        self.accepts_lost
     }
 
     /// Clients that found the accept queue full, or nobody listening.
@@ -88,6 +99,16 @@ impl SimNet {
     /// Receives all there is.
     pub fn client_received(&mut self, client: ClientId) -> Vec<u8> {
         self.client_take(client, usize::MAX)
+    }
+
+    /// Whether it has received all that has come for it so far.
+    pub fn client_has_taken_all(&self, client: ClientId) -> bool {
+        self.connection(client).outbound.is_empty()
+    }
+
+    /// Whether the loop still has its side of the stream, or is still to accept it.
+    pub fn is_served(&self, client: ClientId) -> bool {
+        !matches!(self.connection(client).side, Side::Closed)
     }
 
     /// Receives up to `most` bytes: a slow reader. What it leaves fills its window.
@@ -188,7 +209,10 @@ impl SimNet {
         // Every other one comes together with the one before, so that one event has to tell of both.
         let together = self.random.bool();
         let delay = if together { 0 } else { self.random.u64(0..=self.faults.delay_max.as_nanos() as u64) };
-        let at = self.connection(client).last_arrival.max(self.now) + Duration::from_nanos(delay);
+        let last = self.connection(client).last_arrival.max(self.now);
+        // However much a client sends at once, the end of it is not minutes away.
+        let is_far = last.since(self.now) > DELAYS_MAX * self.faults.delay_max;
+        let at = last + if is_far { Duration::ZERO } else { Duration::from_nanos(delay) };
         self.connection_mut(client).last_arrival = at;
         self.segments_sent += 1;
         self.arrivals.insert((at, self.segments_sent), (client, segment));
@@ -301,6 +325,9 @@ impl SimNet {
         self.send_errors.extend(repeat_n(errno, count));
     }
 }
+
+/// The delays of segments that follow each other add up to about so many times the longest.
+const DELAYS_MAX: u32 = 20;
 
 /// Clients come from these ports, of as many hosts as it takes.
 const CLIENT_PORTS: RangeInclusive<u16> = 1024..=61_023;

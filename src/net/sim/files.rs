@@ -28,6 +28,41 @@ pub(super) enum Kind {
     Socket { address: SocketAddr, queue: VecDeque<(SocketAddr, Vec<u8>)> },
 }
 
+/// What the simulated kernel knows of a stream of the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// Bytes, the end of the stream or an error wait to be read.
+    pub has_unread: bool,
+    /// So many bytes.
+    pub unread: usize,
+    /// The next poll looks at it.
+    pub edge_is_due: bool,
+    /// It will be told of room once there is enough.
+    pub room_is_due: bool,
+    /// The peer has shut its side, or the stream is broken.
+    pub has_ended: bool,
+}
+
+/// What simulations hold against what the loop believes.
+impl SimNet {
+    pub fn readiness(&self, stream: &Stream) -> Readiness {
+        let (file, connection) = (self.file(stream.0), self.connection(self.client_of(stream.0)));
+        let has_ended = connection.fin_arrived || connection.broken;
+        Readiness {
+            unread: connection.inbound.len(),
+            has_unread: !connection.inbound.is_empty() || has_ended,
+            edge_is_due: file.woken,
+            room_is_due: connection.wants_room,
+            has_ended,
+        }
+    }
+
+    /// Whose stream it is.
+    pub fn client_at(&self, stream: &Stream) -> ClientId {
+        self.client_of(stream.0)
+    }
+}
+
 /// Files and readiness.
 impl SimNet {
     pub(super) fn lowest_free_file(&self) -> io::Result<u32> {

@@ -21,6 +21,7 @@ impl SimNet {
                 && let Some(client) = self.accept_queue_of(listener.0).0.pop_front()
             {
                 self.connection_mut(client).abort();
+                self.accepts_lost += 1;
             }
             return Err(errno(failure));
         }

@@ -1,0 +1,110 @@
+//! Those who send datagrams, honest and not: what comes back must be an answer to one of them, and from the hub no more than was sent.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::board::TOPICS;
+use super::plan::Service;
+use super::{PASSWORD, Scene, Violation, ensure};
+
+/// Senders of one network, so that a rate that holds for networks holds for all of them.
+const SENDERS: usize = 4;
+
+#[derive(Default)]
+pub struct Datagrams {
+    /// Publishes by UDP count as those of this client.
+    pub number: u32,
+    /// By sender and service: payload bytes there and back.
+    exchanged: BTreeMap<(SocketAddr, &'static str), (usize, usize)>,
+    echoes_owed: BTreeMap<Vec<u8>, usize>,
+    pub sent: u64,
+    pub answered: u64,
+}
+
+impl Datagrams {
+    pub fn new(number: u32) -> Datagrams {
+        Datagrams { number, ..Datagrams::default() }
+    }
+
+    /// Someone sends something to one of the services.
+    pub fn act(&mut self, scene: &mut Scene<'_>, services: &[(Service, SocketAddr)]) {
+        let (service, to) = services[scene.random.usize(..services.len())];
+        let from = sender(scene.random.usize(..SENDERS));
+        let bytes = self.compose(scene, service);
+        let from = match scene.random.u8(..) {
+            // Forged: from one of our own ports, or from none.
+            0..4 if !scene.plan.is_fair => services[scene.random.usize(..services.len())].1,
+            4..8 if !scene.plan.is_fair => SocketAddr::new(from.ip(), 0),
+            _ => from,
+        };
+        let copies = if scene.plan.faults.datagram_duplicated > 0.0 { 2 } else { 1 };
+        self.sent += 1;
+        if scene.net.send_datagram(to, from, &bytes) {
+            self.exchanged.entry((from, service.name())).or_default().0 += copies * bytes.len();
+            if service == Service::Echo {
+                *self.echoes_owed.entry(bytes).or_default() += copies;
+            }
+        }
+    }
+
+    fn compose(&mut self, scene: &mut Scene<'_>, service: Service) -> Vec<u8> {
+        let length = if scene.random.u8(0..8) == 0 { scene.random.usize(0..3000) } else { scene.random.usize(0..40) };
+        let text: Vec<u8> = (0..length).map(|_| scene.random.alphanumeric() as u8).collect();
+        if service != Service::Hub {
+            return text;
+        }
+        let password = if scene.plan.has_password && scene.random.bool() {
+            format!("AUTH {PASSWORD}\r\n").into_bytes()
+        } else {
+            Vec::new()
+        };
+        let command = match scene.random.u8(0..6) {
+            0 => b"*1\r\n$4\r\nPING\r\n".to_vec(),
+            1 => [&b"ECHO "[..], &text, b"\r\n"].concat(),
+            2 => b"SUBSCRIBE a\r\n".to_vec(),
+            3 => text,
+            _ => {
+                // A publish without the password is one more that must reach nobody; then it has no number.
+                let topic = scene.random.u8(..6);
+                if scene.plan.has_password && password.is_empty() {
+                    format!("PUBLISH {} unauthenticated\r\n", TOPICS[topic as usize].1).into_bytes()
+                } else {
+                    let message = scene.board.publish(self.number, topic, length.min(100), true);
+                    let payload = scene.board.payload(message);
+                    let head = format!("PUBLISH {} ", TOPICS[topic as usize].1).into_bytes();
+                    [&head[..], &payload, b"\r\n"].concat()
+                }
+            }
+        };
+        [password, command].concat()
+    }
+
+    /// Looks at what came back.
+    pub fn receive(&mut self, scene: &mut Scene<'_>, services: &[(Service, SocketAddr)]) -> Result<(), Violation> {
+        for from in (0..SENDERS).map(sender) {
+            for (at, bytes) in scene.net.datagrams_received(from) {
+                self.answered += 1;
+                let Some((service, _)) = services.iter().find(|(_, address)| *address == at) else {
+                    return Err(format!("a datagram from {at}, where no service is").into());
+                };
+                let (sent, received) = self.exchanged.entry((from, service.name())).or_default();
+                *received += bytes.len();
+                // On the wire each has 28 bytes of headers; hello's answer is longer than a short name.
+                let is_bounded = *service == Service::Hello || received <= sent;
+                ensure(is_bounded, || format!("{received} bytes to {from} for {sent} from it, by {}", service.name()))?;
+                if *service == Service::Echo {
+                    let owed = self.echoes_owed.get_mut(&bytes).filter(|owed| **owed > 0);
+                    let Some(owed) = owed else {
+                        return Err(format!("an echo of what nobody sent: {}", bytes.escape_ascii()).into());
+                    };
+                    *owed -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sender(index: usize) -> SocketAddr {
+    SocketAddr::from(([127, 9, 9, 10 + index as u8], 1000 + index as u16))
+}

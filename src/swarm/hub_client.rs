@@ -1,0 +1,475 @@
+//! An honest client of the hub. It knows what it is owed: commands of one connection are carried out in order, so each answer follows from
+//! what was sent before it, all but the number of receivers of a publish. What is published to it comes in between, as the
+//! [board](super::board) says.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::board::{Kind, TOPICS, Topic, topics_of};
+use super::replies::{Front, Value, parse};
+use super::{PASSWORD, Scene, Violation, ensure};
+use crate::net::sim::{ClientId, End};
+
+/// An answer that is owed.
+#[derive(Debug)]
+enum Expected {
+    This(Value),
+    /// An error that begins so.
+    Error(&'static str),
+    Integer,
+    /// The answer to HELLO, after which the protocol is this one.
+    Hello {
+        is_resp3: bool,
+    },
+    Reset,
+    /// The receivers of this message.
+    Receivers(u32),
+    Subscribed {
+        value: Value,
+        topic: Topic,
+        window: Option<usize>,
+    },
+    Unsubscribed {
+        value: Value,
+        topic: Topic,
+        window: Option<usize>,
+    },
+    /// One of several ends, in any order: how many remain then, and of which topics.
+    OneOfEnds {
+        remaining: i64,
+        topics: BTreeMap<Topic, Option<usize>>,
+        kind: Kind,
+    },
+}
+
+pub struct HubClient {
+    pub id: ClientId,
+    pub number: u32,
+    /// Bytes that it takes at a visit, at most.
+    pub appetite: usize,
+    // As of what was sent.
+    is_resp3: bool,
+    has_said_password: bool,
+    subscriptions: BTreeMap<Topic, usize>,
+    /// It has sent its last.
+    pub has_finished: bool,
+    // As of what was received.
+    expected: VecDeque<Expected>,
+    inbox: Vec<u8>,
+    receives_resp3: bool,
+    confirmed: BTreeSet<Topic>,
+    /// Told why it is closed, or that there was no slot.
+    was_told: bool,
+    /// It closed or reset, or saw the server do so.
+    pub is_cut: bool,
+    /// The loop has let go of it.
+    is_gone: bool,
+}
+
+fn bulk(text: &str) -> Value {
+    Value::Bulk(text.into())
+}
+
+impl HubClient {
+    pub fn new(id: ClientId, number: u32, appetite: usize) -> HubClient {
+        HubClient {
+            id,
+            number,
+            appetite,
+            is_resp3: false,
+            has_said_password: false,
+            subscriptions: BTreeMap::new(),
+            has_finished: false,
+            expected: VecDeque::new(),
+            inbox: Vec::new(),
+            receives_resp3: false,
+            confirmed: BTreeSet::new(),
+            was_told: false,
+            is_cut: false,
+            is_gone: false,
+        }
+    }
+
+    /// Whether all that it was owed has come, or its connection has ended.
+    pub fn is_satisfied(&self) -> bool {
+        self.is_cut || self.expected.is_empty()
+    }
+
+    /// What it still waits for, for people.
+    pub fn waits_for(&self) -> String {
+        format!("client {} waits for {:?} and has {}", self.number, self.expected.front(), self.inbox.escape_ascii())
+    }
+
+    /// Sends some commands at once.
+    pub fn act(&mut self, scene: &mut Scene<'_>) {
+        if self.has_finished || self.is_cut {
+            return;
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..scene.random.usize(1..=scene.plan.pipeline_max) {
+            if !self.has_finished {
+                self.command(scene, &mut bytes);
+            }
+        }
+        scene.board.tick();
+        scene.net.client_send(self.id, &bytes);
+        if !self.has_finished && scene.random.u8(..) < 2 {
+            self.has_finished = true;
+            scene.net.client_shutdown(self.id);
+            self.cut(scene);
+        }
+    }
+
+    /// Leaves at once, in whatever state.
+    pub fn leave(&mut self, scene: &mut Scene<'_>) {
+        match scene.random.bool() {
+            true => scene.net.client_close(self.id),
+            false => scene.net.client_reset(self.id),
+        }
+        self.cut(scene);
+        self.is_cut = true;
+    }
+
+    /// From now on, what is published to it may be lost.
+    fn cut(&mut self, scene: &mut Scene<'_>) {
+        scene.board.cut(self.number);
+    }
+
+    fn command(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
+        if scene.plan.has_password && !self.has_said_password {
+            return self.authenticate(scene, out);
+        }
+        let is_limited = !self.is_resp3 && !self.subscriptions.is_empty();
+        let number = scene.random.u32(0..10_000).to_string();
+        match scene.random.u8(0..100) {
+            0..25 => self.ping(scene, out, &number, is_limited),
+            25..45 => self.subscribe(scene, out),
+            45..57 => self.unsubscribe(scene, out),
+            57..60 => self.unsubscribe_all(scene, out),
+            60..62 => {
+                self.reset(scene, out);
+            }
+            62..63 => {
+                self.send(scene, out, &["QUIT"], Expected::This(Value::Simple("OK".into())));
+                self.has_finished = true;
+                self.cut(scene);
+            }
+            _ if is_limited => {
+                self.send(scene, out, &["ECHO", &number], Expected::Error("ERR Can't execute 'echo'"));
+            }
+            63..85 => self.publish(scene, out),
+            85..89 => self.send(scene, out, &["ECHO", &number], Expected::This(bulk(&number))),
+            89..93 => {
+                self.is_resp3 = scene.random.bool();
+                let version = if self.is_resp3 { "3" } else { "2" };
+                self.send(scene, out, &["HELLO", version], Expected::Hello { is_resp3: self.is_resp3 });
+            }
+            93..95 => self.send(scene, out, &["CLIENT", "ID"], Expected::Integer),
+            95..97 => self.send(scene, out, &["SELECT", "0"], Expected::This(Value::Simple("OK".into()))),
+            97..98 => self.send(scene, out, &["PUBLISH", &number], Expected::Error("ERR wrong number of arguments")),
+            _ => self.send(scene, out, &["NOSUCH", &number], Expected::Error("ERR unknown command 'NOSUCH'")),
+        }
+    }
+
+    /// Before the password nothing is carried out; then the password.
+    fn authenticate(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
+        // What is owed before the password is little: who must be served to the end says it first.
+        let first = if scene.plan.is_fair { 2 } else { 0 };
+        match scene.random.u8(first..4) {
+            0 => self.send(scene, out, &["PUBLISH", "a", "unauthenticated"], Expected::Error("NOAUTH")),
+            1 => self.send(scene, out, &["SUBSCRIBE", "a"], Expected::Error("NOAUTH")),
+            2 => {
+                self.send(scene, out, &["AUTH", PASSWORD], Expected::This(Value::Simple("OK".into())));
+                self.has_said_password = true;
+            }
+            _ => {
+                self.is_resp3 = true;
+                let words = ["HELLO", "3", "AUTH", "default", PASSWORD];
+                self.send(scene, out, &words, Expected::Hello { is_resp3: true });
+                self.has_said_password = true;
+            }
+        }
+    }
+
+    fn ping(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>, text: &str, is_limited: bool) {
+        match (scene.random.bool(), is_limited) {
+            (false, false) => self.send(scene, out, &["PING"], Expected::This(Value::Simple("PONG".into()))),
+            (true, false) => self.send(scene, out, &["ping", text], Expected::This(bulk(text))),
+            (_, true) => {
+                let pong = Value::Array(vec![bulk("pong"), bulk(text)]);
+                self.send(scene, out, &["PING", text], Expected::This(pong));
+            }
+        }
+    }
+
+    fn subscribe(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
+        let topic = scene.random.u8(..TOPICS.len() as u8);
+        let (kind, name) = TOPICS[topic as usize];
+        let window = match self.subscriptions.contains_key(&topic) {
+            true => None,
+            false => Some(scene.board.subscribe(self.number, topic)),
+        };
+        window.and_then(|window| self.subscriptions.insert(topic, window));
+        let value = self.confirmation(kind, true, bulk(name));
+        let words = [["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"][kind as usize], name];
+        self.send(scene, out, &words, Expected::Subscribed { value, topic, window });
+    }
+
+    fn unsubscribe(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
+        let topic = scene.random.u8(..TOPICS.len() as u8);
+        let (kind, name) = TOPICS[topic as usize];
+        let window = self.end(scene, topic);
+        let value = self.confirmation(kind, false, bulk(name));
+        let words = [["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"][kind as usize], name];
+        self.send(scene, out, &words, Expected::Unsubscribed { value, topic, window });
+    }
+
+    fn unsubscribe_all(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
+        let kind = [Kind::Channel, Kind::Pattern, Kind::Shard][scene.random.usize(..3)];
+        let topics: BTreeMap<Topic, Option<usize>> = topics_of(kind)
+            .filter(|topic| self.subscriptions.contains_key(topic))
+            .map(|topic| (topic, self.subscriptions.get(&topic).copied()))
+            .collect();
+        let words = [["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"][kind as usize]];
+        if topics.is_empty() {
+            let value = self.confirmation(kind, false, Value::Null);
+            return self.send(scene, out, &words, Expected::This(value));
+        }
+        encode(scene, out, &words);
+        for count in (0..topics.len() as i64).rev() {
+            let (topics, remaining) = (topics.clone(), count);
+            self.expected.push_back(Expected::OneOfEnds { remaining, topics, kind });
+        }
+        for topic in topics.keys() {
+            self.end(scene, *topic);
+        }
+        // What remains counts the other kind too.
+        let others = self.count(kind);
+        for expected in self.expected.iter_mut().rev().take(topics.len()) {
+            if let Expected::OneOfEnds { remaining, .. } = expected {
+                *remaining += others;
+            }
+        }
+    }
+
+    /// Back to a new connection: nothing subscribed, RESP2, no password said.
+    fn reset(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
+        let topics: Vec<Topic> = self.subscriptions.keys().copied().collect();
+        for topic in topics {
+            self.end(scene, topic);
+        }
+        (self.is_resp3, self.has_said_password) = (false, false);
+        self.send(scene, out, &["RESET"], Expected::Reset);
+    }
+
+    fn publish(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
+        let topic = loop {
+            let topic = scene.random.u8(..TOPICS.len() as u8);
+            if TOPICS[topic as usize].0 != Kind::Pattern {
+                break topic;
+            }
+        };
+        let length = scene.random.usize(..=scene.plan.payload_max);
+        let message = scene.board.publish(self.number, topic, length, false);
+        let payload = String::from_utf8_lossy(&scene.board.payload(message)).into_owned();
+        let (kind, name) = TOPICS[topic as usize];
+        let verb = if kind == Kind::Shard { "SPUBLISH" } else { "PUBLISH" };
+        self.send(scene, out, &[verb, name, &payload], Expected::Receivers(message));
+    }
+
+    /// Is about to ask for the end of a subscription.
+    fn end(&mut self, scene: &mut Scene<'_>, topic: Topic) -> Option<usize> {
+        let window = self.subscriptions.remove(&topic)?;
+        scene.board.windows[window].leaving = Some(scene.board.tick());
+        Some(window)
+    }
+
+    /// Subscriptions that a confirmation of this kind counts.
+    fn count(&self, kind: Kind) -> i64 {
+        let is_shard = |topic: &Topic| TOPICS[*topic as usize].0 == Kind::Shard;
+        self.subscriptions.keys().filter(|topic| is_shard(topic) == (kind == Kind::Shard)).count() as i64
+    }
+
+    fn confirmation(&self, kind: Kind, is_begin: bool, name: Value) -> Value {
+        let words = [["unsubscribe", "subscribe"], ["punsubscribe", "psubscribe"], ["sunsubscribe", "ssubscribe"]];
+        let word = words[kind as usize][usize::from(is_begin)];
+        let elements = vec![bulk(word), name, Value::Integer(self.count(kind))];
+        if self.is_resp3 { Value::Push(elements) } else { Value::Array(elements) }
+    }
+
+    fn send(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>, words: &[&str], expected: Expected) {
+        encode(scene, out, words);
+        self.expected.push_back(expected);
+    }
+
+    /// Takes what there is, and holds it against what is owed.
+    pub fn receive(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
+        if self.is_cut {
+            return self.look_for_the_end(scene);
+        }
+        let taken = scene.net.client_take(self.id, self.appetite);
+        scene.board.tick();
+        self.inbox.extend(taken);
+        let mut used = 0;
+        loop {
+            match parse(&self.inbox[used..]) {
+                Front::Whole(value, length) => {
+                    used += length;
+                    self.take(value, scene)?;
+                }
+                Front::Partial => break,
+                Front::Wrong => {
+                    let rest = self.inbox[used..].escape_ascii().to_string();
+                    return Err(format!("client {} received what is no reply: {rest}", self.number).into());
+                }
+            }
+        }
+        self.inbox.drain(..used);
+        self.look_for_the_end(scene)
+    }
+
+    fn look_for_the_end(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
+        let end = scene.net.client_saw(self.id);
+        if end != End::Open && !self.is_cut && (end == End::Reset || scene.net.client_has_taken_all(self.id)) {
+            self.is_cut = true;
+            let is_due = scene.is_draining || self.has_finished && self.expected.is_empty() && end == End::Fin;
+            ensure(is_due || !scene.plan.is_fair, || {
+                format!("client {} was closed ({end:?}) though nothing is scarce; {}", self.number, self.waits_for())
+            })?;
+            if !(scene.plan.is_fair && scene.is_draining && end == End::Fin) {
+                self.cut(scene);
+            }
+            // A peer of good manners closes too.
+            scene.net.client_close(self.id);
+        }
+        if !self.is_gone && !scene.net.is_served(self.id) {
+            self.is_gone = true;
+            scene.board.gone(self.number);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing more can come of it.
+    pub fn is_over(&self) -> bool {
+        self.is_cut && self.is_gone
+    }
+
+    fn take(&mut self, value: Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
+        let is_push = matches!(value, Value::Push(_));
+        let kind = match value.elements().first().map(Value::text) {
+            Some(b"message") => Some(Kind::Channel),
+            Some(b"pmessage") => Some(Kind::Pattern),
+            Some(b"smessage") => Some(Kind::Shard),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            ensure(is_push == self.receives_resp3, || {
+                format!("client {}: {value:?} in the wrong protocol", self.number)
+            })?;
+            return self.message(kind, &value, scene);
+        }
+        // Told why it is closed, or that there was no slot.
+        let last_words = match &value {
+            Value::Push(elements) => elements.first().is_some_and(|first| first.text() == b"closing"),
+            Value::Error(text) => text.starts_with("ERR closing") || text == "ERR max number of clients reached",
+            _ => false,
+        };
+        if last_words {
+            self.was_told = true;
+            self.cut(scene);
+            return Ok(());
+        }
+        ensure(!self.was_told, || format!("client {} received {value:?} after the last words", self.number))?;
+        let Some(expected) = self.expected.pop_front() else {
+            return Err(format!("client {} received {value:?} and is owed nothing", self.number).into());
+        };
+        self.settle(expected, value, scene)
+    }
+
+    fn message(&mut self, kind: Kind, value: &Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
+        let words: Vec<&[u8]> = value.elements().iter().map(Value::text).collect();
+        let (name, channel, payload) = match words[..] {
+            [_, channel, payload] => (channel, channel, payload),
+            [_, pattern, channel, payload] => (pattern, channel, payload),
+            _ => return Err(format!("client {}: {value:?}", self.number).into()),
+        };
+        let topic = topics_of(kind).find(|topic| TOPICS[*topic as usize].1.as_bytes() == name);
+        let Some(topic) = topic.filter(|topic| self.confirmed.contains(topic)) else {
+            return Err(format!("client {} is not subscribed, and received {value:?}", self.number).into());
+        };
+        // What hostile clients publish comes through `*` and is nobody's business.
+        if channel.starts_with(b"h") {
+            return Ok(());
+        }
+        scene.board.receive(self.number, topic, channel, payload)
+    }
+
+    /// An answer has come; it must be the one that is owed next.
+    fn settle(&mut self, expected: Expected, value: Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
+        let is_right = match &expected {
+            Expected::This(this) => value == *this,
+            Expected::Error(start) => matches!(&value, Value::Error(text) if text.starts_with(start)),
+            Expected::Integer | Expected::Receivers(_) => matches!(value, Value::Integer(_)),
+            Expected::Hello { is_resp3: true } => matches!(value, Value::Map(_)),
+            Expected::Hello { is_resp3: false } => matches!(value, Value::Array(_)),
+            Expected::Reset => value == Value::Simple("RESET".into()),
+            Expected::Subscribed { value: this, .. } | Expected::Unsubscribed { value: this, .. } => value == *this,
+            Expected::OneOfEnds { remaining, .. } => value.elements().get(2) == Some(&Value::Integer(*remaining)),
+        };
+        ensure(is_right, || format!("client {} received {value:?} for {expected:?}", self.number))?;
+        match expected {
+            Expected::Hello { is_resp3 } => self.receives_resp3 = is_resp3,
+            Expected::Reset => {
+                self.receives_resp3 = false;
+                self.confirmed.clear();
+                // What was left by it is left now.
+                let now = scene.board.tick();
+                let own = scene.board.windows.iter_mut().filter(|window| window.client == self.number);
+                for window in own.filter(|window| window.confirmed.is_some()) {
+                    window.left.get_or_insert(now);
+                }
+            }
+            Expected::Receivers(message) => {
+                if let Value::Integer(receivers) = value {
+                    scene.board.answered(message, receivers);
+                }
+            }
+            Expected::Subscribed { topic, window, .. } => {
+                self.confirmed.insert(topic);
+                if let Some(window) = window {
+                    scene.board.windows[window].confirmed = Some(scene.board.tick());
+                }
+            }
+            Expected::Unsubscribed { topic, window, .. } => self.left(topic, window, scene),
+            Expected::OneOfEnds { topics, kind, .. } => {
+                let name = value.elements().get(1).map(Value::text).unwrap_or_default();
+                let topic = topics_of(kind).find(|topic| TOPICS[*topic as usize].1.as_bytes() == name);
+                let window = topic.and_then(|topic| topics.get(&topic).copied());
+                let (Some(topic), Some(window)) = (topic, window) else {
+                    return Err(format!("client {} received {value:?} for one of {topics:?}", self.number).into());
+                };
+                ensure(self.confirmed.contains(&topic), || format!("client {}: {value:?} twice", self.number))?;
+                self.left(topic, window, scene);
+            }
+            Expected::This(_) | Expected::Error(_) | Expected::Integer => {}
+        }
+        Ok(())
+    }
+
+    fn left(&mut self, topic: Topic, window: Option<usize>, scene: &mut Scene<'_>) {
+        self.confirmed.remove(&topic);
+        if let Some(window) = window {
+            scene.board.windows[window].left = Some(scene.board.tick());
+        }
+    }
+}
+
+/// A command as client libraries send it, or as people type it.
+fn encode(scene: &mut Scene<'_>, out: &mut Vec<u8>, words: &[&str]) {
+    if scene.random.u8(0..4) == 0 {
+        out.extend_from_slice(words.join(" ").as_bytes());
+        out.extend_from_slice(if scene.random.bool() { b"\r\n" } else { b"\n" });
+        return;
+    }
+    out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+    words.iter().for_each(|word| out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes()));
+}

@@ -1,0 +1,162 @@
+//! The whole loop among random clients on the simulated network: honest ones, of whom a shadow model knows what they must receive, and
+//! hostile ones of every shape. One seed decides everything; the same seed plays the same way again.
+//!
+//! [`run`] plays one seed: a storm, then calm, in which everybody is served or has been closed within sixty virtual seconds, then the end, at
+//! which nothing may be left. After every turn the invariants are checked ([`world`]). [`sweep`] plays many, on all processors.
+
+mod board;
+mod datagrams;
+mod hostile;
+mod hub_client;
+mod line_client;
+mod plan;
+mod replies;
+mod world;
+
+use std::fmt;
+use std::ops::{AddAssign, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::net::sim::SimNet;
+use board::Board;
+use plan::Plan;
+use world::World;
+
+/// What clients of the hub must say where it has a password.
+const PASSWORD: &str = "secret";
+
+/// What must not happen has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation(String);
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<String> for Violation {
+    fn from(text: String) -> Violation {
+        Violation(text)
+    }
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation(otherwise())) }
+}
+
+/// What a client needs to act.
+struct Scene<'a> {
+    net: &'a mut SimNet,
+    random: &'a mut fastrand::Rng,
+    board: &'a mut Board,
+    plan: &'a Plan,
+    is_draining: bool,
+}
+
+/// What was done, of one seed or of many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub seeds: u64,
+    /// Entries of the trace: calls of the loop that move something or end a stream, readiness events, arrivals, and what clients do.
+    pub events: u64,
+    pub turns: u64,
+    /// Virtual time, in seconds.
+    pub seconds: u64,
+    pub clients: u64,
+    /// Commands and messages that the loop took from streams.
+    pub messages: u64,
+    pub publishes: u64,
+    pub receipts: u64,
+    pub datagrams: u64,
+    /// Connections accepted, and of them closed by the loop for another reason than that the peer closed.
+    pub accepted: u64,
+    pub closed_early: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.seeds += other.seeds;
+        self.events += other.events;
+        self.turns += other.turns;
+        self.seconds += other.seconds;
+        self.clients += other.clients;
+        self.messages += other.messages;
+        self.publishes += other.publishes;
+        self.receipts += other.receipts;
+        self.datagrams += other.datagrams;
+        self.accepted += other.accepted;
+        self.closed_early += other.closed_early;
+    }
+}
+
+/// A seed that went well: what was done, and the hash of its trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Played {
+    pub tally: Tally,
+    pub hash: u64,
+}
+
+/// A seed that did not.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub seed: u64,
+    pub what: String,
+    /// The last of what happened; all of it where that was asked for.
+    pub trace: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { seed, what, trace } = self;
+        write!(f, "{trace}seed {seed}: {what}\nreplay it, with all that happens: slabd lab sim --seed {seed}")
+    }
+}
+
+/// Plays one seed. `keep_all`: a failure comes with the whole trace. Where panics unwind, one is a failure as well.
+pub fn run(seed: u64, keep_all: bool) -> Result<Played, Failure> {
+    let mut world = World::new(Plan::of(seed));
+    if keep_all {
+        world.keep_whole_trace();
+    }
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.play()));
+    let what = match outcome {
+        Ok(Ok(tally)) => return Ok(Played { tally, hash: world.trace().hash() }),
+        Ok(Err(violation)) => violation.to_string(),
+        Err(panic) => match panic.downcast::<String>() {
+            Ok(text) => *text,
+            Err(panic) => (*panic.downcast::<&str>().unwrap_or_default()).into(),
+        },
+    };
+    Err(Failure { seed, what, trace: format!("{}\n{}", world.in_words(), world.trace()) })
+}
+
+/// Plays seeds on so many threads until one fails; `done` hears of what was done so far, from whichever thread did it.
+pub fn sweep(seeds: Range<u64>, threads: usize, done: &(impl Fn(Tally) + Sync)) -> Result<Tally, Failure> {
+    let (next, outcome) = (AtomicU64::new(seeds.start), Mutex::new(Ok(Tally::default())));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let played = run(seed, false);
+                    let Ok(mut outcome) = outcome.lock() else { return };
+                    match (&mut *outcome, played) {
+                        (Ok(total), Ok(played)) => {
+                            *total += played.tally;
+                            done(*total);
+                        }
+                        (Ok(_), Err(failure)) => *outcome = Err(failure),
+                        (Err(_), _) => return,
+                    }
+                }
+            });
+        }
+    });
+    outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,117 @@
+//! What the hub answers, as a client of the Redis protocol takes it apart. Written apart from the server's own codec, to be a second opinion.
+
+/// One reply, or one message that nobody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    Simple(String),
+    Error(String),
+    Integer(i64),
+    Bulk(Vec<u8>),
+    Null,
+    Array(Vec<Value>),
+    Push(Vec<Value>),
+    /// Keys and values in turn.
+    Map(Vec<Value>),
+}
+
+/// What the front of some bytes is.
+pub enum Front {
+    Whole(Value, usize),
+    Partial,
+    /// No reply of this protocol begins like that.
+    Wrong,
+}
+
+/// No reply of the hub is nested deeper than this.
+const DEPTH_MAX: usize = 4;
+
+/// Takes one reply off the front of `bytes`.
+pub fn parse(bytes: &[u8]) -> Front {
+    let mut at = 0;
+    match value(bytes, &mut at, DEPTH_MAX) {
+        Ok(value) => Front::Whole(value, at),
+        Err(Stop::Partial) => Front::Partial,
+        Err(Stop::Wrong) => Front::Wrong,
+    }
+}
+
+enum Stop {
+    Partial,
+    Wrong,
+}
+
+fn value(bytes: &[u8], at: &mut usize, depth: usize) -> Result<Value, Stop> {
+    let kind = *bytes.get(*at).ok_or(Stop::Partial)?;
+    let end = bytes[*at..].windows(2).position(|pair| pair == b"\r\n").ok_or(Stop::Partial)? + *at;
+    let line = std::str::from_utf8(&bytes[*at + 1..end]).map_err(|_| Stop::Wrong)?;
+    *at = end + 2;
+    let number = || line.parse::<i64>().map_err(|_| Stop::Wrong);
+    match kind {
+        b'+' => Ok(Value::Simple(line.into())),
+        b'-' => Ok(Value::Error(line.into())),
+        b':' => Ok(Value::Integer(number()?)),
+        b'_' if line.is_empty() => Ok(Value::Null),
+        b'$' | b'*' if number()? == -1 => Ok(Value::Null),
+        b'$' => bulk(bytes, at, number()?),
+        b'*' => Ok(Value::Array(values(bytes, at, number()?, depth)?)),
+        b'>' => Ok(Value::Push(values(bytes, at, number()?, depth)?)),
+        b'%' => Ok(Value::Map(values(bytes, at, 2 * number()?, depth)?)),
+        _ => Err(Stop::Wrong),
+    }
+}
+
+fn bulk(bytes: &[u8], at: &mut usize, length: i64) -> Result<Value, Stop> {
+    let length = usize::try_from(length).map_err(|_| Stop::Wrong)?;
+    let rest = &bytes[*at..];
+    if rest.len() < length + 2 {
+        return Err(Stop::Partial);
+    }
+    *at += length + 2;
+    if &rest[length..length + 2] == b"\r\n" { Ok(Value::Bulk(rest[..length].to_vec())) } else { Err(Stop::Wrong) }
+}
+
+fn values(bytes: &[u8], at: &mut usize, count: i64, depth: usize) -> Result<Vec<Value>, Stop> {
+    if depth == 0 || count < 0 {
+        return Err(Stop::Wrong);
+    }
+    (0..count).map(|_| value(bytes, at, depth - 1)).collect()
+}
+
+impl Value {
+    /// The elements of an array or a push message; nothing for others.
+    pub fn elements(&self) -> &[Value] {
+        match self {
+            Value::Array(elements) | Value::Push(elements) => elements,
+            _ => &[],
+        }
+    }
+
+    pub fn text(&self) -> &[u8] {
+        match self {
+            Value::Bulk(bytes) => bytes,
+            Value::Simple(text) | Value::Error(text) => text.as_bytes(),
+            _ => b"",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_found_whole_and_in_no_part_of_them() {
+        let bytes = b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
+        let bulk = |text: &[u8]| Value::Bulk(text.into());
+        for end in 0..bytes.len() {
+            assert!(matches!(parse(&bytes[..end]), Front::Partial), "{end}");
+        }
+        let Front::Whole(value, length) = parse(&[bytes, &b"+OK\r\n"[..]].concat()) else { panic!("whole") };
+        assert_eq!((value.elements(), length), (&[bulk(b"subscribe"), bulk(b"a"), Value::Integer(1)][..], bytes.len()));
+        assert!(matches!(parse(b"%1\r\n+a\r\n_\r\n"), Front::Whole(Value::Map(_), 11)));
+        assert!(matches!(parse(b"$-1\r\n"), Front::Whole(Value::Null, 5)));
+        for wrong in [&b"x\r\n"[..], b"$x\r\n", b"$1\r\nabc", b":\r\n", b"*-2\r\n"] {
+            assert!(matches!(parse(wrong), Front::Wrong), "{}", wrong.escape_ascii());
+        }
+    }
+}

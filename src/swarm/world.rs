@@ -1,0 +1,427 @@
+//! One seed, played: the loop, those who talk to it, and what must hold after every turn.
+//!
+//! The invariants, by their numbers in the list that the project keeps: 1 to 6, 10 and 13 are the loop's own
+//! ([`Reactor::check_invariants`]); 5, 6 and 7 are checked once more against what the simulated kernel knows; 8 and 9 by the clients' shadow
+//! models; 11 by [`Datagrams`]; 12 by the budgets here.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::board::Board;
+use super::datagrams::Datagrams;
+use super::hostile::Hostile;
+use super::hub_client::HubClient;
+use super::line_client::LineClient;
+use super::plan::{Plan, Service};
+use super::{PASSWORD, Scene, Tally, Violation, ensure};
+use crate::clock::Time;
+use crate::connection::Reason;
+use crate::limits::DATAGRAMS_PER_BATCH;
+use crate::net::Net;
+use crate::net::sim::{ClientId, Faults, SimNet, Trace};
+use crate::reactor::Reactor;
+use crate::service::{Options, SERVICES, Secret};
+use crate::stats::Work;
+
+/// From the end of all faults, everybody is served or closed within this time.
+const CALM: Duration = Duration::from_secs(60);
+
+/// Bytes that an honest client lets be on their way to it, once it is calm.
+const WINDOW: usize = 64 * 1024;
+
+/// Turns that input may wait while nothing keeps the loop from taking it: budgets of one connection a turn, and errors in a row.
+const WAIT_MAX: u32 = 200;
+
+/// Input of one connection, in the kernel and in its buffer.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Wait {
+    client: Option<ClientId>,
+    unread: usize,
+    held: usize,
+    turns: u32,
+}
+
+pub struct World {
+    plan: Plan,
+    reactor: Reactor<SimNet>,
+    random: fastrand::Rng,
+    board: Board,
+    services: Vec<(Service, SocketAddr)>,
+    operator: Option<SocketAddr>,
+    hub_clients: Vec<HubClient>,
+    line_clients: Vec<LineClient>,
+    hostile: Vec<Hostile>,
+    datagrams: Datagrams,
+    clients: u64,
+    /// By slot: what waits to be read or decoded, and for how many turns it has been that.
+    waits: Vec<Wait>,
+    /// Turns since a timer was overdue for no reason.
+    overdue: u32,
+}
+
+impl World {
+    pub fn new(plan: Plan) -> World {
+        let mut random = fastrand::Rng::with_seed(plan.seed ^ 0x05ee_d0fc_11e4_7500);
+        let net = SimNet::with_faults(random.u64(..), Faults::default());
+        let mut reactor = Reactor::new(net, plan.limits.clone(), plan.buffers);
+        reactor.seed(random.u64(..));
+        let options = Options {
+            password: plan.has_password.then(|| Secret(PASSWORD.as_bytes().into())),
+            datagram_rate: plan.datagram_rate,
+            max_connections: plan.limits.max_connections,
+            unix_start: Duration::from_secs(1_700_000_000),
+        };
+        let (mut services, mut operator) = (Vec::new(), None);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        for service in &plan.services {
+            let constructor = SERVICES.iter().find(|(name, _)| *name == service.name());
+            let Some((_, constructor)) = constructor else { continue };
+            let index = reactor.add_service(constructor(&options));
+            let listening = reactor.listen(any, plan.backlog, index).and_then(|address| {
+                reactor.bind(address, index)?;
+                Ok(address)
+            });
+            services.extend(listening.map(|address| (*service, address)));
+            if plan.has_operator && operator.is_none() {
+                operator = reactor.listen_for_operator(any, plan.backlog, index).ok();
+            }
+        }
+        let own_files = reactor.net().open_files();
+        reactor.net_mut().set_faults(plan.faults.clone());
+        reactor.net_mut().set_file_limit(plan.file_limit.saturating_add(own_files));
+        let mut board = Board::default();
+        let datagrams = Datagrams::new(board.enrol(u64::MAX));
+        let shapes = plan.hostile.iter().zip(1..);
+        let hostile = shapes.map(|(shape, number)| Hostile::new(*shape, number, &services, &mut random)).collect();
+        World {
+            reactor,
+            random,
+            board,
+            services,
+            operator,
+            hub_clients: Vec::new(),
+            line_clients: Vec::new(),
+            hostile,
+            datagrams,
+            clients: 0,
+            waits: Vec::new(),
+            overdue: 0,
+            plan,
+        }
+    }
+
+    pub fn keep_whole_trace(&mut self) {
+        self.reactor.net_mut().trace_mut().keep_all();
+    }
+
+    pub fn trace(&self) -> &Trace {
+        self.reactor.net().trace()
+    }
+
+    /// The plan, and why connections were closed so far.
+    pub fn in_words(&self) -> String {
+        let stats = self.reactor.stats();
+        let reasons = Reason::ALL.iter().map(|reason| (reason.name(), stats.closed_for(*reason)));
+        let reasons = reasons.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}"));
+        format!("{:#?}\nclosed: {}", self.plan, reasons.collect::<Vec<_>>().join(", "))
+    }
+
+    /// The storm, the calm, the end.
+    pub fn play(&mut self) -> Result<Tally, Violation> {
+        let drain_at = if self.plan.drains { self.random.usize(..self.plan.steps) } else { usize::MAX };
+        for step in 0..self.plan.steps {
+            self.step()?;
+            if step == drain_at {
+                self.reactor.drain();
+                self.board.drain_begins();
+            }
+        }
+        self.calm()?;
+        self.end()?;
+        Ok(self.tally())
+    }
+
+    /// Some of them do something, all of them look, the loop turns.
+    fn step(&mut self) -> Result<(), Violation> {
+        for _ in 0..self.random.usize(1..6) {
+            self.act();
+        }
+        self.look()?;
+        for _ in 0..self.random.usize(0..4) {
+            let until = self.reactor.net().now();
+            self.turn(until)?;
+        }
+        Ok(())
+    }
+
+    fn scene(&mut self) -> (Scene<'_>, Cast<'_>) {
+        let is_draining = self.reactor.is_draining();
+        let Self { plan, reactor, random, board, hub_clients, line_clients, hostile, datagrams, services, .. } = self;
+        let scene = Scene { net: reactor.net_mut(), random, board, plan, is_draining };
+        (scene, Cast { hub_clients, line_clients, hostile, datagrams, services })
+    }
+
+    /// One of them does something, or time passes.
+    fn act(&mut self) {
+        let held = self.hub_clients.len() + self.line_clients.len();
+        let (mut scene, cast) = self.scene();
+        match scene.random.u8(0..100) {
+            0..15 if held < scene.plan.honest => self.connect(),
+            0..45 if !cast.hub_clients.is_empty() => {
+                let chosen = scene.random.usize(..cast.hub_clients.len());
+                cast.hub_clients[chosen].act(&mut scene);
+            }
+            45..60 if !cast.line_clients.is_empty() => {
+                let chosen = scene.random.usize(..cast.line_clients.len());
+                cast.line_clients[chosen].act(&mut scene);
+            }
+            60..80 if !cast.hostile.is_empty() => {
+                let chosen = scene.random.usize(..cast.hostile.len());
+                cast.hostile[chosen].act(&mut scene);
+            }
+            80..90 => cast.datagrams.act(&mut scene, cast.services),
+            90..91 if !cast.hub_clients.is_empty() => {
+                let chosen = scene.random.usize(..cast.hub_clients.len());
+                cast.hub_clients[chosen].leave(&mut scene);
+            }
+            91..92 if !cast.line_clients.is_empty() => {
+                let chosen = scene.random.usize(..cast.line_clients.len());
+                cast.line_clients[chosen].leave(&mut scene);
+            }
+            92..96 => {
+                let most = scene.plan.pause_max.as_micros() as u64;
+                let pause = Duration::from_micros(scene.random.u64(..=most));
+                scene.net.advance(pause);
+            }
+            _ => {}
+        }
+    }
+
+    /// An honest client comes, from an address of its own.
+    fn connect(&mut self) {
+        let (service, mut address) = self.services[self.random.usize(..self.services.len())];
+        if let Some(operator) = self.operator.filter(|_| self.services[0].0 == service)
+            && self.random.u8(0..4) == 0
+        {
+            address = operator;
+        }
+        self.clients += 1;
+        let [.., high, low] = (self.clients as u32).to_be_bytes();
+        let Some(id) = self.reactor.net_mut().client_from(address, SocketAddr::from(([127, 1, high, low], 5000)))
+        else {
+            return;
+        };
+        let appetite = if self.random.bool() { usize::MAX } else { self.random.usize(1..400) };
+        match service {
+            Service::Hub => self.hub_clients.push(HubClient::new(id, self.board.enrol(id.number()), appetite)),
+            _ => self.line_clients.push(LineClient::new(id, service, appetite)),
+        }
+    }
+
+    /// All honest clients take what there is for them. Who is over is forgotten.
+    fn look(&mut self) -> Result<(), Violation> {
+        let (mut scene, cast) = self.scene();
+        for client in cast.hub_clients.iter_mut() {
+            client.receive(&mut scene)?;
+        }
+        for client in cast.line_clients.iter_mut() {
+            client.receive(&mut scene)?;
+        }
+        cast.datagrams.receive(&mut scene, cast.services)?;
+        cast.hub_clients.retain(|client| !client.is_over());
+        cast.line_clients.retain(|client| !client.is_cut);
+        Ok(())
+    }
+
+    /// One turn, and everything that must be so after it.
+    fn turn(&mut self, until: Time) -> Result<(), Violation> {
+        self.reactor.net_mut().hold_time_at(until);
+        let before = self.reactor.stats().work;
+        self.reactor.turn().map_err(|error| Violation::from(format!("the turn failed: {error}")))?;
+        self.reactor.check_invariants();
+        self.check_against_the_kernel()?;
+        self.check_budgets(before)?;
+        self.check_deadlines()
+    }
+
+    /// What the loop relies on, the kernel must be going to do; and what the kernel has, the loop must know of or be going to be told.
+    fn check_against_the_kernel(&mut self) -> Result<(), Violation> {
+        let net = self.reactor.net();
+        let is_held_up = self.reactor.is_held_up();
+        let (mut streams, mut outcome) = (0, Ok(()));
+        self.reactor.each_stream(|slot, stream, watch| {
+            streams += 1;
+            let state = net.readiness(stream);
+            self.waits.resize(self.waits.len().max(slot as usize + 1), Wait::default());
+            let wait = &mut self.waits[slot as usize];
+            let same =
+                Wait { client: Some(net.client_at(stream)), unread: state.unread, held: watch.held, turns: wait.turns };
+            let waits = *wait == same && state.has_unread && watch.reads && !is_held_up;
+            *wait = Wait { turns: if waits { wait.turns + 1 } else { 0 }, ..same };
+            let fault = if watch.relies_on_input_edge && state.has_unread && !state.edge_is_due {
+                "has unread input, no edge comes, and the loop does not know"
+            } else if watch.relies_on_room_edge && !state.edge_is_due && !state.room_is_due {
+                "waits for room, and nobody will tell of it"
+            } else if watch.reads_on && !state.has_ended {
+                "reads on, though its peer has not ended: an event that was another's"
+            } else if wait.turns > WAIT_MAX {
+                "has input that is not taken"
+            } else {
+                return;
+            };
+            outcome = Err(Violation::from(format!("slot {slot}, client {:?}: {fault}", net.client_at(stream))));
+        });
+        outcome?;
+        let (ports, files) = (self.reactor.ports(), net.open_files());
+        ensure(files == streams + ports, || format!("{files} files are open for {streams} streams and {ports} ports"))
+    }
+
+    fn check_budgets(&self, before: Work) -> Result<(), Violation> {
+        let (work, limits) = (self.reactor.stats().work, self.reactor.limits());
+        let services = self.services.len() as u64;
+        let batches = limits.datagram_batches_per_turn * DATAGRAMS_PER_BATCH;
+        // Each connection answers once a turn, and each service delivers within its budget.
+        let outputs = limits.deliveries_per_turn as u64 * services
+            + limits.connections_per_turn as u64
+            + limits.accepts_per_turn as u64;
+        let messages = limits.messages_per_turn * limits.connections_per_turn.min(self.reactor.connections() + 64);
+        for (name, done, most) in [
+            ("accepts", work.accepts - before.accepts, limits.accepts_per_turn as u64),
+            ("datagrams", work.datagrams - before.datagrams, batches as u64),
+            ("expiries", work.expiries - before.expiries, limits.expiries_per_turn as u64),
+            ("outputs", work.deliveries - before.deliveries, outputs),
+            ("messages", work.messages - before.messages, messages as u64),
+        ] {
+            ensure(done <= most, || format!("{done} {name} in a turn, of {most} at most"))?;
+        }
+        Ok(())
+    }
+
+    /// No deadline is overdue but for the budget.
+    fn check_deadlines(&mut self) -> Result<(), Violation> {
+        self.overdue = if self.reactor.is_overdue() { self.overdue + 1 } else { 0 };
+        // Each turn expires some: as many turns as it takes for all.
+        let turns = self.reactor.connections() / self.reactor.limits().expiries_per_turn + 8;
+        ensure(self.overdue as usize <= turns, || format!("deadlines are overdue for {turns} turns"))
+    }
+
+    /// Turns until so much virtual time has passed.
+    fn pass(&mut self, span: Duration) -> Result<(), Violation> {
+        let end = self.reactor.net().now() + span;
+        for _ in 0..100_000 {
+            self.turn(end)?;
+            if self.reactor.now() >= end {
+                return Ok(());
+            }
+        }
+        Err(format!("100,000 turns do not take {span:?}: the loop spins").into())
+    }
+
+    /// Nothing goes wrong any more, and nobody is hostile any more: within a minute everybody is served, or has been closed.
+    fn calm(&mut self) -> Result<(), Violation> {
+        let faults = Faults { datagram_queue: 1024, ..Faults::default() };
+        self.reactor.net_mut().set_faults(faults);
+        let (mut scene, cast) = self.scene();
+        cast.hostile.iter_mut().for_each(|hostile| hostile.retire(&mut scene));
+        // And nobody is slow.
+        let hubs = cast.hub_clients.iter_mut().map(|client| (client.id, &mut client.appetite));
+        let lines = cast.line_clients.iter_mut().map(|client| (client.id, &mut client.appetite));
+        for (client, appetite) in hubs.chain(lines) {
+            *appetite = usize::MAX;
+            scene.net.set_window(client, WINDOW);
+        }
+        let start = self.reactor.net().now();
+        loop {
+            self.pass(Duration::from_millis(20))?;
+            self.look()?;
+            let hubs = self.hub_clients.iter().filter(|client| !client.is_satisfied()).map(HubClient::waits_for);
+            let lines = self.line_clients.iter().filter(|client| !client.is_satisfied()).map(LineClient::waits_for);
+            let Some(waiting) = hubs.chain(lines).next() else { break };
+            ensure(self.reactor.now().since(start) < CALM, || format!("not served within {CALM:?}: {waiting}"))?;
+        }
+        // What was published meanwhile is on its way still.
+        while !self.is_quiet() {
+            self.pass(Duration::from_millis(20))?;
+            self.look()?;
+            ensure(self.reactor.now().since(start) < CALM, || format!("messages are on their way after {CALM:?}"))?;
+        }
+        self.board.judge()
+    }
+
+    /// Nothing is on its way to an honest client of the hub.
+    fn is_quiet(&self) -> bool {
+        let net = self.reactor.net();
+        let present = self.hub_clients.iter().filter(|client| !client.is_cut).map(|client| client.id);
+        let present: BTreeSet<ClientId> = present.collect();
+        let mut unsent = 0;
+        self.reactor.each_stream(|_, stream, watch| {
+            unsent += if present.contains(&net.client_at(stream)) { watch.unsent } else { 0 };
+        });
+        !self.reactor.has_output() && unsent == 0 && present.iter().all(|client| net.client_has_taken_all(*client))
+    }
+
+    /// Everybody goes, and nothing is left.
+    fn end(&mut self) -> Result<(), Violation> {
+        let (mut scene, cast) = self.scene();
+        cast.hub_clients.iter_mut().for_each(|client| client.leave(&mut scene));
+        cast.line_clients.iter_mut().for_each(|client| client.leave(&mut scene));
+        cast.hostile.iter_mut().for_each(|hostile| hostile.leave(&mut scene));
+        let start = self.reactor.net().now();
+        while self.reactor.connections() > 0 {
+            let held = self.reactor.connections();
+            ensure(self.reactor.now().since(start) < CALM, || format!("{held} connections are held for ever"))?;
+            self.pass(Duration::from_millis(200))?;
+        }
+        // Time enough for a listener to be tried again, and for memory to go back.
+        self.pass(Duration::from_secs(3))?;
+        self.check_accounts()?;
+        let ledger = self.reactor.ledger();
+        ensure(ledger.read_buffers + ledger.write_buffers == 0, || format!("buffers are left: {ledger:?}"))
+    }
+
+    /// Everybody that has come is accounted for.
+    fn check_accounts(&self) -> Result<(), Violation> {
+        let (stats, net) = (self.reactor.stats(), self.reactor.net());
+        let refused: u64 = stats.refused.iter().sum();
+        let came = net.clients_queued();
+        let met = stats.accepted + refused + stats.accept_shed + net.accepts_lost();
+        // In a dry run admission counts what it would refuse, and lets it in.
+        let is_right = if self.plan.limits.admission_dry_run { met >= came } else { met == came };
+        ensure(is_right || self.reactor.is_draining(), || {
+            format!(
+                "{came} came: {} accepted, {refused} refused, {} shed, {} lost",
+                stats.accepted,
+                stats.accept_shed,
+                net.accepts_lost()
+            )
+        })
+    }
+
+    fn tally(&self) -> Tally {
+        let stats = self.reactor.stats();
+        let by_peers = stats.closed_for(Reason::PeerClosed) + stats.closed_for(Reason::PeerReset);
+        Tally {
+            seeds: 1,
+            events: self.trace().events(),
+            turns: stats.turns,
+            seconds: self.reactor.now().since(Time::ZERO).as_secs(),
+            clients: self.clients,
+            messages: stats.work.messages,
+            publishes: self.board.publishes.len() as u64,
+            receipts: self.board.receipts() as u64,
+            datagrams: stats.datagrams_in,
+            accepted: stats.accepted,
+            closed_early: stats.closed_total() - by_peers,
+        }
+    }
+}
+
+/// Those who take part.
+struct Cast<'a> {
+    hub_clients: &'a mut Vec<HubClient>,
+    line_clients: &'a mut Vec<LineClient>,
+    hostile: &'a mut Vec<Hostile>,
+    datagrams: &'a mut Datagrams,
+    services: &'a [(Service, SocketAddr)],
+}
