@@ -3,7 +3,7 @@
 //! A run has five parts: the script; a look at what every client has got; a probe of every listener and socket; all clients leave, and
 //! nothing may be left of them; the probe again. [`compare`] then holds the run against the one in which nothing failed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -196,13 +196,18 @@ pub struct Broken {
 const TOLD: usize = 40;
 
 thread_local! {
-    /// What the last panic of this thread said, and where.
+    /// Whether this thread plays a scenario, and what the last panic of one said, and where.
+    static PLAYS: Cell<bool> = const { Cell::new(false) };
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Panics are caught and reported together with the run that they ended.
+/// Panics of scenarios are caught and reported together with the run that they ended.
 pub fn keep_panics_quiet() {
-    std::panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| match PLAYS.get() {
+        true => PANIC.set(info.to_string()),
+        false => usual(info),
+    }));
 }
 
 /// Plays a scenario, and judges what came of it.
@@ -212,7 +217,9 @@ pub fn run(
     judge: impl FnOnce(&Outcome) -> Result<(), String>,
 ) -> Result<Outcome, Broken> {
     let mut world = World::new(scenario, failure);
+    PLAYS.set(true);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.play())).map_err(|_| PANIC.take());
+    PLAYS.set(false);
     outcome.and_then(|outcome| judge(&outcome).map(|()| outcome)).map_err(|rule| Broken { rule, trace: world.latest() })
 }
 
