@@ -104,6 +104,15 @@ pub const SCENARIOS: &[Scenario] = &[
     datagrams("an_error_that_icmp_brought", &[Kind::Echo], an_error_that_icmp_brought),
     datagrams("publish_by_datagram", &[Kind::Hub], publish_by_datagram),
     datagrams("two_sockets", &[Kind::Hello, Kind::Echo], two_sockets),
+    // Every budget of a turn at its least, so that nearly all work is carried over.
+    with("lines_with_least_budgets", &[Kind::Hello], least_budgets, more_lines_than_a_turn_takes),
+    with("clients_with_least_budgets", &[Kind::Hello], least_budgets, several_clients_at_once),
+    with("echo_with_least_budgets", &[Kind::Echo], least_budgets, echo_of_more_than_a_window),
+    with("fan_out_with_least_budgets", &[Kind::Hub], least_budgets, fan_out_with_a_slow_one),
+    Scenario {
+        limits: least_budgets,
+        ..datagrams("a_drain_with_least_budgets", &[Kind::Hello, Kind::Hub], a_drain_with_peers_of_all_states)
+    },
     // The operator.
     datagrams("a_drain_with_peers_of_all_states", &[Kind::Hello, Kind::Hub], a_drain_with_peers_of_all_states),
     on("a_drain_to_the_end_of_its_time", &[Kind::Echo], a_drain_to_the_end_of_its_time),
@@ -858,6 +867,18 @@ fn publish_by_datagram(world: &mut World) {
     subscribers.iter().for_each(|subscriber| {
         world.expect(world.got(*subscriber).matches("message").count(), 2);
     });
+}
+
+fn least_budgets() -> Limits {
+    Limits {
+        accepts_per_turn: 1,
+        connections_per_turn: 1,
+        messages_per_turn: 8,
+        reads_per_turn: 1,
+        deliveries_per_turn: 1,
+        expiries_per_turn: 1,
+        ..limits()
+    }
 }
 
 fn two_sockets(world: &mut World) {
