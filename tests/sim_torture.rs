@@ -1,0 +1,179 @@
+//! Torture: short scenarios on the simulated network, each played again and again with every call that can fail failing in turn, with
+//! every errno it can fail with. Nothing may panic, spin or be left over; every listener and socket must serve on; and nobody may
+//! notice what befell another.
+
+#![forbid(unsafe_code)]
+
+#[path = "support/scenarios.rs"]
+mod scenarios;
+#[path = "support/torture.rs"]
+mod torture;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use slabd::net::sim::Call;
+
+use scenarios::SCENARIOS;
+use torture::{A_FEW, Broken, Failure, Outcome, Scenario};
+
+/// Threads that share the scenarios.
+const THREADS: usize = 2;
+
+/// Runs that broke a rule and are told of in full; of the others their replays.
+const TOLD: usize = 5;
+
+/// More failures in a row than anything is tried again at once.
+const MANY: u32 = 40;
+
+/// What a call may fail with again and again, and goes on as if nothing had been.
+const REPEATED: [i32; 3] = [libc::EAGAIN, libc::EINTR, libc::ENOMEM];
+
+const ALL_CALLS: [Call; 15] = [
+    Call::Listen,
+    Call::Configure,
+    Call::Accept,
+    Call::Read,
+    Call::Write,
+    Call::WatchWritable,
+    Call::Shutdown,
+    Call::Shed,
+    Call::Unacknowledged,
+    Call::BufferBytes,
+    Call::PeerAddress,
+    Call::AcceptQueue,
+    Call::Bind,
+    Call::Receive,
+    Call::Send,
+];
+
+/// `SLABD_TORTURE="ping 17 EINTR" cargo test --test sim_torture` replays one run; a number behind is how often the call fails in a row.
+#[test]
+fn every_call_fails_in_turn_and_nobody_else_notices() {
+    torture::keep_panics_quiet();
+    if let Ok(replay) = std::env::var("SLABD_TORTURE") {
+        return replay_one(&replay);
+    }
+    let (next, reports) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(scenario) = SCENARIOS.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let report = torment(scenario);
+                    reports.lock().expect("no report panics").push(report);
+                }
+            });
+        }
+    });
+    let mut reports = reports.into_inner().expect("no report panics");
+    reports.sort_by_key(|report| SCENARIOS.iter().position(|scenario| scenario.name == report.scenario));
+    for report in &reports {
+        println!("{:<45} {:>5} calls {:>6} runs", report.scenario, report.calls, report.runs);
+    }
+    let runs: usize = reports.iter().map(|report| report.runs).sum();
+    println!("{} scenarios, {runs} runs", reports.len());
+    let broken: Vec<&String> = reports.iter().flat_map(|report| &report.broken).collect();
+    for (number, text) in broken.iter().enumerate() {
+        match number < TOLD {
+            true => eprintln!("{text}\n"),
+            false => eprintln!("{}", text.lines().next().unwrap_or_default()),
+        }
+    }
+    assert!(broken.is_empty(), "{} of {runs} runs broke a rule", broken.len());
+    assert!(reports.len() >= 40, "{} scenarios", reports.len());
+    let failed: BTreeSet<Call> = reports.iter().flat_map(|report| &report.failed).copied().collect();
+    assert_eq!(failed.into_iter().collect::<Vec<_>>(), ALL_CALLS, "calls that were failed");
+}
+
+struct Report {
+    scenario: &'static str,
+    calls: usize,
+    runs: usize,
+    failed: BTreeSet<Call>,
+    broken: Vec<String>,
+}
+
+/// Plays a scenario without a failure, and then with each.
+fn torment(scenario: &'static Scenario) -> Report {
+    let mut report = Report { scenario: scenario.name, calls: 0, runs: 0, failed: BTreeSet::new(), broken: Vec::new() };
+    let quiet = match torture::run(scenario, None, |_| Ok(())) {
+        Ok(quiet) => quiet,
+        Err(broken) => {
+            report.broken.push(format!(
+                "{}: without a failure: {}\n{}",
+                scenario.name,
+                broken.rule.replace('\n', " "),
+                broken.trace
+            ));
+            return report;
+        }
+    };
+    let again = torture::run(scenario, None, |again| match again.hash == quiet.hash {
+        true => Ok(()),
+        false => Err("played twice, it does not go the same way".into()),
+    });
+    if let Err(broken) = again {
+        report.broken.push(format!("{}: {}", scenario.name, broken.rule));
+    }
+    report.calls = quiet.calls.len();
+    let mut met = BTreeSet::new();
+    for at in quiet.calls_to_fail() {
+        let call = quiet.calls[at as usize].0;
+        report.failed.insert(call);
+        for errno in call.errnos() {
+            let mut often = vec![1];
+            if met.insert((call, *errno)) {
+                // The first call of each kind fails for long as well.
+                often.extend([A_FEW, MANY]);
+            } else if REPEATED.contains(errno) {
+                often.push(A_FEW);
+            }
+            for times in often {
+                let failure = Failure { at, errno: *errno, times };
+                report.runs += 1;
+                if let Err(broken) = play(scenario, &quiet, failure) {
+                    report.broken.push(describe(scenario, call, failure, &broken));
+                }
+            }
+        }
+    }
+    report
+}
+
+fn play(scenario: &'static Scenario, quiet: &Outcome, failure: Failure) -> Result<(), Broken> {
+    torture::run(scenario, Some(failure), |outcome| torture::compare(quiet, outcome, failure)).map(drop)
+}
+
+fn describe(scenario: &Scenario, call: Call, failure: Failure, broken: &Broken) -> String {
+    let Failure { at, errno, times } = failure;
+    let times = if times > 1 { format!(" {times}") } else { String::new() };
+    format!(
+        "SLABD_TORTURE=\"{} {at} {}{times}\" cargo test --test sim_torture   # {call:?}: {}\n{}",
+        scenario.name,
+        torture::errno_name(errno),
+        broken.rule.replace('\n', " "),
+        broken.trace,
+    )
+}
+
+fn replay_one(replay: &str) {
+    let words: Vec<&str> = replay.split_whitespace().collect();
+    let [name, at, errno, ref times @ ..] = words[..] else { panic!("SLABD_TORTURE is \"scenario call errno\"") };
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).expect("SLABD_TORTURE names a scenario");
+    let failure = Failure {
+        at: at.parse().expect("SLABD_TORTURE numbers a call"),
+        errno: torture::errno_of(errno).expect("SLABD_TORTURE names an errno"),
+        times: times.first().map_or(1, |times| times.parse().expect("a number of failures")),
+    };
+    let quiet = match torture::run(scenario, None, |_| Ok(())) {
+        Ok(quiet) => quiet,
+        Err(broken) => panic!("without a failure: {}\n{}", broken.rule, broken.trace),
+    };
+    let call = quiet.calls[failure.at as usize].0;
+    if let Err(broken) = play(scenario, &quiet, failure) {
+        eprintln!("{}", describe(scenario, call, failure, &broken));
+        panic!("it breaks a rule");
+    }
+    println!("{name}: {call:?} number {at} may fail with {errno}");
+}
