@@ -315,7 +315,7 @@ impl Net for SimNet {
         let connection = self.stream_mut(stream);
         match connection.error.take() {
             Some(error) => Err(errno(error)),
-            None => Ok(matches!(connection.side, Side::Open(_)) && !connection.broken),
+            None => Ok(connection.has_peer()),
         }
     }
 
@@ -409,7 +409,8 @@ impl Net for SimNet {
 
     fn peer_address(&self, stream: &Stream) -> io::Result<SocketAddr> {
         self.calls.attempt(Call::PeerAddress)?;
-        Ok(self.connection(self.client_of(stream.0)).peer)
+        let connection = self.connection(self.client_of(stream.0));
+        if connection.has_peer() { Ok(connection.peer) } else { Err(errno(libc::ENOTCONN)) }
     }
 
     /// Not kept: nothing in the loop depends on it.
@@ -603,6 +604,7 @@ mod tests {
         assert_eq!(net.read(&mut stream, &mut bytes).unwrap(), 0);
         assert_eq!(errno_of(net.write(&mut stream, b"x")), Some(libc::EPIPE));
         assert_eq!(errno_of(net.shutdown_write(&mut stream)), Some(libc::ENOTCONN));
+        assert_eq!(errno_of(net.peer_address(&stream)), Some(libc::ENOTCONN));
     }
 
     #[test]

@@ -123,8 +123,19 @@ impl Connection {
         Ok(length)
     }
 
+    /// Both sides have ended in good order and all is acknowledged: TCP_CLOSE, which knows no peer and sends nothing. Here a client
+    /// acknowledges what it takes; in Linux its kernel does so before.
+    fn is_over(&self) -> bool {
+        self.fin_arrived && self.shut && self.outbound.is_empty()
+    }
+
+    /// Whether there is a peer (inet_getname asks the same).
+    pub(super) fn has_peer(&self) -> bool {
+        matches!(self.side, Side::Open(_)) && !self.broken && !self.is_over()
+    }
+
     pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
-        if self.broken {
+        if self.broken || self.is_over() {
             return Err(errno(libc::ENOTCONN));
         }
         self.shut = true;
