@@ -639,6 +639,27 @@ mod tests {
     }
 
     #[test]
+    fn after_both_sides_have_ended_and_all_is_taken_nothing_can_be_reset() {
+        let closes: [fn(&mut SimNet, Stream); 2] = [|net, stream| net.close(stream), |net, stream| net.reset(stream)];
+        for close in closes {
+            let mut net = SimNet::new(0);
+            let (mut stream, client) = stream(&mut net);
+            net.client_send(client, b"unread");
+            net.client_shutdown(client);
+            net.write(&mut stream, b"answer").unwrap();
+            net.shutdown_write(&mut stream).unwrap();
+            assert_eq!(event(&mut net), "rwh");
+            assert_eq!(net.client_received(client), b"answer");
+            event(&mut net);
+            assert_eq!(errno_of(net.peer_address(&stream)), Some(libc::ENOTCONN));
+            net.client_reset(client);
+            assert_eq!(event(&mut net), "");
+            close(&mut net, stream);
+            assert_eq!(net.client_saw(client), End::Fin);
+        }
+    }
+
+    #[test]
     fn a_full_window_makes_short_writes_and_room_is_announced_once_there_is_enough() {
         let mut net = SimNet::new(0);
         let (mut stream, client) = stream(&mut net);

@@ -157,7 +157,7 @@ impl Connection {
     pub(super) fn abort(&mut self) {
         self.side = Side::Closed;
         self.inbound = VecDeque::new();
-        if !self.broken {
+        if !self.broken && !self.is_over() {
             self.outbound = VecDeque::new();
             self.end = End::Reset;
         }
@@ -197,6 +197,7 @@ impl Connection {
             (Segment::Fin, _) => self.fin_arrived = true,
             (Segment::Room, Side::Open(_)) if self.wants_room && self.has_room() => self.wants_room = false,
             (Segment::Room, _) => return false,
+            (Segment::Reset, _) if self.is_over() => return false,
             (Segment::Reset, _) if self.fin_arrived => self.break_with(libc::EPIPE),
             (Segment::Reset, _) => self.break_with(libc::ECONNRESET),
         }
