@@ -198,7 +198,8 @@ impl Connection {
             (Segment::Room, Side::Open(_)) if self.wants_room && self.has_room() => self.wants_room = false,
             (Segment::Room, _) => return false,
             (Segment::Reset, _) if self.is_over() => return false,
-            (Segment::Reset, _) if self.fin_arrived => self.break_with(libc::EPIPE),
+            // In CLOSE_WAIT alone; with our side shut too it is LAST_ACK or CLOSING (tcp_reset).
+            (Segment::Reset, _) if self.fin_arrived && !self.shut => self.break_with(libc::EPIPE),
             (Segment::Reset, _) => self.break_with(libc::ECONNRESET),
         }
         true
