@@ -95,10 +95,15 @@ impl SimNet {
         let connection = self.connection_mut(client);
         let length = most.min(connection.outbound.len());
         let bytes: Vec<u8> = connection.outbound.drain(..length).collect();
+        let acknowledges_fin = length > 0 && connection.shut && connection.outbound.is_empty();
         if length > 0 {
             self.note("client takes", client.0, length as i64);
         }
         self.announce_room(client);
+        if acknowledges_fin {
+            // FIN_WAIT2 or TCP_CLOSE is reached, and whoever polls looks again (tcp_rcv_state_process).
+            self.wake_client_file(client);
+        }
         bytes
     }
 
