@@ -389,7 +389,7 @@ impl Net for SimNet {
 
     fn unacknowledged(&self, stream: &Stream) -> io::Result<usize> {
         self.calls.attempt(Call::Unacknowledged)?;
-        Ok(self.connection(self.client_of(stream.0)).outbound.len())
+        Ok(self.connection(self.client_of(stream.0)).unacknowledged())
     }
 
     /// There is no kernel.
@@ -615,6 +615,7 @@ mod tests {
         assert_eq!(event(&mut net), "rh");
         assert_eq!(net.write(&mut stream, b"into the void").unwrap(), 13);
         assert_eq!(event(&mut net), "rwh");
+        assert_eq!(net.unacknowledged(&stream).unwrap(), 13);
         assert_eq!(net.read(&mut stream, &mut [0; 4]).unwrap(), 0, "its FIN came first");
         assert_eq!(errno_of(net.write(&mut stream, b"x")), Some(libc::EPIPE));
     }

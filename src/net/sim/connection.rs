@@ -38,6 +38,8 @@ pub(super) struct Connection {
     /// Written and not received by the client.
     pub(super) outbound: VecDeque<u8>,
     pub(super) window: usize,
+    /// Written and never to be acknowledged: nobody was there any more, or a reset came first.
+    lost: usize,
     pub(super) end: End,
     pub(super) client_shut: bool,
     pub(super) client_gone: bool,
@@ -67,6 +69,7 @@ impl Connection {
             wants_room: false,
             outbound: VecDeque::new(),
             window,
+            lost: 0,
             end: End::Open,
             client_shut: false,
             client_gone: false,
@@ -117,7 +120,9 @@ impl Connection {
         if length == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if !self.client_gone {
+        if self.client_gone {
+            self.lost += length;
+        } else {
             self.outbound.extend(&bytes[..length]);
         }
         Ok(length)
@@ -126,12 +131,17 @@ impl Connection {
     /// Both sides have ended in good order and all is acknowledged: TCP_CLOSE, which knows no peer and sends nothing. Here a client
     /// acknowledges what it takes; in Linux its kernel does so before.
     fn is_over(&self) -> bool {
-        self.fin_arrived && self.shut && self.outbound.is_empty()
+        self.fin_arrived && self.shut && self.unacknowledged() == 0
     }
 
     /// Whether there is a peer (inet_getname asks the same).
     pub(super) fn has_peer(&self) -> bool {
         matches!(self.side, Side::Open(_)) && !self.broken && !self.is_over()
+    }
+
+    /// What SIOCOUTQ counts: a reset leaves it as it is (tcp_write_queue_purge).
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.outbound.len() + self.lost
     }
 
     pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
@@ -167,7 +177,18 @@ impl Connection {
     pub(super) fn break_with(&mut self, error: i32) {
         self.broken = true;
         self.error = Some(error);
-        self.outbound = VecDeque::new();
+        self.lose_output();
+    }
+
+    /// Nobody will acknowledge what is under way.
+    pub(super) fn lose_output(&mut self) {
+        self.lost += std::mem::take(&mut self.outbound).len();
+    }
+
+    /// Our SYN is answered by a RST, and stays unacknowledged.
+    pub(super) fn refuse(&mut self) {
+        self.break_with(libc::ECONNREFUSED);
+        self.lost += 1;
     }
 
     /// Broken, and the loop has been told so already.

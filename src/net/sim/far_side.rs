@@ -135,7 +135,7 @@ impl SimNet {
     pub fn client_reset(&mut self, client: ClientId) {
         let connection = self.connection_mut(client);
         connection.client_shut = true;
-        connection.outbound.clear();
+        connection.lose_output();
         if !std::mem::replace(&mut connection.client_gone, true) {
             self.post(client, Segment::Reset);
             self.deliver_due();
@@ -169,7 +169,7 @@ impl SimNet {
             let connection = self.connection_mut(client);
             connection.side = Side::Open(file);
             connection.client_gone = true;
-            connection.break_with(libc::ECONNREFUSED);
+            connection.refuse();
             self.wake(file);
         }
         true
