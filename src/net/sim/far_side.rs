@@ -260,8 +260,11 @@ impl SimNet {
     pub(super) fn send_one(&mut self, from: SocketAddr, to: Option<SocketAddr>, bytes: &[u8]) -> io::Result<()> {
         // EINVAL for port 0 and for what is no address at all, as udp_sendmsg has it.
         let to = to.filter(|to| to.port() != 0).ok_or_else(|| errno(libc::EINVAL))?;
-        if to.is_ipv4() != from.is_ipv4() {
-            return Err(errno(libc::EAFNOSUPPORT));
+        // Sockets of IPv6 are for IPv6 only here, which udpv6_sendmsg tells in its own way.
+        match (from.is_ipv4(), to.is_ipv4()) {
+            (true, false) => return Err(errno(libc::EAFNOSUPPORT)),
+            (false, true) => return Err(errno(libc::ENETUNREACH)),
+            _ => {}
         }
         if bytes.len() > payload_max(to) {
             return Err(errno(libc::EMSGSIZE));
