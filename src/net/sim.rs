@@ -342,7 +342,7 @@ impl Net for SimNet {
         let connection = self.stream_mut(stream);
         match connection.error.take() {
             Some(error) => Err(errno(error)),
-            None => Ok(matches!(connection.side, Side::Open(_)) && !connection.broken),
+            None => Ok(connection.has_peer()),
         }
     }
 
@@ -416,7 +416,7 @@ impl Net for SimNet {
 
     fn unacknowledged(&self, stream: &Stream) -> io::Result<usize> {
         self.calls.attempt(Call::Unacknowledged)?;
-        Ok(self.connection(self.client_of(stream.0)).outbound.len())
+        Ok(self.connection(self.client_of(stream.0)).unacknowledged())
     }
 
     /// There is no kernel.
@@ -436,7 +436,8 @@ impl Net for SimNet {
 
     fn peer_address(&self, stream: &Stream) -> io::Result<SocketAddr> {
         self.calls.attempt(Call::PeerAddress)?;
-        Ok(self.connection(self.client_of(stream.0)).peer)
+        let connection = self.connection(self.client_of(stream.0));
+        if connection.has_peer() { Ok(connection.peer) } else { Err(errno(libc::ENOTCONN)) }
     }
 
     /// Not kept: nothing in the loop depends on it.
@@ -630,6 +631,7 @@ mod tests {
         assert_eq!(net.read(&mut stream, &mut bytes).unwrap(), 0);
         assert_eq!(errno_of(net.write(&mut stream, b"x")), Some(libc::EPIPE));
         assert_eq!(errno_of(net.shutdown_write(&mut stream)), Some(libc::ENOTCONN));
+        assert_eq!(errno_of(net.peer_address(&stream)), Some(libc::ENOTCONN));
     }
 
     #[test]
@@ -640,6 +642,7 @@ mod tests {
         assert_eq!(event(&mut net), "rh");
         assert_eq!(net.write(&mut stream, b"into the void").unwrap(), 13);
         assert_eq!(event(&mut net), "rwh");
+        assert_eq!(net.unacknowledged(&stream).unwrap(), 13);
         assert_eq!(net.read(&mut stream, &mut [0; 4]).unwrap(), 0, "its FIN came first");
         assert_eq!(errno_of(net.write(&mut stream, b"x")), Some(libc::EPIPE));
     }
@@ -660,6 +663,27 @@ mod tests {
             assert_eq!(net.client_saw(client), end);
             assert_eq!(net.client_received(client).is_empty(), end == End::Reset);
             assert_eq!(events(&mut net), [], "nothing is told of a closed file");
+        }
+    }
+
+    #[test]
+    fn after_both_sides_have_ended_and_all_is_taken_nothing_can_be_reset() {
+        let closes: [fn(&mut SimNet, Stream); 2] = [|net, stream| net.close(stream), |net, stream| net.reset(stream)];
+        for close in closes {
+            let mut net = SimNet::new(0);
+            let (mut stream, client) = stream(&mut net);
+            net.client_send(client, b"unread");
+            net.client_shutdown(client);
+            net.write(&mut stream, b"answer").unwrap();
+            net.shutdown_write(&mut stream).unwrap();
+            assert_eq!(event(&mut net), "rwh");
+            assert_eq!(net.client_received(client), b"answer");
+            event(&mut net);
+            assert_eq!(errno_of(net.peer_address(&stream)), Some(libc::ENOTCONN));
+            net.client_reset(client);
+            assert_eq!(event(&mut net), "");
+            close(&mut net, stream);
+            assert_eq!(net.client_saw(client), End::Fin);
         }
     }
 

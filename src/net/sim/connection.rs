@@ -38,6 +38,8 @@ pub(super) struct Connection {
     /// Written and not received by the client.
     pub(super) outbound: VecDeque<u8>,
     pub(super) window: usize,
+    /// Written and never to be acknowledged: nobody was there any more, or a reset came first.
+    lost: usize,
     pub(super) end: End,
     pub(super) client_shut: bool,
     pub(super) client_gone: bool,
@@ -67,6 +69,7 @@ impl Connection {
             wants_room: false,
             outbound: VecDeque::new(),
             window,
+            lost: 0,
             end: End::Open,
             client_shut: false,
             client_gone: false,
@@ -117,14 +120,32 @@ impl Connection {
         if length == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if !self.client_gone {
+        if self.client_gone {
+            self.lost += length;
+        } else {
             self.outbound.extend(&bytes[..length]);
         }
         Ok(length)
     }
 
+    /// Both sides have ended in good order and all is acknowledged: TCP_CLOSE, which knows no peer and sends nothing. Here a client
+    /// acknowledges what it takes; in Linux its kernel does so before.
+    fn is_over(&self) -> bool {
+        self.fin_arrived && self.shut && self.unacknowledged() == 0
+    }
+
+    /// Whether there is a peer (inet_getname asks the same).
+    pub(super) fn has_peer(&self) -> bool {
+        matches!(self.side, Side::Open(_)) && !self.broken && !self.is_over()
+    }
+
+    /// What SIOCOUTQ counts: a reset leaves it as it is (tcp_write_queue_purge).
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.outbound.len() + self.lost
+    }
+
     pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
-        if self.broken {
+        if self.broken || self.is_over() {
             return Err(errno(libc::ENOTCONN));
         }
         self.shut = true;
@@ -146,7 +167,7 @@ impl Connection {
     pub(super) fn abort(&mut self) {
         self.side = Side::Closed;
         self.inbound = VecDeque::new();
-        if !self.broken {
+        if !self.broken && !self.is_over() {
             self.outbound = VecDeque::new();
             self.end = End::Reset;
         }
@@ -156,7 +177,18 @@ impl Connection {
     pub(super) fn break_with(&mut self, error: i32) {
         self.broken = true;
         self.error = Some(error);
-        self.outbound = VecDeque::new();
+        self.lose_output();
+    }
+
+    /// Nobody will acknowledge what is under way.
+    pub(super) fn lose_output(&mut self) {
+        self.lost += std::mem::take(&mut self.outbound).len();
+    }
+
+    /// Our SYN is answered by a RST, and stays unacknowledged.
+    pub(super) fn refuse(&mut self) {
+        self.break_with(libc::ECONNREFUSED);
+        self.lost += 1;
     }
 
     /// Broken, and the loop has been told so already.
@@ -186,7 +218,9 @@ impl Connection {
             (Segment::Fin, _) => self.fin_arrived = true,
             (Segment::Room, Side::Open(_)) if self.wants_room && self.has_room() => self.wants_room = false,
             (Segment::Room, _) => return false,
-            (Segment::Reset, _) if self.fin_arrived => self.break_with(libc::EPIPE),
+            (Segment::Reset, _) if self.is_over() => return false,
+            // In CLOSE_WAIT alone; with our side shut too it is LAST_ACK or CLOSING (tcp_reset).
+            (Segment::Reset, _) if self.fin_arrived && !self.shut => self.break_with(libc::EPIPE),
             (Segment::Reset, _) => self.break_with(libc::ECONNRESET),
         }
         true

@@ -116,10 +116,15 @@ impl SimNet {
         let connection = self.connection_mut(client);
         let length = most.min(connection.outbound.len());
         let bytes: Vec<u8> = connection.outbound.drain(..length).collect();
+        let acknowledges_fin = length > 0 && connection.shut && connection.outbound.is_empty();
         if length > 0 {
             self.note("client takes", client.0, length as i64);
         }
         self.announce_room(client);
+        if acknowledges_fin {
+            // FIN_WAIT2 or TCP_CLOSE is reached, and whoever polls looks again (tcp_rcv_state_process).
+            self.wake_client_file(client);
+        }
         bytes
     }
 
@@ -151,7 +156,7 @@ impl SimNet {
     pub fn client_reset(&mut self, client: ClientId) {
         let connection = self.connection_mut(client);
         connection.client_shut = true;
-        connection.outbound.clear();
+        connection.lose_output();
         if !std::mem::replace(&mut connection.client_gone, true) {
             self.post(client, Segment::Reset);
             self.deliver_due();
@@ -185,7 +190,7 @@ impl SimNet {
             let connection = self.connection_mut(client);
             connection.side = Side::Open(file);
             connection.client_gone = true;
-            connection.break_with(libc::ECONNREFUSED);
+            connection.refuse();
             self.wake(file);
         }
         true
@@ -279,8 +284,11 @@ impl SimNet {
     pub(super) fn send_one(&mut self, from: SocketAddr, to: Option<SocketAddr>, bytes: &[u8]) -> io::Result<()> {
         // EINVAL for port 0 and for what is no address at all, as udp_sendmsg has it.
         let to = to.filter(|to| to.port() != 0).ok_or_else(|| errno(libc::EINVAL))?;
-        if to.is_ipv4() != from.is_ipv4() {
-            return Err(errno(libc::EAFNOSUPPORT));
+        // Sockets of IPv6 are for IPv6 only here, which udpv6_sendmsg tells in its own way.
+        match (from.is_ipv4(), to.is_ipv4()) {
+            (true, false) => return Err(errno(libc::EAFNOSUPPORT)),
+            (false, true) => return Err(errno(libc::ENETUNREACH)),
+            _ => {}
         }
         if bytes.len() > payload_max(to) {
             return Err(errno(libc::EMSGSIZE));
