@@ -180,35 +180,6 @@ impl SimNet {
         &mut self.trace
     }
 
-    /// From now on the fallible calls of the loop are written down, for [`Self::calls_made`].
-    pub fn log_calls(&mut self) {
-        self.calls.keep_log();
-    }
-
-    pub fn calls_made(&self) -> Vec<Call> {
-        self.calls.log()
-    }
-
-    /// The loop's fallible call number `at`, counted from 0 since the network was made, fails with this errno.
-    pub fn fail_call(&mut self, at: u64, errno: i32) {
-        self.fail_calls(at, 1, errno);
-    }
-
-    /// That call fails, and so do the next ones of its kind: so many in all.
-    pub fn fail_calls(&mut self, at: u64, times: u32, errno: i32) {
-        self.calls.fail(at, errno, times);
-    }
-
-    /// The next calls of one kind fail: so many.
-    pub fn fail_next(&mut self, call: Call, errno: i32, times: u32) {
-        self.calls.fail_next(call, errno, times);
-    }
-
-    /// What was ordered by the three above is over.
-    pub fn succeed_in_calls(&mut self) {
-        self.calls.succeed();
-    }
-
     /// Files may have numbers below this, as with RLIMIT_NOFILE; others that the process holds do not count here.
     pub fn set_file_limit(&mut self, limit: usize) {
         self.file_limit = limit;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 
-use super::errno;
+use super::{SimNet, errno};
 
 /// A call of [`Net`](crate::net::Net) that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -154,5 +154,37 @@ impl Calls {
 
     pub(super) fn log(&self) -> Vec<Call> {
         self.log.as_ref().map(|log| log.borrow().clone()).unwrap_or_default()
+    }
+}
+
+/// Failures ordered by number or by kind.
+impl SimNet {
+    /// From now on the fallible calls of the loop are written down, for [`Self::calls_made`].
+    pub fn log_calls(&mut self) {
+        self.calls.keep_log();
+    }
+
+    pub fn calls_made(&self) -> Vec<Call> {
+        self.calls.log()
+    }
+
+    /// The loop's fallible call number `at`, counted from 0 since the network was made, fails with this errno.
+    pub fn fail_call(&mut self, at: u64, errno: i32) {
+        self.fail_calls(at, 1, errno);
+    }
+
+    /// That call fails, and so do the next ones of its kind: so many in all.
+    pub fn fail_calls(&mut self, at: u64, times: u32, errno: i32) {
+        self.calls.fail(at, errno, times);
+    }
+
+    /// The next calls of one kind fail: so many.
+    pub fn fail_next(&mut self, call: Call, errno: i32, times: u32) {
+        self.calls.fail_next(call, errno, times);
+    }
+
+    /// What was ordered by the three above is over.
+    pub fn succeed_in_calls(&mut self) {
+        self.calls.succeed();
     }
 }
