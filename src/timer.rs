@@ -195,12 +195,18 @@ impl TimerWheel {
         self.cursor.plus(ahead as u32)
     }
 
-    /// Every list is sound and the bits agree with it. For tests: it walks everything.
+    /// Every list is sound and the bits agree with it. For tests: it walks all timers.
     pub fn check_invariants(&self) {
-        let mut found = 0;
-        for (bucket, &head) in self.heads.iter().enumerate() {
-            assert_eq!(head != NONE, self.occupied[bucket / 64] >> (bucket % 64) & 1 == 1, "bit of bucket {bucket}");
-            let (mut id, mut previous) = (head, NONE);
+        let (mut found, mut lists) = (0, 0);
+        for (id, first) in (0..).zip(&self.nodes) {
+            if first.next == UNARMED || first.previous != NONE {
+                continue;
+            }
+            lists += 1;
+            let bucket = bucket_of(first.fires);
+            assert_eq!(self.heads[bucket], id, "head of bucket {bucket}");
+            assert!(self.occupied[bucket / 64] >> (bucket % 64) & 1 == 1, "bit of bucket {bucket}");
+            let (mut id, mut previous) = (id, NONE);
             while id != NONE {
                 let node = self.nodes[id as usize];
                 assert_eq!(node.previous, previous, "back link of timer {id}");
@@ -212,6 +218,11 @@ impl TimerWheel {
             }
         }
         assert_eq!(found, self.armed, "timers linked and counted");
+        let bits: u32 = self.occupied.iter().map(|word| word.count_ones()).sum();
+        assert_eq!(bits, lists, "buckets that seem to be occupied, and are");
+        for (word, bits) in self.occupied.iter().enumerate() {
+            assert_eq!(self.occupied_words >> word & 1 == 1, *bits != 0, "bit of word {word}");
+        }
     }
 }
 
