@@ -83,6 +83,7 @@ pub struct Reactor<N: Net> {
     outbox: Outbox,
     flushes: Vec<Flush>,
     closed: Vec<u32>,
+    drained: Vec<Drained>,
     /// Newcomers told in this turn that there is no slot.
     told: usize,
     /// Commands answered with the loop's help in this turn.
@@ -124,6 +125,12 @@ struct Port<H> {
 struct Flush {
     slot: u32,
     range: Range<u32>,
+}
+
+/// A connection that has said all, in a drain, and whether it is owed anything.
+struct Drained {
+    slot: u32,
+    answered: bool,
 }
 
 /// Timers of the loop itself; those of connections come after, by slot.
@@ -309,6 +316,7 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 8: gives what the services put out to the connections: bytes to send, and closes.
     fn drain_outbox(&mut self, now: Time) {
+        self.close_drained();
         for service in &mut self.services {
             let count = budget(self.limits.deliveries_per_turn, Defence::DeliveryBudget);
             let bytes = self.limits.output_per_turn;

@@ -131,3 +131,31 @@ fn after_a_load_drop_the_ledger_is_at_zero() {
     let client = sim.accepted();
     assert_eq!(sim.exchange(client, "again\n"), "Hello\r\nHello, again!\r\n");
 }
+
+/// A publish that was acknowledged before the drain, or in its course, reaches every subscriber that takes it.
+#[test]
+fn a_drain_delivers_what_was_acknowledged() {
+    for in_its_course in [false, true] {
+        let mut sim = sim::hub(Limits { deliveries_per_turn: 1, ..limits() });
+        let subscribers: Vec<ClientId> = (0..8).map(|_| sim::subscriber(&mut sim, "a")).collect();
+        let publisher = sim.accepted();
+        sim.exchange(publisher, "PING\r\n");
+        sim.send(publisher, "PUBLISH a x\r\n");
+        if !in_its_course {
+            sim.turn();
+            assert_eq!(sim.received(publisher), ":8\r\n");
+        }
+        sim.reactor.drain();
+        sim.pass(SECOND / 10);
+        let received: Vec<String> = subscribers.iter().map(|subscriber| sim.received(*subscriber)).collect();
+        let count = received.iter().filter(|text| text.ends_with("$1\r\nx\r\n")).count();
+        assert_eq!(sim.received(publisher), if in_its_course { ":8\r\n" } else { "" });
+        assert_eq!(count, 8, "in the course of the drain: {in_its_course}");
+        for client in subscribers.iter().chain([&publisher]) {
+            assert_eq!(sim.net().client_saw(*client), End::Fin);
+            sim.net().client_close(*client);
+        }
+        sim.turns(3);
+        assert!(sim.reactor.is_drained());
+    }
+}

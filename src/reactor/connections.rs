@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Flush, Reactor, arm, close, enqueue, timer_id};
+use super::{Drained, Flush, Reactor, arm, close, enqueue, timer_id};
 use crate::buffer::Use;
 use crate::clock::Tick;
 use crate::connection::{Connection, Flags, Reason, Sent, State, Timeouts};
@@ -73,16 +73,36 @@ impl<N: Net> Reactor<N> {
         if !drained && !connection.flags.has(Flags::PAUSED) {
             enqueue(&mut self.ready, connection, slot);
         }
-        let drain = drained && connection.flags.has(Flags::DRAINING);
-        if drain {
-            self.services[connection.flags.service() as usize].farewell(slot, Reason::Drain, self.outbox.bytes_mut());
+        if drained && connection.flags.has(Flags::DRAINING) {
+            let answered = self.outbox.position() > start || self.pool.len(&connection.output) > 0;
+            self.drained.push(Drained { slot, answered });
         }
-        let answered = self.outbox.position() > start || self.pool.len(&connection.output) > 0;
-        if drain && !answered && self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0) {
-            // Nothing is on its way to it that a reset could destroy, so there is nothing to linger for.
-            return close(&mut self.closed, connection, slot, Reason::Drain);
+        self.outbox.commit(slot, start, None);
+    }
+
+    /// In a drain: closes those that have said all, once nothing waits to be delivered to them. A publish that was acknowledged in this very
+    /// turn may be for any of them, so this comes when all have been served.
+    pub(super) fn close_drained(&mut self) {
+        for Drained { slot, answered } in std::mem::take(&mut self.drained) {
+            let connection = &mut self.connections[slot as usize];
+            let service = &mut self.services[connection.flags.service() as usize];
+            if !connection.is_serving() {
+                continue;
+            }
+            if service.has_output() {
+                enqueue(&mut self.ready, connection, slot);
+                continue;
+            }
+            let start = self.outbox.position();
+            service.farewell(slot, Reason::Drain, self.outbox.bytes_mut());
+            let owes = answered || self.outbox.position() > start;
+            if !owes && self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0) {
+                // Nothing is on its way to it that a reset could destroy, so there is nothing to linger for.
+                close(&mut self.closed, connection, slot, Reason::Drain);
+            } else {
+                self.outbox.commit(slot, start, Some(Reason::Drain));
+            }
         }
-        self.outbox.commit(slot, start, drain.then_some(Reason::Drain));
     }
 
     /// A lingering connection: input is read so that the kernel need not reset it, and dropped.

@@ -58,6 +58,7 @@ impl<N: Net> Reactor<N> {
             outbox: Outbox::default(),
             flushes: Vec::new(),
             closed: Vec::new(),
+            drained: Vec::new(),
             told: 0,
             consults: 0,
             facts: Cell::new(0),

@@ -65,7 +65,7 @@ impl<N: Net> Reactor<N> {
     /// Panics where the loop has broken its own rules, and says which.
     pub fn check_invariants(&self) {
         assert!(
-            self.outbox.is_empty() && self.flushes.is_empty() && self.closed.is_empty(),
+            self.outbox.is_empty() && self.flushes.is_empty() && self.closed.is_empty() && self.drained.is_empty(),
             "a turn left work of its own"
         );
         let queued: HashSet<Token> = self.ready.iter().copied().collect();

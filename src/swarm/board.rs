@@ -93,6 +93,7 @@ pub struct Board {
     /// The same to look up: client, message, topic.
     receipts: HashSet<(u32, u32, Topic)>,
     moment: Moment,
+    drained_since: Option<Moment>,
 }
 
 impl Board {
@@ -133,7 +134,8 @@ impl Board {
 
     pub fn subscribe(&mut self, client: u32, topic: Topic) -> usize {
         let asked = self.tick();
-        let window = Window { client, topic, asked, confirmed: None, leaving: None, left: None, is_cut: false };
+        let leaving = self.drained_since;
+        let window = Window { client, topic, asked, confirmed: None, leaving, left: None, is_cut: false };
         self.windows.push(window);
         self.windows.len() - 1
     }
@@ -174,6 +176,7 @@ impl Board {
     /// The loop was told to stop: subscribers may be closed from now on, but not before they have what was published until now.
     pub fn drain_begins(&mut self) {
         let now = self.tick();
+        self.drained_since = Some(now);
         for window in &mut self.windows {
             window.leaving.get_or_insert(now);
         }
@@ -205,9 +208,11 @@ impl Board {
                 && window.leaving.is_none_or(|leaving| answered < leaving);
             let has_it = self.receipts.contains(&(window.client, message, window.topic));
             let who = || {
+                let (client, by) = (self.ids[window.client as usize], self.ids[publish.by as usize]);
+                let topic = TOPICS[window.topic as usize];
                 format!(
-                    "client {}, message {message} by {:?}",
-                    self.ids[window.client as usize], TOPICS[window.topic as usize]
+                    "client {client}, message {message} of client {by}, {:?} receivers, by {topic:?}",
+                    publish.receivers
                 )
             };
             // Of several windows for one topic another may be the one.
@@ -284,10 +289,11 @@ mod tests {
     fn board(messages: u32) -> Board {
         let mut board = Board::default();
         for client in 0..2 {
-            board.enrol(u64::from(client));
+            board.enrol(client.into());
             let window = board.subscribe(client, 0);
             board.windows[window].confirmed = Some(board.tick());
         }
+        board.enrol(2);
         for message in 0..messages {
             board.publish(2, 0, 10, false);
             board.answered(message, 2);
@@ -317,7 +323,7 @@ mod tests {
         let mut lost = board(2);
         give(&mut lost, 0, &[0, 1]).unwrap();
         give(&mut lost, 1, &[0]).unwrap();
-        assert!(wrong(lost.judge()).contains("message 1 by (Channel, \"a\"): lost"));
+        assert!(wrong(lost.judge()).contains("message 1 of client 2, Some(2) receivers, by (Channel, \"a\"): lost"));
         lost.cut(1);
         lost.judge().unwrap();
 

@@ -90,7 +90,7 @@ impl Plan {
             pipeline_max: if random.bool() { 3 } else { 12 },
             payload_max: if random.u8(0..4) == 0 { 2000 } else { 40 },
             pause_max: if is_fair { SECOND / 5 } else { 3 * SECOND },
-            drains: random.u8(0..4) == 0,
+            drains: random.u8(0..4) < if is_fair { 2 } else { 1 },
             limits,
         }
     }

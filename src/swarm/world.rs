@@ -200,7 +200,9 @@ impl World {
 
     /// An honest client comes, from an address of its own.
     fn connect(&mut self) {
-        let (service, mut address) = self.services[self.random.usize(..self.services.len())];
+        // The first, mostly the hub, has as many as all the others together.
+        let chosen = if self.random.bool() { 0 } else { self.random.usize(..self.services.len()) };
+        let (service, mut address) = self.services[chosen];
         if let Some(operator) = self.operator.filter(|_| self.services[0].0 == service)
             && self.random.u8(0..4) == 0
         {
