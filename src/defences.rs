@@ -65,6 +65,20 @@ defences! {
     DatagramLoops = "datagram-loops",
     /// An event for a slot's previous owner misses.
     Generations = "generations",
+    /// Who has undrained input comes again.
+    Carry = "carry",
+    /// A timer that fires before its deadline is armed again.
+    Rearm = "rearm",
+    /// A session that ends is subscribed to nothing any more.
+    Membership = "membership",
+    /// What waits in the kernel's accept queue is taken in a later turn.
+    AcceptCarry = "accept-carry",
+    /// After a write cut short by a signal, the rest is written in the next turn.
+    InterruptedWrites = "interrupted-writes",
+    /// A subscriber in a drain gets what was published to it first.
+    DrainDelivers = "drain-delivers",
+    /// A message misses who has taken over the number of its receiver.
+    ReceiverIds = "receiver-ids",
     /// Messages of one connection in a turn.
     MessageBudget = "message-budget",
     AcceptBudget = "accept-budget",

@@ -235,7 +235,9 @@ impl<N: Net> Reactor<N> {
             match self.net.accept(&listener.handle, Token::connection(slot, self.generation)) {
                 Ok((stream, peer)) => {
                     listener.failures = 0;
-                    self.acceptable.push_back(index);
+                    if stands(Defence::AcceptCarry) {
+                        self.acceptable.push_back(index);
+                    }
                     debug!("accepted {peer} in slot {slot}");
                     self.receive(stream, peer, index, now);
                 }
@@ -256,7 +258,7 @@ impl<N: Net> Reactor<N> {
             let Some(token) = self.ready.pop_front() else { break };
             let Source::Connection { slot, generation } = token.source() else { continue };
             match self.connections.get_mut(slot as usize) {
-                Some(connection) if connection.generation.get() == generation => {
+                Some(connection) if connection.generation.get() == generation || !stands(Defence::Generations) => {
                     connection.flags.clear(Flags::QUEUED);
                     self.serve(slot, now.tick());
                 }

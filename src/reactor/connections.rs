@@ -70,7 +70,7 @@ impl<N: Net> Reactor<N> {
             arm(&mut self.timers, connection, slot, &self.timeouts, now);
         }
         let drained = !connection.has_input_waiting();
-        if !drained && !connection.flags.has(Flags::PAUSED) {
+        if !drained && !connection.flags.has(Flags::PAUSED) && stands(Defence::Carry) {
             enqueue(&mut self.ready, connection, slot);
         }
         if drained && connection.flags.has(Flags::DRAINING) {
@@ -89,7 +89,7 @@ impl<N: Net> Reactor<N> {
             if !connection.is_serving() {
                 continue;
             }
-            if service.has_output() {
+            if service.has_output() && stands(Defence::DrainDelivers) {
                 enqueue(&mut self.ready, connection, slot);
                 continue;
             }
@@ -152,6 +152,9 @@ impl<N: Net> Reactor<N> {
             None => {
                 self.stats.timers_early += 1;
                 let connection = &self.connections[slot as usize];
+                if !stands(Defence::Rearm) {
+                    return self.timers.arm_by(timer_id(slot), now.plus(crate::timer::HORIZON));
+                }
                 arm(&mut self.timers, connection, slot, &self.timeouts, now);
             }
         }
@@ -231,7 +234,7 @@ impl<N: Net> Reactor<N> {
             if connection.owes(self.pool.len(&connection.output), self.limits.output_soft_limit, now) {
                 arm(&mut self.timers, connection, slot, &self.timeouts, now);
             }
-            if interrupted {
+            if interrupted && stands(Defence::InterruptedWrites) {
                 // The kernel found no lack of room, so no edge will tell of any: the next turn tries again.
                 return enqueue(&mut self.ready, connection, slot);
             }

@@ -227,7 +227,9 @@ impl State {
 
     /// Forgets what the session has said of itself: RESET, and the end of its connection.
     fn forget(&mut self, session: u32) {
-        self.channels.close(session);
+        if stands(Defence::Membership) {
+            self.channels.close(session);
+        }
         self.labels.forget_name(session);
         self.monitors.retain(|monitor| *monitor != session);
         let flags = self.first_flags();
@@ -406,7 +408,9 @@ impl Service for Hub {
     }
 
     fn closing(&mut self, session: u32) {
-        self.state.channels.close(session);
+        if stands(Defence::Membership) {
+            self.state.channels.close(session);
+        }
         self.state.monitors.retain(|monitor| *monitor != session);
     }
 

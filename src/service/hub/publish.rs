@@ -301,7 +301,9 @@ impl Publisher {
             let tail = self.tails.get(run.tail);
             let (mut resp2, mut resp3) = (None, None);
             while let Some(receiver) = run.receivers.get(run.served) {
-                let present = sessions.get(receiver.session as usize).filter(|session| session.id == receiver.id);
+                let present = sessions
+                    .get(receiver.session as usize)
+                    .filter(|session| session.id == receiver.id || !stands(Defence::ReceiverIds));
                 if let Some(session) = present {
                     let protocol = session.protocol();
                     let encoded = if protocol == Protocol::Resp2 { &mut resp2 } else { &mut resp3 };
