@@ -133,7 +133,7 @@ mod tests {
             ("--backlog", "--backlog", "<COUNT>"),
             ("--max-connections many", "--max-connections", "many"),
             ("frobnicate", "frobnicate", ""),
-            ("lab memory --qqqq", "--qqqq", "--html, --connections, --quick"),
+            ("lab memory --qqqq", "--qqqq", "--html, --connections, --seeds, --seed, --quick"),
             ("lab --html x", "<NAME>", ""),
         ] {
             let error = parse_words(line).unwrap_err();

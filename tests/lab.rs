@@ -50,6 +50,16 @@ fn memory() {
 }
 
 #[test]
+fn sim() {
+    let text = holds("sim", 2);
+    assert!(text.contains("turns of the loop"), "{text}");
+    // The same seed, whole: its plan, then what happened.
+    let (code, text, errors) = run(&["lab", "sim", "--seed", "7"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(text.contains("seed: 7,") && text.contains("client connects") && text.contains("  accept"), "{text}");
+}
+
+#[test]
 fn limits() {
     let text = holds("limits", 3);
     for name in ["open files of a process", "local ports of a client", "accept queue", "First to bind here: "] {
@@ -75,7 +85,7 @@ fn half_open() {
 #[test]
 fn without_a_name_they_are_listed_and_an_unknown_name_gets_the_list() {
     let (code, text, _) = run(&["lab"]);
-    let names = ["framing", "restart", "memory", "limits", "turns", "fanout", "half-open"];
+    let names = ["framing", "restart", "memory", "limits", "turns", "fanout", "half-open", "sim"];
     assert_eq!(code, Some(0));
     for name in names {
         assert_eq!(text.lines().filter(|line| line.contains(&format!("slabd lab {name} "))).count(), 1, "{text}");

@@ -12,6 +12,7 @@ mod limits;
 mod memory;
 mod restart;
 mod server;
+mod sim;
 mod turns;
 
 use std::fs::File;
@@ -39,6 +40,14 @@ pub struct Options {
     #[arg(long, value_name = "COUNT", requires = "name")]
     pub connections: Option<usize>,
 
+    /// For sim: seeds to play, from 0 on [default: 1000]
+    #[arg(long, value_name = "COUNT", requires = "name", conflicts_with = "quick")]
+    pub seeds: Option<u64>,
+
+    /// For sim: play this seed alone, and show all that happens
+    #[arg(long, value_name = "SEED", requires = "name", conflicts_with_all = ["seeds", "quick"])]
+    pub seed: Option<u64>,
+
     /// A smaller and shorter run, for a first look: its figures scatter more
     #[arg(long, requires = "name")]
     pub quick: bool,
@@ -48,6 +57,8 @@ pub struct Options {
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     connections: Option<usize>,
+    seeds: Option<u64>,
+    seed: Option<u64>,
     quick: bool,
     /// Files that this process may open, and those it might before it asked for as many as allowed.
     files: u64,
@@ -65,7 +76,7 @@ struct Experiment {
 }
 
 /// In the order of learning: what a stream is, what a connection is, what it costs, and what many of them do.
-const EXPERIMENTS: [Experiment; 7] = [
+const EXPERIMENTS: [Experiment; 8] = [
     Experiment {
         name: "framing",
         line: "a stream has no boundaries: one write arrives as many reads, many as one; datagrams arrive as sent",
@@ -115,6 +126,13 @@ const EXPERIMENTS: [Experiment; 7] = [
         has_size: false,
         run: half_open::run,
     },
+    Experiment {
+        name: "sim",
+        line: "the loop among random clients on a simulated network, a thousand times; --seed shows one of them whole",
+        seconds: 10,
+        has_size: false,
+        run: sim::run,
+    },
 ];
 
 /// Why there is no result.
@@ -148,6 +166,9 @@ pub fn run(options: &Options) -> Result<Done, Error> {
     if options.connections.is_some() && !experiment.has_size {
         return Err(Error::Usage(format!("--connections means nothing to {name}: it is for memory and fanout")));
     }
+    if (options.seeds.is_some() || options.seed.is_some()) && name != "sim" {
+        return Err(Error::Usage(format!("--seeds and --seed mean nothing to {name}: they are for sim")));
+    }
     if options.connections.is_some_and(|count| count < CONNECTIONS_MIN) {
         return Err(Error::Usage(format!("--connections: at least {CONNECTIONS_MIN}, for fewer tell nothing")));
     }
@@ -166,8 +187,11 @@ pub fn run(options: &Options) -> Result<Done, Error> {
             "--connections {count}: a process may open {files} files here, so at most {most}; `slabd lab limits` tells how to raise it"
         )));
     }
-    say(&format!("{name}: about {} s", experiment.seconds));
-    let plan = Plan { connections: options.connections, quick: options.quick, files, files_soft };
+    if options.seeds.is_none() && options.seed.is_none() {
+        say(&format!("{name}: about {} s", experiment.seconds));
+    }
+    let Options { connections, seeds, seed, .. } = *options;
+    let plan = Plan { connections, seeds, seed, quick: options.quick, files, files_soft };
     let page = (experiment.run)(&plan)?;
     if let Some((path, mut file)) = file {
         file.write_all(html::html(&page).as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
@@ -186,7 +210,7 @@ fn list() -> String {
     for experiment in &EXPERIMENTS {
         text.push_str(&format!("  slabd lab {:<10} {}\n", experiment.name, experiment.line));
     }
-    text.push_str("\nNone takes more than half a minute. --html FILE writes the result as a page as well.\n");
+    text.push_str("\nNone takes more than half a minute, but for sim with many --seeds. --html FILE writes the result as a page as well.\n");
     text.push_str("Exit code: 0 all claims hold, 1 one does not, 3 one could not be tried here.\n");
     text
 }
@@ -260,8 +284,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let named = |name: &str| Options { name: Some(name.into()), ..Options::default() };
-        assert!(usage(named("nope")).contains("framing, restart, memory, limits, turns, fanout, half-open"));
+        assert!(usage(named("nope")).contains("framing, restart, memory, limits, turns, fanout, half-open, sim"));
         assert!(usage(Options { connections: Some(500), ..named("framing") }).contains("memory and fanout"));
+        assert!(usage(Options { seeds: Some(5), ..named("framing") }).contains("they are for sim"));
         assert!(usage(Options { connections: Some(99), ..named("memory") }).contains("at least 100"));
         assert!(usage(Options { connections: Some(usize::MAX / 2), ..named("memory") }).contains("slabd lab limits"));
     }

@@ -13,13 +13,14 @@ mod plan;
 mod replies;
 mod world;
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::{AddAssign, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::net::sim::SimNet;
+use crate::net::sim::{Entry, SimNet};
 use board::Board;
 use plan::Plan;
 use world::World;
@@ -104,22 +105,43 @@ pub struct Played {
 pub struct Failure {
     pub seed: u64,
     pub what: String,
-    /// The last of what happened; all of it where that was asked for.
+    /// The plan, and the last of what happened.
     pub trace: String,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Failure { seed, what, trace } = self;
-        write!(f, "{trace}seed {seed}: {what}\nreplay it, with all that happens: slabd lab sim --seed {seed}")
+        write!(f, "{trace}seed {seed}: {what}\n{}", replay_line(*seed))
     }
 }
 
-/// Plays one seed. `keep_all`: a failure comes with the whole trace. Where panics unwind, one is a failure as well.
-pub fn run(seed: u64, keep_all: bool) -> Result<Played, Failure> {
+/// How to see all that happens in a seed.
+pub fn replay_line(seed: u64) -> String {
+    format!("replay it, with all that happens: slabd lab sim --seed {seed}")
+}
+
+thread_local! {
+    /// Where a panic ends the process, its hook can still tell which seed it was.
+    static PLAYING: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// The seed that this thread plays.
+pub fn playing() -> Option<u64> {
+    PLAYING.get()
+}
+
+/// What a seed decides before anything happens, for people.
+pub fn plan_of(seed: u64) -> String {
+    format!("{:#?}", Plan::of(seed))
+}
+
+/// Plays one seed. `watcher` is told everything as it happens. Where panics unwind, one is a failure as well.
+pub fn run(seed: u64, watcher: Option<fn(&Entry)>) -> Result<Played, Failure> {
+    PLAYING.set(Some(seed));
     let mut world = World::new(Plan::of(seed));
-    if keep_all {
-        world.keep_whole_trace();
+    if let Some(watcher) = watcher {
+        world.watch(watcher);
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| world.play()));
     let what = match outcome {
@@ -144,7 +166,7 @@ pub fn sweep(seeds: Range<u64>, threads: usize, done: &(impl Fn(Tally) + Sync)) 
                     if seed >= seeds.end {
                         return;
                     }
-                    let played = run(seed, false);
+                    let played = run(seed, None);
                     let Ok(mut outcome) = outcome.lock() else { return };
                     match (&mut *outcome, played) {
                         (Ok(total), Ok(played)) => {

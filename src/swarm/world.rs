@@ -19,7 +19,7 @@ use crate::clock::Time;
 use crate::connection::Reason;
 use crate::limits::DATAGRAMS_PER_BATCH;
 use crate::net::Net;
-use crate::net::sim::{ClientId, Faults, SimNet, Trace};
+use crate::net::sim::{ClientId, Entry, Faults, SimNet, Trace};
 use crate::reactor::Reactor;
 use crate::service::{Options, SERVICES, Secret};
 use crate::stats::Work;
@@ -111,8 +111,9 @@ impl World {
         }
     }
 
-    pub fn keep_whole_trace(&mut self) {
-        self.reactor.net_mut().trace_mut().keep_all();
+    /// Has all that happens told as it happens.
+    pub fn watch(&mut self, watcher: fn(&Entry)) {
+        self.reactor.net_mut().trace_mut().watch(watcher);
     }
 
     pub fn trace(&self) -> &Trace {

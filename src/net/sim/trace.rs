@@ -1,7 +1,7 @@
 //! What happened between the loop and its world: a running hash of it, a count, and the latest of it in words.
 //!
-//! Two runs with the same seed give the same hash, or something outside the seed has decided something. The latest entries are kept
-//! always, all of them on request: a seed that fails is played again with [`Trace::keep_all`].
+//! Two runs with the same seed give the same hash, or something outside the seed has decided something. The latest entries are kept; whoever
+//! wants all of them is told each as it happens ([`Trace::watch`]).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -38,6 +38,7 @@ pub struct Trace {
     events: u64,
     entries: VecDeque<Entry>,
     keeps_all: bool,
+    watcher: Option<fn(&Entry)>,
 }
 
 impl Trace {
@@ -46,12 +47,17 @@ impl Trace {
         self.keeps_all = true;
     }
 
+    /// From now on each entry is told as it happens.
+    pub fn watch(&mut self, watcher: fn(&Entry)) {
+        self.watcher = Some(watcher);
+    }
+
     /// A number that two runs share only when the same happened in both.
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// Entries so far, kept or not.
+    /// Entries so far.
     pub fn events(&self) -> u64 {
         self.events
     }
@@ -67,6 +73,9 @@ impl Trace {
         self.mix_bytes(entry.what.as_bytes());
         self.mix(entry.who);
         self.mix(entry.amount as u64);
+        if let Some(watcher) = self.watcher {
+            watcher(&entry);
+        }
         if !self.keeps_all && self.entries.len() == KEPT {
             self.entries.pop_front();
         }
