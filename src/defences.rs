@@ -69,6 +69,8 @@ defences! {
     Carry = "carry",
     /// A timer that fires before its deadline is armed again.
     Rearm = "rearm",
+    /// After a stop of the process, input comes before deadlines.
+    CatchingUp = "catching-up",
     /// A session that ends is subscribed to nothing any more.
     Membership = "membership",
     /// What waits in the kernel's accept queue is taken in a later turn.

@@ -78,6 +78,13 @@ pub const TRIM_FRACTION: usize = 4;
 /// At most one warning of its kind in this time, so that a flood of causes is no flood of lines.
 pub const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
+/// A timer overdue by more than this means that the process was stopped, or the machine too busy to run it.
+pub const STOPPED_MIN: Duration = Duration::from_secs(1);
+
+/// After that, for at most this long, no deadline is looked at while there is input that arrived meanwhile. 5 s: at a million messages a
+/// second that is enough for any number of connections.
+pub const CATCH_UP_MAX: Duration = Duration::from_secs(5);
+
 /// Longest timeout that can be configured. Ticks are compared by distance and wrap after 397 days.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 

@@ -97,6 +97,8 @@ pub struct Reactor<N: Net> {
     /// Most memory in use since it was last given back.
     peak_bytes: usize,
     warned_at: Option<Time>,
+    /// When it found that it had been stopped.
+    catching_up_since: Option<Time>,
     /// When it began to stop.
     draining_since: Option<Time>,
     kernel_objects: KernelObjects,
@@ -306,6 +308,9 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 7: acts on the timers that are due.
     fn expire_timers(&mut self, now: Time) {
+        if self.is_catching_up(now) {
+            return;
+        }
         for _ in 0..budget(self.limits.expiries_per_turn, Defence::ExpiryBudget) {
             let Some(id) = self.timers.poll_expired(now.tick()) else { return };
             self.stats.work.expiries += 1;

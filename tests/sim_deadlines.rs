@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use slabd::clock::Tick;
 use slabd::connection::Reason;
-use slabd::limits::Limits;
+use slabd::limits::{CATCH_UP_MAX, Limits};
+use slabd::net::sim::ClientId;
 use slabd::service::hello::Hello;
 use slabd::service::hub::Hub;
 use slabd::service::{Options, Secret};
@@ -81,6 +82,48 @@ fn who_becomes_known_or_unknown_has_another_deadline_from_then_on() {
         assert_eq!(sim.reactor.connections(), 1);
         sim.pass(3 * Tick::LENGTH);
         assert_eq!(sim.reactor.connections(), 0, "{commands}");
+    }
+}
+
+/// What was sent while the process was stopped waits in the kernel, and takes several polls to be told of.
+#[test]
+fn after_a_stop_nobody_is_closed_who_has_spoken_meanwhile() {
+    let limits = Limits { max_connections: 4000, idle_timeout: 10 * SECOND, ..limits() };
+    let mut sim = Sim::new(Box::new(Hello), Limits { accepts_per_turn: 4000, ..limits });
+    let clients: Vec<ClientId> = (0..30)
+        .flat_map(|_| {
+            let some: Vec<ClientId> = (0..100).map(|_| sim.client()).collect();
+            sim.turn();
+            some
+        })
+        .collect();
+    clients.iter().for_each(|client| sim.send(*client, "x\n"));
+    sim.turns(4);
+    let silent = sim.accepted();
+    sim.exchange(silent, "x\n");
+    // Stopped: time passes, everybody but one speaks, and the loop does not look.
+    sim.net().advance(60 * SECOND);
+    clients.iter().for_each(|client| sim.send(*client, "y\n"));
+    sim.turns(8);
+    assert_eq!(sim.closed(Reason::IdleTimeout), 1, "who has said nothing");
+    assert!(clients.iter().all(|client| sim.received(*client).ends_with("Hello, y!\r\n")));
+
+    // The same once more.
+    sim.net().advance(60 * SECOND);
+    clients.iter().for_each(|client| sim.send(*client, "y\n"));
+    sim.turns(8);
+    assert_eq!(sim.closed(Reason::IdleTimeout), 1);
+
+    // And it holds up the deadlines of others for a few seconds at most, however busy it is then.
+    let idle = sim.accepted();
+    sim.exchange(idle, "x\n");
+    let start = sim.reactor.now();
+    sim.net().advance(60 * SECOND);
+    while sim.closed(Reason::IdleTimeout) == 1 {
+        clients.iter().for_each(|client| sim.send(*client, "z\n"));
+        sim.net().advance(SECOND / 10);
+        sim.turn();
+        assert!(sim.reactor.now().since(start) < 60 * SECOND + CATCH_UP_MAX + SECOND, "deadlines are never looked at");
     }
 }
 

@@ -19,7 +19,8 @@ use crate::gather::Gather;
 use crate::kernel;
 use crate::ledger::Ledger;
 use crate::limits::{
-    ACCEPT_RETRY, EVENTS_PER_POLL, KERNEL_BUFFERS_MAX, Limits, READ_CHUNK, RECYCLES_PER_TURN, WARNING_INTERVAL,
+    ACCEPT_RETRY, CATCH_UP_MAX, EVENTS_PER_POLL, KERNEL_BUFFERS_MAX, Limits, READ_CHUNK, RECYCLES_PER_TURN,
+    STOPPED_MIN, WARNING_INTERVAL,
 };
 use crate::memory;
 use crate::net::{Net, Ready, Signal};
@@ -67,6 +68,7 @@ impl<N: Net> Reactor<N> {
             slots_used: 0,
             peak_bytes: 0,
             warned_at: None,
+            catching_up_since: None,
             draining_since: None,
             kernel_objects: net.kernel_objects(),
             kernel_counters_at_start: kernel::counters(),
@@ -338,6 +340,18 @@ impl<N: Net> Reactor<N> {
         if self.timers.fires(LoopTimer::Penalties as u32).is_none() {
             self.arm_loop_timer(LoopTimer::Penalties, PENALTY_MAX, self.now);
         }
+    }
+
+    /// Whether the process was stopped, and what peers sent meanwhile is still being read: until it is, nobody is to blame for silence.
+    pub(super) fn is_catching_up(&mut self, now: Time) -> bool {
+        let has_read_all = self.events.len() < EVENTS_PER_POLL && self.ready.is_empty();
+        let was_stopped = |next: Tick| now.tick().distance_from(next) > Tick::count(STOPPED_MIN) as i32;
+        if has_read_all || !stands(Defence::CatchingUp) || !self.timers.next_fires().is_some_and(was_stopped) {
+            self.catching_up_since = None;
+            return false;
+        }
+        let since = *self.catching_up_since.get_or_insert(now);
+        now.since(since) < CATCH_UP_MAX
     }
 
     pub(super) fn retry_later(&mut self, now: Time) {

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::{LoopTimer, Reactor, timer_id};
 use crate::connection::{Flags, Reason, State};
+use crate::limits::CATCH_UP_MAX;
 use crate::net::Net;
 use crate::token::Token;
 
@@ -59,7 +60,8 @@ impl<N: Net> Reactor<N> {
 
     /// Whether a timer was due and has not fired: a budget was used up, or it was armed after the phase in which timers fire.
     pub fn is_overdue(&self) -> bool {
-        self.timers.next_fires().is_some_and(|tick| tick.distance_from(self.now.tick()) <= 0)
+        let is_due = self.timers.next_fires().is_some_and(|tick| tick.distance_from(self.now.tick()) <= 0);
+        is_due && self.catching_up_since.is_none_or(|since| self.now.since(since) >= CATCH_UP_MAX)
     }
 
     /// Panics where the loop has broken its own rules, and says which.
