@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::{LoopTimer, Reactor, timer_id};
+use crate::clock::Tick;
 use crate::connection::{Flags, Reason, State};
 use crate::limits::CATCH_UP_MAX;
 use crate::net::Net;
@@ -58,10 +59,10 @@ impl<N: Net> Reactor<N> {
         self.services.iter().any(|service| service.has_output())
     }
 
-    /// Whether a timer was due and has not fired: a budget was used up, or it was armed after the phase in which timers fire.
-    pub fn is_overdue(&self) -> bool {
-        let is_due = self.timers.next_fires().is_some_and(|tick| tick.distance_from(self.now.tick()) <= 0);
-        is_due && self.catching_up_since.is_none_or(|since| self.now.since(since) >= CATCH_UP_MAX)
+    /// When the first of the timers was due that should have fired: a budget was used up, or it was armed after the phase in which they fire.
+    pub fn overdue(&self) -> Option<Tick> {
+        let due = self.timers.next_fires().filter(|tick| tick.distance_from(self.now.tick()) <= 0);
+        due.filter(|_| self.catching_up_since.is_none_or(|since| self.now.since(since) >= CATCH_UP_MAX))
     }
 
     /// Panics where the loop has broken its own rules, and says which.

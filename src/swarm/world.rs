@@ -15,7 +15,7 @@ use super::hub_client::HubClient;
 use super::line_client::LineClient;
 use super::plan::{Plan, Service};
 use super::{PASSWORD, Scene, Tally, Violation, ensure};
-use crate::clock::Time;
+use crate::clock::{Tick, Time};
 use crate::connection::Reason;
 use crate::limits::DATAGRAMS_PER_BATCH;
 use crate::net::Net;
@@ -56,8 +56,10 @@ pub struct World {
     clients: u64,
     /// By slot: what waits to be read or decoded, and for how many turns it has been that.
     waits: Vec<Wait>,
-    /// Turns in a row after which a timer was overdue, and most connections held in them.
-    overdue: (usize, usize),
+    /// When the first of the overdue timers was due, and turns in a row after which it was the same.
+    overdue: (Option<Tick>, usize),
+    /// Most connections held at once.
+    most_held: usize,
 }
 
 impl World {
@@ -106,7 +108,8 @@ impl World {
             datagrams,
             clients: 0,
             waits: Vec::new(),
-            overdue: (0, 0),
+            overdue: (None, 0),
+            most_held: 0,
             plan,
         }
     }
@@ -303,15 +306,13 @@ impl World {
 
     /// No deadline is overdue but for the budget.
     fn check_deadlines(&mut self) -> Result<(), Violation> {
-        let (turns, held) = self.overdue;
-        self.overdue = match self.reactor.is_overdue() {
-            true => (turns + 1, held.max(self.reactor.connections())),
-            false => (0, 0),
-        };
-        // Each turn expires some: as many turns as it takes for all that there were, and some for the loop's own timers.
-        let (turns, held) = self.overdue;
-        let most = held / self.reactor.limits().expiries_per_turn + 8;
-        ensure(turns <= most, || format!("deadlines are overdue for {turns} turns"))
+        self.most_held = self.most_held.max(self.reactor.connections());
+        let (before, turns) = self.overdue;
+        let overdue = self.reactor.overdue();
+        self.overdue = (overdue, if overdue.is_some() && overdue == before { turns + 1 } else { 0 });
+        // Each turn expires some: as many turns as it takes for all of the same tick, and some for the loop's own timers.
+        let most = self.most_held / self.reactor.limits().expiries_per_turn + 8;
+        ensure(self.overdue.1 <= most, || format!("deadlines are overdue for {turns} turns"))
     }
 
     /// Turns until so much virtual time has passed.
