@@ -12,8 +12,8 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 
-/// Seeds beyond the first thousand that have failed once, with what they found.
-const KEPT: [u64; 0] = [];
+/// Seeds beyond the first thousand that have failed once: both for a bound on overdue deadlines that was wrong.
+const KEPT: [u64; 2] = [5965, 15223];
 
 #[test]
 fn seeds_under_a_harsh_network() {
