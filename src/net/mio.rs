@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepal
 use super::{ConnectOptions, Net, Ready, Signal, Transferred};
 use crate::clock::{Clock, Time};
 use crate::defences::{Defence, stands};
+use crate::kernel;
 use crate::limits::{EVENTS_PER_POLL, SocketOptions};
 use crate::memory::{self, KernelObjects};
 use crate::sys::{self, DatagramBatch};
@@ -231,6 +232,14 @@ impl Net for MioNet {
 
     fn kernel_objects(&self) -> KernelObjects {
         memory::kernel_objects()
+    }
+
+    fn resident_bytes(&self) -> Option<u64> {
+        memory::resident_bytes()
+    }
+
+    fn kernel_counters(&self) -> kernel::Counters {
+        kernel::counters()
     }
 
     fn buffer_bytes(&self, stream: &TcpStream) -> io::Result<u64> {

@@ -19,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::kernel;
 use crate::limits::SocketOptions;
 use crate::memory::KernelObjects;
 use crate::sys::DatagramBatch;
@@ -146,6 +147,12 @@ pub trait Net {
 
     /// What the kernel holds for every connection besides its buffers, in bytes.
     fn kernel_objects(&self) -> KernelObjects;
+
+    /// Resident set of this process in bytes, where there is one that can be asked.
+    fn resident_bytes(&self) -> Option<u64>;
+
+    /// What the kernel has counted of floods, for all of the network namespace.
+    fn kernel_counters(&self) -> kernel::Counters;
 
     /// Buffer memory the kernel holds for this stream, in bytes, without its fixed structures (SO_MEMINFO).
     fn buffer_bytes(&self, stream: &Self::Stream) -> io::Result<u64>;

@@ -27,6 +27,7 @@ use self::connection::{Connection, Segment, Side};
 use self::files::{FIRST_FREE_PORT, File, Kind, claim, reachable};
 use super::{ConnectOptions, Net, Ready, Signal, Transferred};
 use crate::clock::Time;
+use crate::kernel::Counters;
 use crate::limits::SocketOptions;
 use crate::memory::KernelObjects;
 use crate::sys::DatagramBatch;
@@ -393,6 +394,15 @@ impl Net for SimNet {
     /// There is no kernel.
     fn kernel_objects(&self) -> KernelObjects {
         KernelObjects { bytes: 0, measured: false }
+    }
+
+    /// And no process.
+    fn resident_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn kernel_counters(&self) -> Counters {
+        Counters::default()
     }
 
     fn buffer_bytes(&self, stream: &Stream) -> io::Result<u64> {

@@ -16,13 +16,11 @@ use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, SERVICES_MAX, State, Timeouts};
 use crate::defences::{Defence, stands};
 use crate::gather::Gather;
-use crate::kernel;
 use crate::ledger::Ledger;
 use crate::limits::{
     ACCEPT_RETRY, CATCH_UP_MAX, EVENTS_PER_POLL, KERNEL_BUFFERS_MAX, Limits, READ_CHUNK, RECYCLES_PER_TURN,
     STOPPED_MIN, WARNING_INTERVAL,
 };
-use crate::memory;
 use crate::net::{Net, Ready, Signal};
 use crate::outbox::Outbox;
 use crate::service::Service;
@@ -71,8 +69,8 @@ impl<N: Net> Reactor<N> {
             catching_up_since: None,
             draining_since: None,
             kernel_objects: net.kernel_objects(),
-            kernel_counters_at_start: kernel::counters(),
-            resident_at_start: memory::resident_bytes().unwrap_or(0),
+            kernel_counters_at_start: net.kernel_counters(),
+            resident_at_start: net.resident_bytes().unwrap_or(0),
             report_every: Duration::ZERO,
             report_due: false,
             loop_timers_due: [now.tick(); _],

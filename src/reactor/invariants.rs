@@ -109,6 +109,16 @@ impl<N: Net> Reactor<N> {
         self.services.iter().for_each(|service| service.check_invariants());
         let accounted = self.connections.len() as u64 + self.stats.closed_total();
         assert_eq!(self.stats.accepted, accounted, "accepted = open + closed");
+        let held: usize = self
+            .connections
+            .iter()
+            .map(|(_, connection)| self.pool.capacity(&connection.input) + self.pool.capacity(&connection.output))
+            .sum();
+        assert_eq!(
+            held,
+            self.pool.read_bytes() + self.pool.write_bytes(),
+            "buffers of connections, and those lent out, in bytes"
+        );
         let ledger = self.ledger();
         let budgeted = ledger.slab + ledger.wheel + ledger.read_buffers + ledger.write_buffers + ledger.spare_buffers;
         // A slot is needed even to turn a connection away.

@@ -97,7 +97,7 @@ impl<N: Net> Reactor<N> {
         }
         rows.add("ledger, without fixed", ledger.for_connections());
         rows.add("per connection", per_connection(ledger.for_connections(), count));
-        if let Some(resident) = memory::resident_bytes() {
+        if let Some(resident) = self.net.resident_bytes() {
             let grown = resident.saturating_sub(self.resident_at_start) as usize;
             rows.add("resident set", resident);
             rows.add("grown since start", grown);
@@ -129,7 +129,7 @@ impl<N: Net> Reactor<N> {
         for (name, value) in kernel::settings().rows() {
             rows.add(name, text(value));
         }
-        for (name, value) in kernel::counters().since(&self.kernel_counters_at_start) {
+        for (name, value) in self.net.kernel_counters().since(&self.kernel_counters_at_start) {
             rows.add(name, text(value));
         }
         rows.section
