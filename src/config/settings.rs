@@ -256,7 +256,8 @@ impl Settings {
     pub fn parse(text: &str, path: &Path) -> Result<Settings, ConfigError> {
         toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-            let what = error.message().trim().replace('\n', "; ");
+            // What it quotes from the file may hold anything, and errors are one line.
+            let what = error.message().trim().replace('\n', "; ").replace(char::is_control, " ");
             ConfigError(format!("config file {}, line {line}: {what}", path.display()))
         })
     }
