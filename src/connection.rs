@@ -262,9 +262,7 @@ impl Timeouts {
             close: ticks(limits.close_timeout, Defence::Closing),
         }
     }
-}
 
-impl Timeouts {
     /// Between complete messages, in ticks.
     pub fn idle(&self) -> u32 {
         self.idle
@@ -364,10 +362,10 @@ impl<S> Connection<S> {
     pub fn begin_closing(&mut self, reason: Reason, now: Tick) {
         if self.is_serving() {
             self.state = State::Closing(reason);
-            self.flags.clear(Flags::UNDECODED);
-            self.since = now;
             // There is nothing to read any more, so nothing that could be put off.
+            self.flags.clear(Flags::UNDECODED);
             self.flags.clear(Flags::PAUSED);
+            self.since = now;
         }
     }
 

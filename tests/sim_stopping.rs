@@ -132,6 +132,36 @@ fn after_a_load_drop_the_ledger_is_at_zero() {
     assert_eq!(sim.exchange(client, "again\n"), "Hello\r\nHello, again!\r\n");
 }
 
+/// One that goes on publishing holds up nobody for long: who listens to nothing is closed at once, who does within half of the timeout.
+#[test]
+fn a_drain_ends_in_order_though_somebody_goes_on_publishing() {
+    for listens_itself in [false, true] {
+        let mut sim = sim::hub(Limits { drain_timeout: 10 * SECOND, ..limits() });
+        let idle: Vec<ClientId> = (0..5).map(|_| sim.accepted()).collect();
+        let subscriber = sim::subscriber(&mut sim, "a");
+        let publisher = sim.accepted();
+        sim.exchange(publisher, if listens_itself { "HELLO 3\r\nSUBSCRIBE b\r\n" } else { "PING\r\n" });
+        sim.reactor.drain();
+        let (mut turns, start) = (0, sim.reactor.now());
+        while !sim.reactor.is_drained() {
+            sim.send(publisher, "PUBLISH a x\r\n");
+            sim.turn();
+            for client in idle.iter().chain([&subscriber, &publisher]) {
+                sim.received(*client);
+                if sim.net().client_saw(*client) != End::Open {
+                    sim.net().client_close(*client);
+                }
+            }
+            sim.net().advance(SECOND / 100);
+            turns += 1;
+            assert!(turns < 2000);
+        }
+        assert_eq!((sim.closed(Reason::DrainTimeout), sim.closed(Reason::Drain)), (0, 7), "{listens_itself}");
+        let took = sim.reactor.now().since(start);
+        assert!(took < if listens_itself { 6 * SECOND } else { SECOND }, "{took:?}");
+    }
+}
+
 /// A publish that was acknowledged before the drain, or in its course, reaches every subscriber that takes it.
 #[test]
 fn a_drain_delivers_what_was_acknowledged() {

@@ -80,16 +80,18 @@ impl<N: Net> Reactor<N> {
         self.outbox.commit(slot, start, None);
     }
 
-    /// In a drain: closes those that have said all, once nothing waits to be delivered to them. A publish that was acknowledged in this very
-    /// turn may be for any of them, so this comes when all have been served.
+    /// In a drain: closes those that have said all, and for half of its timeout not before those that listen have what waits to be delivered. A
+    /// publish that was acknowledged in this very turn may be for any of them, so this comes when all have been served.
     pub(super) fn close_drained(&mut self) {
-        for Drained { slot, answered } in std::mem::take(&mut self.drained) {
+        let mut drained = std::mem::take(&mut self.drained);
+        let waits = self.draining_since.is_some_and(|since| self.now.since(since) < self.limits.drain_timeout / 2);
+        for Drained { slot, answered } in drained.drain(..) {
             let connection = &mut self.connections[slot as usize];
             let service = &mut self.services[connection.flags.service() as usize];
             if !connection.is_serving() {
                 continue;
             }
-            if service.has_output() && stands(Defence::DrainDelivers) {
+            if waits && service.has_output() && service.listens(slot) && stands(Defence::DrainDelivers) {
                 enqueue(&mut self.ready, connection, slot);
                 continue;
             }
@@ -103,6 +105,7 @@ impl<N: Net> Reactor<N> {
                 self.outbox.commit(slot, start, Some(Reason::Drain));
             }
         }
+        self.drained = drained;
     }
 
     /// A lingering connection: input is read so that the kernel need not reset it, and dropped.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::warn;
 use slab::Slab;
 
-use super::{Flush, LoopTimer, Port, Reactor, arm, enqueue, push_once};
+use super::{Drained, Flush, LoopTimer, Port, Reactor, arm, enqueue, push_once};
 use crate::admission::{Admission, Gate};
 use crate::buffer::{BudgetExceeded, BufferMode, BufferPool};
 use crate::clock::{Tick, Time};
@@ -255,7 +255,8 @@ impl<N: Net> Reactor<N> {
     pub fn ledger(&self) -> Ledger {
         let lists = self.ready.capacity() * size_of::<Token>()
             + self.flushes.capacity() * size_of::<Flush>()
-            + self.closed.capacity() * size_of::<u32>();
+            + self.closed.capacity() * size_of::<u32>()
+            + self.drained.capacity() * size_of::<Drained>();
         let loop_timers = LoopTimer::ALL.len() * TimerWheel::BYTES_PER_TIMER;
         Ledger {
             slab: self.slots_used * Self::BYTES_PER_SLOT,
@@ -368,6 +369,7 @@ impl<N: Net> Reactor<N> {
         self.ready.shrink_to_fit();
         self.flushes.shrink_to_fit();
         self.closed.shrink_to_fit();
+        self.drained.shrink_to_fit();
         self.outbox.shrink_to_fit();
         self.datagrams.shrink();
         self.admission.shrink();

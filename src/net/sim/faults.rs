@@ -17,7 +17,7 @@ pub struct Faults {
     /// A file that closes is reported once more, under the token it had: as epoll does while a copy of the file is open elsewhere
     /// (epoll(7), question 6), or another thread had taken the event already.
     pub stale_event: f64,
-    /// A read, write, accept or receive that could do something gives `WouldBlock`; an edge follows.
+    /// A read, accept or receive that could do something gives `WouldBlock`; an edge follows.
     pub spurious_would_block: f64,
     /// A read gives a part of what is there, and the rest arrives just after it, with an edge of its own.
     pub short_read: f64,
@@ -25,7 +25,7 @@ pub struct Faults {
     pub short_write: f64,
     /// A poll that would wait is cut short, as by a signal.
     pub poll_interrupted: f64,
-    /// A read, write, accept or shutdown is cut short in that way: EINTR.
+    /// A read, write or accept is cut short in that way: EINTR.
     pub interrupted: f64,
     /// The connection at the head of an accept queue is gone: ECONNABORTED.
     pub accept_aborted: f64,
