@@ -209,6 +209,16 @@ fn info_shows_who_waits_in_the_accept_queue() {
 
 /// As Redis's `timeout`: who waits for what others send has nothing to say.
 #[test]
+fn who_has_quit_is_no_receiver_of_what_is_published_in_the_same_turn() {
+    let mut sim = hub(limits());
+    let (leaving, publisher) = (subscriber(&mut sim, "a"), sim.accepted());
+    sim.send(leaving, "QUIT\r\n");
+    sim.send(publisher, "PUBLISH a x\r\n");
+    sim.turns(2);
+    assert_eq!((sim.received(leaving).as_str(), sim.received(publisher).as_str()), ("+OK\r\n", ":0\r\n"));
+}
+
+#[test]
 fn an_idle_subscriber_or_monitor_is_not_closed_until_it_listens_no_more() {
     let mut sim = hub(Limits { idle_timeout: 10 * SECOND, ..limits() });
     let (idle, subscriber, monitor) = (sim.accepted(), subscriber(&mut sim, "a"), sim.accepted());

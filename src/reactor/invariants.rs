@@ -59,6 +59,11 @@ impl<N: Net> Reactor<N> {
         self.services.iter().any(|service| service.has_output())
     }
 
+    /// Whether deadlines wait for input that arrived while the process was stopped.
+    pub fn is_held_for_input(&self) -> bool {
+        self.catching_up_since.is_some()
+    }
+
     /// When the first of the timers was due that should have fired: a budget was used up, or it was armed after the phase in which they fire.
     pub fn overdue(&self) -> Option<Tick> {
         let due = self.timers.next_fires().filter(|tick| tick.distance_from(self.now.tick()) <= 0);

@@ -78,6 +78,8 @@ pub struct Window {
     pub confirmed: Option<Moment>,
     pub leaving: Option<Moment>,
     pub left: Option<Moment>,
+    /// It was told of the end, and so has had all that came before.
+    pub is_settled: bool,
     /// The client went, or was closed: what was on its way to it is lost.
     pub is_cut: bool,
 }
@@ -93,6 +95,8 @@ pub struct Board {
     /// The same to look up: client, message, topic.
     receipts: HashSet<(u32, u32, Topic)>,
     moment: Moment,
+    /// A datagram may arrive twice.
+    pub datagrams_repeat: bool,
     drained_since: Option<Moment>,
 }
 
@@ -135,7 +139,8 @@ impl Board {
     pub fn subscribe(&mut self, client: u32, topic: Topic) -> usize {
         let asked = self.tick();
         let leaving = self.drained_since;
-        let window = Window { client, topic, asked, confirmed: None, leaving, left: None, is_cut: false };
+        let window =
+            Window { client, topic, asked, confirmed: None, leaving, left: None, is_settled: false, is_cut: false };
         self.windows.push(window);
         self.windows.len() - 1
     }
@@ -155,14 +160,26 @@ impl Board {
         })?;
         publish.receipts += 1;
         let is_first = self.receipts.insert((client, message, topic));
-        ensure(publish.is_datagram || is_first, || format!("client {client} received message {message} twice"))?;
+        ensure(publish.is_datagram && self.datagrams_repeat || is_first, || {
+            format!("client {client} received message {message} twice")
+        })?;
         self.received[client as usize].push((message, topic));
         Ok(())
     }
 
     /// A client ended, by its own will or the server's.
     pub fn cut(&mut self, client: u32) {
-        self.windows.iter_mut().filter(|window| window.client == client).for_each(|window| window.is_cut = true);
+        // What it was to have of a subscription that has ended, it has.
+        let present = self.windows.iter_mut().filter(|window| window.client == client && !window.is_settled);
+        present.for_each(|window| window.is_cut = true);
+    }
+
+    /// It has asked for the end of its connection: what was published before that it still gets.
+    pub fn leave(&mut self, client: u32) {
+        let now = self.tick();
+        for window in self.windows.iter_mut().filter(|window| window.client == client) {
+            window.leaving.get_or_insert(now);
+        }
     }
 
     /// The loop has let go of a client's connection: it is subscribed to nothing any more.
@@ -228,7 +245,20 @@ impl Board {
             format!("message {message}: {receivers} receivers, {surely} to {perhaps} are subscribed")
         })?;
         ensure((receivers - cut..=receivers).contains(&publish.receipts), || {
-            format!("message {message}: {receivers} receivers, {} receipts, {cut} of them gone", publish.receipts)
+            let channel = TOPICS[publish.channel as usize].1;
+            let by = self.ids[publish.by as usize];
+            let (answered, sent) = (publish.answered, publish.sent);
+            let subscribed = self.windows.iter().filter(|window| {
+                reaches(publish.channel, window.topic)
+                    && answered.is_none_or(|answered| window.asked < answered)
+                    && window.left.is_none_or(|left| left > sent)
+            });
+            let who: Vec<u64> = subscribed.map(|window| self.ids[window.client as usize]).collect();
+            let receipts = publish.receipts;
+            format!(
+                "message {message} of client {by} to {channel}: {receivers} receivers, {receipts} receipts; subscribed were {who:?}, \
+                 {cut} of them gone"
+            )
         })
     }
 

@@ -1,7 +1,7 @@
 //! Those who send datagrams, honest and not: what comes back must be an answer to one of them, and from the hub no more than was sent.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::board::TOPICS;
 use super::plan::Service;
@@ -79,6 +79,34 @@ impl Datagrams {
         [password, command].concat()
     }
 
+    /// Nothing goes wrong any more: whoever asks is answered, as [`Self::check_answers`] sees.
+    pub fn ask_all(&self, scene: &mut Scene<'_>, services: &[(Service, SocketAddr)]) {
+        for (service, to) in services {
+            let question = match service {
+                Service::Hub if scene.plan.has_password => format!("AUTH {PASSWORD}\r\n*1\r\n$4\r\nPING\r\n"),
+                Service::Hub => "*1\r\n$4\r\nPING\r\n".into(),
+                _ => "question".into(),
+            };
+            scene.net.send_datagram(*to, ASKER, question.as_bytes());
+        }
+    }
+
+    /// What came of it.
+    pub fn check_answers(&self, scene: &mut Scene<'_>, services: &[(Service, SocketAddr)]) -> Result<(), Violation> {
+        let answers = scene.net.datagrams_received(ASKER);
+        for (service, at) in services {
+            let expected: &[u8] = match service {
+                Service::Hub => b"+PONG\r\n",
+                Service::Echo => b"question",
+                Service::Hello => b"Hello, question!",
+                Service::Discard => continue,
+            };
+            let is_answered = answers.iter().any(|(from, bytes)| from == at && bytes == expected);
+            ensure(is_answered, || format!("{} does not answer a datagram any more: {answers:?}", service.name()))?;
+        }
+        Ok(())
+    }
+
     /// Looks at what came back.
     pub fn receive(&mut self, scene: &mut Scene<'_>, services: &[(Service, SocketAddr)]) -> Result<(), Violation> {
         for from in (0..SENDERS).map(sender) {
@@ -104,6 +132,9 @@ impl Datagrams {
         Ok(())
     }
 }
+
+/// Asks when all is calm, from an address that nobody else has.
+const ASKER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 9, 8, 7)), 1000);
 
 fn sender(index: usize) -> SocketAddr {
     SocketAddr::from(([127, 9, 9, 10 + index as u8], 1000 + index as u16))

@@ -52,6 +52,9 @@ pub struct HubClient {
     subscriptions: BTreeMap<Topic, usize>,
     /// It has sent its last.
     pub has_finished: bool,
+    has_quit: bool,
+    /// Answers that it is owed by the end of a drain.
+    due: usize,
     // As of what was received.
     expected: VecDeque<Expected>,
     inbox: Vec<u8>,
@@ -79,6 +82,8 @@ impl HubClient {
             has_said_password: false,
             subscriptions: BTreeMap::new(),
             has_finished: false,
+            has_quit: false,
+            due: 0,
             expected: VecDeque::new(),
             inbox: Vec::new(),
             receives_resp3: false,
@@ -150,8 +155,8 @@ impl HubClient {
             }
             62..63 => {
                 self.send(scene, out, &["QUIT"], Expected::This(Value::Simple("OK".into())));
-                self.has_finished = true;
-                self.cut(scene);
+                (self.has_finished, self.has_quit) = (true, true);
+                scene.board.leave(self.number);
             }
             _ if is_limited => {
                 self.send(scene, out, &["ECHO", &number], Expected::Error("ERR Can't execute 'echo'"));
@@ -170,13 +175,21 @@ impl HubClient {
         }
     }
 
+    /// The loop is told to stop. All that has arrived by now is to be answered.
+    pub fn drain_begins(&mut self, scene: &mut Scene<'_>) {
+        self.due = if scene.all_has_arrived(self.id) { self.expected.len() } else { 0 };
+    }
+
     /// Before the password nothing is carried out; then the password.
     fn authenticate(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
         // What is owed before the password is little: who must be served to the end says it first.
         let first = if scene.plan.is_fair { 2 } else { 0 };
         match scene.random.u8(first..4) {
             0 => self.send(scene, out, &["PUBLISH", "a", "unauthenticated"], Expected::Error("NOAUTH")),
-            1 => self.send(scene, out, &["SUBSCRIBE", "a"], Expected::Error("NOAUTH")),
+            1 => {
+                let words = GUARDED[scene.random.usize(..GUARDED.len())].split(' ').collect::<Vec<_>>();
+                self.send(scene, out, &words, Expected::Error("NOAUTH"));
+            }
             2 => {
                 self.send(scene, out, &["AUTH", PASSWORD], Expected::This(Value::Simple("OK".into())));
                 self.has_said_password = true;
@@ -336,7 +349,11 @@ impl HubClient {
             ensure(is_due || !scene.plan.is_fair, || {
                 format!("client {} was closed ({end:?}) though nothing is scarce; {}", self.number, self.waits_for())
             })?;
-            if !(scene.plan.is_fair && scene.is_draining && end == End::Fin) {
+            ensure(self.due == 0 || end == End::Reset, || {
+                format!("closed by a drain before {} answers to what had arrived; {}", self.due, self.waits_for())
+            })?;
+            let has_all = self.has_quit && self.expected.is_empty() || scene.plan.is_fair && scene.is_draining;
+            if !has_all || end == End::Reset {
                 self.cut(scene);
             }
             // A peer of good manners closes too.
@@ -383,6 +400,7 @@ impl HubClient {
         let Some(expected) = self.expected.pop_front() else {
             return Err(format!("client {} received {value:?} and is owed nothing", self.number).into());
         };
+        self.due = self.due.saturating_sub(1);
         self.settle(expected, value, scene)
     }
 
@@ -427,6 +445,7 @@ impl HubClient {
                 let own = scene.board.windows.iter_mut().filter(|window| window.client == self.number);
                 for window in own.filter(|window| window.confirmed.is_some()) {
                     window.left.get_or_insert(now);
+                    window.is_settled = true;
                 }
             }
             Expected::Receivers(message) => {
@@ -460,9 +479,33 @@ impl HubClient {
         self.confirmed.remove(&topic);
         if let Some(window) = window {
             scene.board.windows[window].left = Some(scene.board.tick());
+            scene.board.windows[window].is_settled = true;
         }
     }
 }
+
+/// Commands that nobody may have carried out before the password.
+const GUARDED: [&str; 19] = [
+    "SUBSCRIBE a",
+    "PSUBSCRIBE *",
+    "SSUBSCRIBE a",
+    "SPUBLISH a unauthenticated",
+    "UNSUBSCRIBE",
+    "PUBSUB CHANNELS",
+    "MONITOR",
+    "CLIENT KILL SKIPME yes",
+    "CLIENT LIST",
+    "CONFIG SET max-connections 1",
+    "CONFIG GET *",
+    "SHUTDOWN",
+    "INFO",
+    "MEMORY DOCTOR",
+    "COMMAND COUNT",
+    "ECHO x",
+    "PING",
+    "TIME",
+    "SELECT 0",
+];
 
 /// Some are more popular than others, so that there are messages with many receivers.
 fn any_topic(random: &mut fastrand::Rng) -> Topic {

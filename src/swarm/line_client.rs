@@ -12,13 +12,24 @@ pub struct LineClient {
     sent: Vec<u8>,
     received: Vec<u8>,
     has_shut: bool,
+    /// Bytes that it is owed by the end of a drain.
+    due: usize,
     /// It closed or reset, or saw the server do so.
     pub is_cut: bool,
 }
 
 impl LineClient {
     pub fn new(id: ClientId, service: Service, appetite: usize) -> LineClient {
-        LineClient { id, service, appetite, sent: Vec::new(), received: Vec::new(), has_shut: false, is_cut: false }
+        LineClient {
+            id,
+            service,
+            appetite,
+            sent: Vec::new(),
+            received: Vec::new(),
+            has_shut: false,
+            due: 0,
+            is_cut: false,
+        }
     }
 
     pub fn act(&mut self, scene: &mut Scene<'_>) {
@@ -35,6 +46,11 @@ impl LineClient {
         if scene.random.u8(..) < 8 {
             self.shut(scene);
         }
+    }
+
+    /// The loop is told to stop. All that has arrived by now is to be answered.
+    pub fn drain_begins(&mut self, scene: &mut Scene<'_>) {
+        self.due = if scene.all_has_arrived(self.id) { self.owed().len() } else { 0 };
     }
 
     /// Has nothing more to say.
@@ -62,6 +78,9 @@ impl LineClient {
         if end == End::Reset || end == End::Fin && scene.net.client_has_taken_all(self.id) {
             self.is_cut = true;
             scene.net.client_close(self.id);
+            ensure(self.received.len() >= self.due || end == End::Reset || !scene.plan.is_fair, || {
+                format!("closed by a drain before {} bytes for what had arrived; {}", self.due, self.waits_for())
+            })?;
             let is_due = scene.is_draining || self.has_shut && self.received == self.owed();
             ensure(is_due || !scene.plan.is_fair, || {
                 format!("{} was closed though nothing is scarce", self.waits_for())

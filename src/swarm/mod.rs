@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::net::sim::{Entry, SimNet};
+use crate::net::sim::{ClientId, Entry, SimNet};
 use board::Board;
 use plan::Plan;
 use world::World;
@@ -57,6 +57,15 @@ struct Scene<'a> {
     is_draining: bool,
 }
 
+impl Scene<'_> {
+    /// Whether all that a client of a fair seed has sent is there to be read, and a read will tell.
+    fn all_has_arrived(&self, client: ClientId) -> bool {
+        let faults = &self.plan.faults;
+        let reads_are_whole = faults.spurious_would_block == 0.0 && faults.short_read == 0.0;
+        self.plan.is_fair && reads_are_whole && self.net.has_arrived(client)
+    }
+}
+
 /// What was done, of one seed or of many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -72,6 +81,7 @@ pub struct Tally {
     pub publishes: u64,
     pub receipts: u64,
     pub datagrams: u64,
+    pub datagram_answers: u64,
     /// Connections accepted, and of them closed by the loop for another reason than that the peer closed.
     pub accepted: u64,
     pub closed_early: u64,
@@ -88,6 +98,7 @@ impl AddAssign for Tally {
         self.publishes += other.publishes;
         self.receipts += other.receipts;
         self.datagrams += other.datagrams;
+        self.datagram_answers += other.datagram_answers;
         self.accepted += other.accepted;
         self.closed_early += other.closed_early;
     }

@@ -58,6 +58,7 @@ pub struct World {
     waits: Vec<Wait>,
     /// When the first of the overdue timers was due, and turns in a row after which it was the same.
     overdue: (Option<Tick>, usize),
+    drained_at: Option<Time>,
     /// Most connections held at once.
     most_held: usize,
 }
@@ -93,6 +94,7 @@ impl World {
         reactor.net_mut().set_faults(plan.faults.clone());
         reactor.net_mut().set_file_limit(plan.file_limit.saturating_add(own_files));
         let mut board = Board::default();
+        board.datagrams_repeat = plan.faults.datagram_duplicated > 0.0;
         let datagrams = Datagrams::new(board.enrol(u64::MAX));
         let shapes = plan.hostile.iter().zip(1..);
         let hostile = shapes.map(|(shape, number)| Hostile::new(*shape, number, &services, &mut random)).collect();
@@ -109,6 +111,7 @@ impl World {
             clients: 0,
             waits: Vec::new(),
             overdue: (None, 0),
+            drained_at: None,
             most_held: 0,
             plan,
         }
@@ -137,13 +140,21 @@ impl World {
         for step in 0..self.plan.steps {
             self.step()?;
             if step == drain_at {
-                self.reactor.drain();
-                self.board.drain_begins();
+                self.drain();
             }
         }
         self.calm()?;
         self.end()?;
         Ok(self.tally())
+    }
+
+    fn drain(&mut self) {
+        self.reactor.drain();
+        self.drained_at = Some(self.reactor.net().now());
+        let (mut scene, cast) = self.scene();
+        scene.board.drain_begins();
+        cast.hub_clients.iter_mut().for_each(|client| client.drain_begins(&mut scene));
+        cast.line_clients.iter_mut().for_each(|client| client.drain_begins(&mut scene));
     }
 
     /// Some of them do something, all of them look, the loop turns.
@@ -248,7 +259,8 @@ impl World {
         self.reactor.check_invariants();
         self.check_against_the_kernel()?;
         self.check_budgets(before)?;
-        self.check_deadlines()
+        self.check_deadlines()?;
+        self.check_drain()
     }
 
     /// What the loop relies on, the kernel must be going to do; and what the kernel has, the loop must know of or be going to be told.
@@ -287,9 +299,9 @@ impl World {
         let (work, limits) = (self.reactor.stats().work, self.reactor.limits());
         let services = self.services.len() as u64;
         let batches = limits.datagram_batches_per_turn * DATAGRAMS_PER_BATCH;
-        // Each connection answers once a turn, and each service delivers within its budget.
+        // Each connection answers once a turn, and says farewell in a drain; each service delivers within its budget.
         let outputs = limits.deliveries_per_turn as u64 * services
-            + limits.connections_per_turn as u64
+            + 2 * limits.connections_per_turn as u64
             + limits.accepts_per_turn as u64;
         let messages = limits.messages_per_turn * limits.connections_per_turn.min(self.reactor.connections() + 64);
         for (name, done, most) in [
@@ -302,6 +314,15 @@ impl World {
             ensure(done <= most, || format!("{done} {name} in a turn, of {most} at most"))?;
         }
         Ok(())
+    }
+
+    /// A drain ends in time: its timer is one of the wheel's, and each turn closes all.
+    fn check_drain(&self) -> Result<(), Violation> {
+        let Some(since) = self.drained_at else { return Ok(()) };
+        let (took, held) = (self.reactor.now().since(since), self.reactor.connections());
+        let most = self.reactor.limits().drain_timeout + 3 * Tick::LENGTH;
+        let is_late = took > most && self.reactor.overdue().is_none() && !self.reactor.is_held_for_input();
+        ensure(held == 0 || !is_late, || format!("{held} connections are held {took:?} after the drain began"))
     }
 
     /// No deadline is overdue but for the budget.
@@ -331,6 +352,7 @@ impl World {
     fn calm(&mut self) -> Result<(), Violation> {
         let faults = Faults { datagram_queue: 1024, ..Faults::default() };
         self.reactor.net_mut().set_faults(faults);
+        self.reactor.net_mut().set_file_limit(usize::MAX);
         let (mut scene, cast) = self.scene();
         cast.hostile.iter_mut().for_each(|hostile| hostile.retire(&mut scene));
         // And nobody is slow.
@@ -355,7 +377,20 @@ impl World {
             self.look()?;
             ensure(self.reactor.now().since(start) < CALM, || format!("messages are on their way after {CALM:?}"))?;
         }
-        self.board.judge()
+        self.board.judge()?;
+        self.ask_by_datagram()
+    }
+
+    /// No socket has fallen asleep: each service still answers a datagram.
+    fn ask_by_datagram(&mut self) -> Result<(), Violation> {
+        if self.reactor.is_draining() {
+            return Ok(());
+        }
+        let (mut scene, cast) = self.scene();
+        cast.datagrams.ask_all(&mut scene, cast.services);
+        self.pass(Duration::from_millis(300))?;
+        let (mut scene, cast) = self.scene();
+        cast.datagrams.check_answers(&mut scene, cast.services)
     }
 
     /// Nothing is on its way to an honest client of the hub.
@@ -420,6 +455,7 @@ impl World {
             publishes: self.board.publishes.len() as u64,
             receipts: self.board.receipts() as u64,
             datagrams: stats.datagrams_in,
+            datagram_answers: self.datagrams.answered,
             accepted: stats.accepted,
             closed_early: stats.closed_total() - by_peers,
         }

@@ -106,6 +106,12 @@ impl SimNet {
         self.connection(client).outbound.is_empty()
     }
 
+    /// Whether nothing of what it has sent is on its way still, and its connection has been accepted.
+    pub fn has_arrived(&self, client: ClientId) -> bool {
+        let connection = self.connection(client);
+        connection.last_arrival <= self.now && matches!(connection.side, Side::Open(_))
+    }
+
     /// Whether the loop still has its side of the stream, or is still to accept it.
     pub fn is_served(&self, client: ClientId) -> bool {
         !matches!(self.connection(client).side, Side::Closed)

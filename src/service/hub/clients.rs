@@ -129,6 +129,8 @@ fn greet(out: &mut Vec<u8>, protocol: Protocol, id: u32) {
 
 pub fn quit(state: &mut State, _words: Command<'_>, reply: &mut Reply<'_>) {
     state.deliver_now(reply);
+    // From now on it receives nothing, so who publishes in this very turn must not count it.
+    state.channels.close(reply.session);
     resp::simple(reply.bytes_mut(), "OK");
     reply.close();
 }
