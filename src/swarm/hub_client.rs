@@ -2,12 +2,14 @@
 //! what was sent before it, all but the number of receivers of a publish. What is published to it comes in between, as the
 //! [board](super::board) says.
 
+mod answers;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::board::{Kind, TOPICS, Topic, topics_of};
-use super::replies::{Front, Value, parse};
-use super::{PASSWORD, Scene, Violation, ensure};
-use crate::net::sim::{ClientId, End};
+use super::replies::Value;
+use super::{PASSWORD, Scene};
+use crate::net::sim::ClientId;
 
 /// An answer that is owed.
 #[derive(Debug)]
@@ -313,174 +315,6 @@ impl HubClient {
     fn send(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>, words: &[&str], expected: Expected) {
         encode(scene, out, words);
         self.expected.push_back(expected);
-    }
-
-    /// Takes what there is, and holds it against what is owed.
-    pub fn receive(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        if self.is_cut {
-            return self.look_for_the_end(scene);
-        }
-        let taken = scene.net.client_take(self.id, self.appetite);
-        scene.board.tick();
-        self.inbox.extend(taken);
-        let mut used = 0;
-        loop {
-            match parse(&self.inbox[used..]) {
-                Front::Whole(value, length) => {
-                    used += length;
-                    self.take(value, scene)?;
-                }
-                Front::Partial => break,
-                Front::Wrong => {
-                    let rest = self.inbox[used..].escape_ascii().to_string();
-                    return Err(format!("client {} received what is no reply: {rest}", self.number).into());
-                }
-            }
-        }
-        self.inbox.drain(..used);
-        self.look_for_the_end(scene)
-    }
-
-    fn look_for_the_end(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        let end = scene.net.client_saw(self.id);
-        if end != End::Open && !self.is_cut && (end == End::Reset || scene.net.client_has_taken_all(self.id)) {
-            self.is_cut = true;
-            let is_due = scene.is_draining || self.has_finished && self.expected.is_empty() && end == End::Fin;
-            ensure(is_due || !scene.plan.is_fair, || {
-                format!("client {} was closed ({end:?}) though nothing is scarce; {}", self.number, self.waits_for())
-            })?;
-            ensure(self.due == 0 || end == End::Reset, || {
-                format!("closed by a drain before {} answers to what had arrived; {}", self.due, self.waits_for())
-            })?;
-            let has_all = self.has_quit && self.expected.is_empty() || scene.plan.is_fair && scene.is_draining;
-            if !has_all || end == End::Reset {
-                self.cut(scene);
-            }
-            // A peer of good manners closes too.
-            scene.net.client_close(self.id);
-        }
-        if !self.is_gone && !scene.net.is_served(self.id) {
-            self.is_gone = true;
-            scene.board.gone(self.number);
-        }
-        Ok(())
-    }
-
-    /// Whether nothing more can come of it.
-    pub fn is_over(&self) -> bool {
-        self.is_cut && self.is_gone
-    }
-
-    fn take(&mut self, value: Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        let is_push = matches!(value, Value::Push(_));
-        let kind = match value.elements().first().map(Value::text) {
-            Some(b"message") => Some(Kind::Channel),
-            Some(b"pmessage") => Some(Kind::Pattern),
-            Some(b"smessage") => Some(Kind::Shard),
-            _ => None,
-        };
-        if let Some(kind) = kind {
-            ensure(is_push == self.receives_resp3, || {
-                format!("client {}: {value:?} in the wrong protocol", self.number)
-            })?;
-            return self.message(kind, &value, scene);
-        }
-        // Told why it is closed, or that there was no slot.
-        let last_words = match &value {
-            Value::Push(elements) => elements.first().is_some_and(|first| first.text() == b"closing"),
-            Value::Error(text) => text.starts_with("ERR closing") || text == "ERR max number of clients reached",
-            _ => false,
-        };
-        if last_words {
-            self.was_told = true;
-            self.cut(scene);
-            return Ok(());
-        }
-        ensure(!self.was_told, || format!("client {} received {value:?} after the last words", self.number))?;
-        let Some(expected) = self.expected.pop_front() else {
-            return Err(format!("client {} received {value:?} and is owed nothing", self.number).into());
-        };
-        self.due = self.due.saturating_sub(1);
-        self.settle(expected, value, scene)
-    }
-
-    fn message(&mut self, kind: Kind, value: &Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        let words: Vec<&[u8]> = value.elements().iter().map(Value::text).collect();
-        let (name, channel, payload) = match words[..] {
-            [_, channel, payload] => (channel, channel, payload),
-            [_, pattern, channel, payload] => (pattern, channel, payload),
-            _ => return Err(format!("client {}: {value:?}", self.number).into()),
-        };
-        let topic = topics_of(kind).find(|topic| TOPICS[*topic as usize].1.as_bytes() == name);
-        let Some(topic) = topic.filter(|topic| self.confirmed.contains(topic)) else {
-            return Err(format!("client {} is not subscribed, and received {value:?}", self.number).into());
-        };
-        // What hostile clients publish comes through `*` and is nobody's business.
-        if channel.starts_with(b"h") {
-            return Ok(());
-        }
-        scene.board.receive(self.number, topic, channel, payload)
-    }
-
-    /// An answer has come; it must be the one that is owed next.
-    fn settle(&mut self, expected: Expected, value: Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
-        let is_right = match &expected {
-            Expected::This(this) => value == *this,
-            Expected::Error(start) => matches!(&value, Value::Error(text) if text.starts_with(start)),
-            Expected::Integer | Expected::Receivers(_) => matches!(value, Value::Integer(_)),
-            Expected::Hello { is_resp3: true } => matches!(value, Value::Map(_)),
-            Expected::Hello { is_resp3: false } => matches!(value, Value::Array(_)),
-            Expected::Reset => value == Value::Simple("RESET".into()),
-            Expected::Subscribed { value: this, .. } | Expected::Unsubscribed { value: this, .. } => value == *this,
-            Expected::OneOfEnds { remaining, .. } => value.elements().get(2) == Some(&Value::Integer(*remaining)),
-        };
-        ensure(is_right, || format!("client {} received {value:?} for {expected:?}", self.number))?;
-        match expected {
-            Expected::Hello { is_resp3 } => self.receives_resp3 = is_resp3,
-            Expected::Reset => {
-                self.receives_resp3 = false;
-                self.confirmed.clear();
-                // What was left by it is left now.
-                let now = scene.board.tick();
-                let own = scene.board.windows.iter_mut().filter(|window| window.client == self.number);
-                for window in own.filter(|window| window.confirmed.is_some()) {
-                    window.left.get_or_insert(now);
-                    window.is_settled = true;
-                }
-            }
-            Expected::Receivers(message) => {
-                if let Value::Integer(receivers) = value {
-                    scene.board.answered(message, receivers);
-                }
-            }
-            Expected::Subscribed { topic, window, .. } => {
-                self.confirmed.insert(topic);
-                if let Some(window) = window {
-                    scene.board.windows[window].confirmed = Some(scene.board.tick());
-                }
-            }
-            Expected::Unsubscribed { topic, window, .. } => self.left(topic, window, scene),
-            Expected::OneOfEnds { topics, kind, .. } => {
-                let name = value.elements().get(1).map(Value::text).unwrap_or_default();
-                let topic = topics_of(kind).find(|topic| TOPICS[*topic as usize].1.as_bytes() == name);
-                let window = topic.and_then(|topic| topics.get(&topic).copied());
-                let (Some(topic), Some(window)) = (topic, window) else {
-                    return Err(format!("client {} received {value:?} for one of {topics:?}", self.number).into());
-                };
-                ensure(self.confirmed.contains(&topic), || format!("client {}: {value:?} twice", self.number))?;
-                self.left(topic, window, scene);
-            }
-            Expected::This(_) | Expected::Error(_) | Expected::Integer => {}
-        }
-        Ok(())
-    }
-
-    fn left(&mut self, topic: Topic, window: Option<usize>, scene: &mut Scene<'_>) {
-        self.confirmed.remove(&topic);
-        if let Some(window) = window {
-            scene.board.windows[window].left = Some(scene.board.tick());
-            scene.board.windows[window].is_settled = true;
-        }
     }
 }
 
