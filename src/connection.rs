@@ -444,6 +444,17 @@ impl<S> Connection<S> {
 
     /// The nearest deadline and what passing it means. `None`: no timeout applies.
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
+        nearer(self.input_deadline(timeouts), self.output_deadline(timeouts))
+    }
+
+    /// The same of one that may be idle, because it listens to others.
+    pub fn deadline_of_listener(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
+        let input = self.input_deadline(timeouts).filter(|(_, reason)| *reason != Reason::IdleTimeout);
+        nearer(input, self.output_deadline(timeouts))
+    }
+
+    /// When the peer must have sent something, or have closed.
+    fn input_deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
         let (ticks, reason) = match self.state {
             State::Silent => (timeouts.first_message, Reason::FirstMessageTimeout),
             State::Open if self.flags.has(Flags::UNTRUSTED) => (timeouts.first_message, Reason::FirstMessageTimeout),
@@ -456,20 +467,27 @@ impl<S> Connection<S> {
         };
         // While it is paused it is the server that does not read.
         let waits_for_input = ticks != 0 && !self.flags.has(Flags::PAUSED);
-        let input = waits_for_input.then(|| (self.since.plus(ticks), reason));
+        waits_for_input.then(|| (self.since.plus(ticks), reason))
+    }
+
+    /// When the peer must have taken some of its output, or enough of it.
+    fn output_deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
+        if let State::Closed(_) = self.state {
+            return None;
+        }
         let output = (self.flags.has(Flags::BLOCKED) && timeouts.output != 0)
             .then(|| (self.blocked_since.plus(timeouts.output), Reason::OutputTimeout));
         let over = self.flags.has(Flags::OVER_SOFT_LIMIT) && timeouts.output_soft != 0;
         let soft = over.then(|| (self.over_soft_since().plus(timeouts.output_soft), Reason::OutputLimit));
-        let output = match (output, soft) {
-            (Some(output), Some(soft)) if soft.0.distance_from(output.0) < 0 => Some(soft),
-            (output, soft) => output.or(soft),
-        };
-        match (input, output) {
-            (Some(input), Some(output)) if output.0.distance_from(input.0) < 0 => Some(output),
-            (Some(input), _) => Some(input),
-            (None, output) => output,
-        }
+        nearer(output, soft)
+    }
+}
+
+/// Of two deadlines the one that comes first; of two at once, the first.
+fn nearer(one: Option<(Tick, Reason)>, other: Option<(Tick, Reason)>) -> Option<(Tick, Reason)> {
+    match (one, other) {
+        (Some(first), Some(second)) if second.0.distance_from(first.0) < 0 => Some(second),
+        (first, second) => first.or(second),
     }
 }
 

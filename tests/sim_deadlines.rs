@@ -10,7 +10,7 @@ use std::time::Duration;
 use slabd::clock::Tick;
 use slabd::connection::Reason;
 use slabd::limits::{CATCH_UP_MAX, Limits};
-use slabd::net::sim::ClientId;
+use slabd::net::sim::{ClientId, End};
 use slabd::service::hello::Hello;
 use slabd::service::hub::Hub;
 use slabd::service::{Options, Secret};
@@ -63,6 +63,29 @@ fn who_stops_listening_has_the_idle_timeout_from_then_on() {
     assert_eq!(sim.reactor.connections(), 1);
     sim.pass(3 * Tick::LENGTH);
     assert_eq!(sim.closed(Reason::IdleTimeout), 1);
+}
+
+/// That it may be idle does not mean that it may be owed much for long.
+#[test]
+fn an_idle_subscriber_that_does_not_read_is_closed_in_time() {
+    for (output_timeout, soft_limit, reason) in [(3, 1 << 20, Reason::OutputTimeout), (0, 100, Reason::OutputLimit)] {
+        let mut sim = hub(Limits {
+            idle_timeout: 100 * SECOND,
+            output_timeout: output_timeout * SECOND,
+            output_soft_limit: soft_limit,
+            output_soft_time: 3 * SECOND,
+            ..limits()
+        });
+        let (client, publisher) = (subscriber(&mut sim, "a"), sim.accepted());
+        sim.pass(150 * SECOND);
+        sim.net().set_window(client, 1);
+        let publisher = if sim.net().client_saw(publisher) == End::Open { publisher } else { sim.accepted() };
+        sim.exchange(publisher, format!("PUBLISH a {}\r\n", "x".repeat(1000)));
+        sim.pass(2 * SECOND);
+        assert_eq!(sim.closed(reason), 0);
+        sim.pass(3 * SECOND);
+        assert_eq!(sim.closed(reason), 1, "{reason:?}");
+    }
 }
 
 /// Its deadline comes nearer by the password being right, or given up, though it stays as open as it was.

@@ -10,6 +10,7 @@ use crate::defences::{Defence, stands};
 use crate::intake::{Intake, Outcome};
 use crate::limits::UNTRUSTED_OUTPUT_MAX;
 use crate::net::Net;
+use crate::timer;
 use crate::token::Token;
 
 impl<N: Net> Reactor<N> {
@@ -128,8 +129,14 @@ impl<N: Net> Reactor<N> {
 
     /// A connection's timer fired: its deadline has passed, or has moved away meanwhile.
     pub(super) fn connection_timer(&mut self, slot: u32, now: Tick) {
+        let service = self.connections[slot as usize].flags.service() as usize;
+        let listens = self.services[service].listens(slot);
+        let deadline = |connection: &Connection<N::Stream>, timeouts: &Timeouts| match listens {
+            true => connection.deadline_of_listener(timeouts),
+            false => connection.deadline(timeouts),
+        };
         let passed = |connection: &Connection<N::Stream>, timeouts: &Timeouts| {
-            connection.deadline(timeouts).filter(|(due, _)| due.distance_from(now) <= 0).map(|(_, reason)| reason)
+            deadline(connection, timeouts).filter(|(due, _)| due.distance_from(now) <= 0).map(|(_, reason)| reason)
         };
         if passed(&self.connections[slot as usize], &self.timeouts) == Some(Reason::OutputTimeout) {
             // The kernel says that there is room only when a third of its buffer is free (sk_stream_is_writeable), which a slow reader
@@ -137,30 +144,22 @@ impl<N: Net> Reactor<N> {
             self.connections[slot as usize].flags.clear(Flags::BLOCKED);
             self.flush_one(Flush { slot, range: 0..0 }, now);
         }
-        let service = self.connections[slot as usize].flags.service() as usize;
-        match passed(&self.connections[slot as usize], &self.timeouts) {
-            Some(Reason::IdleTimeout) if self.services[service].listens(slot) => {
-                self.stats.timers_early += 1;
-                // Whenever it stops listening, its deadline is no nearer than this.
-                self.timers.arm_by(timer_id(slot), now.plus(self.timeouts.idle()));
-            }
-            Some(reason) => {
-                self.stats.timers_fired += 1;
-                if matches!(reason, Reason::FirstMessageTimeout | Reason::MessageTimeout) {
-                    let source = self.connections[slot as usize].source;
-                    self.punish(source, self.limits.penalty);
-                }
-                self.dismiss(slot, reason);
-            }
-            None => {
-                self.stats.timers_early += 1;
-                let connection = &self.connections[slot as usize];
-                if !stands(Defence::Rearm) {
-                    return self.timers.arm_by(timer_id(slot), now.plus(crate::timer::HORIZON));
-                }
-                arm(&mut self.timers, connection, slot, &self.timeouts, now);
-            }
+        let connection = &self.connections[slot as usize];
+        let Some(reason) = passed(connection, &self.timeouts) else {
+            self.stats.timers_early += 1;
+            let next = if stands(Defence::Rearm) { deadline(connection, &self.timeouts) } else { None };
+            let due = next.map_or(now.plus(timer::HORIZON), |(due, _)| due);
+            // Whenever it stops listening, its deadline is no nearer than the idle timeout from now.
+            let looks_again = now.plus(if listens { self.timeouts.idle() } else { 0 });
+            let is_sooner = listens && self.timeouts.idle() != 0 && looks_again.distance_from(due) < 0;
+            return self.timers.arm_by(timer_id(slot), if is_sooner { looks_again } else { due });
+        };
+        self.stats.timers_fired += 1;
+        if matches!(reason, Reason::FirstMessageTimeout | Reason::MessageTimeout) {
+            let source = connection.source;
+            self.punish(source, self.limits.penalty);
         }
+        self.dismiss(slot, reason);
     }
 
     /// Ends a connection at once. A peer that has taken all its output is told why, and then sees an end in order; no more is waited for.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::{LoopTimer, Reactor, timer_id};
 use crate::clock::Tick;
-use crate::connection::{Flags, Reason, State};
+use crate::connection::{Flags, State};
 use crate::limits::CATCH_UP_MAX;
 use crate::net::Net;
 use crate::token::Token;
@@ -85,12 +85,14 @@ impl<N: Net> Reactor<N> {
             assert!(!matches!(connection.state(), State::Closed(_)), "slot {slot} is closed and not reaped");
             let fires = self.timers.fires(timer_id(slot as u32));
             assert!(fires.is_some(), "slot {slot} has no deadline in the wheel");
-            if let (Some(fires), Some((due, reason))) = (fires, connection.deadline(&self.timeouts)) {
-                // Who listens to others may be idle, and what was due when it was armed fires at once.
-                let listens = self.services[flags.service() as usize].listens(slot as u32);
+            let due = match self.services[flags.service() as usize].listens(slot as u32) {
+                true => connection.deadline_of_listener(&self.timeouts),
+                false => connection.deadline(&self.timeouts),
+            };
+            if let (Some(fires), Some((due, reason))) = (fires, due) {
+                // What was due when it was armed fires at once.
                 let is_in_time = fires.distance_from(due) <= 0 || fires.distance_from(self.now.tick()) <= 0;
-                let may_be_idle = reason == Reason::IdleTimeout && listens;
-                assert!(is_in_time || may_be_idle, "slot {slot}: its timer fires after {reason:?} is due");
+                assert!(is_in_time, "slot {slot}: its timer fires after {reason:?} is due");
             }
             assert_eq!(flags.has(Flags::QUEUED), queued.contains(&token), "slot {slot}: flag and list disagree");
             let waiting = connection.reads() && connection.has_input_waiting() && !flags.has(Flags::PAUSED);
