@@ -1,5 +1,5 @@
 //! Random limits, faults and clients, honest and hostile, against shadow models: orders of things that no hand-written test would think of.
-//! See `src/swarm`. `SLABD_SEED=7 cargo test --test sim_seeds` replays one seed, with all that happens in it;
+//! See `src/swarm`. `SLABD_SEED=7 cargo test --test sim_seeds seeds_under -- --nocapture` replays one seed, with all that happens in it;
 //! `SLABD_SEEDS=100000` sweeps so many.
 
 #![forbid(unsafe_code)]
@@ -25,6 +25,7 @@ fn seeds_under_a_harsh_network() {
         return;
     }
     let seeds = number("SLABD_SEEDS").unwrap_or(1000);
+    assert!(seeds > 0, "SLABD_SEEDS is at least 1");
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
     let start = Instant::now();
     let tally = sweep(0..seeds, threads, &|_| ()).unwrap_or_else(|failure| panic!("{failure}"));

@@ -169,6 +169,9 @@ pub fn run(options: &Options) -> Result<Done, Error> {
     if (options.seeds.is_some() || options.seed.is_some()) && name != "sim" {
         return Err(Error::Usage(format!("--seeds and --seed mean nothing to {name}: they are for sim")));
     }
+    if options.seeds == Some(0) {
+        return Err(Error::Usage("--seeds: at least 1".into()));
+    }
     if options.connections.is_some_and(|count| count < CONNECTIONS_MIN) {
         return Err(Error::Usage(format!("--connections: at least {CONNECTIONS_MIN}, for fewer tell nothing")));
     }
@@ -286,6 +289,7 @@ mod tests {
         let named = |name: &str| Options { name: Some(name.into()), ..Options::default() };
         assert!(usage(named("nope")).contains("framing, restart, memory, limits, turns, fanout, half-open, sim"));
         assert!(usage(Options { connections: Some(500), ..named("framing") }).contains("memory and fanout"));
+        assert!(usage(Options { seeds: Some(0), ..named("sim") }).contains("at least 1"));
         assert!(usage(Options { seeds: Some(5), ..named("framing") }).contains("they are for sim"));
         assert!(usage(Options { connections: Some(99), ..named("memory") }).contains("at least 100"));
         assert!(usage(Options { connections: Some(usize::MAX / 2), ..named("memory") }).contains("slabd lab limits"));

@@ -2,6 +2,7 @@
 //! seeds find orders of things that nobody would think of. `--seeds N` plays so many, for hours if need be; `--seed N` plays one, and
 //! shows everything.
 
+use std::io::Write;
 use std::panic;
 use std::thread::available_parallelism;
 
@@ -36,23 +37,31 @@ fn tell_seed_of_panics() {
     panic::set_hook(Box::new(move |info| {
         usual(info);
         if let Some(seed) = swarm::playing() {
-            eprintln!("slabd lab: seed {seed}: {}", swarm::replay_line(seed));
+            let _ = writeln!(std::io::stderr(), "slabd lab: seed {seed}: {}", swarm::replay_line(seed));
         }
     }));
 }
 
 fn replay(seed: u64) -> Page {
-    println!("{}", swarm::plan_of(seed));
-    let played = swarm::run(seed, Some(|entry| println!("{entry}")));
+    show(&swarm::plan_of(seed));
+    show(
+        &"When, what, to whom (a client; a slot; the file of a listener or socket), and how much (bytes, a port, an error):",
+    );
+    let played = swarm::run(seed, Some(|entry| show(entry)));
     let sections = match played {
         Ok(played) => vec![Section::Table(table(&played.tally)), Section::Verdict(holds(Ok(&played.tally)))],
         Err(failure) => vec![Section::Verdict(holds(Err(&format!("seed {seed}: {}", failure.what))))],
     };
     Page {
         title: format!("slabd lab sim --seed {seed}"),
-        summary: "Above, the plan that follows from the seed, and all that happened: when, what, to which client or slot, how much.".into(),
+        summary: "The plan that follows from the seed, and all that happened, are printed on the terminal.".into(),
         sections,
     }
+}
+
+/// Whoever has seen enough of it may close the pipe.
+fn show(line: &impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn sweep(seeds: u64) -> Page {
@@ -111,7 +120,7 @@ fn table(tally: &Tally) -> Table {
         ("of them closed by the loop before the peer did", tally.closed_early),
         ("commands, lines and other messages", tally.messages),
         ("publishes of honest clients", tally.publishes),
-        ("their receipts", tally.receipts),
+        ("messages that subscribers received, of none, one or many each", tally.receipts),
         ("datagrams", tally.datagrams),
         ("answers to datagrams", tally.datagram_answers),
     ];
