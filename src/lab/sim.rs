@@ -43,11 +43,11 @@ fn tell_seed_of_panics() {
 }
 
 fn replay(seed: u64) -> Page {
-    show(&swarm::plan_of(seed));
+    show(swarm::plan_of(seed).as_str());
     show(
         &"When, what, to whom (a client; a slot; the file of a listener or socket), and how much (bytes, a port, an error):",
     );
-    let played = swarm::run(seed, Some(|entry| show(entry)));
+    let played = swarm::run(seed, Some(show));
     let sections = match played {
         Ok(played) => vec![Section::Table(table(&played.tally)), Section::Verdict(holds(Ok(&played.tally)))],
         Err(failure) => vec![Section::Verdict(holds(Err(&format!("seed {seed}: {}", failure.what))))],
@@ -60,7 +60,7 @@ fn replay(seed: u64) -> Page {
 }
 
 /// Whoever has seen enough of it may close the pipe.
-fn show(line: &impl std::fmt::Display) {
+fn show<T: std::fmt::Display + ?Sized>(line: &T) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
