@@ -178,8 +178,7 @@ impl<N: Net> Reactor<N> {
     /// Phase 1: no wait when work was carried over, else until the next timer.
     fn poll_timeout(&self) -> Option<Duration> {
         let accepts = !self.acceptable.is_empty() && self.gate != Gate::Exhausted;
-        let output = self.services.iter().any(|service| service.has_output());
-        if accepts || output || !self.ready.is_empty() || !self.receivable.is_empty() {
+        if accepts || self.has_output() || !self.ready.is_empty() || !self.receivable.is_empty() {
             return Some(Duration::ZERO);
         }
         self.timers.next_fires().map(|tick| tick.wait_from(self.now))
@@ -275,7 +274,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Whether so much waits for delivery that who has been promised it comes first.
-    fn is_backlogged(&self) -> bool {
+    pub fn is_backlogged(&self) -> bool {
         self.services.iter().any(|service| service.is_backlogged())
     }
 

@@ -50,11 +50,7 @@ impl<N: Net> Reactor<N> {
         self.listeners.len() + self.sockets.len()
     }
 
-    /// Whether so much waits for delivery that nobody is served.
-    pub fn is_held_up(&self) -> bool {
-        self.is_backlogged()
-    }
-
+    /// Whether services have output that is not delivered yet.
     pub fn has_output(&self) -> bool {
         self.services.iter().any(|service| service.has_output())
     }

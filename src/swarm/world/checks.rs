@@ -23,7 +23,7 @@ impl World {
     /// What the loop relies on, the kernel must be going to do; and what the kernel has, the loop must know of or be going to be told.
     pub(super) fn check_against_the_kernel(&mut self) -> Result<(), Violation> {
         let net = self.reactor.net();
-        let is_held_up = self.reactor.is_held_up();
+        let is_held_up = self.reactor.is_backlogged();
         let (mut streams, mut outcome) = (0, Ok(()));
         self.reactor.each_stream(|slot, stream, watch| {
             streams += 1;
