@@ -5,7 +5,7 @@ use std::io;
 use super::{Drained, Flush, Reactor, arm, close, enqueue, timer_id};
 use crate::buffer::Use;
 use crate::clock::Tick;
-use crate::connection::{Connection, Flags, Reason, Sent, State, Timeouts};
+use crate::connection::{Flags, Reason, Sent, State};
 use crate::defences::{Defence, stands};
 use crate::intake::{Intake, Outcome};
 use crate::limits::UNTRUSTED_OUTPUT_MAX;
@@ -127,27 +127,36 @@ impl<N: Net> Reactor<N> {
         enqueue(&mut self.ready, connection, slot);
     }
 
+    /// Whether it waits for what others send.
+    fn listens(&self, slot: u32) -> bool {
+        self.services[self.connections[slot as usize].flags.service() as usize].listens(slot)
+    }
+
+    /// The nearest deadline of a connection that applies to it now, and what passing it means.
+    pub(super) fn deadline_of(&self, slot: u32) -> Option<(Tick, Reason)> {
+        let connection = &self.connections[slot as usize];
+        match self.listens(slot) {
+            true => connection.deadline_of_listener(&self.timeouts),
+            false => connection.deadline(&self.timeouts),
+        }
+    }
+
     /// A connection's timer fired: its deadline has passed, or has moved away meanwhile.
     pub(super) fn connection_timer(&mut self, slot: u32, now: Tick) {
-        let service = self.connections[slot as usize].flags.service() as usize;
-        let listens = self.services[service].listens(slot);
-        let deadline = |connection: &Connection<N::Stream>, timeouts: &Timeouts| match listens {
-            true => connection.deadline_of_listener(timeouts),
-            false => connection.deadline(timeouts),
+        let passed = |deadline: Option<(Tick, Reason)>| {
+            deadline.filter(|(due, _)| due.distance_from(now) <= 0).map(|(_, reason)| reason)
         };
-        let passed = |connection: &Connection<N::Stream>, timeouts: &Timeouts| {
-            deadline(connection, timeouts).filter(|(due, _)| due.distance_from(now) <= 0).map(|(_, reason)| reason)
-        };
-        if passed(&self.connections[slot as usize], &self.timeouts) == Some(Reason::OutputTimeout) {
+        if passed(self.deadline_of(slot)) == Some(Reason::OutputTimeout) {
             // The kernel says that there is room only when a third of its buffer is free (sk_stream_is_writeable), which a slow reader
             // may not reach in time. So it is asked by a write, and only a peer that has really taken nothing is closed.
             self.connections[slot as usize].flags.clear(Flags::BLOCKED);
             self.flush_one(Flush { slot, range: 0..0 }, now);
         }
-        let connection = &self.connections[slot as usize];
-        let Some(reason) = passed(connection, &self.timeouts) else {
+        let deadline = self.deadline_of(slot);
+        let Some(reason) = passed(deadline) else {
             self.stats.timers_early += 1;
-            let next = if stands(Defence::Rearm) { deadline(connection, &self.timeouts) } else { None };
+            let next = if stands(Defence::Rearm) { deadline } else { None };
+            let listens = self.listens(slot);
             let due = next.map_or(now.plus(timer::HORIZON), |(due, _)| due);
             // Whenever it stops listening, its deadline is no nearer than the idle timeout from now.
             let looks_again = now.plus(if listens { self.timeouts.idle() } else { 0 });
@@ -156,7 +165,7 @@ impl<N: Net> Reactor<N> {
         };
         self.stats.timers_fired += 1;
         if matches!(reason, Reason::FirstMessageTimeout | Reason::MessageTimeout) {
-            let source = connection.source;
+            let source = self.connections[slot as usize].source;
             self.punish(source, self.limits.penalty);
         }
         self.dismiss(slot, reason);

@@ -81,11 +81,7 @@ impl<N: Net> Reactor<N> {
             assert!(!matches!(connection.state(), State::Closed(_)), "slot {slot} is closed and not reaped");
             let fires = self.timers.fires(timer_id(slot as u32));
             assert!(fires.is_some(), "slot {slot} has no deadline in the wheel");
-            let due = match self.services[flags.service() as usize].listens(slot as u32) {
-                true => connection.deadline_of_listener(&self.timeouts),
-                false => connection.deadline(&self.timeouts),
-            };
-            if let (Some(fires), Some((due, reason))) = (fires, due) {
+            if let (Some(fires), Some((due, reason))) = (fires, self.deadline_of(slot as u32)) {
                 // What was due when it was armed fires at once.
                 let is_in_time = fires.distance_from(due) <= 0 || fires.distance_from(self.now.tick()) <= 0;
                 assert!(is_in_time, "slot {slot}: its timer fires after {reason:?} is due");
