@@ -11,7 +11,6 @@ use std::io;
 use std::str::FromStr;
 
 use crate::clock::Tick;
-use crate::defences::{Defence, stands};
 use crate::limits::Limits;
 use crate::sources::{SourceId, Sources};
 use crate::token::Token;
@@ -115,15 +114,15 @@ impl Admission {
             true => (0, 0),
             false => self.sources.counts(source),
         };
-        if stands(Defence::Penalty) && self.sources.is_refused(source, now) {
+        if self.sources.is_refused(source, now) {
             return Verdict::Refuse(Refusal::Penalty);
         }
-        if stands(Defence::SourceConnections) && connections >= limits.connections_per_source() {
+        if connections >= limits.connections_per_source() {
             return Verdict::Refuse(Refusal::SourceConnections);
         }
         // While there is room, a crowd behind one address is nobody's loss.
         let half = limits.max_silent.min(limits.max_connections) / 2;
-        if stands(Defence::SourceSilent) && silent >= limits.max_silent_per_source && self.silent > half {
+        if silent >= limits.max_silent_per_source && self.silent > half {
             return Verdict::Refuse(Refusal::SourceSilent);
         }
         if limits.admission == Policy::RandomDrop && self.silent >= half {
@@ -132,8 +131,8 @@ impl Admission {
                 return Verdict::Refuse(Refusal::SilentSet);
             }
         }
-        let is_set_full = stands(Defence::SilentSet) && self.silent >= limits.max_silent;
-        let recycles = stands(Defence::Recycling) && limits.admission == Policy::Recycle;
+        let is_set_full = self.silent >= limits.max_silent;
+        let recycles = limits.admission == Policy::Recycle;
         if recycles && (is_set_full || (is_full && self.silent > 0)) {
             Verdict::Recycle
         } else if is_full {
@@ -180,10 +179,8 @@ impl Admission {
         let first = |wanted: &dyn Fn(Silent) -> bool| {
             oldest.iter().flatten().position(|(_, silent)| !silent.is_new && wanted(*silent))
         };
-        let is_one_of_many = |silent: Silent| {
-            let one_of_many = self.sources.counts(silent.source).1 > 1 && !self.sources.is_trusted(silent.source);
-            one_of_many && stands(Defence::FairRecycling)
-        };
+        let is_one_of_many =
+            |silent: Silent| self.sources.counts(silent.source).1 > 1 && !self.sources.is_trusted(silent.source);
         let chosen = first(&|silent| !silent.has_unread && is_one_of_many(silent));
         let chosen = chosen.or_else(|| first(&|silent| !silent.has_unread)).or_else(|| first(&|_| true));
         for (index, looked_at) in oldest.iter().enumerate().rev() {

@@ -12,8 +12,6 @@ use std::num::NonZeroU32;
 
 use slab::Slab;
 
-use crate::defences::{Defence, stands};
-
 /// How connections come by buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BufferMode {
@@ -144,7 +142,7 @@ impl BufferPool {
     /// The slot with the largest buffer, to the power of two, while the budget is nearly used up: it must go before the budget is.
     pub fn largest_over_budget(&self) -> Option<u32> {
         // Fixed buffers are as large for everybody.
-        let is_near = stands(Defence::Eviction) && !self.is_fixed() && self.used() > self.eviction_bound();
+        let is_near = !self.is_fixed() && self.used() > self.eviction_bound();
         let largest = self.lent.iter().rev().find_map(|class| class.last()).filter(|_| is_near)?;
         Some(self.buffers[*largest as usize].used_for.slot())
     }
@@ -346,7 +344,7 @@ impl BufferPool {
         if needed + self.spare_bytes > self.budget {
             self.drop_spare();
         }
-        if needed > self.budget && stands(Defence::Budget) { Err(BudgetExceeded) } else { Ok(()) }
+        if needed > self.budget { Err(BudgetExceeded) } else { Ok(()) }
     }
 
     fn drop_spare(&mut self) {

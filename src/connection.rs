@@ -13,7 +13,6 @@
 
 use crate::buffer::BufferId;
 use crate::clock::Tick;
-use crate::defences::{Defence, stands};
 use crate::limits::{Limits, UNTRUSTED_OUTPUT_MAX};
 use crate::net::Ready;
 use crate::sources::SourceId;
@@ -111,7 +110,6 @@ impl Reason {
     /// How a connection that ends for this reason leaves the kernel.
     pub fn farewell(self) -> Farewell {
         match self {
-            _ if !stands(Defence::Resets) => Farewell::Fin,
             // It has had its time or its memory: whatever is still on its way to it would lie in the kernel for as long again.
             Reason::FirstMessageTimeout | Reason::MessageTimeout | Reason::OutputTimeout | Reason::CloseTimeout => {
                 Farewell::Reset
@@ -250,16 +248,16 @@ pub struct Timeouts {
 
 impl Timeouts {
     pub fn new(limits: &Limits) -> Timeouts {
-        let ticks = |timeout: std::time::Duration, defence| {
-            if timeout.is_zero() || !stands(defence) { 0 } else { Tick::count(timeout) }
+        let ticks = |timeout: std::time::Duration| {
+            if timeout.is_zero() { 0 } else { Tick::count(timeout) }
         };
         Timeouts {
-            first_message: ticks(limits.first_message_timeout, Defence::FirstMessage),
-            message: ticks(limits.message_timeout, Defence::WholeMessage),
-            idle: ticks(limits.idle_timeout, Defence::Idle),
-            output: ticks(limits.output_timeout, Defence::UnreadOutput),
-            output_soft: ticks(limits.output_soft_time, Defence::SoftLimit),
-            close: ticks(limits.close_timeout, Defence::Closing),
+            first_message: ticks(limits.first_message_timeout),
+            message: ticks(limits.message_timeout),
+            idle: ticks(limits.idle_timeout),
+            output: ticks(limits.output_timeout),
+            output_soft: ticks(limits.output_soft_time),
+            close: ticks(limits.close_timeout),
         }
     }
 

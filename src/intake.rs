@@ -10,7 +10,6 @@ use crate::clock::{Tick, Time};
 use crate::codec::FramingLimits;
 use crate::codec::resp::CommandLimits;
 use crate::connection::{Connection, Flags, Reason};
-use crate::defences::{Defence, budget, stands};
 use crate::limits::Limits;
 use crate::net::Net;
 use crate::outbox::Outbox;
@@ -56,7 +55,7 @@ impl<N: Net> Intake<'_, N> {
     pub fn run(mut self, now: Tick) -> Outcome {
         let mut reads = 0;
         let ended = loop {
-            if self.unsent() >= self.limits.high_watermark && stands(Defence::Backpressure) {
+            if self.unsent() >= self.limits.high_watermark {
                 self.connection.flags.set(Flags::PAUSED);
                 break Ok(None);
             }
@@ -73,7 +72,7 @@ impl<N: Net> Intake<'_, N> {
                 break Ok(None);
             };
             match step {
-                Ok(None) if self.messages < self.message_budget() && !self.consult => {}
+                Ok(None) if self.messages < self.limits.messages_per_turn && !self.consult => {}
                 ended => break ended,
             }
         };
@@ -91,10 +90,6 @@ impl<N: Net> Intake<'_, N> {
     /// What it is owed, with the answers of this turn.
     fn unsent(&self) -> usize {
         self.pool.len(&self.connection.output) + (self.outbox.position() - self.start) as usize
-    }
-
-    fn message_budget(&self) -> usize {
-        budget(self.limits.messages_per_turn, Defence::MessageBudget)
     }
 
     /// Reads once and decodes what came. `Some`: close in order, for this reason; `Err`: at once.
@@ -157,13 +152,13 @@ impl<N: Net> Intake<'_, N> {
         self.connection.flags.clear(Flags::UNDECODED);
         loop {
             let full = self.outbox.len() >= start + self.limits.high_watermark;
-            if self.messages == self.message_budget() || self.consult || full || self.service.is_backlogged() {
+            if self.messages == self.limits.messages_per_turn || self.consult || full || self.service.is_backlogged() {
                 if used < bytes.len() {
                     self.connection.flags.set(Flags::UNDECODED);
                 }
                 return (used, 0, None);
             }
-            let untrusted = self.connection.flags.has(Flags::UNTRUSTED) && stands(Defence::UntrustedInput);
+            let untrusted = self.connection.flags.has(Flags::UNTRUSTED);
             let commands = if untrusted { CommandLimits::UNTRUSTED } else { CommandLimits::default() };
             let limits = FramingLimits { line_max: self.limits.max_line, commands };
             let mut reply = Reply::new(self.session, self.outbox.bytes_mut()).at(self.now);

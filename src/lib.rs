@@ -34,8 +34,6 @@ pub mod connection;
 #[forbid(unsafe_code)]
 pub mod daemon;
 #[forbid(unsafe_code)]
-pub mod defences;
-#[forbid(unsafe_code)]
 pub mod gather;
 #[forbid(unsafe_code)]
 pub mod intake;

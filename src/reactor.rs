@@ -35,7 +35,6 @@ use crate::admission::{Admission, Gate};
 use crate::buffer::{BufferPool, Use};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, Timeouts};
-use crate::defences::{Defence, budget, stands};
 use crate::gather::Gather;
 use crate::kernel;
 use crate::limits::{
@@ -201,7 +200,7 @@ impl<N: Net> Reactor<N> {
         for event in &self.events {
             match event.token.source() {
                 Source::Connection { slot, generation } => match self.connections.get_mut(slot as usize) {
-                    Some(connection) if connection.generation.get() == generation || !stands(Defence::Generations) => {
+                    Some(connection) if connection.generation.get() == generation => {
                         connection.note_ready(event);
                         enqueue(&mut self.ready, connection, slot);
                     }
@@ -225,7 +224,7 @@ impl<N: Net> Reactor<N> {
     /// Phase 4: takes new connections, from each listener in turn.
     fn accept(&mut self, now: Time) {
         self.told = 0;
-        for _ in 0..budget(self.limits.accepts_per_turn, Defence::AcceptBudget) {
+        for _ in 0..self.limits.accepts_per_turn {
             // Who was closed to make way keeps its file until the end of the turn.
             if self.gate == Gate::Exhausted || self.closed.len() >= RECYCLES_PER_TURN {
                 break;
@@ -236,9 +235,7 @@ impl<N: Net> Reactor<N> {
             match self.net.accept(&listener.handle, Token::connection(slot, self.generation)) {
                 Ok((stream, peer)) => {
                     listener.failures = 0;
-                    if stands(Defence::AcceptCarry) {
-                        self.acceptable.push_back(index);
-                    }
+                    self.acceptable.push_back(index);
                     debug!("accepted {peer} in slot {slot}");
                     self.receive(stream, peer, index, now);
                 }
@@ -259,7 +256,7 @@ impl<N: Net> Reactor<N> {
             let Some(token) = self.ready.pop_front() else { break };
             let Source::Connection { slot, generation } = token.source() else { continue };
             match self.connections.get_mut(slot as usize) {
-                Some(connection) if connection.generation.get() == generation || !stands(Defence::Generations) => {
+                Some(connection) if connection.generation.get() == generation => {
                     connection.flags.clear(Flags::QUEUED);
                     self.serve(slot, now.tick());
                 }
@@ -270,7 +267,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn has_consulted_enough(&self) -> bool {
-        stands(Defence::ConsultBudget) && (self.consults >= CONSULTS_PER_TURN || self.facts.get() >= FACTS_PER_TURN)
+        self.consults >= CONSULTS_PER_TURN || self.facts.get() >= FACTS_PER_TURN
     }
 
     /// Whether so much waits for delivery that who has been promised it comes first.
@@ -310,7 +307,7 @@ impl<N: Net> Reactor<N> {
         if self.is_catching_up(now) {
             return;
         }
-        for _ in 0..budget(self.limits.expiries_per_turn, Defence::ExpiryBudget) {
+        for _ in 0..self.limits.expiries_per_turn {
             let Some(id) = self.timers.poll_expired(now.tick()) else { return };
             self.stats.work.expiries += 1;
             match id.checked_sub(LoopTimer::COUNT) {
@@ -324,7 +321,7 @@ impl<N: Net> Reactor<N> {
     fn drain_outbox(&mut self, now: Time) {
         self.close_drained();
         for service in &mut self.services {
-            let count = budget(self.limits.deliveries_per_turn, Defence::DeliveryBudget);
+            let count = self.limits.deliveries_per_turn;
             let bytes = self.limits.output_per_turn;
             service.poll_output(&mut Deliveries::new(&mut self.outbox, count, bytes));
         }
@@ -342,11 +339,11 @@ impl<N: Net> Reactor<N> {
             let mut range = entry.range.clone();
             if behind || self.pool.is_fixed() {
                 let bytes = self.outbox.bytes(&entry.range);
-                let untrusted = behind && connection.flags.has(Flags::UNTRUSTED) && stands(Defence::UntrustedOutput);
+                let untrusted = behind && connection.flags.has(Flags::UNTRUSTED);
                 // What it asked for itself is bounded by the watermark, at which it is not read; one answer comes on top.
                 let own = if entry.is_own { self.limits.high_watermark } else { 0 };
                 let most = if untrusted { UNTRUSTED_OUTPUT_MAX } else { self.limits.output_limit + own };
-                if unsent + bytes.len() > most && stands(Defence::HardLimit) {
+                if unsent + bytes.len() > most {
                     close(&mut self.closed, connection, entry.slot, Reason::OutputLimit);
                     continue;
                 }

@@ -144,6 +144,20 @@ fn nothing_panics_on_what_a_peer_or_the_kernel_controls() {
     }
 }
 
+/// `tests/defences` puts switches into a copy of the sources. The sources have none.
+#[test]
+fn the_product_has_no_test_switches() {
+    for (path, text) in sources("src") {
+        for line in code(&text) {
+            let words = ["SLABD_WITHOUT", "switches::", "cfg(feature", "cfg!(feature"];
+            let is_switch = words.iter().any(|word| line.contains(word));
+            assert!(!is_switch, "a switch in {}: {line}", path.display());
+        }
+    }
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    assert!(!manifest.contains("[features]"));
+}
+
 #[test]
 fn the_readme_lists_every_file() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();

@@ -13,7 +13,6 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepal
 
 use super::{ConnectOptions, Net, Ready, Signal, Transferred};
 use crate::clock::{Clock, Time};
-use crate::defences::{Defence, stands};
 use crate::kernel;
 use crate::limits::{EVENTS_PER_POLL, SocketOptions};
 use crate::memory::{self, KernelObjects};
@@ -315,9 +314,6 @@ fn open_spare() -> io::Result<File> {
 
 /// Sets the options on a listener.
 fn apply(socket: SockRef<'_>, options: &SocketOptions, address: SocketAddr) -> io::Result<()> {
-    if !stands(Defence::SocketOptions) {
-        return Ok(());
-    }
     if options.keepalive.is_zero() {
         socket.set_keepalive(false)?;
     } else {

@@ -6,7 +6,6 @@ use super::{Drained, Flush, Reactor, arm, close, enqueue, timer_id};
 use crate::buffer::Use;
 use crate::clock::Tick;
 use crate::connection::{Flags, Reason, Sent, State};
-use crate::defences::{Defence, stands};
 use crate::intake::{Intake, Outcome};
 use crate::limits::UNTRUSTED_OUTPUT_MAX;
 use crate::net::Net;
@@ -71,7 +70,7 @@ impl<N: Net> Reactor<N> {
             arm(&mut self.timers, connection, slot, &self.timeouts, now);
         }
         let drained = !connection.has_input_waiting();
-        if !drained && !connection.flags.has(Flags::PAUSED) && stands(Defence::Carry) {
+        if !drained && !connection.flags.has(Flags::PAUSED) {
             enqueue(&mut self.ready, connection, slot);
         }
         if drained && connection.flags.has(Flags::DRAINING) {
@@ -92,7 +91,7 @@ impl<N: Net> Reactor<N> {
             if !connection.is_serving() {
                 continue;
             }
-            if waits && service.has_output() && service.listens(slot) && stands(Defence::DrainDelivers) {
+            if waits && service.has_output() && service.listens(slot) {
                 enqueue(&mut self.ready, connection, slot);
                 continue;
             }
@@ -155,9 +154,8 @@ impl<N: Net> Reactor<N> {
         let deadline = self.deadline_of(slot);
         let Some(reason) = passed(deadline) else {
             self.stats.timers_early += 1;
-            let next = if stands(Defence::Rearm) { deadline } else { None };
             let listens = self.listens(slot);
-            let due = next.map_or(now.plus(timer::HORIZON), |(due, _)| due);
+            let due = deadline.map_or(now.plus(timer::HORIZON), |(due, _)| due);
             // Whenever it stops listening, its deadline is no nearer than the idle timeout from now.
             let looks_again = now.plus(if listens { self.timeouts.idle() } else { 0 });
             let is_sooner = listens && self.timeouts.idle() != 0 && looks_again.distance_from(due) < 0;
@@ -238,14 +236,14 @@ impl<N: Net> Reactor<N> {
             if sent > 0 {
                 connection.output_progress(now);
             }
-            let untrusted = connection.flags.has(Flags::UNTRUSTED) && stands(Defence::UntrustedOutput);
+            let untrusted = connection.flags.has(Flags::UNTRUSTED);
             if untrusted && self.pool.len(&connection.output) > UNTRUSTED_OUTPUT_MAX {
                 return close(&mut self.closed, connection, slot, Reason::OutputLimit);
             }
             if connection.owes(self.pool.len(&connection.output), self.limits.output_soft_limit, now) {
                 arm(&mut self.timers, connection, slot, &self.timeouts, now);
             }
-            if interrupted && stands(Defence::InterruptedWrites) {
+            if interrupted {
                 // The kernel found no lack of room, so no edge will tell of any: the next turn tries again.
                 return enqueue(&mut self.ready, connection, slot);
             }

@@ -14,7 +14,6 @@ use crate::admission::{Admission, Gate};
 use crate::buffer::{BudgetExceeded, BufferMode, BufferPool};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, SERVICES_MAX, State, Timeouts};
-use crate::defences::{Defence, stands};
 use crate::gather::Gather;
 use crate::ledger::Ledger;
 use crate::limits::{
@@ -345,7 +344,7 @@ impl<N: Net> Reactor<N> {
     pub(super) fn is_catching_up(&mut self, now: Time) -> bool {
         let has_read_all = self.events.len() < EVENTS_PER_POLL && self.ready.is_empty();
         let was_stopped = |next: Tick| now.tick().distance_from(next) > Tick::count(STOPPED_MIN) as i32;
-        if has_read_all || !stands(Defence::CatchingUp) || !self.timers.next_fires().is_some_and(was_stopped) {
+        if has_read_all || !self.timers.next_fires().is_some_and(was_stopped) {
             self.catching_up_since = None;
             return false;
         }
@@ -355,7 +354,7 @@ impl<N: Net> Reactor<N> {
 
     pub(super) fn retry_later(&mut self, now: Time) {
         // Armed already, it must not move away.
-        if stands(Defence::AcceptRetry) && self.timers.fires(LoopTimer::Retry as u32).is_none() {
+        if self.timers.fires(LoopTimer::Retry as u32).is_none() {
             self.arm_loop_timer(LoopTimer::Retry, ACCEPT_RETRY, now);
         }
     }
@@ -413,7 +412,6 @@ impl<N: Net> Reactor<N> {
                     self.arm_loop_timer(LoopTimer::Penalties, PENALTY_MAX, now);
                 }
             }
-            LoopTimer::DrainTimeout if !stands(Defence::Draining) => {}
             LoopTimer::DrainTimeout => {
                 let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
                 slots.into_iter().for_each(|slot| self.dismiss(slot, Reason::DrainTimeout));

@@ -3,7 +3,6 @@
 use std::io;
 
 use super::Reactor;
-use crate::defences::{Defence, stands};
 use crate::limits::{DATAGRAM_MAX, DATAGRAM_MAX_V4};
 use crate::net::Net;
 use crate::service::Reply;
@@ -24,7 +23,7 @@ impl<N: Net> Reactor<N> {
             // machine, is not answered. Port 0 cannot be.
             let ours = |port| port == 0 || self.sockets.iter().any(|socket| socket.address.port() == port);
             let source = self.datagrams.source(datagram).to_socket_addr();
-            let Some(source) = source.filter(|source| !ours(source.port()) || !stands(Defence::DatagramLoops)) else {
+            let Some(source) = source.filter(|source| !ours(source.port())) else {
                 self.stats.datagrams_dropped_loop += 1;
                 continue;
             };

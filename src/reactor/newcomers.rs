@@ -10,7 +10,6 @@ use crate::admission::{AcceptError, GATE_REOPENS, Gate, Refusal, Silent, Verdict
 use crate::buffer::Use;
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason};
-use crate::defences::{Defence, stands};
 use crate::limits::{ACCEPT_FAILURES, RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN};
 use crate::net::Net;
 use crate::service::Reply;
@@ -60,12 +59,7 @@ impl<N: Net> Reactor<N> {
 
     /// Slots for everybody: all, but those kept for the operator where there is a listener for one.
     fn public_slots(&self) -> usize {
-        let reserved = if stands(Defence::ReservedSlots) && self.listeners.iter().any(|listener| listener.for_operator)
-        {
-            RESERVED_SLOTS
-        } else {
-            0
-        };
+        let reserved = if self.listeners.iter().any(|listener| listener.for_operator) { RESERVED_SLOTS } else { 0 };
         // Beyond the bound others would be closed for a newcomer.
         let each = Self::BYTES_PER_CONNECTION + self.kernel_objects.bytes as usize;
         let fit = self.pool.eviction_bound() / each;
@@ -75,7 +69,7 @@ impl<N: Net> Reactor<N> {
     /// Whether enough slots are free for a full gate to open again.
     pub(super) fn has_room_again(&self) -> bool {
         let slots = self.public_slots();
-        let free = if stands(Defence::GateHysteresis) { (slots / GATE_REOPENS).max(1) } else { 1 };
+        let free = (slots / GATE_REOPENS).max(1);
         let held = self.connections.len();
         held.saturating_sub(self.admission.sources.operators()) + free <= slots
             && held + free <= self.limits.max_connections
@@ -235,7 +229,7 @@ impl<N: Net> Reactor<N> {
     /// No file is left to accept with: those who wait are told at once, a turn's worth of them at each retry, instead of hanging until
     /// one is free. More often than that would let a flood of them buy processor time.
     fn shed(&mut self, error: &io::Error) {
-        if !is_out_of_files(error) || !stands(Defence::Shedding) {
+        if !is_out_of_files(error) {
             return;
         }
         let mut waiting = self.acceptable.clone();

@@ -26,7 +26,6 @@ use crate::clock::{Tick, Time};
 use crate::codec::resp::{self, Command, CommandLimits, Frame, FrameError, OwnedCommand, Parser, Protocol};
 use crate::codec::{Framing, FramingLimits, Invalid};
 use crate::connection::Reason;
-use crate::defences::{Defence, stands};
 use crate::limits::CLOSED_KEPT;
 use crate::net::Transferred;
 use access::Access;
@@ -227,9 +226,7 @@ impl State {
 
     /// Forgets what the session has said of itself: RESET, and the end of its connection.
     fn forget(&mut self, session: u32) {
-        if stands(Defence::Membership) {
-            self.channels.close(session);
-        }
+        self.channels.close(session);
         self.labels.forget_name(session);
         self.monitors.retain(|monitor| *monitor != session);
         let flags = self.first_flags();
@@ -375,7 +372,7 @@ impl Service for Hub {
         self.answer.clear();
         let mut answer = Reply::new(NO_SESSION, &mut self.answer).at(reply.now);
         let answered = commands::run_datagram(&mut self.state, words, &mut answer);
-        let is_short = self.answer.len() <= datagram.len() || !stands(Defence::ShortAnswers);
+        let is_short = self.answer.len() <= datagram.len();
         if answered && is_short {
             reply.send(&self.answer);
         }
@@ -408,9 +405,7 @@ impl Service for Hub {
     }
 
     fn closing(&mut self, session: u32) {
-        if stands(Defence::Membership) {
-            self.state.channels.close(session);
-        }
+        self.state.channels.close(session);
         self.state.monitors.retain(|monitor| *monitor != session);
     }
 

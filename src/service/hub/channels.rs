@@ -17,7 +17,6 @@ use std::rc::Rc;
 use slab::Slab;
 
 use super::glob;
-use crate::defences::{Defence, stands};
 use crate::limits::CONFIRMATIONS_MAX;
 
 use super::subscriptions::{Session, Subscription, push, release, release_table, table_bytes};
@@ -124,11 +123,11 @@ impl Channels {
         if known.is_some_and(|topic| self.slot_of(session, topic).is_some()) {
             return Ok(false);
         }
-        if self.held + name.len() > self.held_max && stands(Defence::HeldNames) {
+        if self.held + name.len() > self.held_max {
             return Err(LimitReached::Memory);
         }
         let confirmations = self.confirmations(session) + CONFIRMATION_FRAMING + name.len();
-        if confirmations > CONFIRMATIONS_MAX && stands(Defence::Confirmations) {
+        if confirmations > CONFIRMATIONS_MAX {
             return Err(LimitReached::Confirmations);
         }
         if kind == Kind::Pattern && self.counts(session)[kind as usize] as usize >= PATTERNS_PER_SESSION_MAX {

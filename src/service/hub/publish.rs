@@ -14,7 +14,6 @@ use std::ops::Range;
 use super::channels::{Channels, Kind, PATTERNS_MAX, TopicId};
 use super::{Session, State};
 use crate::codec::resp::{self, Protocol};
-use crate::defences::{Defence, budget, stands};
 use crate::limits::PATTERN_MAX;
 use crate::service::{Deliveries, Reply};
 
@@ -170,7 +169,7 @@ impl Publisher {
     }
 
     pub fn is_backlogged(&self) -> bool {
-        stands(Defence::Backlog) && (self.backlog >= BACKLOG_MAX || self.searched >= SEARCHED_MAX)
+        self.backlog >= BACKLOG_MAX || self.searched >= SEARCHED_MAX
     }
 
     /// A command has searched for so many steps.
@@ -301,9 +300,7 @@ impl Publisher {
             let tail = self.tails.get(run.tail);
             let (mut resp2, mut resp3) = (None, None);
             while let Some(receiver) = run.receivers.get(run.served) {
-                let present = sessions
-                    .get(receiver.session as usize)
-                    .filter(|session| session.id == receiver.id || !stands(Defence::ReceiverIds));
+                let present = sessions.get(receiver.session as usize).filter(|session| session.id == receiver.id);
                 if let Some(session) = present {
                     let protocol = session.protocol();
                     let encoded = if protocol == Protocol::Resp2 { &mut resp2 } else { &mut resp3 };
@@ -390,8 +387,7 @@ impl State {
         let mut topics = std::mem::take(&mut publisher.topics);
         topics.extend(channels.topic(Kind::Channel, channel));
         let mut steps = 0;
-        let steps_max = budget(PUBLISH_STEPS_MAX, Defence::PatternSteps);
-        let all = channels.match_patterns(channel, &mut topics, &mut steps, steps_max);
+        let all = channels.match_patterns(channel, &mut topics, &mut steps, PUBLISH_STEPS_MAX);
         publisher.note_searched(steps);
         let receivers = all.then(|| publisher.publish(channels, sessions, &topics, channel, payload));
         topics.clear();
