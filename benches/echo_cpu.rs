@@ -9,6 +9,8 @@
 //! - `echo`: 50 clients in a closed loop, each sending when it has its reply.
 //! - `idle`: the same, with 15,000 idle connections beside them, and without, on two processes of each server.
 //! - `churn`: accept, one echo, close; 50 at a time, the client closes first.
+//! - `bulk`: 200 MB in pieces of 64 KiB over one connection, as fast as they come back; megabytes a
+//!   second, and slabd with its default settings.
 //!
 //! The C loop is level-triggered, as a minimal program is; a second row shows it edge-triggered, as slabd and mio are.
 //! Which of the two is cheaper depends on the machine and the load; hold slabd against the lower one.
@@ -24,17 +26,22 @@
 
 mod support;
 
-use anyhow::Result;
-use support::Options;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
 use support::load::{self, ClosedLoop, ECHO, Exchange, Held, REDIS_PING, Talk};
 use support::rounds::{Contender, alternate, report};
 use support::server::Server;
+use support::{Options, Table, median, range};
 
 const CLIENTS: usize = 50;
 
 fn main() -> Result<()> {
     let numbers = [("rounds", 9), ("messages", 200_000), ("connections", 20_000), ("idle", 15_000)];
-    let Some(options) = Options::read(&["echo", "idle", "churn"], &numbers)? else { return Ok(()) };
+    let Some(options) = Options::read(&["echo", "idle", "churn", "bulk"], &numbers)? else { return Ok(()) };
     support::prepare()?;
     if options.wants("echo") {
         echo(&options)?;
@@ -44,6 +51,9 @@ fn main() -> Result<()> {
     }
     if options.wants("churn") {
         churn(&options)?;
+    }
+    if options.wants("bulk") {
+        bulk(&options)?;
     }
     Ok(())
 }
@@ -115,4 +125,45 @@ fn churn(options: &Options) -> Result<()> {
     alternate(&mut contenders, options.number("rounds"))?;
     report(&contenders, connections, "conn", None);
     Ok(())
+}
+
+/// Bulk, in megabytes a second, divided by that of the C loop is not to be below this.
+const BULK_TARGET: f64 = 0.95;
+const PIECE: usize = 64 * 1024;
+const PIECES: usize = 200_000_000 / PIECE;
+
+fn bulk(options: &Options) -> Result<()> {
+    println!("## Echo of 200 MB in pieces of 64 KiB over one connection, MB/s\n");
+    let (floor, slabd) = (Server::floor_echo_waiting()?, Server::slabd_with_deadlines("echo", &[])?);
+    let (mut theirs, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..options.number("rounds") {
+        let (their, our) = (echo_bulk(floor.address)?, echo_bulk(slabd.address)?);
+        theirs.push(their);
+        ours.push(our);
+        ratios.push(our / their);
+    }
+    let mut table = Table::new(&["C floor, waiting", "slabd", "ratio", "all rounds", "target"]);
+    let numbers = [&theirs, &ours].map(|rates| format!("{:.0}", median(rates)));
+    let [theirs, ours] = numbers;
+    table.row(vec![theirs, ours, format!("{:.3}", median(&ratios)), range(&ratios), format!("≥ {BULK_TARGET}")]);
+    table.print();
+    Ok(())
+}
+
+/// One thread sends, and one receives and checks. Returns megabytes a second.
+fn echo_bulk(server: SocketAddr) -> Result<f64> {
+    let mut receiver = TcpStream::connect(server)?;
+    let mut sender = receiver.try_clone()?;
+    let piece: Vec<u8> = (0..PIECE).map(|index| ((index * index) >> 7) as u8).collect();
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| (0..PIECES).try_for_each(|_| sender.write_all(&piece)));
+        let mut received = vec![0; PIECE];
+        for _ in 0..PIECES {
+            receiver.read_exact(&mut received)?;
+            ensure!(received == piece, "a wrong echo");
+        }
+        sending.join().map_err(|_| anyhow!("the sender's thread failed"))?.context("sending")
+    })?;
+    Ok((PIECES * PIECE) as f64 / 1e6 / began.elapsed().as_secs_f64())
 }

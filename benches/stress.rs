@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use support::load::RedisBenchmark;
 use support::server::{self, Server};
 use support::{Options, Table, median, range};
 
@@ -65,7 +66,8 @@ fn rate(options: &Options) -> Result<()> {
         let requests = options.number("requests") * times;
         let (mut theirs, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.number("rounds") {
-            let their = redis_benchmark(redis.address, pipeline, requests)?;
+            let benchmark = RedisBenchmark { test: "ping_mbulk", clients: CLIENTS, pipeline, requests };
+            let their = benchmark.run(redis.address)?;
             let our = slabd_stress(redis.address, pipeline, requests)?;
             theirs.push(their);
             ours.push(our);
@@ -84,18 +86,6 @@ fn rate(options: &Options) -> Result<()> {
     }
     table.print();
     Ok(())
-}
-
-fn redis_benchmark(server: SocketAddr, pipeline: u64, requests: u64) -> Result<f64> {
-    let mut command = Command::new("redis-benchmark");
-    command.args(["-h", &server.ip().to_string(), "-p", &server.port().to_string(), "-q", "-t", "ping_mbulk"]);
-    for (flag, number) in [("-c", CLIENTS), ("-P", pipeline), ("-n", requests)] {
-        command.args([flag, &number.to_string()]);
-    }
-    let said = output(command)?;
-    let words = said.split_once(" requests per second").context("redis-benchmark told no rate")?.0;
-    let rate = words.rsplit(' ').next().and_then(|word| word.parse().ok());
-    rate.with_context(|| format!("redis-benchmark said {said}"))
 }
 
 fn slabd_stress(server: SocketAddr, pipeline: u64, requests: u64) -> Result<f64> {
@@ -181,10 +171,4 @@ fn hold(options: &Options) -> Result<()> {
     }
     table.print();
     Ok(())
-}
-
-fn output(mut command: Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output()?;
-    ensure!(output.status.success(), "{command:?}: {}", output.status);
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

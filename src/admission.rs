@@ -6,45 +6,14 @@
 //! the flood's rate. The other two policies are there to be compared with: they serve a tenth of the honest or fewer.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io;
-use std::str::FromStr;
 
 use crate::clock::Tick;
-use crate::limits::Limits;
+pub use crate::limits::Policy;
+use crate::limits::{LOOK_AHEAD, Limits, STALE_MIN};
 use crate::sources::{SourceId, Sources};
+use crate::sys::errno;
 use crate::token::Token;
-
-/// What happens to a newcomer when the silent set, or the slab, is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// The oldest silent connection is reset and gives its slot to the newcomer.
-    Recycle,
-    /// The newcomer is refused.
-    Refuse,
-    /// The newcomer is refused with a chance that grows from 30 % at half the set to certainty: OpenSSH's MaxStartups.
-    RandomDrop,
-}
-
-impl Policy {
-    const NAMES: [(Policy, &str); 3] =
-        [(Policy::Recycle, "recycle"), (Policy::Refuse, "refuse"), (Policy::RandomDrop, "random-drop")];
-}
-
-impl FromStr for Policy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Policy, String> {
-        let found = Policy::NAMES.iter().find(|(_, name)| *name == text);
-        found.map(|(policy, _)| *policy).ok_or_else(|| "expected recycle, refuse or random-drop".into())
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Policy::NAMES[*self as usize].1)
-    }
-}
 
 /// Why a newcomer is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,23 +32,19 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 5] =
-        [Refusal::Full, Refusal::SilentSet, Refusal::SourceSilent, Refusal::SourceConnections, Refusal::Penalty];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Refusal::Full => "refused, full",
-            Refusal::SilentSet => "refused, silent",
-            Refusal::SourceSilent => "refused, source silent",
-            Refusal::SourceConnections => "refused, source",
-            Refusal::Penalty => "refused, penalty",
-        }
-    }
+    /// With their names, in the order of the arms.
+    pub const ALL: [(Refusal, &'static str); 5] = [
+        (Refusal::Full, "full"),
+        (Refusal::SilentSet, "silent"),
+        (Refusal::SourceSilent, "source silent"),
+        (Refusal::SourceConnections, "source"),
+        (Refusal::Penalty, "penalty"),
+    ];
 }
 
 /// What becomes of a newcomer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     Admit,
     /// It takes the place of the oldest silent connection.
     Recycle,
@@ -93,14 +58,11 @@ pub struct Admission {
     /// Those in it that are silent still.
     silent: usize,
     pub sources: Sources,
+    pub gate: Gate,
+    /// Newcomers told in this turn that there is no slot.
+    pub told: usize,
     random: fastrand::Rng,
 }
-
-/// Entries of the set that may be out of date before they are looked for.
-const STALE_MIN: usize = 1024;
-
-/// Silent connections, the oldest, that the one to make way is chosen from.
-const LOOK_AHEAD: usize = 64;
 
 impl Admission {
     /// Has random-drop play as this seed says.
@@ -109,38 +71,38 @@ impl Admission {
     }
 
     /// Judges a newcomer. `is_full`: there is no slot for it.
-    pub fn judge(&mut self, source: SourceId, is_full: bool, limits: &Limits, now: Tick) -> Verdict {
+    pub fn judge(&mut self, source: SourceId, is_full: bool, limits: &Limits, now: Tick) -> Decision {
         let (connections, silent) = match self.sources.is_trusted(source) {
             true => (0, 0),
             false => self.sources.counts(source),
         };
         if self.sources.is_refused(source, now) {
-            return Verdict::Refuse(Refusal::Penalty);
+            return Decision::Refuse(Refusal::Penalty);
         }
         if connections >= limits.connections_per_source() {
-            return Verdict::Refuse(Refusal::SourceConnections);
+            return Decision::Refuse(Refusal::SourceConnections);
         }
         // While there is room, a crowd behind one address is nobody's loss.
         let half = limits.max_silent.min(limits.max_connections) / 2;
         if silent >= limits.max_silent_per_source && self.silent > half {
-            return Verdict::Refuse(Refusal::SourceSilent);
+            return Decision::Refuse(Refusal::SourceSilent);
         }
         if limits.admission == Policy::RandomDrop && self.silent >= half {
             let chance = 0.3 + 0.7 * (self.silent - half) as f64 / (limits.max_silent - half).max(1) as f64;
             if self.random.f64() < chance {
-                return Verdict::Refuse(Refusal::SilentSet);
+                return Decision::Refuse(Refusal::SilentSet);
             }
         }
         let is_set_full = self.silent >= limits.max_silent;
         let recycles = limits.admission == Policy::Recycle;
         if recycles && (is_set_full || (is_full && self.silent > 0)) {
-            Verdict::Recycle
+            Decision::Recycle
         } else if is_full {
-            Verdict::Refuse(Refusal::Full)
+            Decision::Refuse(Refusal::Full)
         } else if is_set_full {
-            Verdict::Refuse(Refusal::SilentSet)
+            Decision::Refuse(Refusal::SilentSet)
         } else {
-            Verdict::Admit
+            Decision::Admit
         }
     }
 
@@ -229,18 +191,16 @@ pub struct Silent {
 }
 
 /// Whether connections are accepted at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Gate {
+    #[default]
     Open,
-    /// `max-connections` are held: newcomers are told so and closed. Opens when a few slots are free again ([`GATE_REOPENS`]), not at the
+    /// `max-connections` are held: newcomers are told so and closed. Opens when a few slots are free again ([`crate::limits::GATE_REOPENS`]), not at the
     /// first: else each that is freed would be fought for by whoever asks again most often.
     Full,
     /// No file or memory to accept with; those that wait, wait in the kernel's accept queue. Opens when a connection is reaped, or after [`crate::limits::ACCEPT_RETRY`].
     Exhausted,
 }
-
-/// The share of all slots that must be free for a full gate to open again: one in so many, and one at least.
-pub const GATE_REOPENS: usize = 32;
 
 /// What to do after an accept that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,17 +219,17 @@ pub enum AcceptError {
 
 /// Whether an accept failed for want of a file, so that the spare one helps to turn the connection away.
 pub fn is_out_of_files(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    matches!(error.raw_os_error(), Some(errno::EMFILE | errno::ENFILE))
 }
 
 impl AcceptError {
     pub fn of(error: &io::Error) -> AcceptError {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptError::Drained,
-            Some(libc::ECONNABORTED) => AcceptError::Aborted,
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => AcceptError::Exhausted,
+            Some(errno::ECONNABORTED) => AcceptError::Aborted,
+            Some(errno::EMFILE | errno::ENFILE | errno::ENOBUFS | errno::ENOMEM) => AcceptError::Exhausted,
             // Of epoll: too many watches.
-            Some(libc::ENOSPC) => AcceptError::Exhausted,
+            Some(errno::ENOSPC) => AcceptError::Exhausted,
             _ => AcceptError::Failed,
         }
     }
@@ -305,9 +265,9 @@ mod tests {
     #[test]
     fn the_silent_set_at_its_limit_one_below_and_one_above() {
         for (policy, verdict) in
-            [(Policy::Recycle, Verdict::Recycle), (Policy::Refuse, Verdict::Refuse(Refusal::SilentSet))]
+            [(Policy::Recycle, Decision::Recycle), (Policy::Refuse, Decision::Refuse(Refusal::SilentSet))]
         {
-            for (silent, expected) in [(3, Verdict::Admit), (4, verdict), (5, verdict)] {
+            for (silent, expected) in [(3, Decision::Admit), (4, verdict), (5, verdict)] {
                 let mut admission = Admission::default();
                 fill(&mut admission, silent);
                 let newcomer = source(&mut admission, 200);
@@ -320,10 +280,10 @@ mod tests {
     fn a_full_slab_recycles_while_there_is_a_silent_one() {
         let mut admission = Admission::default();
         let newcomer = source(&mut admission, 200);
-        let full = Verdict::Refuse(Refusal::Full);
+        let full = Decision::Refuse(Refusal::Full);
         assert_eq!(admission.judge(newcomer, true, &limits(Policy::Recycle), Tick(0)), full);
         fill(&mut admission, 1);
-        assert_eq!(admission.judge(newcomer, true, &limits(Policy::Recycle), Tick(0)), Verdict::Recycle);
+        assert_eq!(admission.judge(newcomer, true, &limits(Policy::Recycle), Tick(0)), Decision::Recycle);
         assert_eq!(admission.judge(newcomer, true, &limits(Policy::Refuse), Tick(0)), full);
     }
 
@@ -334,7 +294,7 @@ mod tests {
             fill(&mut admission, silent);
             let newcomer = source(&mut admission, 200);
             let limits = limits(Policy::RandomDrop);
-            (0..1000).filter(|_| admission.judge(newcomer, false, &limits, Tick(0)) != Verdict::Admit).count()
+            (0..1000).filter(|_| admission.judge(newcomer, false, &limits, Tick(0)) != Decision::Admit).count()
         };
         assert_eq!(refused(1), 0);
         assert!((250..350).contains(&refused(2)), "{}", refused(2));
@@ -356,12 +316,12 @@ mod tests {
             }
             admission.judge(one, false, &limits(Policy::Recycle), Tick(0))
         };
-        assert_eq!(judge(1, 2, false), Verdict::Admit);
-        assert_eq!(judge(2, 0, false), Verdict::Admit, "half of the set is free");
-        assert_eq!(judge(2, 1, false), Verdict::Refuse(Refusal::SourceSilent));
-        assert_eq!(judge(2, 0, true), Verdict::Admit);
-        assert_eq!(judge(3, 0, true), Verdict::Refuse(Refusal::SourceConnections));
-        assert_eq!(judge(4, 0, true), Verdict::Refuse(Refusal::SourceConnections));
+        assert_eq!(judge(1, 2, false), Decision::Admit);
+        assert_eq!(judge(2, 0, false), Decision::Admit, "half of the set is free");
+        assert_eq!(judge(2, 1, false), Decision::Refuse(Refusal::SourceSilent));
+        assert_eq!(judge(2, 0, true), Decision::Admit);
+        assert_eq!(judge(3, 0, true), Decision::Refuse(Refusal::SourceConnections));
+        assert_eq!(judge(4, 0, true), Decision::Refuse(Refusal::SourceConnections));
     }
 
     fn slot(token: Token) -> u32 {
@@ -423,24 +383,22 @@ mod tests {
     }
 
     #[test]
-    fn policies_are_named_and_read_alike() {
-        for (policy, name) in Policy::NAMES {
-            assert_eq!((policy.to_string().as_str(), name.parse()), (name, Ok(policy)));
-        }
-        assert!("drop".parse::<Policy>().is_err());
-    }
-
-    #[test]
     fn errors_are_sorted_as_the_man_page_says() {
         let of = |errno| AcceptError::of(&io::Error::from_raw_os_error(errno));
-        assert_eq!(of(libc::EAGAIN), AcceptError::Drained);
-        assert_eq!(of(libc::ECONNABORTED), AcceptError::Aborted);
-        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC] {
+        assert_eq!(of(errno::EAGAIN), AcceptError::Drained);
+        assert_eq!(of(errno::ECONNABORTED), AcceptError::Aborted);
+        for errno in [errno::EMFILE, errno::ENFILE, errno::ENOBUFS, errno::ENOMEM, errno::ENOSPC] {
             assert_eq!(of(errno), AcceptError::Exhausted, "{errno}");
         }
-        for errno in
-            [libc::EINTR, libc::EPERM, libc::EACCES, libc::EPROTO, libc::ENETDOWN, libc::EHOSTUNREACH, libc::EINVAL]
-        {
+        for errno in [
+            errno::EINTR,
+            errno::EPERM,
+            errno::EACCES,
+            errno::EPROTO,
+            errno::ENETDOWN,
+            errno::EHOSTUNREACH,
+            errno::EINVAL,
+        ] {
             assert_eq!(of(errno), AcceptError::Failed, "{errno}");
         }
     }

@@ -12,6 +12,8 @@ use std::num::NonZeroU32;
 
 use slab::Slab;
 
+use crate::limits::{EVICTION_MARGIN, SPARE_BUFFERS_MAX};
+
 /// How connections come by buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BufferMode {
@@ -61,12 +63,6 @@ const CLASS_MIN: u32 = 6;
 /// Largest buffer that the pool keeps for reuse: 2^20 = 1 MiB.
 const CLASS_MAX: u32 = 20;
 const CLASSES: usize = (CLASS_MAX - CLASS_MIN + 1) as usize;
-
-/// The share of the budget, one in so many, that is kept free for what one turn may add.
-const EVICTION_MARGIN: usize = 8;
-
-/// Free buffers kept for reuse, in bytes. Enough that a busy turn allocates nothing, too little to matter.
-const SPARE_BYTES_MAX: usize = 1 << 20;
 
 struct Buffer {
     bytes: Vec<u8>,
@@ -200,6 +196,31 @@ impl BufferPool {
             let buffer = &self.buffers[id.key()];
             &buffer.bytes[buffer.done as usize..]
         })
+    }
+
+    /// The same, to be changed in place.
+    pub fn bytes_mut(&mut self, slot: &Option<BufferId>) -> &mut [u8] {
+        slot.as_ref().map_or(&mut [], |id| {
+            let buffer = &mut self.buffers[id.key()];
+            &mut buffer.bytes[buffer.done as usize..]
+        })
+    }
+
+    /// Takes the memory of a buffer out of the pool for a while, and tells how many of its first bytes
+    /// are done with. The buffer seems empty until [`Self::lower`].
+    pub fn lift(&mut self, slot: &Option<BufferId>) -> (Vec<u8>, usize) {
+        slot.as_ref().map_or_else(Default::default, |id| {
+            let buffer = &mut self.buffers[id.key()];
+            (std::mem::take(&mut buffer.bytes), std::mem::take(&mut buffer.done) as usize)
+        })
+    }
+
+    /// Puts back what [`Self::lift`] took.
+    pub fn lower(&mut self, slot: &Option<BufferId>, bytes: Vec<u8>, done: usize) {
+        if let Some(id) = slot {
+            let buffer = &mut self.buffers[id.key()];
+            (buffer.bytes, buffer.done) = (bytes, done as u32);
+        }
     }
 
     pub fn len(&self, slot: &Option<BufferId>) -> usize {
@@ -410,7 +431,7 @@ impl BufferPool {
         let class = class_for(bytes.capacity());
         if class < CLASSES
             && capacity_of(class) == bytes.capacity()
-            && self.spare_bytes + bytes.capacity() <= SPARE_BYTES_MAX
+            && self.spare_bytes + bytes.capacity() <= SPARE_BUFFERS_MAX
         {
             bytes.clear();
             self.spare_bytes += bytes.capacity();
@@ -579,7 +600,7 @@ mod tests {
             pool.append(slot, READ, &[0; 100_000]).unwrap();
         }
         slots.iter_mut().for_each(|slot| pool.release(slot));
-        assert!(pool.spare_bytes() <= SPARE_BYTES_MAX);
+        assert!(pool.spare_bytes() <= SPARE_BUFFERS_MAX);
         assert_eq!(pool.read_bytes(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: flags into [`Sources`], and errors into one clear line.
+//! The command line: flags into [`SettingSources`], and errors into one clear line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Settings, Sources};
-use crate::lab;
+use crate::config::{SettingSources, Settings};
+use crate::lab::LabArgs;
 use crate::stress::args::StressArgs;
 
 /// A single-threaded event loop server: very many stateful connections in very little memory, over TCP and UDP.
@@ -20,19 +20,19 @@ use crate::stress::args::StressArgs;
 )]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Task>,
     #[command(flatten)]
     serve: ServeArgs,
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
+enum Task {
     /// Serve: listen, and answer until told to stop. What slabd does without a command
     Serve(Box<ServeArgs>),
     /// Test a server: load and floods, with progress, percentiles and a verdict
     Stress(Box<StressArgs>),
     /// Experiments that own both ends, each with a claim, a measurement and a verdict; without a name they are listed
-    Lab(lab::Options),
+    Lab(LabArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -52,11 +52,11 @@ struct ServeArgs {
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Request {
-    Serve(Sources),
+    Serve(SettingSources),
     /// Print the resolved configuration.
-    Check(Sources),
+    Check(SettingSources),
     Stress(Box<StressArgs>),
-    Lab(lab::Options),
+    Lab(LabArgs),
     /// Print this text and exit 0: help or version.
     Print(String),
 }
@@ -75,12 +75,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
         }
     };
     let args = match cli.command {
-        Some(Command::Serve(args)) => *args,
-        Some(Command::Stress(args)) => return Ok(Request::Stress(args)),
-        Some(Command::Lab(options)) => return Ok(Request::Lab(options)),
+        Some(Task::Serve(args)) => *args,
+        Some(Task::Stress(args)) => return Ok(Request::Stress(args)),
+        Some(Task::Lab(options)) => return Ok(Request::Lab(options)),
         None => cli.serve,
     };
-    let sources = Sources { flags: args.settings, file: args.config };
+    let sources = SettingSources { flags: args.settings, file: args.config };
     Ok(if args.check { Request::Check(sources) } else { Request::Serve(sources) })
 }
 
@@ -116,7 +116,7 @@ mod tests {
     fn serve_is_what_happens_without_a_command() {
         for line in ["--backlog 7", "serve --backlog 7"] {
             let Ok(Request::Serve(sources)) = parse_words(line) else { panic!("{line}") };
-            assert_eq!(sources.flags.backlog, Some(7));
+            assert_eq!(sources.flags.texts("backlog"), Some(&["7".to_string()][..]));
         }
         assert!(matches!(parse_words("--check"), Ok(Request::Check(_))));
         assert!(matches!(parse_words("--help"), Ok(Request::Print(text)) if text.contains("--max-connections")));

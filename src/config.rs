@@ -1,47 +1,155 @@
 //! What can be set, by flag and by file, and what it resolves to.
 //!
-//! [`Settings`] is what someone wrote: every field optional, one struct for flags and file, so that their names agree.
-//! [`Config`] is what holds: flags over file over defaults, checked.
+//! [`Settings`] is what someone wrote: some of the settings, by name. [`Config`] is what holds: flags over file over defaults,
+//! checked. Both come from the same rows, which are here for what is set at start, and in [`crate::limits`] for the rest.
 
 mod running;
 mod settings;
-mod sockets;
 mod values;
 
 use std::fmt;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+
+use toml::Value;
 
 use crate::buffer::BufferMode;
 use crate::limits::{
-    CONNECTION_BYTES, CONNECTIONS_MAX, FILES_RESERVED, GATHER_MAX, LISTENERS_MAX, Limits, MAX_LINE_MAX, RESERVED_SLOTS,
-    SILENT_MAX, SOFT_TIME_MAX,
+    ACCEPT_QUEUE_DEFAULT, ACCEPT_QUEUE_MAX, CONNECTION_BYTES, CONNECTIONS_MAX, DATAGRAM_RATE, FILES_RESERVED,
+    LIMIT_ROWS, LISTENERS_MAX, Limits, RESERVED_SLOTS, SOCKET_ROWS,
 };
 use crate::memory::OBJECTS_BYTES_DEFAULT;
 use crate::service::Secret;
-use crate::units::{Size, Span};
+use crate::setting::{About, Count, Row, settings, shown};
+use crate::units::Size;
 
-use running::limits_as_settings;
 pub use running::{limits_as_texts, with_changes};
 pub use settings::Settings;
-pub use values::{Buffers, Listen, Password};
+pub use values::{Buffers, Listen};
 
-/// Everything resolved and checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    pub listen: Vec<Listen>,
-    pub admin: Option<SocketAddr>,
-    pub backlog: u32,
-    pub buffers: BufferMode,
-    pub report_every: Duration,
-    pub password: Option<Secret>,
-    /// Where the password was read from, for it to be written down again.
-    pub password_file: Option<PathBuf>,
-    pub datagram_rate: u32,
-    pub limits: Limits,
-    /// What was adjusted, and why: for the log.
-    pub warnings: Vec<String>,
+settings! {
+    /// Everything resolved and checked.
+    pub struct Config in Config[] as START_ROWS {
+        "":
+        /// Serve SERVICE (hub, hello, echo, discard) on this address, by TCP and UDP. SERVICE+tcp or
+        /// SERVICE+udp: by one of them. Port 0: any free port. [::] is IPv6 alone. Repeatable.
+        listen: Vec<Listen> = vec![Listen::default()];
+
+        /// Length of the accept queue; the kernel takes net.core.somaxconn at most.
+        ///
+        /// A burst of connections survives a busy turn. Linux takes at most net.core.somaxconn, which
+        /// is as much by default.
+        backlog: Count<u32> = ACCEPT_QUEUE_DEFAULT, in |_| 1..=ACCEPT_QUEUE_MAX;
+
+        /// Where connections have buffers: from a pool while they need one, or two fixed ones of 64B
+        /// to 1MiB for life.
+        ///
+        /// The fixed ones are there to show what they cost.
+        buffers: Buffers = BufferMode::Pooled;
+
+        /// Password that peers of `hub` must give. The process list shows it, so this is for trying
+        /// out; else use a file, SLABD_REQUIREPASS, or a systemd credential of the name requirepass.
+        ///
+        /// Without one, only this machine is served.
+        requirepass: Option<Secret> = None;
+
+        /// Read that password from the first line of this file.
+        requirepass_file: Option<PathBuf> = None;
+
+        /// Datagrams a second that `hub` takes from one network (/24, or /56 of IPv6); 0: any number.
+        ///
+        /// A hundred sensors may send a hundred messages a second each. A forged flood from one
+        /// network stays below a tenth of what one core serves.
+        datagram_rate: Count<u32> = DATAGRAM_RATE;
+
+        "Admission":
+        /// A hub for the operator on this loopback address: admission does not apply, and 8 slots are
+        /// kept.
+        ///
+        /// The operator gets in when nobody else does. The wrong passwords of others do not count
+        /// here.
+        admin: Option<SocketAddr> = None;
+
+        with limits: Limits, warnings: Vec<String>;
+    }
+}
+
+/// A setting: read at start only, or free to change while the server runs.
+#[derive(Clone, Copy)]
+pub enum Setting {
+    AtStart(&'static Row<Config>),
+    Live(&'static Row<Limits>),
+}
+
+impl Setting {
+    pub fn all() -> impl Iterator<Item = Setting> {
+        let live = LIMIT_ROWS.iter().chain(SOCKET_ROWS).map(Setting::Live);
+        START_ROWS.iter().map(Setting::AtStart).chain(live)
+    }
+
+    pub fn named(name: &str) -> Option<Setting> {
+        Setting::all().find(|setting| setting.name() == name)
+    }
+
+    pub fn about(self) -> &'static About {
+        match self {
+            Setting::AtStart(row) => &row.about,
+            Setting::Live(row) => &row.about,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        self.about().name
+    }
+
+    /// The default, as people read it.
+    pub fn default(self) -> String {
+        match self.about().follows {
+            "" => match shown(self.get(&Config::default())) {
+                text if text.is_empty() => "none".into(),
+                text => text,
+            },
+            words => words.into(),
+        }
+    }
+
+    /// Takes what someone wrote. An error quotes it and says what is accepted.
+    pub fn set(self, config: &mut Config, texts: &[String]) -> Result<(), String> {
+        match self {
+            Setting::AtStart(row) => (row.set)(config, texts),
+            Setting::Live(row) => (row.set)(&mut config.limits, texts),
+        }
+    }
+
+    pub fn get(self, config: &Config) -> Option<Value> {
+        match self {
+            Setting::AtStart(row) => (row.get)(config),
+            Setting::Live(row) => (row.get)(&config.limits),
+        }
+    }
+
+    /// Whether the value is accepted, and which values are.
+    pub fn range(self, config: &Config) -> Option<(bool, String)> {
+        match self {
+            Setting::AtStart(row) => (row.range)(config),
+            Setting::Live(row) => (row.range)(&config.limits),
+        }
+    }
+
+    fn follow(self, config: &mut Config) {
+        match self {
+            Setting::AtStart(row) => (row.follow)(config),
+            Setting::Live(row) => (row.follow)(&mut config.limits),
+        }
+    }
+
+    fn is_same(self, one: &Config, other: &Config) -> bool {
+        match self {
+            Setting::AtStart(row) => (row.same)(one, other),
+            Setting::Live(row) => (row.same)(&one.limits, &other.limits),
+        }
+    }
 }
 
 /// A configuration that cannot be used: one line that names the setting and what is accepted.
@@ -59,101 +167,86 @@ impl std::error::Error for ConfigError {}
 impl Settings {
     /// Fills in the defaults and checks everything. `file_limit`: how many files this process may open.
     pub fn resolve(self, file_limit: u64) -> Result<Config, ConfigError> {
-        let mut warnings = Vec::new();
-        let max_connections = resolve_max_connections(self.max_connections, file_limit, &mut warnings)?;
-        let limits = self.limits(max_connections)?;
-        check(&limits)?;
-        let buffers = self.buffers.map_or(BufferMode::Pooled, |Buffers(mode)| mode);
-        let each = match buffers {
-            BufferMode::Pooled => CONNECTION_BYTES,
-            BufferMode::Fixed(bytes) => CONNECTION_BYTES + 2 * bytes.next_power_of_two(),
-        };
-        let fit = limits.memory_budget / (each + OBJECTS_BYTES_DEFAULT as usize);
-        if fit < limits.max_connections {
-            let budget = Size(limits.memory_budget);
-            warnings.push(format!(
-                "memory-budget {budget} has room for {fit} connections with {} buffers",
-                Buffers(buffers)
-            ));
+        let mut config = Config::default();
+        for setting in Setting::all() {
+            match self.texts(setting.name()) {
+                Some(texts) => {
+                    setting.set(&mut config, texts).map_err(|why| ConfigError(format!("{}: {why}", setting.name())))?
+                }
+                None => setting.follow(&mut config),
+            }
         }
-        let backlog = self.backlog.unwrap_or(DEFAULT_BACKLOG);
-        within("backlog", backlog as usize, 1, i32::MAX as usize)?;
-        within("memory-budget", limits.memory_budget, MEMORY_BUDGET_MIN, usize::MAX)?;
-        let listen = if self.listen.is_empty() { vec![Listen::default()] } else { self.listen };
-        within("listen", listen.len(), 1, LISTENERS_MAX)?;
-        check_for_twins(&listen)?;
-        if let Some(admin) = self.admin.filter(|admin| !admin.ip().is_loopback()) {
-            return Err(ConfigError(format!(
-                "admin is {admin}: accepted is an address of this machine, such as 127.0.0.1:9998"
-            )));
+        config.check()?;
+        let possible = connections_possible(file_limit);
+        let wanted = config.limits.max_connections;
+        if self.texts("max-connections").is_none() {
+            config.limits.max_connections = possible;
+        } else if wanted > possible {
+            config.warnings.push(too_many_connections(wanted, file_limit));
+            config.limits.max_connections = possible;
         }
-        if self.admin.is_some() {
-            within("max-connections, with --admin,", limits.max_connections, 2 * RESERVED_SLOTS, CONNECTIONS_MAX)?;
+        if config.admin.is_some() {
+            let connections = config.limits.max_connections;
+            within("max-connections, with --admin,", connections, 2 * RESERVED_SLOTS, CONNECTIONS_MAX)?;
         }
-        let password = values::password(self.requirepass, self.requirepass_file.as_deref())?;
-        if let (None, Some(open)) = (&password, listen.iter().find(|listen| listen.is_open_hub())) {
-            warnings
-                .push(format!("{open}: no password is set, so only this machine is served; see --requirepass-file"));
+        config.warn_of_a_small_budget();
+        config.requirepass = values::password(config.requirepass, config.requirepass_file.as_deref())?;
+        if let (None, Some(open)) = (&config.requirepass, config.listen.iter().find(|listen| listen.is_open_hub())) {
+            let warning = "no password is set, so only this machine is served; see --requirepass-file";
+            config.warnings.push(format!("{open}: {warning}"));
         }
-        Ok(Config {
-            listen,
-            admin: self.admin,
-            backlog,
-            buffers,
-            report_every: self.report_every.map_or(Duration::ZERO, |Span(time)| time),
-            password,
-            password_file: self.requirepass_file,
-            datagram_rate: self.datagram_rate.unwrap_or(DATAGRAM_RATE),
-            limits,
-            warnings,
-        })
-    }
-
-    /// The limits as set, and the defaults of the others.
-    fn limits(&self, max_connections: usize) -> Result<Limits, ConfigError> {
-        let defaults = Limits::default();
-        let span = |given: Option<Span>, default: Duration| given.map_or(default, |Span(time)| time);
-        let bytes = |given: Option<Size>, default: usize| given.map_or(default, |Size(bytes)| bytes);
-        let high_watermark = bytes(self.high_watermark, defaults.high_watermark);
-        let output_limit = bytes(self.output_limit, defaults.output_limit.max(2 * high_watermark));
-        Ok(Limits {
-            max_connections,
-            admission: self.admission.unwrap_or(defaults.admission),
-            admission_dry_run: self.admission_dry_run.unwrap_or(defaults.admission_dry_run),
-            max_silent: self.max_silent.unwrap_or(defaults.max_silent),
-            max_silent_per_source: self.max_silent_per_source.unwrap_or(defaults.max_silent_per_source),
-            max_connections_per_source: self.max_connections_per_source.unwrap_or(defaults.max_connections_per_source),
-            penalty: span(self.penalty, defaults.penalty),
-            trusted_sources: self.trusted_sources.clone().unwrap_or(defaults.trusted_sources),
-            first_message_timeout: span(self.first_message_timeout, defaults.first_message_timeout),
-            message_timeout: span(self.message_timeout, defaults.message_timeout),
-            idle_timeout: span(self.idle_timeout, defaults.idle_timeout),
-            output_timeout: span(self.output_timeout, defaults.output_timeout),
-            close_timeout: span(self.close_timeout, defaults.close_timeout),
-            drain_timeout: span(self.drain_timeout, defaults.drain_timeout),
-            max_line: bytes(self.max_line, defaults.max_line),
-            high_watermark,
-            low_watermark: bytes(self.low_watermark, high_watermark / 4),
-            memory_budget: bytes(self.memory_budget, defaults.memory_budget),
-            gather: span(self.gather, defaults.gather),
-            accepts_per_turn: self.accepts_per_turn.unwrap_or(defaults.accepts_per_turn),
-            connections_per_turn: self.connections_per_turn.unwrap_or(defaults.connections_per_turn),
-            messages_per_turn: self.messages_per_turn.unwrap_or(defaults.messages_per_turn),
-            reads_per_turn: self.reads_per_turn.unwrap_or(defaults.reads_per_turn),
-            datagram_batches_per_turn: self.datagram_batches_per_turn.unwrap_or(defaults.datagram_batches_per_turn),
-            output_per_turn: bytes(self.output_per_turn, defaults.output_per_turn),
-            output_limit,
-            output_soft_limit: bytes(self.output_soft_limit, output_limit / 4),
-            output_soft_time: span(self.output_soft_time, defaults.output_soft_time),
-            deliveries_per_turn: self.deliveries_per_turn.unwrap_or(defaults.deliveries_per_turn),
-            expiries_per_turn: self.expiries_per_turn.unwrap_or(defaults.expiries_per_turn),
-            sockets: self.socket_options()?,
-        })
+        Ok(config)
     }
 }
 
-/// Less would not hold one connection with a message and an answer of the usual size.
-const MEMORY_BUDGET_MIN: usize = 64 * 1024;
+impl Config {
+    /// Each setting in its range, and in its place among the others.
+    fn check(&self) -> Result<(), ConfigError> {
+        for setting in Setting::all() {
+            if let Some((false, accepted)) = setting.range(self) {
+                let (name, value) = (setting.name(), shown(setting.get(self)));
+                return Err(ConfigError(format!("{name} is {value}: accepted is {accepted}")));
+            }
+        }
+        within("listen", self.listen.len(), 1, LISTENERS_MAX)?;
+        check_for_twins(&self.listen)?;
+        match self.admin.filter(|admin| !admin.ip().is_loopback()) {
+            Some(admin) => Err(ConfigError(format!(
+                "admin is {admin}: accepted is an address of this machine, such as 127.0.0.1:9998"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn warn_of_a_small_budget(&mut self) {
+        let each = match self.buffers {
+            BufferMode::Pooled => CONNECTION_BYTES,
+            BufferMode::Fixed(bytes) => CONNECTION_BYTES + 2 * bytes.next_power_of_two(),
+        };
+        let fit = self.limits.memory_budget / (each + OBJECTS_BYTES_DEFAULT as usize);
+        if fit < self.limits.max_connections {
+            let (budget, buffers) = (Size(self.limits.memory_budget), Buffers(self.buffers));
+            self.warnings.push(format!("memory-budget {budget} has room for {fit} connections with {buffers} buffers"));
+        }
+    }
+
+    /// The whole configuration as a file: what `--check` prints, and what `--config` reads.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        for setting in Setting::all() {
+            if let Some(value) = setting.get(self) {
+                let _ = writeln!(text, "{} = {value}", setting.name());
+            }
+        }
+        text
+    }
+
+    /// The settings that differ from `running`, each with its value there and here.
+    pub fn changes(&self, running: &Config) -> Vec<(Setting, String, String)> {
+        let changed = Setting::all().filter(|setting| !setting.is_same(self, running));
+        changed.map(|setting| (setting, shown(setting.get(running)), shown(setting.get(self)))).collect()
+    }
+}
 
 /// The same address cannot be listened on twice, by the same transport.
 fn check_for_twins(listen: &[Listen]) -> Result<(), ConfigError> {
@@ -166,58 +259,17 @@ fn check_for_twins(listen: &[Listen]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// A hundred sensors at a hundred messages a second; a forged flood from one network stays below a tenth of what one core serves.
-const DATAGRAM_RATE: u32 = 10_000;
-
-/// Long enough that a burst of connections survives a busy turn; Linux takes at most net.core.somaxconn, 4,096 by default.
-const DEFAULT_BACKLOG: u32 = 4096;
-
-fn resolve_max_connections(
-    given: Option<usize>,
-    file_limit: u64,
-    warnings: &mut Vec<String>,
-) -> Result<usize, ConfigError> {
+fn connections_possible(file_limit: u64) -> usize {
     let possible = usize::try_from(file_limit.saturating_sub(FILES_RESERVED)).unwrap_or(CONNECTIONS_MAX);
-    let possible = possible.clamp(1, CONNECTIONS_MAX);
-    let Some(wanted) = given else { return Ok(possible) };
-    within("max-connections", wanted, 1, CONNECTIONS_MAX)?;
-    if wanted > possible {
-        warnings.push(format!(
-            "max-connections lowered from {wanted} to {possible}: this process may open {file_limit} files, and keeps \
-             {FILES_RESERVED} for itself; raise the limit (ulimit -n) to hold more"
-        ));
-    }
-    Ok(wanted.min(possible))
+    possible.clamp(1, CONNECTIONS_MAX)
 }
 
-fn check(limits: &Limits) -> Result<(), ConfigError> {
-    within("max-line", limits.max_line, 1, MAX_LINE_MAX)?;
-    within("high-watermark", limits.high_watermark, 1, 1 << 30)?;
-    within("low-watermark", limits.low_watermark, 0, limits.high_watermark - 1)?;
-    within("max-silent", limits.max_silent, 1, SILENT_MAX)?;
-    within("max-silent-per-source", limits.max_silent_per_source, 1, SILENT_MAX)?;
-    within("max-connections-per-source", limits.max_connections_per_source, 0, CONNECTIONS_MAX)?;
-    if limits.output_soft_time > SOFT_TIME_MAX {
-        let (given, most) = (Span(limits.output_soft_time), Span(SOFT_TIME_MAX));
-        return Err(ConfigError(format!("output-soft-time is {given}: accepted is 0 to {most}")));
-    }
-    within("accepts-per-turn", limits.accepts_per_turn, 1, 1 << 20)?;
-    within("connections-per-turn", limits.connections_per_turn, 1, 1 << 20)?;
-    within("messages-per-turn", limits.messages_per_turn, 1, 1 << 20)?;
-    within("reads-per-turn", limits.reads_per_turn, 1, 1 << 20)?;
-    within("datagram-batches-per-turn", limits.datagram_batches_per_turn, 1, 1 << 20)?;
-    within("output-per-turn", limits.output_per_turn, 1, 1 << 30)?;
-    within("output-limit", limits.output_limit, 2 * limits.high_watermark, 1 << 30)?;
-    within("output-soft-limit", limits.output_soft_limit, 1, limits.output_limit)?;
-    within("deliveries-per-turn", limits.deliveries_per_turn, 1, 1 << 20)?;
-    within("expiries-per-turn", limits.expiries_per_turn, 1, 1 << 20)?;
-    if limits.gather > GATHER_MAX {
-        return Err(ConfigError(format!("gather is {}: accepted is 0 to {}", Span(limits.gather), Span(GATHER_MAX))));
-    }
-    if limits.drain_timeout.is_zero() {
-        return Err(ConfigError("drain-timeout is 0: a drain must end; accepted is a time of 1ms or more".into()));
-    }
-    Ok(())
+fn too_many_connections(wanted: usize, file_limit: u64) -> String {
+    let possible = connections_possible(file_limit);
+    format!(
+        "max-connections lowered from {wanted} to {possible}: this process may open {file_limit} files, and keeps \
+         {FILES_RESERVED} for itself; raise the limit (ulimit -n) to hold more"
+    )
 }
 
 fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
@@ -227,67 +279,39 @@ fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), Con
     Err(ConfigError(format!("{name} is {value}: accepted is {least} to {most}")))
 }
 
-impl Config {
-    /// The whole configuration as a file: what `--check` prints, and what `--config` reads.
-    pub fn to_toml(&self) -> String {
-        let settings = Settings {
-            listen: self.listen.clone(),
-            admin: self.admin,
-            backlog: Some(self.backlog),
-            buffers: Some(Buffers(self.buffers)),
-            report_every: Some(Span(self.report_every)),
-            requirepass_file: self.password_file.clone(),
-            datagram_rate: Some(self.datagram_rate),
-            ..limits_as_settings(&self.limits)
-        };
-        toml::to_string(&settings).expect("texts and numbers have a TOML form")
-    }
-
-    /// Settings that differ from `running` and need a restart.
-    pub fn needs_restart(&self, running: &Config) -> Vec<&'static str> {
-        let mut names = Vec::new();
-        if self.listen != running.listen {
-            names.push("listen");
-        }
-        if self.admin != running.admin {
-            names.push("admin");
-        }
-        if self.backlog != running.backlog {
-            names.push("backlog");
-        }
-        if self.buffers != running.buffers {
-            names.push("buffers");
-        }
-        if self.password != running.password {
-            names.push("requirepass");
-        }
-        if self.datagram_rate != running.datagram_rate {
-            names.push("datagram-rate");
-        }
-        names
-    }
-}
-
 /// Where settings come from: asked again at SIGHUP.
 #[derive(Clone, Debug)]
-pub struct Sources {
+pub struct SettingSources {
     pub flags: Settings,
     pub file: Option<PathBuf>,
 }
 
-impl Sources {
+impl SettingSources {
     pub fn load(&self, file_limit: u64) -> Result<Config, ConfigError> {
         let file = self.file.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-        self.flags.clone().over(file).resolve(file_limit)
+        let mut config = self.flags.clone().over(file).resolve(file_limit)?;
+        if self.flags.texts("requirepass").is_some() {
+            let warning = "--requirepass shows the password in the process list; see --requirepass-file";
+            config.warnings.push(warning.into());
+        }
+        Ok(config)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
     use super::*;
+    use crate::limits::SocketOptions;
+
+    fn parse(toml: &str) -> Result<Settings, ConfigError> {
+        Settings::parse(toml, Path::new("slabd.toml"))
+    }
 
     fn resolve(toml: &str) -> Result<Config, ConfigError> {
-        toml::from_str::<Settings>(toml).map_err(|error| ConfigError(error.message().into()))?.resolve(20_000)
+        parse(toml)?.resolve(20_000)
     }
 
     #[test]
@@ -306,7 +330,7 @@ mod tests {
         let config = resolve(open).unwrap();
         assert!(config.warnings[0].contains("hub=0.0.0.0:7: no password"), "{:?}", config.warnings);
         let config = resolve(&format!("{open}\nrequirepass = \"secret\"")).unwrap();
-        assert!(config.warnings.is_empty() && config.password.is_some());
+        assert!(config.warnings.is_empty() && config.requirepass.is_some());
         // Shown neither where the configuration is printed nor where it is logged.
         assert!(!config.to_toml().contains("secret\"") && !format!("{config:?}").contains("\"secret"));
         assert!(resolve(&format!("requirepass = \"{}\"", "x".repeat(512))).is_ok());
@@ -325,8 +349,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let file = toml::from_str::<Settings>("backlog = 7\nmax-line = \"1KiB\"").unwrap();
-        let flags = Settings { backlog: Some(9), ..Settings::default() };
+        let file = parse("backlog = 7\nmax-line = \"1KiB\"").unwrap();
+        let flags = parse("backlog = 9").unwrap();
         let config = flags.over(file).resolve(20_000).unwrap();
         assert_eq!((config.backlog, config.limits.max_line), (9, 1024));
     }
@@ -390,6 +414,84 @@ mod tests {
     fn what_cannot_change_live_is_named() {
         let running = resolve("").unwrap();
         let new = resolve("backlog = 1\nbuffers = \"fixed:64\"\nidle-timeout = \"1s\"").unwrap();
-        assert_eq!(new.needs_restart(&running), ["backlog", "buffers"]);
+        let changes = new.changes(&running);
+        let shown: Vec<_> = changes.iter().map(|(setting, old, new)| (setting.name(), &old[..], &new[..])).collect();
+        assert_eq!(shown, [("backlog", "4096", "1"), ("buffers", "pooled", "fixed:64"), ("idle-timeout", "5m", "1s")]);
+        let live: Vec<_> = changes.iter().map(|(setting, ..)| matches!(setting, Setting::Live(_))).collect();
+        assert_eq!(live, [false, false, true]);
+    }
+
+    #[test]
+    fn options_at_their_bounds_one_below_and_one_above() {
+        for (toml, fits) in [
+            ("keepalive = 0", true),
+            ("keepalive = \"999ms\"", false),
+            ("keepalive = \"1s\"", true),
+            ("keepalive = \"1500ms\"", false),
+            ("keepalive = \"32767s\"", true),
+            ("keepalive = \"32768s\"", false),
+            ("keepalive-interval = 0", false),
+            ("keepalive-interval = \"1s\"", true),
+            ("keepalive-interval = \"32768s\"", false),
+            ("keepalive-probes = 0", false),
+            ("keepalive-probes = 1", true),
+            ("keepalive-probes = 127", true),
+            ("keepalive-probes = 128", false),
+            ("user-timeout = 0", true),
+            ("user-timeout = \"1ms\"", true),
+            ("send-buffer = 0", true),
+            ("send-buffer = 8191", false),
+            ("send-buffer = 8192", true),
+            ("receive-buffer = \"1GiB\"", true),
+            ("receive-buffer = 1073741825", false),
+        ] {
+            assert_eq!(resolve(toml).is_ok(), fits, "{toml}");
+        }
+        assert_eq!(resolve("").unwrap().limits.sockets, SocketOptions::default());
+    }
+
+    /// Ticks wrap, so no timeout may be longer.
+    #[test]
+    fn the_longest_timeout_at_its_limit_one_below_and_one_above() {
+        for time in ["29d", "30d", "2592000"] {
+            assert!(resolve(&format!("idle-timeout = \"{time}\"")).is_ok(), "{time}");
+        }
+        for time in ["31d", "2592000001ms", "2592001"] {
+            let error = resolve(&format!("idle-timeout = \"{time}\"")).unwrap_err();
+            assert!(error.0.contains("at most 30d"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bare_number_is_a_time_in_seconds() {
+        let config = resolve("idle-timeout = 5\nmessage-timeout = \"7\"").unwrap();
+        let seconds = Duration::from_secs;
+        assert_eq!((config.limits.idle_timeout, config.limits.message_timeout), (seconds(5), seconds(7)));
+    }
+
+    /// Each flag names a password in a way of its own, and there is one password.
+    #[test]
+    fn a_password_file_of_the_flags_wins_over_a_password_of_the_file() {
+        for (flags, file) in [
+            ("requirepass-file = \"/nonexistent\"", "requirepass = \"secret\""),
+            ("requirepass = \"secret\"", "requirepass-file = \"/nonexistent\""),
+        ] {
+            let settings = parse(flags).unwrap().over(parse(file).unwrap());
+            assert_eq!(settings.resolve(20_000).is_ok(), flags.contains("secret"), "{flags}");
+        }
+    }
+
+    #[test]
+    fn every_row_has_help_a_name_of_its_own_and_a_default_in_its_range() {
+        let config = resolve("").unwrap();
+        let mut names: Vec<_> = Setting::all().map(Setting::name).collect();
+        for setting in Setting::all() {
+            assert!(!setting.about().help().is_empty(), "{}", setting.name());
+            assert_ne!(setting.range(&config).map(|(fits, _)| fits), Some(false), "{}", setting.name());
+        }
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
     }
 }

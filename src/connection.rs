@@ -1,4 +1,4 @@
-//! One connection: its state, its deadlines, and why it ends. Every state transition is in this file.
+//! One connection: its state, its deadlines, and its end. Every state transition is in this file.
 //!
 //! ```text
 //!            first message            part of one            rest of it
@@ -11,12 +11,16 @@
 //!
 //! From every state a timeout, a reset or an error leads to `Closed` directly.
 
+mod reason;
+
 use crate::buffer::BufferId;
 use crate::clock::Tick;
 use crate::limits::{Limits, UNTRUSTED_OUTPUT_MAX};
 use crate::net::Ready;
 use crate::sources::SourceId;
 use crate::token::Generation;
+
+pub use reason::{Farewell, Reason};
 
 /// Where a connection stands. Each arm says what has happened, what may come, and which deadline runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,9 @@ pub enum State {
     Open,
     /// Has sent part of a message. Deadline: message, from its first byte.
     Partial,
+    /// The message at the front of its input waits for its service, which says when to go on. It is
+    /// not read meanwhile, and no deadline for input runs.
+    Waiting,
     /// Is read no more; what it is owed is still being sent. Deadline: close.
     Closing(Reason),
     /// All is sent and our side is shut, but input was left unread. Closing now would make the kernel
@@ -37,132 +44,26 @@ pub enum State {
     Closed(Reason),
 }
 
-/// Why a connection ended: a closed set, each counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Reason {
-    /// The peer closed or half-closed, and got what it was owed.
-    PeerClosed,
-    /// The peer reset the connection, or it broke: ECONNRESET, EPIPE and the like.
-    PeerReset,
-    /// The kernel gave the peer up: it answered no probe within `keepalive`, or took no data within `user-timeout` (ETIMEDOUT), or
-    /// the way to it is gone.
-    PeerVanished,
-    /// The service said so.
-    ServiceClosed,
-    /// No complete message within `first-message-timeout`.
-    FirstMessageTimeout,
-    /// A message was begun and not completed within `message-timeout`.
-    MessageTimeout,
-    /// No message within `idle-timeout`.
-    IdleTimeout,
-    /// The peer took no byte of its output within `output-timeout`.
-    OutputTimeout,
-    /// What was owed could not be sent, or the peer did not close, within `close-timeout`.
-    CloseTimeout,
-    /// A line longer than `max-line`.
-    LineTooLong,
-    /// It broke its protocol.
-    ProtocolError,
-    /// More output was unsent than `output-limit`: a slow consumer.
-    OutputLimit,
-    /// It needed memory beyond `memory-budget`.
-    MemoryBudget,
-    /// It had said nothing, was the oldest of those, and made way for another.
-    Recycled,
-    /// Someone had it closed: CLIENT KILL.
-    Killed,
-    /// The server is stopping.
-    Drain,
-    /// The server is stopping, and `drain-timeout` ran out.
-    DrainTimeout,
-}
+impl State {
+    /// The states that outlast a turn.
+    pub const NAMES: [&'static str; 6] = ["silent", "open", "partial", "waiting", "closing", "lingering"];
 
-impl Reason {
-    pub const ALL: [Reason; 17] = [
-        Reason::PeerClosed,
-        Reason::PeerReset,
-        Reason::PeerVanished,
-        Reason::ServiceClosed,
-        Reason::FirstMessageTimeout,
-        Reason::MessageTimeout,
-        Reason::IdleTimeout,
-        Reason::OutputTimeout,
-        Reason::CloseTimeout,
-        Reason::LineTooLong,
-        Reason::ProtocolError,
-        Reason::OutputLimit,
-        Reason::MemoryBudget,
-        Reason::Recycled,
-        Reason::Killed,
-        Reason::Drain,
-        Reason::DrainTimeout,
-    ];
-
-    /// What an error of a read or a write says of the peer.
-    pub fn of_error(error: &std::io::Error) -> Reason {
-        match error.raw_os_error() {
-            Some(libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH) => Reason::PeerVanished,
-            _ => Reason::PeerReset,
-        }
-    }
-
-    /// How a connection that ends for this reason leaves the kernel.
-    pub fn farewell(self) -> Farewell {
+    /// The place among [`State::NAMES`]; after them when closed.
+    pub fn index(self) -> usize {
         match self {
-            // It has had its time or its memory: whatever is still on its way to it would lie in the kernel for as long again.
-            Reason::FirstMessageTimeout | Reason::MessageTimeout | Reason::OutputTimeout | Reason::CloseTimeout => {
-                Farewell::Reset
-            }
-            Reason::DrainTimeout | Reason::OutputLimit | Reason::MemoryBudget | Reason::Recycled => Farewell::Reset,
-            Reason::IdleTimeout => Farewell::FinIfAcknowledged,
-            // Here the peer has got all it was owed, or a time to take it in; or nothing is left of the connection.
-            Reason::PeerClosed | Reason::PeerReset | Reason::PeerVanished | Reason::ServiceClosed => Farewell::Fin,
-            Reason::LineTooLong | Reason::ProtocolError | Reason::Killed | Reason::Drain => Farewell::Fin,
-        }
-    }
-
-    /// Whether the peer may still be sending when the connection is closed for this reason. Only after the end of its
-    /// stream was read it cannot.
-    fn leaves_input_unread(self) -> bool {
-        self != Reason::PeerClosed
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Reason::PeerClosed => "peer-closed",
-            Reason::PeerReset => "peer-reset",
-            Reason::PeerVanished => "peer-vanished",
-            Reason::ServiceClosed => "service-closed",
-            Reason::FirstMessageTimeout => "first-message-timeout",
-            Reason::MessageTimeout => "message-timeout",
-            Reason::IdleTimeout => "idle-timeout",
-            Reason::OutputTimeout => "output-timeout",
-            Reason::CloseTimeout => "close-timeout",
-            Reason::LineTooLong => "line-too-long",
-            Reason::ProtocolError => "protocol-error",
-            Reason::OutputLimit => "output-limit",
-            Reason::MemoryBudget => "memory-budget",
-            Reason::Recycled => "recycled",
-            Reason::Killed => "killed",
-            Reason::Drain => "drain",
-            Reason::DrainTimeout => "drain-timeout",
+            State::Silent => 0,
+            State::Open => 1,
+            State::Partial => 2,
+            State::Waiting => 3,
+            State::Closing(_) => 4,
+            State::Lingering(_) => 5,
+            State::Closed(_) => 6,
         }
     }
 }
 
 /// Services that there can be at a time: the index has three bits.
 pub const SERVICES_MAX: usize = 1 << (u16::BITS - Flags::SERVICE_SHIFT);
-
-/// How the kernel is to end a connection. After a FIN it goes on sending what the peer has not acknowledged, for minutes where the peer takes
-/// nothing, with a socket and buffers that nobody here counts any more (FIN_WAIT1). A reset forgets it all at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
-    Fin,
-    /// A reset where something is unacknowledged.
-    FinIfAcknowledged,
-    Reset,
-}
 
 /// Facts about a connection that combine freely with its state.
 #[derive(Clone, Copy, Default)]
@@ -248,9 +149,7 @@ pub struct Timeouts {
 
 impl Timeouts {
     pub fn new(limits: &Limits) -> Timeouts {
-        let ticks = |timeout: std::time::Duration| {
-            if timeout.is_zero() { 0 } else { Tick::count(timeout) }
-        };
+        let ticks = |timeout: std::time::Duration| if timeout.is_zero() { 0 } else { Tick::count(timeout) };
         Timeouts {
             first_message: ticks(limits.first_message_timeout),
             message: ticks(limits.message_timeout),
@@ -317,19 +216,24 @@ impl<S> Connection<S> {
 
     /// Whether messages are still taken.
     pub fn is_serving(&self) -> bool {
-        matches!(self.state, State::Silent | State::Open | State::Partial)
+        matches!(self.state, State::Silent | State::Open | State::Partial | State::Waiting)
+    }
+
+    /// Whether its service lets it wait.
+    pub fn is_waiting(&self) -> bool {
+        self.state == State::Waiting
     }
 
     /// Whether it has completed a message.
     pub fn has_spoken(&self) -> bool {
-        matches!(self.state, State::Open | State::Partial)
+        matches!(self.state, State::Open | State::Partial | State::Waiting)
     }
 
     /// The reason it is closing or closed for.
     pub fn reason(&self) -> Option<Reason> {
         match self.state {
             State::Closing(reason) | State::Lingering(reason) | State::Closed(reason) => Some(reason),
-            State::Silent | State::Open | State::Partial => None,
+            State::Silent | State::Open | State::Partial | State::Waiting => None,
         }
     }
 
@@ -343,7 +247,7 @@ impl<S> Connection<S> {
     pub fn received(&mut self, complete: usize, partial: bool, now: Tick) -> bool {
         let before = self.state;
         self.state = match (before, complete, partial) {
-            (State::Closing(_) | State::Lingering(_) | State::Closed(_), ..) => return false,
+            (State::Waiting | State::Closing(_) | State::Lingering(_) | State::Closed(_), ..) => return false,
             (State::Silent, 0, _) => State::Silent,
             (_, _, true) => State::Partial,
             (_, _, false) => State::Open,
@@ -353,6 +257,24 @@ impl<S> Connection<S> {
             self.since = now;
         }
         self.state != before
+    }
+
+    /// The next message must wait for the service.
+    pub fn wait_for_service(&mut self) {
+        if self.is_serving() {
+            self.state = State::Waiting;
+            self.flags.set(Flags::UNDECODED);
+        }
+    }
+
+    /// The service goes on with it. False: it did not wait.
+    pub fn go_on(&mut self, now: Tick) -> bool {
+        let waited = self.is_waiting();
+        if waited {
+            self.state = State::Partial;
+            self.since = now;
+        }
+        waited
     }
 
     /// Nothing more is read for messages, and what is held will not be decoded; what is owed goes out first. Keeps the reason of the first
@@ -461,7 +383,7 @@ impl<S> Connection<S> {
             State::Closing(_) => (timeouts.close, Reason::CloseTimeout),
             // It was told all it was owed: lingering to the end is no failure of its own.
             State::Lingering(reason) => (timeouts.close, reason),
-            State::Closed(_) => return None,
+            State::Waiting | State::Closed(_) => return None,
         };
         // While it is paused it is the server that does not read.
         let waits_for_input = ticks != 0 && !self.flags.has(Flags::PAUSED);
@@ -593,38 +515,5 @@ mod tests {
         let mut connection = connection();
         connection.flags.set(Flags::BLOCKED);
         assert_eq!(connection.deadline(&Timeouts::new(&never)), None);
-    }
-
-    #[test]
-    fn whoever_ran_out_of_time_or_memory_is_reset() {
-        let resets: Vec<Reason> =
-            Reason::ALL.into_iter().filter(|reason| reason.farewell() == Farewell::Reset).collect();
-        let expected = [
-            Reason::FirstMessageTimeout,
-            Reason::MessageTimeout,
-            Reason::OutputTimeout,
-            Reason::CloseTimeout,
-            Reason::OutputLimit,
-            Reason::MemoryBudget,
-            Reason::Recycled,
-            Reason::DrainTimeout,
-        ];
-        assert_eq!(resets, expected);
-        assert_eq!(Reason::IdleTimeout.farewell(), Farewell::FinIfAcknowledged);
-    }
-
-    #[test]
-    fn a_peer_that_the_kernel_gave_up_has_vanished() {
-        let of = |errno| Reason::of_error(&std::io::Error::from_raw_os_error(errno));
-        assert_eq!([libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH].map(of), [Reason::PeerVanished; 3]);
-        assert_eq!([libc::ECONNRESET, libc::EPIPE].map(of), [Reason::PeerReset; 2]);
-    }
-
-    #[test]
-    fn reasons_are_listed_once_in_order_and_named_apart() {
-        for (index, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, index);
-            assert_eq!(Reason::ALL.iter().filter(|other| other.name() == reason.name()).count(), 1);
-        }
     }
 }

@@ -6,15 +6,17 @@ use anyhow::{Context, Result};
 use log::{error, info, warn};
 
 use crate::clock::{Clock, Time};
-use crate::config::{Config, Listen, Sources};
+use crate::config::{Config, Listen, Setting, SettingSources};
 use crate::connection::Reason;
+use crate::hub::Hub;
 use crate::kernel;
+use crate::limits::{DEFAULT_FILE_LIMIT, PORT_ATTEMPTS};
 use crate::memory::OBJECTS_BYTES_DEFAULT;
 use crate::net::mio::MioNet;
 use crate::net::{Net, Signal};
 use crate::reactor::Reactor;
-use crate::service::hub::Hub;
-use crate::service::{Options, SERVICES};
+use crate::service::Options;
+use crate::services::SERVICES;
 use crate::status::Reporter;
 use crate::sys;
 use crate::units::Span;
@@ -29,7 +31,7 @@ pub enum Ended {
 }
 
 /// Serves until a signal ends it.
-pub fn serve(sources: &Sources, config: Config, file_limit: u64) -> Result<Ended> {
+pub fn serve(sources: &SettingSources, config: Config, file_limit: u64) -> Result<Ended> {
     // As many as there may be, and as the budget has room for.
     let connections = config.limits.max_connections.min(config.limits.memory_budget / OBJECTS_BYTES_DEFAULT as usize);
     let unfit = kernel::settings().warnings(config.backlog, connections);
@@ -38,7 +40,7 @@ pub fn serve(sources: &Sources, config: Config, file_limit: u64) -> Result<Ended
     net.watch_signals().context("cannot take over signals")?;
     let mut reactor = Reactor::new(net, config.limits.clone(), config.buffers);
     open(&mut reactor, &config)?;
-    reactor.set_report_every(config.report_every);
+    reactor.set_report_every(config.limits.report_every);
     let mut daemon = Daemon { reporter: Reporter::new(reactor.now()), reactor, sources, config, file_limit };
     info!("ready: up to {} connections", daemon.config.limits.max_connections);
     daemon.run()
@@ -48,7 +50,7 @@ pub fn serve(sources: &Sources, config: Config, file_limit: u64) -> Result<Ended
 fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
     let mut made: Vec<(&str, u8)> = Vec::new();
     let options = Options {
-        password: config.password.clone(),
+        password: config.requirepass.clone(),
         datagram_rate: config.datagram_rate,
         max_connections: config.limits.max_connections,
         unix_start: Clock::unix_time().saturating_sub(reactor.now().since(Time::ZERO)),
@@ -114,9 +116,6 @@ fn listen_on<N: Net>(reactor: &mut Reactor<N>, listen: &Listen, backlog: u32, se
     Ok(())
 }
 
-/// Times that a free port is looked for that both TCP and UDP can have.
-const PORT_ATTEMPTS: usize = 16;
-
 fn bind_error(error: io::Error, transport: &str, listen: &Listen) -> anyhow::Error {
     let why = match error.kind() {
         io::ErrorKind::AddrInUse => "the address is in use".to_string(),
@@ -130,7 +129,7 @@ fn bind_error(error: io::Error, transport: &str, listen: &Listen) -> anyhow::Err
 struct Daemon<'a> {
     reactor: Reactor<MioNet>,
     reporter: Reporter,
-    sources: &'a Sources,
+    sources: &'a SettingSources,
     config: Config,
     file_limit: u64,
 }
@@ -177,20 +176,25 @@ impl Daemon<'_> {
             Err(error) => return error!("configuration not changed: {error}"),
         };
         new.warnings.iter().for_each(|warning| warn!("{warning}"));
-        let fixed = new.needs_restart(&self.config);
+        // What holds now may have come from CONFIG SET.
+        self.config.limits = self.reactor.limits().clone();
+        let changes = new.changes(&self.config);
+        let (live, fixed): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|(setting, ..)| matches!(setting, Setting::Live(_)));
         if !fixed.is_empty() {
-            warn!("changed only by a restart: {}", fixed.join(", "));
+            let names: Vec<_> = fixed.iter().map(|(setting, ..)| setting.name()).collect();
+            warn!("changed only by a restart: {}", names.join(", "));
         }
-        if new.report_every != self.config.report_every {
-            self.reactor.set_report_every(new.report_every);
+        for (setting, old, new) in &live {
+            info!("{}: {old} -> {new}", setting.name());
         }
-        let changed = new.limits != self.config.limits || new.report_every != self.config.report_every;
-        self.reactor.set_limits(new.limits.clone());
-        self.config.limits = new.limits;
-        self.config.report_every = new.report_every;
+        if !live.is_empty() {
+            self.config.limits = new.limits.clone();
+            self.reactor.set_limits(new.limits);
+        }
         info!(
             "configuration read again: {}",
-            if changed { "what can change is in force" } else { "nothing else changed" }
+            if live.is_empty() { "nothing else changed" } else { "what can change is in force" }
         );
     }
 }
@@ -199,6 +203,3 @@ impl Daemon<'_> {
 pub fn file_limit() -> u64 {
     sys::raise_file_limit().unwrap_or(DEFAULT_FILE_LIMIT)
 }
-
-/// POSIX's usual soft limit, should the real one not be told.
-const DEFAULT_FILE_LIMIT: u64 = 1024;

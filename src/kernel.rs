@@ -10,7 +10,7 @@ use crate::limits::FILES_RESERVED;
 
 /// Settings of the kernel that decide how a flood goes; `None` where it does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct KernelSettings {
     /// 0: off, 1: when a table is full, 2: always.
     pub syn_cookies: Option<u64>,
     /// Longest accept queue.
@@ -24,9 +24,9 @@ pub struct Settings {
 }
 
 /// Asks the kernel. What it does not tell, in a container say, is no error.
-pub fn settings() -> Settings {
+pub fn settings() -> KernelSettings {
     let number = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok();
-    Settings {
+    KernelSettings {
         syn_cookies: number("net/ipv4/tcp_syncookies"),
         accept_queue_max: number("net/core/somaxconn"),
         half_open_max: number("net/ipv4/tcp_max_syn_backlog"),
@@ -35,7 +35,7 @@ pub fn settings() -> Settings {
     }
 }
 
-impl Settings {
+impl KernelSettings {
     /// What should be changed before a flood comes, or so many connections: a line each.
     pub fn warnings(&self, backlog: u32, connections: usize) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -65,29 +65,27 @@ impl Settings {
         warnings
     }
 
-    pub fn rows(&self) -> [(&'static str, Option<u64>); 5] {
+    /// The name, value and meaning of each.
+    pub fn rows(&self) -> [(&'static str, Option<u64>, &'static str); 5] {
         [
-            ("net.ipv4.tcp_syncookies", self.syn_cookies),
-            ("net.core.somaxconn", self.accept_queue_max),
-            ("net.ipv4.tcp_max_syn_backlog", self.half_open_max),
-            ("fs.file-max", self.files_max),
-            ("fs.epoll.max_user_watches", self.watches_max),
+            ("net.ipv4.tcp_syncookies", self.syn_cookies, "0: off, 1: in need, 2: always."),
+            ("net.core.somaxconn", self.accept_queue_max, "Longest accept queue."),
+            ("net.ipv4.tcp_max_syn_backlog", self.half_open_max, "Half-open ones without cookies."),
+            ("fs.file-max", self.files_max, "Files open at once in the whole system."),
+            ("fs.epoll.max_user_watches", self.watches_max, "Files a user may watch by epoll."),
         ]
     }
 }
 
 /// What the kernel counts that tells of floods, for all listeners of this network namespace.
-pub const COUNTERS: [&str; 7] = [
-    // The accept queue was full, or a listener dropped a handshake for any reason.
-    "ListenOverflows",
-    "ListenDrops",
-    // Cookies sent; answers that were right; and those that were not.
-    "SyncookiesSent",
-    "SyncookiesRecv",
-    "SyncookiesFailed",
-    // The table of half-open connections was full: a cookie was sent, or the handshake dropped.
-    "TCPReqQFullDoCookies",
-    "TCPReqQFullDrop",
+pub const COUNTERS: [(&str, &str); 7] = [
+    ("ListenOverflows", "Handshakes dropped because an accept queue was full."),
+    ("ListenDrops", "Handshakes dropped by a listener for any reason."),
+    ("SyncookiesSent", "SYN cookies sent."),
+    ("SyncookiesRecv", "Right answers to SYN cookies."),
+    ("SyncookiesFailed", "Wrong answers to SYN cookies."),
+    ("TCPReqQFullDoCookies", "Cookies sent because the table of half-open connections was full."),
+    ("TCPReqQFullDrop", "Handshakes dropped because that table was full."),
 ];
 
 /// Values of [`COUNTERS`], in their order; `None` where this kernel does not count that.
@@ -101,11 +99,11 @@ pub fn counters() -> Counters {
 
 impl Counters {
     /// How much was counted since an earlier look.
-    pub fn since(&self, earlier: &Counters) -> impl Iterator<Item = (&'static str, Option<u64>)> {
+    pub fn since(&self, earlier: &Counters) -> impl Iterator<Item = (&'static str, Option<u64>, &'static str)> {
         let (now, then) = (self.0, earlier.0);
-        COUNTERS.into_iter().enumerate().map(move |(index, name)| {
+        COUNTERS.into_iter().enumerate().map(move |(index, (name, help))| {
             let grown = now[index].zip(then[index]).map(|(now, then)| now.saturating_sub(then));
-            (name, grown)
+            (name, grown, help)
         })
     }
 }
@@ -118,7 +116,7 @@ fn parse_netstat(text: &str) -> Counters {
         let mut pairs = names.split_whitespace().zip(values.split_whitespace());
         pairs.find(|(name, _)| *name == wanted)?.1.parse().ok()
     };
-    Counters(COUNTERS.map(value))
+    Counters(COUNTERS.map(|(name, _)| value(name)))
 }
 
 #[cfg(test)]
@@ -143,13 +141,13 @@ mod tests {
     #[test]
     fn what_was_counted_before_is_left_out() {
         let at = |value| Counters([Some(value), None, Some(1), None, None, None, None]);
-        let grown: Vec<_> = at(9).since(&at(4)).take(3).collect();
+        let grown: Vec<_> = at(9).since(&at(4)).take(3).map(|(name, grown, _)| (name, grown)).collect();
         assert_eq!(grown, [("ListenOverflows", Some(5)), ("ListenDrops", None), ("SyncookiesSent", Some(0))]);
     }
 
     #[test]
     fn each_unfit_setting_is_one_line_that_says_what_to_do() {
-        let fit = Settings {
+        let fit = KernelSettings {
             syn_cookies: Some(1),
             accept_queue_max: Some(4096),
             half_open_max: Some(1),
@@ -157,8 +155,8 @@ mod tests {
             watches_max: Some(1000 + FILES_RESERVED),
         };
         assert_eq!(fit.warnings(4096, 1000), [""; 0]);
-        assert_eq!(Settings::default().warnings(4096, 1000), [""; 0], "what is not known is not warned of");
-        let unfit = Settings { syn_cookies: Some(0), accept_queue_max: Some(4095), ..fit };
+        assert_eq!(KernelSettings::default().warnings(4096, 1000), [""; 0], "what is not known is not warned of");
+        let unfit = KernelSettings { syn_cookies: Some(0), accept_queue_max: Some(4095), ..fit };
         let warnings = unfit.warnings(4096, 1001);
         for (warning, end) in warnings.iter().zip([
             "; sysctl -w net.ipv4.tcp_syncookies=1",
@@ -174,7 +172,7 @@ mod tests {
     #[test]
     fn this_kernel_tells() {
         assert!(counters().0.iter().all(Option::is_some));
-        let Settings { syn_cookies, accept_queue_max, half_open_max, files_max, watches_max } = settings();
+        let KernelSettings { syn_cookies, accept_queue_max, half_open_max, files_max, watches_max } = settings();
         let told = [syn_cookies, accept_queue_max, half_open_max, files_max, watches_max];
         assert!(told.iter().all(Option::is_some), "{told:?}");
     }

@@ -1,7 +1,7 @@
 //! `slabd lab`: experiments that own both ends of a connection, and need no other set-up. Each says what is claimed, what was measured
 //! here and now, and whether that bears the claim out.
 //!
-//! An experiment is a function from a [`Plan`] to a [`Page`]. It starts its servers itself, from this very program, and keeps measuring
+//! An experiment is a function from a [`Scale`] to a [`Page`]. It starts its servers itself, from this very program, and keeps measuring
 //! and judging apart: the judges are tested with figures that must not pass.
 
 mod client;
@@ -27,7 +27,7 @@ use crate::sys;
 
 /// What `slabd lab` is given.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Options {
+pub struct LabArgs {
     /// The experiment; without it they are listed
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
@@ -55,7 +55,7 @@ pub struct Options {
 
 /// How large and how long.
 #[derive(Clone, Copy, Debug)]
-struct Plan {
+struct Scale {
     connections: Option<usize>,
     seeds: Option<u64>,
     seed: Option<u64>,
@@ -72,7 +72,7 @@ struct Experiment {
     seconds: u32,
     /// Whether it takes a number of connections.
     has_size: bool,
-    run: fn(&Plan) -> Result<Page>,
+    run: fn(&Scale) -> Result<Page>,
 }
 
 /// In the order of learning: what a stream is, what a connection is, what it costs, and what many of them do.
@@ -157,7 +157,7 @@ pub struct Done {
 }
 
 /// Runs one experiment, or lists them.
-pub fn run(options: &Options) -> Result<Done, Error> {
+pub fn run(options: &LabArgs) -> Result<Done, Error> {
     let Some(name) = &options.name else { return Ok(Done { text: list(), outcome: Outcome::Holds }) };
     let Some(experiment) = EXPERIMENTS.iter().find(|experiment| experiment.name == name) else {
         let names = EXPERIMENTS.map(|experiment| experiment.name).join(", ");
@@ -193,9 +193,9 @@ pub fn run(options: &Options) -> Result<Done, Error> {
     if options.seeds.is_none() && options.seed.is_none() {
         say(&format!("{name}: about {} s", experiment.seconds));
     }
-    let Options { connections, seeds, seed, .. } = *options;
-    let plan = Plan { connections, seeds, seed, quick: options.quick, files, files_soft };
-    let page = (experiment.run)(&plan)?;
+    let LabArgs { connections, seeds, seed, .. } = *options;
+    let scale = Scale { connections, seeds, seed, quick: options.quick, files, files_soft };
+    let page = (experiment.run)(&scale)?;
     if let Some((path, mut file)) = file {
         file.write_all(html::html(&page).as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -254,10 +254,6 @@ fn row<const COUNT: usize>(cells: [&dyn std::fmt::Display; COUNT]) -> Vec<String
     cells.iter().map(|cell| cell.to_string()).collect()
 }
 
-fn columns<const COUNT: usize>(names: [&str; COUNT]) -> Vec<String> {
-    names.map(str::to_string).to_vec()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,22 +278,22 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused_in_words_that_help() {
-        let usage = |options: Options| match run(&options) {
+        let usage = |options: LabArgs| match run(&options) {
             Err(Error::Usage(line)) => line,
             other => panic!("{other:?}"),
         };
-        let named = |name: &str| Options { name: Some(name.into()), ..Options::default() };
+        let named = |name: &str| LabArgs { name: Some(name.into()), ..LabArgs::default() };
         assert!(usage(named("nope")).contains("framing, restart, memory, limits, turns, fanout, half-open, sim"));
-        assert!(usage(Options { connections: Some(500), ..named("framing") }).contains("memory and fanout"));
-        assert!(usage(Options { seeds: Some(0), ..named("sim") }).contains("at least 1"));
-        assert!(usage(Options { seeds: Some(5), ..named("framing") }).contains("they are for sim"));
-        assert!(usage(Options { connections: Some(99), ..named("memory") }).contains("at least 100"));
-        assert!(usage(Options { connections: Some(usize::MAX / 2), ..named("memory") }).contains("slabd lab limits"));
+        assert!(usage(LabArgs { connections: Some(500), ..named("framing") }).contains("memory and fanout"));
+        assert!(usage(LabArgs { seeds: Some(0), ..named("sim") }).contains("at least 1"));
+        assert!(usage(LabArgs { seeds: Some(5), ..named("framing") }).contains("they are for sim"));
+        assert!(usage(LabArgs { connections: Some(99), ..named("memory") }).contains("at least 100"));
+        assert!(usage(LabArgs { connections: Some(usize::MAX / 2), ..named("memory") }).contains("slabd lab limits"));
     }
 
     #[test]
     fn the_list_has_a_line_for_each() {
-        let text = run(&Options::default()).unwrap().text;
+        let text = run(&LabArgs::default()).unwrap().text;
         for experiment in &EXPERIMENTS {
             assert!(text.contains(&format!("slabd lab {:<10} {}", experiment.name, experiment.line)), "{text}");
             assert!(experiment.seconds <= 30, "{}", experiment.name);

@@ -28,17 +28,11 @@ pub struct Ledger {
 impl Ledger {
     /// What connections cost: everything but the fixed part.
     pub fn for_connections(&self) -> usize {
-        self.slab
-            + self.wheel
-            + self.read_buffers
-            + self.write_buffers
-            + self.spare_buffers
-            + self.services
-            + self.tables
+        self.total() - self.fixed
     }
 
     pub fn total(&self) -> usize {
-        self.for_connections() + self.fixed
+        self.kinds().iter().map(|(_, bytes)| bytes).sum()
     }
 
     /// The kinds by name, in the order of the fields.

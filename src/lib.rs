@@ -3,17 +3,20 @@
 //! Start with [`reactor`]: its `turn()` is the loop. The README tells the reading order of the files; this page maps them.
 //!
 //! ```text
-//!   main ─► cli ─► config ─► daemon ─► reactor ─┬─► intake ─► codec, service     a connection's input
-//!                               │               ├─► outbox, buffer               output, and what waits
-//!                               └─► status      ├─► connection, timer, admission states and deadlines
-//!                                     │         ├─► ledger, stats                what is counted
-//!                           memory, kernel      └─► net ─► sys                   sockets and time
+//!   main ─► cli ─► config ─► daemon ─┬─► services ─► hub                            what peers speak with
+//!                               │    └─► reactor ─┬─► service, outbox               input, and what comes of it
+//!                               └─► status        ├─► connection, timer, admission  states and deadlines
+//!                                     │           ├─► buffer, ledger, stats         what waits, and what is counted
+//!                   memory, kernel, metrics       └─► net ─► sys                    sockets and time
 //! ```
+//!
+//! The [`reactor`] knows connections and no protocol; a [`service`] knows a protocol and no socket. The [`hub`] is the largest
+//! service: its sessions, channels and fan-out are shared by all protocols that it speaks. [`codec`] has the wire formats.
 //!
 //! Beside the server, and on top of the same modules: [`lab`] and [`stress`], whose results are pages of [`report`]; and [`swarm`], which plays
 //! the loop among random clients on the simulated network.
 //!
-//! A byte's way: [`net::Net::read`] fills the chunk → [`intake`] decodes it ([`codec`]) and calls the [`service`] → whose answer
+//! A byte's way: [`net::Net::read`] fills the chunk → the [`reactor`] gives it to [`service::Service::receive`] → whose answer
 //! goes to the [`outbox`] → and at the end of the turn to [`net::Net::write`]. What the peer does not take waits in a
 //! [`buffer`] of its connection.
 
@@ -34,9 +37,7 @@ pub mod connection;
 #[forbid(unsafe_code)]
 pub mod daemon;
 #[forbid(unsafe_code)]
-pub mod gather;
-#[forbid(unsafe_code)]
-pub mod intake;
+pub mod hub;
 #[forbid(unsafe_code)]
 pub mod kernel;
 #[forbid(unsafe_code)]
@@ -50,19 +51,23 @@ pub mod log_lines;
 #[forbid(unsafe_code)]
 pub mod memory;
 #[forbid(unsafe_code)]
+pub mod metrics;
+#[forbid(unsafe_code)]
 pub mod net;
 #[forbid(unsafe_code)]
 pub mod networks;
 #[forbid(unsafe_code)]
 pub mod outbox;
 #[forbid(unsafe_code)]
-pub mod process_list;
-#[forbid(unsafe_code)]
 pub mod reactor;
 #[forbid(unsafe_code)]
 pub mod report;
 #[forbid(unsafe_code)]
 pub mod service;
+#[forbid(unsafe_code)]
+pub mod services;
+#[forbid(unsafe_code)]
+pub mod setting;
 #[forbid(unsafe_code)]
 pub mod sources;
 #[forbid(unsafe_code)]

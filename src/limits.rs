@@ -1,12 +1,15 @@
 //! Every limit in one file: its default, its reason, and how the limits relate.
 //!
-//! [`Limits`] are set from the configuration, under the same names; most can change while the server runs. The
-//! constants are shapes of the code that nobody has needed to turn.
+//! [`Limits`] are set from the configuration, under the same names, and can change while the server runs: its
+//! rows are in `table`. The constants are bounds that nobody has needed to turn.
+
+mod policy;
+mod table;
 
 use std::time::Duration;
 
-use crate::admission::Policy;
-use crate::networks::Networks;
+pub use policy::Policy;
+pub use table::{LIMIT_ROWS, Limits, SOCKET_ROWS, SocketOptions};
 
 /// What a peer that has not given its password may send as one command, in bytes, and how many words: enough for any AUTH or HELLO.
 pub const UNTRUSTED_INPUT_MAX: usize = 4096;
@@ -27,11 +30,13 @@ pub const CONFIRMATIONS_MAX: usize = OUTPUT_LIMIT / 2;
 /// Closed connections that the hub remembers, for CLIENT CLOSED: 88 KiB.
 pub const CLOSED_KEPT: usize = 1024;
 
-/// Commands answered with the loop's help in one turn: CLIENT LIST, the dearest, takes some 3 ms.
-pub const CONSULTS_PER_TURN: usize = 64;
+/// Steps in one turn of the walks over all sessions that CLIENT LIST and the like take. A step looks
+/// at a session, some 20 ns; to ask the kernel for its address takes 16, to describe it 64. A
+/// millisecond.
+pub const WALK_STEPS_PER_TURN: usize = 16 * 1024;
 
-/// Connections that the kernel is asked about in one turn before commands that ask for more wait: each takes five system calls, some 1.5 us.
-pub const FACTS_PER_TURN: usize = 1024;
+/// What INFO costs, in steps of searching: half a millisecond at most.
+pub const INFO_STEPS: usize = SEARCHED_MAX / 2;
 
 /// Largest payload of a UDP datagram over IPv6: 65,535 less the UDP header, jumbograms aside (RFC 8200).
 pub const DATAGRAM_MAX: usize = 65_527;
@@ -43,9 +48,9 @@ pub const DATAGRAM_MAX_V4: usize = 65_507;
 /// (recvmmsg(2) takes up to 1,024), and the answers of a batch still fit the processor's cache.
 pub const DATAGRAMS_PER_BATCH: usize = 64;
 
-/// Bytes asked for by one read. Redis reads as much (PROTO_IOBUF_LEN); more would only lengthen what one
-/// connection can make the loop copy before another has its turn.
-pub const READ_CHUNK: usize = 16 * 1024;
+/// Bytes asked for by one read. A peer that sends all the time is read twice for a full window; more
+/// would only lengthen what one connection can make the loop copy before another has its turn.
+pub const READ_CHUNK: usize = 32 * 1024;
 
 /// Largest JSON file of a `slabd stress` run that is read, in bytes: the samples of the longest run take half a megabyte.
 pub const RECORD_FILE_MAX: u64 = 16 << 20;
@@ -56,8 +61,44 @@ pub const FILES_RESERVED: u64 = 64;
 /// Events taken from the kernel by one poll. What does not fit is reported by the next poll.
 pub const EVENTS_PER_POLL: usize = 1024;
 
-/// Longest `gather`: more would be felt.
-pub const GATHER_MAX: Duration = Duration::from_millis(10);
+/// Bytes of undelivered messages at which publishes wait. Each receiver may be sent all of them in
+/// one write, so this is what a reader must be able to take at once.
+pub const BACKLOG_MAX: usize = 256 * 1024;
+
+/// Undelivered messages at which publishes wait, one counted for each topic that it goes to: however
+/// small messages are, a walk over them is short.
+pub const BACKLOG_POSTS_MAX: usize = 16 * 1024;
+
+/// Steps of searching in one turn, some nanoseconds each: names that a pattern is matched with,
+/// topics that a session is looked for among. Then commands that search wait for the next turn. A
+/// thousandth of a second.
+pub const SEARCHED_MAX: usize = 1 << 20;
+
+/// Steps that one publish may take to find the patterns it matches, some 30 ms at worst: no name of
+/// up to 60 bytes needs as many, whatever the patterns are, but 1,024 malicious ones would take two
+/// seconds with a name of 4 KiB.
+pub const PUBLISH_STEPS_MAX: usize = 16 << 20;
+
+/// Subscribers that fan-out looks at in one turn, most of them in vain: 64 Ki take half a millisecond.
+pub const VISITS_PER_TURN: usize = 64 * 1024;
+
+/// And of one topic before the next has its turn: a topic of few subscribers waits for so many of a
+/// large one.
+pub const VISITS_PER_QUEUE: usize = 256;
+
+/// Free queues of fan-out whose memory is kept, so that a publish allocates nothing once warm.
+pub const SPARE_QUEUES_MAX: usize = 16;
+
+/// Capacity up to which a queue, or the memory of messages, is kept for the next publish. What a rare
+/// large message has made of them goes back.
+pub const SPARE_MESSAGES_MAX: usize = 64 * 1024;
+
+/// Bytes of undelivered messages at which MONITOR shows no more commands: they wait for nothing, and
+/// what is shown of them must not pile up behind a large channel.
+pub const MONITOR_BACKLOG_MAX: usize = 4 * BACKLOG_MAX;
+
+/// Sessions that wait with a publish and go on in one turn, once there is room again.
+pub const RESUMED_PER_TURN: usize = 256;
 
 /// After an accept failed for want of files or memory, it is tried again this much later. An edge-triggered
 /// listener gets no further event for connections that already wait, not even when a file is freed.
@@ -94,15 +135,19 @@ pub const CONNECTIONS_MAX: usize = 1 << 22;
 /// What one connection takes up in slab and wheel in a release build, in bytes; a test pins it.
 pub const CONNECTION_BYTES: usize = 44;
 
+/// Connections freed in one turn: to close a socket takes some 10 us.
+pub const REAPS_PER_TURN: usize = 256;
+
 /// Silent connections closed in one turn to make way for others: each keeps its file until the turn ends, and so many are kept back.
 pub const RECYCLES_PER_TURN: usize = 32;
 
 /// Silent connections of a source that make way for others count together as much as one late message, if they are so many.
 pub const RECYCLED_PER_PENALTY: u32 = 5;
 
-/// What the kernel may hold for one connection in both directions where it is left to itself, in bytes: the last figures of
-/// net.ipv4.tcp_wmem and tcp_rmem by default.
-pub const KERNEL_BUFFERS_MAX: usize = (4 << 20) + (6 << 20);
+/// What the kernel may hold of a connection's output and of its input where it is left to itself, in
+/// bytes: the last figures of net.ipv4.tcp_wmem and tcp_rmem by default.
+pub const KERNEL_SEND_BUFFER_MAX: usize = 4 << 20;
+pub const KERNEL_RECEIVE_BUFFER_MAX: usize = 6 << 20;
 
 /// Newcomers that find no slot and are told so in one turn; more are reset. A flood of them must not be answered one by one.
 pub const TOLD_PER_TURN: usize = 16;
@@ -119,179 +164,140 @@ pub const SILENT_MAX: usize = u16::MAX as usize;
 /// Listening addresses: their index is one byte of a token.
 pub const LISTENERS_MAX: usize = 64;
 
-/// What the loop may do and hold. Times are [`Duration`], sizes bytes, zero timeouts mean "never".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections held at once; who comes then is told so and closed. Set from the file limit by default.
-    pub max_connections: usize,
-
-    /// What happens to newcomers when the silent set or the slab is full. To recycle: it serves 99.6 % of honest clients beside a
-    /// flood where to refuse serves 9.6 %.
-    pub admission: Policy,
-    /// Count what admission would do, and close nothing.
-    pub admission_dry_run: bool,
-    /// Connections that have not completed a message. 4,096: with 4,096 newcomers a second, each still has one second to speak.
-    pub max_silent: usize,
-    /// Of one source, while more than half of those are taken. 64: an office behind one address, not a flood.
-    pub max_silent_per_source: usize,
-    /// Connections of one source, silent or not; 0: seven eighths of all, so that whoever it is, others get in.
-    pub max_connections_per_source: usize,
-    /// Added to a source's penalty for each deadline of a message that it lets pass; from 15 s on it is refused until all is over. 5 s:
-    /// three are no accident.
-    pub penalty: Duration,
-    /// Sources that are counted, but neither capped nor penalised: proxies and address translators, behind which many are. None by default.
-    pub trusted_sources: Networks,
-
-    /// From accept to the first complete message. 10 s: a client of any kind speaks at once, and who types by hand has begun by then.
-    pub first_message_timeout: Duration,
-    /// From a message's first byte to its last. Bytes do not push it back, so dribbling does not help. 30 s.
-    pub message_timeout: Duration,
-    /// Between complete messages. 5 min: between nginx (75 s) and "never" (Redis).
-    pub idle_timeout: Duration,
-    /// Unsent output that the peer takes no byte of. 20 s, as TCP_USER_TIMEOUT is usually set.
-    pub output_timeout: Duration,
-    /// From deciding to close until the peer has what it is owed and has closed too. 5 s, nginx's lingering_timeout.
-    pub close_timeout: Duration,
-    /// From SIGTERM to exit. 10 s: what container runtimes wait before they kill.
-    pub drain_timeout: Duration,
-
-    /// Longest line without its line break; longer is an error. 4 KiB, above any line a person types, below
-    /// what would make a dribbled line expensive to hold.
-    pub max_line: usize,
-    /// Unsent output at which a connection is no longer read. 64 KiB keeps a fast link busy for a turn.
-    pub high_watermark: usize,
-    /// Unsent output at which it is read again: a quarter, so that reading does not start and stop at every write.
-    pub low_watermark: usize,
-    /// Memory for connections, user and kernel, in bytes: slab, wheel and buffers, and what the kernel has for each connection, buffers at
-    /// their caps where output is unsent. At seven eighths of it the largest are closed; past it, who asks for more is. 256 MiB: 20,000 connections,
-    /// of which 1,400 take nothing of what they are sent.
-    pub memory_budget: usize,
-
-    /// How long the loop lets events [gather](crate::gather) under load; 0: not at all. 50 us: less brings too few, and after much more the
-    /// clients have fallen asleep and must be woken.
-    pub gather: Duration,
-    /// Connections accepted per turn. 64: at 20 µs each, established connections wait a millisecond at most.
-    pub accepts_per_turn: usize,
-    /// Connections served per turn. As many as one poll reports.
-    pub connections_per_turn: usize,
-    /// Messages taken from one connection per turn; the rest waits on the carry list.
-    pub messages_per_turn: usize,
-    /// Reads of one connection per turn, each of up to 16 KiB. 4: 64 KiB is what a fast sender may hold the loop for.
-    pub reads_per_turn: usize,
-    /// Batches of 64 datagrams taken from all UDP sockets per turn.
-    pub datagram_batches_per_turn: usize,
-    /// Bytes that services may put out per turn before serving stops until they are sent, and that each may deliver, as its receivers' kernels copy
-    /// them. 1 MiB stays in the
-    /// processor's cache.
-    pub output_per_turn: usize,
-    /// Unsent output at which a connection is closed. 1 MiB: output for others does not stop when a peer is not read, so it needs a
-    /// bound of its own; Redis's hard one for subscribers is 32 MB.
-    pub output_limit: usize,
-    /// Unsent output that may not last longer than `output_soft_time`, then the connection is closed. 256 KiB: a peer that drips just fast
-    /// enough to defeat the output timeout holds no more for long.
-    pub output_soft_limit: usize,
-    /// 10 s, time for a burst to be taken by a slow but honest peer. Redis's are 8 MB and 60 s.
-    pub output_soft_time: Duration,
-    /// Deliveries that one service may make per turn: receivers of a publish, say. 1,024 writes take some 2 ms.
-    pub deliveries_per_turn: usize,
-    /// Timers expired per turn. 1,024 at 0.2 µs keep a storm of deadlines under a millisecond.
-    pub expiries_per_turn: usize,
-
-    /// What the kernel does for each connection by itself.
-    pub sockets: SocketOptions,
-}
-
-/// Options of listeners, which every socket accepted from then on inherits without a system call of its own. Zero leaves one to
-/// the kernel: off for the timeouts, its own size for the buffers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketOptions {
-    /// Silence after which the kernel asks the peer for a sign of life, in whole seconds. 60 s: well within `idle_timeout`, and before most
-    /// address translators forget a connection.
-    pub keepalive: Duration,
-    /// Between such probes. 15 s, so that three of them span the reboot of a router.
-    pub keepalive_interval: Duration,
-    /// Probes without an answer after which the peer is given up. While `user_timeout` is set Linux asks that instead, and gives up at the first
-    /// interval after a probe at which the peer has been silent for longer (tcp_keepalive_timer): 75 s by default, where three probes take 105.
-    pub keepalive_probes: u32,
-    /// How long data may stay unacknowledged, or a window closed, before the kernel gives the peer up (TCP_USER_TIMEOUT, RFC 5482). 20 s, like
-    /// `output_timeout`; Linux's own 15 retransmissions take as many minutes.
-    pub user_timeout: Duration,
-    /// Most kernel memory for unacknowledged output, packet overhead included: what `ss -m` calls `tb`, and twice the number that goes to
-    /// setsockopt(2), because Linux doubles that. 32 KiB: unsent output belongs in our own buffers, where it is counted.
-    pub send_buffer: usize,
-    /// The same for input that has not been read: `rb`. Half of it is the largest window that a peer is offered, here one read's worth.
-    pub receive_buffer: usize,
-}
-
-impl Default for SocketOptions {
-    fn default() -> SocketOptions {
-        SocketOptions {
-            keepalive: Duration::from_secs(60),
-            keepalive_interval: Duration::from_secs(15),
-            keepalive_probes: 3,
-            user_timeout: Duration::from_secs(20),
-            send_buffer: 32 * 1024,
-            receive_buffer: 2 * READ_CHUNK,
-        }
-    }
-}
-
 /// Longest times and most probes that Linux takes for keepalive (MAX_TCP_KEEPIDLE and its like in linux/tcp.h).
 pub const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
-pub const KEEPALIVE_PROBES_MAX: usize = 127;
+pub const KEEPALIVE_PROBES_MAX: u32 = 127;
 
 /// Smallest and largest socket buffer that can be configured. Linux takes no less than about 4.5 KiB, and no more than
 /// twice net.core.wmem_max and rmem_max.
 pub const SOCKET_BUFFER_MIN: usize = 8 * 1024;
 pub const SOCKET_BUFFER_MAX: usize = 1 << 30;
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            max_connections: 1024,
-            admission: Policy::Recycle,
-            admission_dry_run: false,
-            max_silent: 4096,
-            max_silent_per_source: 64,
-            max_connections_per_source: 0,
-            penalty: Duration::from_secs(5),
-            trusted_sources: Networks::default(),
-            first_message_timeout: Duration::from_secs(10),
-            message_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(300),
-            output_timeout: Duration::from_secs(20),
-            close_timeout: Duration::from_secs(5),
-            drain_timeout: Duration::from_secs(10),
-            max_line: LINE_MAX,
-            high_watermark: HIGH_WATERMARK,
-            low_watermark: HIGH_WATERMARK / 4,
-            memory_budget: 256 << 20,
-            gather: Duration::from_micros(50),
-            accepts_per_turn: 64,
-            connections_per_turn: EVENTS_PER_POLL,
-            messages_per_turn: 128,
-            reads_per_turn: 4,
-            datagram_batches_per_turn: 1,
-            output_per_turn: OUTPUT_PER_TURN,
-            output_limit: OUTPUT_LIMIT,
-            output_soft_limit: OUTPUT_LIMIT / 4,
-            output_soft_time: Duration::from_secs(10),
-            deliveries_per_turn: 1024,
-            expiries_per_turn: 1024,
-            sockets: SocketOptions::default(),
-        }
-    }
-}
+/// Smallest bound on output that the kernel has not sent: less would wake the loop for single packets.
+pub const NOTSENT_LOWAT_MIN: usize = 4 * 1024;
 
-impl Limits {
-    /// The cap on connections of one source that is in force.
-    pub fn connections_per_source(&self) -> usize {
-        match self.max_connections_per_source {
-            0 => (self.max_connections - self.max_connections.div_ceil(8)).max(1),
-            cap => cap,
-        }
-    }
-}
+/// Connections whose kernel memory is asked for in one report.
+pub const KERNEL_SAMPLE: usize = 64;
+
+/// The longest count line (`*3`, `$11`), in bytes with its marker and without CRLF. Redis allows 64 KiB, but a
+/// number takes 20 bytes at most.
+pub const COUNT_LINE_MAX: usize = 32;
+
+/// Attempts to find a free port that both TCP and UDP can have.
+pub const PORT_ATTEMPTS: usize = 16;
+
+/// Files that a process may open, should the kernel not tell: POSIX's usual soft limit.
+pub const DEFAULT_FILE_LIMIT: u64 = 1024;
+
+/// Receive buffer asked of the kernel for each UDP socket, in bytes.
+pub const UDP_RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Sources tracked at a time: 1.6 MiB where all sets are in use.
+pub const SOURCES_MAX: usize = 1 << 16;
+
+/// From so much penalty on, a source is refused until all of it is over. OpenSSH's PerSourcePenalties have the same bounds.
+pub const PENALTY_MIN: Duration = Duration::from_secs(15);
+
+/// Penalties do not add up beyond this.
+pub const PENALTY_MAX: Duration = Duration::from_secs(600);
+
+/// Entries of the silent set that may be out of date before admission looks for them.
+pub const STALE_MIN: usize = 1024;
+
+/// The oldest silent connections, so many, are candidates to make way for a newcomer.
+pub const LOOK_AHEAD: usize = 64;
+
+/// The share of all slots that must be free for a full accept gate to open again: one in so many, and one at least.
+pub const GATE_REOPENS: usize = 32;
+
+/// The share of the memory budget, one in so many, that evictions keep free for what one turn may
+/// add.
+pub const EVICTION_MARGIN: usize = 8;
+
+/// Free buffers that the pool keeps for reuse, in bytes. Enough that a busy turn allocates nothing, too little to matter.
+pub const SPARE_BUFFERS_MAX: usize = 1 << 20;
+
+/// Bytes of a peer's word that an error shows, as in Redis.
+pub const SHOWN_MAX: usize = 128;
+
+/// Longest CLIENT LIST and longest PUBSUB CHANNELS, in bytes, so that asking for it does not make the
+/// asker a slow consumer.
+pub const LIST_MAX: usize = 512 * 1024;
+
+/// Steps that one PUBSUB CHANNELS may take: all the channels there can be, with a few hundred each. Some 30 ms at worst.
+pub const LIST_STEPS_MAX: usize = 16 << 20;
+
+/// Patterns of one session. Every publish is matched against every pattern, so a peer must not have many; clients
+/// in practice have one to three.
+pub const PATTERNS_PER_SESSION_MAX: usize = 16;
+
+/// Different patterns in all: what one publish may have to be matched against. At 9 ns for one that shares the channel's prefix this adds 9 µs.
+pub const PATTERNS_MAX: usize = 1024;
+
+/// Different channels and shard channels together, by default: 65,536 of them hold about 12 MB with short names.
+/// This also bounds the subscriptions of one session.
+pub const CHANNELS_MAX: usize = 1 << 16;
+
+/// What topics and subscriptions may hold together, in bytes: names are up to a peer, and there may be many subscribers to each. 64 MiB are
+/// two million subscriptions to a channel or two each.
+pub const HELD_MAX: usize = 64 << 20;
+
+/// Wrong passwords that one source may send before each further guess must wait [`GUESS_PENALTY`]: people mistype, programs guess.
+pub const FREE_GUESSES: u32 = 5;
+
+/// The wait from one guess to the next, past that.
+pub const GUESS_PENALTY: Duration = Duration::from_secs(5);
+
+/// A source that has not guessed for so long starts anew.
+pub const GUESSES_FORGIVEN: Duration = Duration::from_secs(600);
+
+/// Sources whose guesses are remembered: some 3 MB. Then the stalest is forgotten first, as far as a look at some finds it.
+pub const GUESSERS_MAX: usize = 1 << 16;
+
+/// Networks whose datagrams are counted at a time, each 24 bytes.
+pub const COUNTED_NETWORKS_MAX: usize = 4096;
+
+/// Longest name of a connection or library, in bytes: names are for people.
+pub const LABEL_MAX: usize = 128;
+
+/// Different texts about libraries that are kept while a connection has them; more are taken and forgotten. A number is one byte, and 0 is
+/// none.
+pub const LIBRARY_TEXTS_MAX: usize = 255;
+
+/// Patterns of one CONFIG GET: each is matched with every setting's name, by at most a third of a million steps.
+pub const PATTERNS_AT_ONCE: usize = 16;
+
+/// Longest reason that CONFIG SET gives, in bytes: the peer's own value may be part of it.
+pub const WHY_MAX: usize = 512;
+
+/// Sessions that may monitor at a time: each makes every command dearer.
+pub const MONITORS_MAX: usize = 16;
+
+/// Longest line of MONITOR, in bytes: what is shown is for people.
+pub const MONITOR_LINE_MAX: usize = 4096;
+
+/// Smallest memory budget: less would not hold one connection with a message and an answer of the usual size.
+pub const MEMORY_BUDGET_MIN: usize = 64 * 1024;
+
+/// Largest budget of a turn, in whatever it counts, and largest bound on output in bytes: far more
+/// than either makes sense for.
+pub const BUDGET_MAX: usize = 1 << 20;
+pub const OUTPUT_BOUND_MAX: usize = 1 << 30;
+
+/// Length of the accept queue, by default and at most. A burst of connections survives a busy turn.
+/// The kernel counts in an int.
+pub const ACCEPT_QUEUE_DEFAULT: u32 = 4096;
+pub const ACCEPT_QUEUE_MAX: u32 = i32::MAX as u32;
+
+/// Datagrams a second of one network by default: a hundred sensors at a hundred messages a second.
+pub const DATAGRAM_RATE: u32 = 10_000;
+
+/// Smallest and largest fixed buffer: what the pool's smallest and largest classes hold.
+pub const FIXED_BUFFER_MIN: usize = 64;
+pub const FIXED_BUFFER_MAX: usize = 1 << 20;
+
+/// Longest password: AUTH must fit into what a peer may send before it.
+pub const PASSWORD_MAX: usize = 512;
 
 const LINE_MAX: usize = 4096;
 const HIGH_WATERMARK: usize = 64 * 1024;
@@ -300,16 +306,19 @@ const OUTPUT_PER_TURN: usize = 1 << 20;
 
 /// Longest line that can be configured: a whole line must fit into one read beside its line break, so that
 /// what a connection holds back is never more than a line and a read.
-pub const MAX_LINE_MAX: usize = READ_CHUNK - 2;
+pub const MAX_LINE_MAX: usize = 16 * 1024 - 2;
 
 const _: () = {
     assert!(LINE_MAX <= MAX_LINE_MAX);
+    assert!(MAX_LINE_MAX <= READ_CHUNK - 2);
     // One read's worth of output must not stop a connection from being read.
     assert!(READ_CHUNK < HIGH_WATERMARK);
     // One connection at its watermark must not use up a turn's output.
     assert!(HIGH_WATERMARK < OUTPUT_PER_TURN);
     // Who is not read because of its watermark must not be closed for its own answers.
     assert!(2 * HIGH_WATERMARK < OUTPUT_LIMIT);
+    // A publish to a name of 60 bytes finds its patterns, whatever they are.
+    assert!(PATTERNS_MAX * PATTERN_MAX * (60 + 1) <= PUBLISH_STEPS_MAX);
     assert!(DATAGRAMS_PER_BATCH <= 1024);
     assert!(RECYCLES_PER_TURN < FILES_RESERVED as usize);
     assert!(LISTENERS_MAX <= u8::MAX as usize);

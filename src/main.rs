@@ -6,11 +6,10 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use slabd::cli::{self, Request};
-use slabd::config::Sources;
+use slabd::config::SettingSources;
 use slabd::daemon::{self, Ended};
-use slabd::lab;
+use slabd::lab::{self, LabArgs};
 use slabd::log_lines;
-use slabd::process_list;
 use slabd::report::Outcome;
 use slabd::stress::{self, StressError};
 
@@ -23,10 +22,8 @@ const UNTRIED: u8 = 3;
 
 fn main() -> ExitCode {
     warn_of_unknown_level();
-    let arguments: Vec<_> = std::env::args_os().collect();
-    process_list::hide_password();
     log_lines::start();
-    match cli::parse(arguments) {
+    match cli::parse(std::env::args_os()) {
         Ok(Request::Print(text)) => print(&text),
         Ok(Request::Check(sources)) => match sources.load(daemon::file_limit()) {
             Ok(config) => {
@@ -56,7 +53,7 @@ fn warn_of_unknown_level() {
     }
 }
 
-fn serve(sources: &Sources) -> ExitCode {
+fn serve(sources: &SettingSources) -> ExitCode {
     let file_limit = daemon::file_limit();
     let config = match sources.load(file_limit) {
         Ok(config) => config,
@@ -69,7 +66,7 @@ fn serve(sources: &Sources) -> ExitCode {
     }
 }
 
-fn experiment(options: &lab::Options) -> ExitCode {
+fn experiment(options: &LabArgs) -> ExitCode {
     let done = match lab::run(options) {
         Ok(done) => done,
         Err(lab::Error::Usage(line)) => return fail(USAGE, &line),

@@ -9,7 +9,7 @@
 //! - A read or write that moves fewer bytes than it could is as good as `WouldBlock` (epoll(7)), unless the
 //!   event said to read on ([`Ready::read_on`]).
 //! - An error other than `WouldBlock` does not mean drained: more may be queued, and no edge will tell.
-//! - Nothing blocks but [`Net::poll`], which may return early, with nothing, and [`Net::pause`].
+//! - Nothing blocks but [`Net::poll`], which may return early, with nothing.
 
 pub mod mio;
 pub mod sim;
@@ -77,9 +77,6 @@ pub trait Net {
 
     /// Waits until something is ready, at most `timeout` (for ever when `None`), and appends it to `ready`.
     fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()>;
-
-    /// Lets time pass, so that events gather.
-    fn pause(&mut self, span: Duration);
 
     /// Signals received since the last call; readiness of [`Token::SIGNALS`] announces them.
     fn signals(&mut self) -> Vec<Signal>;

@@ -4,43 +4,18 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 /// A list of networks, empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Networks(Vec<Network>);
-
-/// One network: an address and how many of its leading bits count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network {
-    address: IpAddr,
-    prefix: u32,
-}
+pub struct Networks(Vec<IpNet>);
 
 /// Most networks of one list: it is gone through for each newcomer.
 const NETWORKS_MAX: usize = 64;
 
 impl Networks {
     pub fn contain(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(address))
-    }
-}
-
-impl Network {
-    fn contains(self, address: IpAddr) -> bool {
-        bits(self.address).1 == bits(address).1 && self.masked(self.address) == self.masked(address)
-    }
-
-    /// The bits of an address that count. A shift by all bits gives none.
-    fn masked(self, address: IpAddr) -> u128 {
-        let (bits, length) = bits(address);
-        bits.checked_shr(length - self.prefix.min(length)).unwrap_or(0)
-    }
-}
-
-/// An address as a number, and how many bits it has.
-fn bits(address: IpAddr) -> (u128, u32) {
-    match address {
-        IpAddr::V4(address) => (address.to_bits().into(), 32),
-        IpAddr::V6(address) => (address.to_bits(), 128),
+        self.0.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -51,7 +26,7 @@ impl FromStr for Networks {
         if text.is_empty() {
             return Ok(Networks::default());
         }
-        let networks: Vec<Network> = text.split(',').map(|one| one.trim().parse()).collect::<Result<_, _>>()?;
+        let networks: Vec<IpNet> = text.split(',').map(|one| network(one.trim())).collect::<Result<_, _>>()?;
         if networks.len() > NETWORKS_MAX {
             return Err(format!("{} networks: accepted are up to {NETWORKS_MAX}", networks.len()));
         }
@@ -59,32 +34,27 @@ impl FromStr for Networks {
     }
 }
 
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Network, String> {
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-        let expected = || format!("'{text}' is no network: expected ADDR or ADDR/PREFIX, such as 10.0.0.0/8");
-        let address: IpAddr = address.parse().map_err(|_| expected())?;
-        let (_, length) = bits(address);
-        let prefix = prefix.map_or(Ok(length), str::parse).map_err(|_| expected())?;
-        if prefix > length {
-            return Err(format!("'{text}': its prefix has 0 to {length} bits"));
-        }
-        let network = Network { address, prefix };
-        // A slip of the prefix would else trust many more than are meant.
-        if prefix < length && network.masked(address).checked_shl(length - prefix).unwrap_or(0) != bits(address).0 {
-            return Err(format!("'{text}': the address has bits set beyond its prefix"));
-        }
-        Ok(network)
+/// One network. An address without a prefix is a network of its own.
+fn network(text: &str) -> Result<IpNet, String> {
+    let expected = || format!("'{text}' is no network: expected ADDR or ADDR/PREFIX, such as 10.0.0.0/8");
+    let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let host = IpNet::from(address.parse::<IpAddr>().map_err(|_| expected())?);
+    let Some(prefix) = prefix else { return Ok(host) };
+    let prefix: u32 = prefix.parse().map_err(|_| expected())?;
+    let network = u8::try_from(prefix).ok().and_then(|prefix| IpNet::new(host.addr(), prefix).ok());
+    let network = network.ok_or_else(|| format!("'{text}': its prefix has 0 to {} bits", host.max_prefix_len()))?;
+    // A slip of the prefix would else trust many more than are meant.
+    if network != network.trunc() {
+        return Err(format!("'{text}': the address has bits set beyond its prefix"));
     }
+    Ok(network)
 }
 
 impl fmt::Display for Networks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Network { address, prefix }) in self.0.iter().enumerate() {
+        for (index, network) in self.0.iter().enumerate() {
             let comma = if index > 0 { "," } else { "" };
-            write!(f, "{comma}{address}/{prefix}")?;
+            write!(f, "{comma}{network}")?;
         }
         Ok(())
     }
@@ -133,6 +103,8 @@ mod tests {
     fn errors_name_the_network_and_what_is_accepted() {
         for (text, named) in [
             ("10.0.0.0/33", "0 to 32"),
+            ("10.0.0.0/256", "0 to 32"),
+            ("10.0.0.0/300", "0 to 32"),
             ("::/129", "0 to 128"),
             ("10.0.0.1/8", "beyond its prefix"),
             ("localhost", "'localhost' is no network"),

@@ -11,6 +11,7 @@ use crate::connection::Reason;
 pub struct Outbox {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    resumed: Vec<u32>,
 }
 
 /// Output of one connection.
@@ -51,6 +52,21 @@ impl Outbox {
         }
     }
 
+    /// A connection is to close once it has been sent what it is owed.
+    pub fn close(&mut self, slot: u32, reason: Reason) {
+        self.entries.push(Entry { slot, range: 0..0, is_own: false, close: Some(reason) });
+    }
+
+    /// A connection whose service let it wait is to go on.
+    pub fn resume(&mut self, slot: u32) {
+        self.resumed.push(slot);
+    }
+
+    /// The connections to go on with, in the order in which they were named.
+    pub fn take_resumed(&mut self) -> impl Iterator<Item = u32> {
+        self.resumed.drain(..)
+    }
+
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -74,12 +90,14 @@ impl Outbox {
 
     /// Memory held for the next turn, in bytes.
     pub fn capacity_bytes(&self) -> usize {
-        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+        let resumed = self.resumed.capacity() * size_of::<u32>();
+        resumed + self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
     /// Gives back what of that memory is not in use.
     pub fn shrink_to_fit(&mut self) {
         self.bytes.shrink_to_fit();
         self.entries.shrink_to_fit();
+        self.resumed.shrink_to_fit();
     }
 }

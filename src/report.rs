@@ -33,6 +33,14 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
+impl Table {
+    /// The names of the columns stand in one text, with ` | ` between them.
+    pub fn new(title: &str, columns: &str, rows: impl IntoIterator<Item = Vec<String>>) -> Table {
+        let columns = columns.split('|').map(|name| name.trim().to_string()).collect();
+        Table { title: title.into(), columns, rows: rows.into_iter().collect() }
+    }
+}
+
 /// Lines over a common axis.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plot {

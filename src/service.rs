@@ -1,83 +1,91 @@
 //! What a listener serves: the extension point. A service is a small file that implements [`Service`].
 //!
-//! A service is sans-IO: it is given messages and appends bytes to a [`Reply`]. It never sees a socket, a
-//! token or a clock, and it cannot block the loop but by being slow. One value of it serves every
-//! connection and datagram of its listeners.
+//! A service is sans-IO: it is given bytes and the time, and says what it used of them, what it puts
+//! out, and when it wants to be woken. It never sees a socket, and it cannot block the loop but by
+//! being slow. One value of it serves every connection and datagram of its listeners.
+//!
+//! The rule that ties the calls: for each connection come one [`Service::connected`], any number of
+//! [`Service::receive`], and one [`Service::closed`], after which another connection may have its
+//! number. [`Service::collect`] comes once a turn, after all input.
 
 pub mod discard;
 pub mod echo;
 pub mod hello;
-pub mod hub;
 pub mod server;
 
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::clock::Time;
-use crate::codec::{Decoded, Framing, FramingLimits, Invalid};
+use crate::clock::{Tick, Time};
+use crate::codec::line;
 use crate::connection::Reason;
 use crate::outbox::Outbox;
 use server::{Parting, Server};
 
+/// The number of a connection: nobody else's until [`Service::closed`] has told of its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId(pub u32);
+
 pub trait Service {
-    /// How messages are found in a stream.
-    fn framing(&self) -> Framing;
-
-    /// Serves the message at the front of `bytes`, if a whole one is there: framing and [`Self::message`] in one, for services that can do
-    /// both in one pass. The first `scanned` bytes are known to hold no end of one.
-    fn take(&mut self, bytes: &[u8], scanned: usize, limits: &FramingLimits, reply: &mut Reply<'_>) -> Taken {
-        take_by_framing(self, bytes, scanned, limits, reply)
-    }
-
     /// A peer connected, from [`Reply::peer`]: what to greet it with.
     fn connected(&mut self, _reply: &mut Reply<'_>) {}
 
-    /// One whole message of a stream.
-    fn message(&mut self, message: &[u8], reply: &mut Reply<'_>);
+    /// Serves the message at the front of a stream's input, if a whole one is there. The service may
+    /// change the bytes of a message that it serves. The first `scanned` bytes are as they were when
+    /// the service last found them [`Taken::Incomplete`].
+    fn receive(&mut self, input: &mut [u8], scanned: usize, reply: &mut Reply<'_>, server: &mut dyn Server) -> Taken;
 
-    /// Answers the message that asked for it by [`Reply::consult`], before the session's next message is taken.
-    fn consult(&mut self, _server: &mut dyn Server, _reply: &mut Reply<'_>) {}
+    /// The peer has sent its last byte, and `rest` is no whole message. True where the end of the
+    /// stream completes it.
+    fn ended(&mut self, _rest: &mut [u8], _reply: &mut Reply<'_>) -> bool {
+        false
+    }
 
-    /// One datagram, from [`Reply::peer`]. What is appended to `reply` goes back as one datagram; nothing appended, nothing sent.
-    fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>);
+    /// One datagram, from [`Reply::peer`]. What is appended to `reply` goes back as one datagram;
+    /// nothing appended, nothing sent.
+    fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>, server: &mut dyn Server);
 
-    /// Whether a session waits for what others send, so that to say nothing is no fault of its.
-    fn listens(&self, _session: u32) -> bool {
+    /// Whether a connection waits for what others send, so that its silence is no fault.
+    fn listens(&self, _connection: ConnectionId) -> bool {
         false
     }
 
     /// Appends what a newcomer is told that finds no slot free.
     fn full(&self, _out: &mut Vec<u8>) {}
 
-    /// Appends what tells a session that it is about to be closed and why, where its protocol can carry that.
-    fn farewell(&self, _session: u32, _reason: Reason, _out: &mut Vec<u8>) {}
+    /// Appends what tells a peer that its connection is about to be closed and why, where the
+    /// protocol can carry that.
+    fn farewell(&self, _connection: ConnectionId, _reason: Reason, _out: &mut Vec<u8>) {}
 
-    /// A session has had its last answer: it is sent no more, and its connection ends when the peer has what it is owed.
-    fn closing(&mut self, _session: u32) {}
+    /// A connection has had its last answer: it is sent no more, and ends when the peer has what it
+    /// is owed.
+    fn closing(&mut self, _connection: ConnectionId) {}
 
-    /// The connection of a session ended; its number may be another's from now on.
-    fn closed(&mut self, _session: u32, _parting: &Parting) {}
+    /// A connection ended; its number may be another's from now on.
+    fn closed(&mut self, _connection: ConnectionId, _parting: &Parting) {}
 
-    /// Whether [`Self::closed`] is to be told the address and the bytes of the connection, which the kernel must be asked for.
+    /// Whether [`Self::closed`] is to be told the address and the bytes of the connection, which the
+    /// kernel must be asked for.
     fn remembers_closed(&self) -> bool {
         false
     }
 
-    /// Whether there is output that [`Self::poll_output`] has not given yet.
+    /// Whether there is output that [`Self::collect`] has not given yet.
     fn has_output(&self) -> bool {
         false
     }
 
-    /// Whether so much output waits that no more input should be taken first.
-    fn is_backlogged(&self) -> bool {
-        false
+    /// When [`Self::collect`] must be called at the latest. `None`: the service waits for no moment.
+    fn wakes_at(&self) -> Option<Tick> {
+        None
     }
 
-    /// Puts out what is for other sessions than the one that asked, up to the turn's budget. Called once a turn.
-    fn poll_output(&mut self, _deliveries: &mut Deliveries<'_>) {}
+    /// Puts out what is for others than those who asked, up to the turn's budget: bytes, closes, and
+    /// connections to go on with. Called once a turn.
+    fn collect(&mut self, _output: &mut Output<'_>) {}
 
-    /// Bytes held for sessions, for the ledger.
+    /// Bytes held for sessions, for the ledger. Asked once a turn, so O(1).
     fn bytes(&self) -> usize {
         0
     }
@@ -99,78 +107,99 @@ pub trait Service {
     }
 }
 
-/// [`Service::take`] in two steps: the framing finds the message, the service answers it.
-pub fn take_by_framing<S: Service + ?Sized>(
-    service: &mut S,
-    bytes: &[u8],
+/// What became of the front of some input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A message of so many bytes, its framing included, was served or refused.
+    Message(usize),
+    /// Part of a message, or nothing.
+    Incomplete,
+    /// There is a message, and it must wait. The connection is read no more until
+    /// [`Output::resume`]; then the same bytes come again.
+    Later,
+}
+
+/// Serves the line at the front of some input. A line longer than `max-line` is told so, and the
+/// connection closes.
+pub fn receive_line(
+    input: &mut [u8],
     scanned: usize,
-    limits: &FramingLimits,
     reply: &mut Reply<'_>,
+    server: &dyn Server,
+    serve: impl FnOnce(&[u8], &mut Reply<'_>),
 ) -> Taken {
-    match service.framing().decode(bytes, scanned, limits) {
-        Decoded::Message { message, length } => {
-            service.message(message, reply);
-            Taken::Message { length }
+    let max = server.limits().max_line;
+    match line::decode(input, scanned, max) {
+        line::Decoded::Line { line, length } => {
+            serve(line, reply);
+            Taken::Message(length)
         }
-        Decoded::Incomplete => Taken::Incomplete,
-        Decoded::Invalid(invalid) => Taken::Invalid(invalid),
+        line::Decoded::Incomplete => Taken::Incomplete,
+        line::Decoded::TooLong => {
+            reply.send(format!("error: line longer than {max} bytes\r\n").as_bytes());
+            reply.close_for(Reason::LineTooLong);
+            Taken::Message(input.len())
+        }
     }
 }
 
-/// What became of the front of some bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// A message of so many bytes, its framing included, was served.
-    Message {
-        length: usize,
-    },
-    Incomplete,
-    Invalid(Invalid),
-}
-
-/// Where a service puts output for sessions of its choice. Bytes are written once, whoever many they go to.
-pub struct Deliveries<'a> {
+/// Where a service puts output for connections of its choice. Bytes are written once, however many
+/// connections they go to.
+pub struct Output<'a> {
+    pub now: Time,
+    pub server: &'a mut dyn Server,
     outbox: &'a mut Outbox,
-    /// Deliveries that this turn still has room for.
-    left: usize,
+    /// Writes that this turn still has room for.
+    writes: usize,
     /// And their bytes.
-    bytes_left: usize,
+    bytes: usize,
     /// Nothing has been delivered yet.
     first: bool,
 }
 
-impl<'a> Deliveries<'a> {
-    pub fn new(outbox: &'a mut Outbox, left: usize, bytes_left: usize) -> Deliveries<'a> {
-        Deliveries { outbox, left, bytes_left, first: true }
+impl<'a> Output<'a> {
+    pub fn new(
+        now: Time,
+        server: &'a mut dyn Server,
+        outbox: &'a mut Outbox,
+        writes: usize,
+        bytes: usize,
+    ) -> Output<'a> {
+        Output { now, server, outbox, writes, bytes, first: true }
     }
 
-    /// Whether a delivery of so many bytes would be made. What is larger than any turn has room for goes alone.
+    /// Whether a delivery of so many bytes would be made. What is larger than any turn has room for
+    /// goes alone.
     pub fn has_room(&self, length: usize) -> bool {
-        self.left > 0 && (length <= self.bytes_left || self.first)
+        self.writes > 0 && (length <= self.bytes || self.first)
     }
 
-    /// Appends bytes; returns where they are, for [`Self::deliver`].
-    pub fn put(&mut self, bytes: &[u8]) -> Range<u32> {
-        let start = self.outbox.position();
-        self.outbox.bytes_mut().extend_from_slice(bytes);
-        start..self.outbox.position()
+    /// Where encoders append; the range since then is for [`Self::deliver`].
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        self.outbox.bytes_mut()
     }
 
-    /// Bytes that have been put, to change some of them.
-    pub fn bytes_mut(&mut self, range: &Range<u32>) -> &mut [u8] {
-        &mut self.outbox.bytes_mut()[range.start as usize..range.end as usize]
-    }
-
-    /// Sends a range of bytes to a session. False, and nothing sent, when the turn has no room left.
-    pub fn deliver(&mut self, session: u32, range: &Range<u32>) -> bool {
+    /// Sends a range of the bytes to a connection. False, and nothing sent, when the turn has no
+    /// room left.
+    pub fn deliver(&mut self, connection: ConnectionId, range: &Range<u32>) -> bool {
         if !self.has_room(range.len()) {
             return false;
         }
-        self.left -= 1;
-        self.bytes_left = self.bytes_left.saturating_sub(range.len());
+        self.writes -= 1;
+        self.bytes = self.bytes.saturating_sub(range.len());
         self.first = false;
-        self.outbox.deliver(session, range.clone());
+        self.outbox.deliver(connection.0, range.clone());
         true
+    }
+
+    /// Closes a connection once it has been sent what it is owed.
+    pub fn close(&mut self, connection: ConnectionId) {
+        self.outbox.close(connection.0, Reason::ServiceClosed);
+    }
+
+    /// Goes on with a connection whose message was taken [`Taken::Later`].
+    pub fn resume(&mut self, connection: ConnectionId) {
+        self.outbox.resume(connection.0);
     }
 }
 
@@ -180,7 +209,8 @@ pub type Constructor = fn(&Options) -> Box<dyn Service>;
 /// What services are told when they are made.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// What peers of the hub must say before they may do anything; `None`: only this machine is served.
+    /// What peers of the hub must say before they may do anything; `None`: only this machine is
+    /// served.
     pub password: Option<Secret>,
     /// Datagrams a second that one source may have answered; 0: any number.
     pub datagram_rate: u32,
@@ -200,18 +230,11 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Every service by its name in `--listen`. Add yours here.
-pub const SERVICES: &[(&str, Constructor)] = &[
-    ("hello", |_| Box::new(hello::Hello)),
-    ("echo", |_| Box::new(echo::Echo)),
-    ("discard", |_| Box::new(discard::Discard)),
-    ("hub", |options| Box::new(hub::Hub::new(options))),
-];
-
-/// Where a service puts its answer. The bytes lie in the loop's own buffer of this turn, and leave at its end.
+/// Where a service puts its answer. The bytes lie in the loop's own buffer of this turn, and leave
+/// at its end.
 pub struct Reply<'a> {
-    /// Who asks: the number of its connection, reused after it closed. 0 for a datagram, which has no session.
-    pub session: u32,
+    /// The connection that asks; `None` for a datagram.
+    pub connection: Option<ConnectionId>,
     /// Where it comes from: told with a new connection and with a datagram.
     pub peer: Option<SocketAddr>,
     /// It came by the operator's listener: told with a new connection.
@@ -220,30 +243,33 @@ pub struct Reply<'a> {
     bytes: &'a mut Vec<u8>,
     start: usize,
     empty_datagram: bool,
+    late: bool,
     close: Option<Reason>,
-    consult: bool,
     trust: Option<bool>,
 }
 
 impl<'a> Reply<'a> {
-    pub fn new(session: u32, bytes: &'a mut Vec<u8>) -> Reply<'a> {
+    /// To a stream.
+    pub fn to(connection: ConnectionId, now: Time, bytes: &'a mut Vec<u8>) -> Reply<'a> {
         let start = bytes.len();
         Reply {
-            session,
+            connection: Some(connection),
             peer: None,
             is_operator: false,
-            now: Time::ZERO,
+            now,
             bytes,
             start,
             empty_datagram: false,
+            late: false,
             close: None,
-            consult: false,
             trust: None,
         }
     }
 
-    pub fn at(self, now: Time) -> Reply<'a> {
-        Reply { now, ..self }
+    /// To a datagram.
+    pub fn to_datagram(peer: SocketAddr, now: Time, bytes: &'a mut Vec<u8>) -> Reply<'a> {
+        let reply = Reply::to(ConnectionId(u32::MAX), now, bytes);
+        Reply { connection: None, peer: Some(peer), ..reply }
     }
 
     pub fn from(self, peer: SocketAddr) -> Reply<'a> {
@@ -267,25 +293,26 @@ impl<'a> Reply<'a> {
 
     /// Closes the connection once the answer is sent. No meaning for datagrams.
     pub fn close(&mut self) {
-        self.close.get_or_insert(Reason::ServiceClosed);
+        self.close_for(Reason::ServiceClosed);
     }
 
-    /// The same, because an operator wants its connection gone.
-    pub fn close_as_killed(&mut self) {
-        self.close = Some(Reason::Killed);
+    /// The same, for a reason of the service's own. The first reason is the one that counts.
+    pub fn close_for(&mut self, reason: Reason) {
+        self.close.get_or_insert(reason);
     }
 
-    /// The answer needs the server: has [`Service::consult`] called.
-    pub fn consult(&mut self) {
-        self.consult = true;
+    /// A datagram comes at a time when it would have to wait: it is dropped, and counted.
+    pub fn drop_late(&mut self) {
+        self.late = true;
     }
 
-    pub fn wants_consultation(&self) -> bool {
-        self.consult
+    pub fn is_late(&self) -> bool {
+        self.late
     }
 
-    /// Whether the peer is known well enough to have the usual limits. One that is not may send little at a time, and be owed little:
-    /// [`UNTRUSTED_INPUT_MAX`](crate::limits::UNTRUSTED_INPUT_MAX). Connections are trusted unless this is called.
+    /// Whether the peer is known well enough to be owed as much as others. One that is not may be
+    /// owed [`UNTRUSTED_OUTPUT_MAX`](crate::limits::UNTRUSTED_OUTPUT_MAX), and must become known by
+    /// the deadline of a first message. Connections are trusted unless this is called.
     pub fn trust(&mut self, trusted: bool) {
         self.trust = Some(trusted);
     }
@@ -297,6 +324,11 @@ impl<'a> Reply<'a> {
     /// Takes back what was appended since it was `length` bytes long.
     pub fn truncate(&mut self, length: usize) {
         self.bytes.truncate(self.start + length);
+    }
+
+    /// What has been appended so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
     }
 
     /// Bytes appended so far.
@@ -321,14 +353,22 @@ impl<'a> Reply<'a> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::server::NoServer;
     use super::*;
 
     /// What `service` answers to a message, and to the same as a datagram (`None`: nothing is sent).
     pub fn answers(service: &mut dyn Service, message: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
         let (mut stream, mut datagram) = (Vec::new(), Vec::new());
-        service.message(message, &mut Reply::new(1, &mut stream));
-        let mut reply = Reply::new(0, &mut datagram);
-        service.datagram(message, &mut reply);
+        let mut reply = Reply::to(ConnectionId(1), Time::ZERO, &mut stream);
+        let mut input = message.to_vec();
+        // Services of lines want theirs to end.
+        if service.receive(&mut input, 0, &mut reply, &mut NoServer::default()) == Taken::Incomplete {
+            input.push(b'\n');
+            service.receive(&mut input, 0, &mut reply, &mut NoServer::default());
+        }
+        let from = "127.0.0.1:1000".parse().unwrap();
+        let mut reply = Reply::to_datagram(from, Time::ZERO, &mut datagram);
+        service.datagram(message, &mut reply, &mut NoServer::default());
         let answered = reply.answers_datagram();
         (stream, answered.then_some(datagram))
     }

@@ -10,18 +10,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::Tick;
-
-/// Sources tracked at a time: 1.6 MiB where all sets are in use.
-pub const SOURCES_MAX: usize = 1 << 16;
+use crate::limits::{PENALTY_MAX, PENALTY_MIN, SOURCES_MAX};
 
 /// Places that one source may be in: three cache lines.
 const SET: usize = 8;
-
-/// From so much penalty on, a source is refused until all of it is over. OpenSSH's PerSourcePenalties have the same bounds.
-pub const PENALTY_MIN: Duration = Duration::from_secs(15);
-
-/// Penalties do not add up beyond this.
-pub const PENALTY_MAX: Duration = Duration::from_secs(600);
 
 /// A place in the table. The last two numbers are kept for no place at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +31,7 @@ impl SourceId {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Entry {
+struct SourceEntry {
     key: u64,
     connections: u32,
     /// When the penalty is over; meaningful while `has_penalty`.
@@ -51,9 +43,9 @@ struct Entry {
     is_trusted: bool,
 }
 
-const _: () = assert!(size_of::<Entry>() == 24);
+const _: () = assert!(size_of::<SourceEntry>() == 24);
 
-impl Entry {
+impl SourceEntry {
     /// Ticks that are left of its penalty.
     fn penalty(&self, now: Tick) -> u32 {
         if self.has_penalty { self.penalty_until.distance_from(now).max(0) as u32 } else { 0 }
@@ -66,7 +58,7 @@ impl Entry {
 
 pub struct Sources {
     /// Each set when it is first needed.
-    sets: Vec<Option<Box<[Entry; SET]>>>,
+    sets: Vec<Option<Box<[SourceEntry; SET]>>>,
     sets_used: usize,
     hasher: RandomState,
     /// Connections of the operator.
@@ -94,7 +86,7 @@ impl Sources {
         let own = set.iter().position(|entry| entry.key == key && !entry.is_free(now));
         let place = own.or_else(|| {
             let free = set.iter().position(|entry| entry.is_free(now))?;
-            set[free] = Entry { key, ..Entry::default() };
+            set[free] = SourceEntry { key, ..SourceEntry::default() };
             Some(free)
         });
         // The last two places are never given out: their numbers mean something else.
@@ -180,15 +172,15 @@ impl Sources {
 
     /// Memory held, in bytes. O(1): the loop asks whenever its last connection has gone.
     pub fn bytes(&self) -> usize {
-        self.sets.capacity() * size_of::<usize>() + self.sets_used * size_of::<[Entry; SET]>()
+        self.sets.capacity() * size_of::<usize>() + self.sets_used * size_of::<[SourceEntry; SET]>()
     }
 
-    fn get(&self, source: SourceId) -> Option<&Entry> {
+    fn get(&self, source: SourceId) -> Option<&SourceEntry> {
         let place = source.place()?;
         self.sets.get(place / SET)?.as_ref()?.get(place % SET)
     }
 
-    fn get_mut(&mut self, source: SourceId) -> Option<&mut Entry> {
+    fn get_mut(&mut self, source: SourceId) -> Option<&mut SourceEntry> {
         let place = source.place()?;
         self.sets.get_mut(place / SET)?.as_mut()?.get_mut(place % SET)
     }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::clock::{Clock, Time};
+use crate::metrics::{Metric, MetricValue};
 use crate::net::Net;
 use crate::reactor::{Reactor, per_connection};
 use crate::stats::Stats;
@@ -30,8 +31,8 @@ impl Reporter {
         let line = format!(
             "{} connections, {} user and {} kernel bytes each, {:.0} turns/s, {:.0} messages/s, {:.0} datagrams/s, {:.1} % busy",
             reactor.connections(),
-            per_connection(reactor.ledger().for_connections(), reactor.connections()),
-            reactor.kernel_bytes_each().map_or("-".into(), |bytes| bytes.to_string()),
+            MetricValue::from(per_connection(reactor.ledger().for_connections(), reactor.connections())),
+            MetricValue::from(reactor.kernel_bytes_each()),
             rate(stats.turns, self.last.turns),
             rate(stats.work.messages, self.last.work.messages),
             rate(stats.datagrams_in, self.last.datagrams_in),
@@ -44,11 +45,11 @@ impl Reporter {
     /// The whole status as a table.
     pub fn status<N: Net>(&self, reactor: &Reactor<N>) -> String {
         let mut text = String::new();
-        for section in reactor.sections() {
+        for section in reactor.metrics(&|_| true) {
             // Writing to a String cannot fail.
             let _ = write!(text, "\n  {}", section.title);
-            for (name, value) in section.rows {
-                let _ = write!(text, "\n    {name:<34} {value:>14}");
+            for Metric { title, value, .. } in section.list {
+                let _ = write!(text, "\n    {title:<34} {value:>14}");
             }
         }
         text

@@ -87,7 +87,7 @@ fn load(args: &StressArgs) -> Result<bool, StressError> {
     Ok(is_well(&outcome.record))
 }
 
-fn report(outcome: &run::Outcome, args: &StressArgs) -> anyhow::Result<()> {
+fn report(outcome: &run::RunResult, args: &StressArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.json {
         files::write_record(path, &outcome.record)?;
     }

@@ -2,7 +2,7 @@
 //! hostile ones of every shape. One seed decides everything; the same seed plays the same way again.
 //!
 //! [`run`] plays one seed: a storm, then calm, in which everybody is served or has been closed within sixty virtual seconds, then the end, at
-//! which nothing may be left. After every turn the invariants are checked ([`world`]). [`sweep`] plays many, on all processors.
+//! which nothing may be left. After every turn the invariants are checked ([`simulation`]). [`sweep`] plays many, on all processors.
 
 mod board;
 mod datagrams;
@@ -11,7 +11,7 @@ mod hub_client;
 mod line_client;
 mod plan;
 mod replies;
-mod world;
+mod simulation;
 
 use std::cell::Cell;
 use std::fmt;
@@ -20,10 +20,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::net::sim::{ClientId, Entry, SimNet};
+use crate::net::sim::{ClientId, SimNet, TraceEntry};
 use board::Board;
-use plan::Plan;
-use world::World;
+use plan::SeedPlan;
+use simulation::Simulation;
 
 /// What clients of the hub must say where it has a password.
 const PASSWORD: &str = "secret";
@@ -48,12 +48,29 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Violati
     if holds { Ok(()) } else { Err(Violation(otherwise())) }
 }
 
+/// Who honest clients talk to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ServiceKind {
+    Hub,
+    Echo,
+    Hello,
+    Discard,
+}
+
+impl ServiceKind {
+    const ALL: [ServiceKind; 4] = [ServiceKind::Hub, ServiceKind::Echo, ServiceKind::Hello, ServiceKind::Discard];
+
+    fn name(self) -> &'static str {
+        ["hub", "echo", "hello", "discard"][self as usize]
+    }
+}
+
 /// What a client needs to act.
 struct Scene<'a> {
     net: &'a mut SimNet,
     random: &'a mut fastrand::Rng,
     board: &'a mut Board,
-    plan: &'a Plan,
+    plan: &'a SeedPlan,
     is_draining: bool,
 }
 
@@ -144,26 +161,26 @@ pub fn playing() -> Option<u64> {
 
 /// What a seed decides before anything happens, for people.
 pub fn plan_of(seed: u64) -> String {
-    format!("{:#?}", Plan::of(seed))
+    format!("{:#?}", SeedPlan::of(seed))
 }
 
 /// Plays one seed. `watcher` is told everything as it happens. Where panics unwind, one is a failure as well.
-pub fn run(seed: u64, watcher: Option<fn(&Entry)>) -> Result<Played, Failure> {
+pub fn run(seed: u64, watcher: Option<fn(&TraceEntry)>) -> Result<Played, Failure> {
     PLAYING.set(Some(seed));
-    let mut world = World::new(Plan::of(seed));
+    let mut simulation = Simulation::new(SeedPlan::of(seed));
     if let Some(watcher) = watcher {
-        world.watch(watcher);
+        simulation.watch(watcher);
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| world.play()));
+    let outcome = catch_unwind(AssertUnwindSafe(|| simulation.play()));
     let what = match outcome {
-        Ok(Ok(tally)) => return Ok(Played { tally, hash: world.trace().hash() }),
+        Ok(Ok(tally)) => return Ok(Played { tally, hash: simulation.trace().hash() }),
         Ok(Err(violation)) => violation.to_string(),
         Err(panic) => match panic.downcast::<String>() {
             Ok(text) => *text,
             Err(panic) => (*panic.downcast::<&str>().unwrap_or_default()).into(),
         },
     };
-    Err(Failure { seed, what, trace: format!("{}\n{}", world.in_words(), world.trace()) })
+    Err(Failure { seed, what, trace: format!("{}\n{}", simulation.in_words(), simulation.trace()) })
 }
 
 /// Plays seeds on so many threads until one fails; `done` hears of what was done so far, from whichever thread did it.

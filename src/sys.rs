@@ -18,23 +18,36 @@ pub const SIGINT: i32 = libc::SIGINT;
 pub const SIGKILL: i32 = libc::SIGKILL;
 pub const SIGTERM: i32 = libc::SIGTERM;
 pub const SIGUSR1: i32 = libc::SIGUSR1;
-pub const EINPROGRESS: i32 = libc::EINPROGRESS;
+
+/// The numbers of errors that other modules tell apart. errno(3).
+pub mod errno {
+    pub use libc::{
+        EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTUNREACH,
+        EINPROGRESS, EINTR, EINVAL, EMFILE, EMSGSIZE, ENETDOWN, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENOPROTOOPT,
+        ENOSPC, ENOTCONN, EPERM, EPIPE, EPROTO, ETIMEDOUT,
+    };
+}
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Sets a socket option that is one int. setsockopt(2).
+fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes from `value`, which is that long.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) }).map(|_| ())
+}
+
 /// Raises the soft limit on open files to the hard one; returns the limit then in force. getrlimit(2).
 pub fn raise_file_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid, writable rlimit for the length of the call.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
-    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    let (soft, hard) = file_limits()?;
+    let raised = libc::rlimit { rlim_cur: hard, rlim_max: hard };
     // SAFETY: `raised` is a valid rlimit, only read by the call.
     match check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) }) {
-        Ok(_) => Ok(raised.rlim_cur),
+        Ok(_) => Ok(hard),
         // Not allowed to raise it: what is in force already is the answer.
-        Err(_) => Ok(limit.rlim_cur),
+        Err(_) => Ok(soft),
     }
 }
 
@@ -51,12 +64,7 @@ pub fn set_local_ports(socket: BorrowedFd<'_>, first: u16, last: u16) -> io::Res
     // Of linux/in.h; the libc crate does not have it for every target.
     const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
     let range = u32::from(last) << 16 | u32::from(first);
-    let length = size_of_val(&range) as libc::socklen_t;
-    // SAFETY: the kernel reads `length` bytes from `range`, which is that long.
-    check(unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, (&raw const range).cast(), length)
-    })
-    .map(|_| ())
+    set_option(socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, range.cast_signed())
 }
 
 /// Sets how late the sleeps of this thread may end. prctl(2), PR_SET_TIMERSLACK.
@@ -129,12 +137,7 @@ pub fn socket_buffer_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
 pub fn fix_buffer_sizes(socket: BorrowedFd<'_>, send: bool, receive: bool) -> io::Result<()> {
     // SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK of linux/socket.h.
     let locks: libc::c_int = libc::c_int::from(send) | libc::c_int::from(receive) << 1;
-    let length = size_of_val(&locks) as libc::socklen_t;
-    // SAFETY: the kernel reads `length` bytes from `locks`, which is that long.
-    let result = check(unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BUF_LOCK, (&raw const locks).cast(), length)
-    });
-    match result {
+    match set_option(socket, libc::SOL_SOCKET, libc::SO_BUF_LOCK, locks) {
         Err(error) if error.raw_os_error() != Some(libc::ENOPROTOOPT) => Err(error),
         _ => Ok(()),
     }
@@ -143,19 +146,7 @@ pub fn fix_buffer_sizes(socket: BorrowedFd<'_>, send: bool, receive: bool) -> io
 /// Has the local port of a bound socket chosen only when it connects, so that one port serves connections to several peers.
 /// IP_BIND_ADDRESS_NO_PORT, ip(7).
 pub fn choose_port_when_connecting(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let length = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the kernel reads `length` bytes from `on`, which is that long.
-    check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            length,
-        )
-    })
-    .map(|_| ())
+    set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// The fields of TCP_INFO that are asked for here.

@@ -6,11 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use slabd::buffer::BufferMode;
+use slabd::hub::Hub;
 use slabd::limits::Limits;
 use slabd::net::mio::MioNet;
 use slabd::reactor::Reactor;
-use slabd::service::hub::Hub;
-use slabd::service::{Options, SERVICES};
+use slabd::service::Options;
+use slabd::services::SERVICES;
 
 /// Counts what is asked of the system's allocator while `COUNTS` is set.
 struct Counting;

@@ -68,8 +68,30 @@ impl Drop for Ends {
 
 #[test]
 fn the_password_is_taken_from_the_environment() {
-    let mut command = Command::new(program());
-    command.args(["serve", "--listen", "hub=127.0.0.1:0"]).env("SLABD_REQUIREPASS", "secret").env("RUST_LOG", "info");
+    asks_for_the_password(Command::new(program()).env("SLABD_REQUIREPASS", "secret"));
+}
+
+/// As systemd gives it with LoadCredential=requirepass:FILE. The environment wins over it.
+#[test]
+fn the_password_is_taken_from_a_systemd_credential() {
+    let folder = std::env::temp_dir().join(format!("slabd-credentials-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    // A service may have other credentials only.
+    let mut check = Command::new(program());
+    assert!(check.arg("--check").env("CREDENTIALS_DIRECTORY", &folder).output().unwrap().status.success());
+    std::fs::write(folder.join("requirepass"), "secret\n").unwrap();
+    asks_for_the_password(Command::new(program()).env("CREDENTIALS_DIRECTORY", &folder));
+    std::fs::write(folder.join("requirepass"), "another\n").unwrap();
+    asks_for_the_password(
+        Command::new(program()).env("CREDENTIALS_DIRECTORY", &folder).env("SLABD_REQUIREPASS", "secret"),
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Starts it, and checks that the password is "secret".
+#[track_caller]
+fn asks_for_the_password(command: &mut Command) {
+    command.args(["serve", "--listen", "hub=127.0.0.1:0"]).env("RUST_LOG", "info");
     let mut server = Ends(command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
     let mut log = BufReader::new(server.0.stderr.take().unwrap()).lines().map_while(Result::ok);
     let listening = log.find(|line| line.contains("listening on hub ")).expect("it says where it listens");
@@ -190,6 +212,16 @@ fn without_a_password_other_machines_are_denied() {
     let guarded = Server::start(&["--listen", "hub=0.0.0.0:0", "--requirepass", "secret"]);
     let mut client = Client::connect(SocketAddr::new(own, guarded.address("hub").port()));
     client.send("PING\r\nAUTH secret\r\nPING\r\n").expect(format!("{NOAUTH}+OK\r\n+PONG\r\n"));
+}
+
+#[test]
+fn a_password_on_the_command_line_is_warned_of_and_elsewhere_is_not() {
+    let file = File::new("password-warned", "secret\n");
+    for (arguments, warned) in [(["--requirepass", "secret"], true), (["--requirepass-file", file.path()], false)] {
+        let mut server = Server::start(&[&["--listen", "hub=127.0.0.1:0"], &arguments[..]].concat());
+        let is_warning = |line: &String| line.contains("WARN") && line.contains("process list");
+        assert_eq!(server.log().iter().any(is_warning), warned, "{arguments:?}");
+    }
 }
 
 #[test]

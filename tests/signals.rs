@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Client, Server, ask, datagrams};
+use support::{Client, Server, ask, datagrams, hub_answers};
 
 #[test]
 fn stopping_answers_what_has_arrived_sends_what_is_owed_and_exits_0() {
@@ -50,7 +50,7 @@ fn a_slow_reader_gets_all_it_is_owed_within_the_drain_timeout() {
 /// and destroy what is on its way.
 #[test]
 fn a_peer_that_goes_on_sending_still_gets_what_is_on_its_way() {
-    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0", "--send-buffer", "1MiB"]);
+    let mut server = Server::start(&["--listen", "echo=127.0.0.1:0", "--send-buffer", "1MiB", "--notsent-lowat", "0"]);
     let mut client = Client::connect(server.address("echo"));
     socket2::SockRef::from(&client.0).set_recv_buffer_size(4096).unwrap();
     client.send(vec![b'x'; 300_000]);
@@ -107,6 +107,35 @@ fn a_reload_takes_over_what_can_change_and_names_what_cannot() {
     let error = server.wait_for_log("configuration not changed");
     assert!(error.contains("line 1") && error.contains("much"), "{error}");
     assert_eq!(ask(&datagrams(address), b"alive"), b"Hello, alive!");
+    std::fs::remove_file(&file).unwrap();
+}
+
+/// What holds may come from CONFIG SET, which the file knows nothing of.
+#[test]
+fn a_reload_tells_what_it_takes_back_of_config_set() {
+    let file = std::env::temp_dir().join(format!("slabd-taken-back-{}.toml", std::process::id()));
+    std::fs::write(&file, "listen = [\"hub=127.0.0.1:0\"]\nmax-line = 10\n").unwrap();
+    let mut server = Server::start(&["--config", file.to_str().unwrap(), "--idle-timeout", "90"]);
+    let mut client = hub_answers::connect(&server);
+    let set = "CONFIG SET idle-timeout 2m max-line 20 report-every 1h messages-per-turn 128";
+    assert_eq!(hub_answers::ask(&mut client, set).text(), "OK");
+    server.signal("HUP");
+    server.wait_for_log("what can change is in force");
+    let changed: Vec<String> =
+        server.log().iter().filter_map(|line| Some(line.split_once("daemon] ")?.1.into())).collect();
+    let changed: Vec<&str> = changed.iter().filter(|line| line.contains(" -> ")).map(String::as_str).collect();
+    assert_eq!(changed, ["idle-timeout: 2m -> 90s", "max-line: 20B -> 10B", "report-every: 1h -> 0"]);
+    assert_eq!(hub_answers::setting(&mut client, "idle-timeout"), "90s");
+
+    // Now nothing differs.
+    server.signal("HUP");
+    server.wait_for_log("nothing else changed");
+    // A file that says what CONFIG SET has already done changes nothing either.
+    assert_eq!(hub_answers::ask(&mut client, "CONFIG SET max-line 30").text(), "OK");
+    std::fs::write(&file, "listen = [\"hub=127.0.0.1:0\"]\nmax-line = 30\nbacklog = 7\n").unwrap();
+    server.signal("HUP");
+    server.wait_for_log("changed only by a restart: backlog");
+    server.wait_for_log("nothing else changed");
     std::fs::remove_file(&file).unwrap();
 }
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use slabd::clock::Tick;
 use slabd::connection::Reason;
+use slabd::hub::Hub;
 use slabd::limits::{CATCH_UP_MAX, Limits};
 use slabd::net::sim::{ClientId, End};
 use slabd::service::hello::Hello;
-use slabd::service::hub::Hub;
 use slabd::service::{Options, Secret};
 
 use sim::{SECOND, Sim, hub, limits, subscriber};

@@ -10,40 +10,47 @@ use std::collections::VecDeque;
 use slabd::connection::Reason;
 use slabd::limits::Limits;
 use slabd::net::sim::ClientId;
-use slabd::service::Service;
+use slabd::service::server::{Parting, Server};
+use slabd::service::{ConnectionId, Output, Reply, Service, Taken, receive_line};
 
 use sim::{Sim, limits};
 
 /// Says every line to everybody, one delivery at a time.
 #[derive(Default)]
 struct Party {
-    guests: Vec<u32>,
+    guests: Vec<ConnectionId>,
     /// A line, and how many guests have it.
     waiting: VecDeque<(Vec<u8>, usize)>,
 }
 
 impl Service for Party {
-    fn framing(&self) -> slabd::codec::Framing {
-        slabd::codec::Framing::Lines
+    fn connected(&mut self, reply: &mut Reply<'_>) {
+        self.guests.extend(reply.connection);
     }
-    fn connected(&mut self, reply: &mut slabd::service::Reply<'_>) {
-        self.guests.push(reply.session);
+
+    fn receive(&mut self, input: &mut [u8], scanned: usize, reply: &mut Reply<'_>, server: &mut dyn Server) -> Taken {
+        receive_line(input, scanned, reply, server, |line, _reply| {
+            self.waiting.push_back(([line, b"\n"].concat(), 0));
+        })
     }
-    fn message(&mut self, line: &[u8], _reply: &mut slabd::service::Reply<'_>) {
-        self.waiting.push_back(([line, b"\n"].concat(), 0));
+
+    fn datagram(&mut self, _datagram: &[u8], _reply: &mut Reply<'_>, _server: &mut dyn Server) {}
+
+    fn closed(&mut self, connection: ConnectionId, _parting: &Parting) {
+        self.guests.retain(|guest| *guest != connection);
     }
-    fn datagram(&mut self, _datagram: &[u8], _reply: &mut slabd::service::Reply<'_>) {}
-    fn closed(&mut self, session: u32, _parting: &slabd::service::server::Parting) {
-        self.guests.retain(|guest| *guest != session);
-    }
+
     fn has_output(&self) -> bool {
         !self.waiting.is_empty()
     }
-    fn poll_output(&mut self, deliveries: &mut slabd::service::Deliveries<'_>) {
+
+    fn collect(&mut self, output: &mut Output<'_>) {
         while let Some((line, next)) = self.waiting.front_mut() {
-            let range = deliveries.put(line);
+            let start = output.bytes_mut().len() as u32;
+            output.bytes_mut().extend_from_slice(line);
+            let range = start..output.bytes_mut().len() as u32;
             while let Some(guest) = self.guests.get(*next) {
-                if !deliveries.deliver(*guest, &range) {
+                if !output.deliver(*guest, &range) {
                     return;
                 }
                 *next += 1;

@@ -6,7 +6,7 @@
 mod sim;
 
 use slabd::connection::Reason;
-use slabd::limits::{CONSULTS_PER_TURN, FACTS_PER_TURN, Limits};
+use slabd::limits::{INFO_STEPS, Limits, SEARCHED_MAX, WALK_STEPS_PER_TURN};
 use slabd::net::sim::{ClientId, End};
 
 use sim::{SECOND, Sim, hub, limits, subscriber};
@@ -131,12 +131,12 @@ fn a_large_message_is_delivered_over_several_turns() {
 }
 
 #[test]
-fn consults_per_turn_at_the_budget_one_below_and_one_above() {
-    for (clients, first) in [(63, 63), (64, 64), (65, 64)] {
-        let mut sim = hub(Limits { max_connections: 100, ..limits() });
-        assert_eq!(CONSULTS_PER_TURN, 64);
+fn dear_commands_per_turn_at_the_budget_one_below_and_one_above() {
+    assert_eq!(SEARCHED_MAX / INFO_STEPS, 2);
+    for (clients, first) in [(1, 1), (2, 2), (3, 2)] {
+        let mut sim = hub(limits());
         let clients: Vec<ClientId> = (0..clients).map(|_| sim.accepted()).collect();
-        clients.iter().for_each(|client| sim.send(*client, "CLIENT ID\r\n"));
+        clients.iter().for_each(|client| sim.send(*client, "INFO server\r\n"));
         sim.turn();
         let answered = |sim: &mut Sim| clients.iter().filter(|client| !sim.received(**client).is_empty()).count();
         assert_eq!(answered(&mut sim), first);
@@ -265,19 +265,40 @@ fn a_slow_reader_gets_a_large_answer_on_top_of_what_it_has_not_read() {
     assert!(sim.received(client).ends_with("yyy\r\n"));
 }
 
+/// Each look at a session takes a step, and each address that the kernel is asked for 16.
 #[test]
-fn commands_that_ask_the_kernel_about_many_connections_wait_for_the_next_turn() {
-    let mut sim = hub(Limits { max_connections: 1100, ..limits() });
-    for _ in 0..FACTS_PER_TURN {
-        sim.accepted();
-    }
-    let askers: Vec<ClientId> = (0..4).map(|_| sim.accepted()).collect();
-    askers.iter().for_each(|asker| sim.send(*asker, "CLIENT LIST LADDR 1.1.1.1:1\r\n"));
-    for turn in 1..=4 {
+fn a_walk_over_all_sessions_at_a_turns_budget_one_below_and_one_above() {
+    let at_once = WALK_STEPS_PER_TURN / 17;
+    for (sessions, answered_at) in [(at_once - 1, 1), (at_once, 1), (at_once + 1, 2)] {
+        let mut sim = hub(Limits { max_connections: 2000, max_connections_per_source: 2000, ..limits() });
+        let clients = sim.crowd(sessions);
+        sim.send(clients[0], "CLIENT LIST LADDR 1.1.1.1:1\r\nPING\r\n");
+        sim.send(clients[1], "PING\r\n");
         sim.turn();
-        let answered = askers.iter().filter(|asker| !sim.received(**asker).is_empty()).count();
-        assert_eq!(answered, 1, "turn {turn}");
+        assert_eq!(sim.received(clients[1]), "+PONG\r\n", "others do not wait");
+        let answer = sim.received(clients[0]);
+        assert_eq!(answer == "$0\r\n\r\n+PONG\r\n", answered_at == 1, "{sessions}: {answer}");
+        sim.turns(2);
+        let rest = if answered_at == 1 { "" } else { "$0\r\n\r\n+PONG\r\n" };
+        assert_eq!(sim.received(clients[0]), rest, "its next command waits for the answer");
     }
+}
+
+#[test]
+fn walks_are_made_one_after_the_other_and_end_with_their_askers() {
+    let mut sim = hub(Limits { max_connections: 2000, max_connections_per_source: 2000, ..limits() });
+    sim.crowd(1500);
+    let askers: Vec<ClientId> = (0..6).map(|_| sim.accepted()).collect();
+    askers.iter().for_each(|asker| sim.send(*asker, "CLIENT LIST LADDR 1.1.1.1:1\r\n"));
+    sim.turn();
+    sim.net().client_reset(askers[2]);
+    let mut order = Vec::new();
+    for _ in 0..20 {
+        sim.turn();
+        let answered = askers.iter().filter(|asker| sim.received(**asker) == "$0\r\n\r\n");
+        order.extend(answered.copied());
+    }
+    assert_eq!(order, [askers[0], askers[1], askers[3], askers[4], askers[5]]);
 }
 
 /// A batch is 64 datagrams: each that is taken is carried out whole, so the backlog is asked about before each.
@@ -293,15 +314,15 @@ fn a_backlog_stops_datagrams_within_their_batch() {
     }
     let before = sim.reactor.stats().work.deliveries;
     sim.turns(10);
-    // 18 of them make a mebibyte.
-    assert_eq!(sim.reactor.stats().datagrams_dropped_backlog, 64 - 18);
-    assert_eq!(sim.net().datagrams_received(from).len(), 18);
-    assert_eq!(sim.reactor.stats().work.deliveries - before, 4, "one run");
+    // Five of them make 256 KiB.
+    assert_eq!(sim.reactor.stats().datagrams_dropped_backlog, 64 - 5);
+    assert_eq!(sim.net().datagrams_received(from).len(), 5);
+    assert_eq!(sim.reactor.stats().work.deliveries - before, 4, "one write each");
     for subscriber in subscribers {
-        assert_eq!(sim.received(subscriber).matches("message").count(), 18);
+        assert_eq!(sim.received(subscriber).matches("message").count(), 5);
     }
     let observer = sim.accepted();
-    assert!(sim.exchange(observer, "INFO datagrams\r\n").contains("dropped_backlog:46\r\n"));
+    assert!(sim.exchange(observer, "INFO datagrams\r\n").contains("dropped_backlog:59\r\n"));
 }
 
 /// To list channels walks all topics, so it counts as searching: not one connection's pipeline of it makes a turn of an eighth of a second.

@@ -8,11 +8,11 @@ mod sim;
 use slabd::buffer::BufferMode;
 use slabd::clock::Tick;
 use slabd::connection::Reason;
-use slabd::limits::Limits;
-use slabd::net::sim::Call;
+use slabd::limits::{Limits, SocketOptions};
 use slabd::net::sim::ClientId;
 use slabd::net::sim::End;
 use slabd::net::sim::SimNet;
+use slabd::net::sim::SystemCall;
 use slabd::service::echo::Echo;
 use slabd::service::hello::Hello;
 
@@ -122,7 +122,9 @@ fn fixed_buffers_serve_the_same_and_cost_what_they_say() {
 /// Before the budget is passed, who holds most is closed; those who hold little are not.
 #[test]
 fn near_the_budget_the_largest_are_closed_first() {
-    let mut sim = Sim::new(Box::new(Echo), Limits { memory_budget: 1_400_000, high_watermark: 32_000, ..limits() });
+    let sockets = SocketOptions { send_buffer: 32 * 1024, receive_buffer: 32 * 1024, ..SocketOptions::default() };
+    let limits = Limits { memory_budget: 1_400_000, high_watermark: 32_000, sockets, ..limits() };
+    let mut sim = Sim::new(Box::new(Echo), limits);
     let clients: Vec<ClientId> = (0..20).map(|_| sim.accepted()).collect();
     clients.iter().for_each(|client| sim.net().set_window(*client, 0));
     let (small, large) = clients.split_at(10);
@@ -168,7 +170,7 @@ fn a_write_that_is_interrupted_is_made_again_though_no_edge_comes() {
     }
     for times in 1..=3 {
         sim.send(client, "y");
-        sim.net().fail_next(Call::Write, libc::EINTR, times);
+        sim.net().fail_next(SystemCall::Write, libc::EINTR, times);
         sim.turns(times as usize + 1);
         assert_eq!(sim.received(client), "y", "interrupted {times} times in a row");
     }

@@ -9,8 +9,9 @@ use slabd::clock::Tick;
 use slabd::connection::Reason;
 use slabd::limits::Limits;
 use slabd::net::sim::End;
-use slabd::service::Service;
 use slabd::service::hello::Hello;
+use slabd::service::server::Server;
+use slabd::service::{Reply, Service, Taken, receive_line};
 
 use sim::{SECOND, Sim, limits};
 
@@ -92,14 +93,20 @@ fn who_does_not_close_after_an_error_is_lingered_for_no_longer_than_the_close_ti
 fn a_service_can_close_and_what_it_said_is_sent_first() {
     struct Bye;
     impl Service for Bye {
-        fn framing(&self) -> slabd::codec::Framing {
-            slabd::codec::Framing::Lines
+        fn receive(
+            &mut self,
+            input: &mut [u8],
+            scanned: usize,
+            reply: &mut Reply<'_>,
+            server: &mut dyn Server,
+        ) -> Taken {
+            receive_line(input, scanned, reply, server, |_line, reply| {
+                reply.send(b"bye\r\n");
+                reply.close();
+            })
         }
-        fn message(&mut self, _line: &[u8], reply: &mut slabd::service::Reply<'_>) {
-            reply.send(b"bye\r\n");
-            reply.close();
-        }
-        fn datagram(&mut self, _datagram: &[u8], _reply: &mut slabd::service::Reply<'_>) {}
+
+        fn datagram(&mut self, _datagram: &[u8], _reply: &mut Reply<'_>, _server: &mut dyn Server) {}
     }
     let mut sim = Sim::new(Box::new(Bye), limits());
     let client = sim.accepted();

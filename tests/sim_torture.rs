@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use slabd::net::sim::Call;
+use slabd::net::sim::SystemCall;
 
 use scenarios::SCENARIOS;
 use torture::{A_FEW, Broken, Failure, Outcome, Scenario};
@@ -30,22 +30,22 @@ const MANY: u32 = 40;
 /// What a call may fail with again and again, and goes on as if nothing had been.
 const REPEATED: [i32; 3] = [libc::EAGAIN, libc::EINTR, libc::ENOMEM];
 
-const ALL_CALLS: [Call; 15] = [
-    Call::Listen,
-    Call::Configure,
-    Call::Accept,
-    Call::Read,
-    Call::Write,
-    Call::WatchWritable,
-    Call::Shutdown,
-    Call::Shed,
-    Call::Unacknowledged,
-    Call::BufferBytes,
-    Call::PeerAddress,
-    Call::AcceptQueue,
-    Call::Bind,
-    Call::Receive,
-    Call::Send,
+const ALL_CALLS: [SystemCall; 15] = [
+    SystemCall::Listen,
+    SystemCall::Configure,
+    SystemCall::Accept,
+    SystemCall::Read,
+    SystemCall::Write,
+    SystemCall::WatchWritable,
+    SystemCall::Shutdown,
+    SystemCall::Shed,
+    SystemCall::Unacknowledged,
+    SystemCall::BufferBytes,
+    SystemCall::PeerAddress,
+    SystemCall::AcceptQueue,
+    SystemCall::Bind,
+    SystemCall::Receive,
+    SystemCall::Send,
 ];
 
 /// `SLABD_TORTURE="ping 17 EINTR" cargo test --test sim_torture` replays one run; a number behind is how often the call fails in a row.
@@ -82,7 +82,7 @@ fn every_call_fails_in_turn_and_nobody_else_notices() {
     }
     assert!(broken.is_empty(), "{} of {runs} runs broke a rule", broken.len());
     assert!(reports.len() >= 40, "{} scenarios", reports.len());
-    let failed: BTreeSet<Call> = reports.iter().flat_map(|report| &report.failed).copied().collect();
+    let failed: BTreeSet<SystemCall> = reports.iter().flat_map(|report| &report.failed).copied().collect();
     assert_eq!(failed.into_iter().collect::<Vec<_>>(), ALL_CALLS, "calls that were failed");
 }
 
@@ -90,7 +90,7 @@ struct Report {
     scenario: &'static str,
     calls: usize,
     runs: usize,
-    failed: BTreeSet<Call>,
+    failed: BTreeSet<SystemCall>,
     broken: Vec<String>,
 }
 
@@ -145,7 +145,7 @@ fn play(scenario: &'static Scenario, quiet: &Outcome, failure: Failure) -> Resul
     torture::run(scenario, Some(failure), |outcome| torture::compare(quiet, outcome, failure)).map(drop)
 }
 
-fn describe(scenario: &Scenario, call: Call, failure: Failure, broken: &Broken) -> String {
+fn describe(scenario: &Scenario, call: SystemCall, failure: Failure, broken: &Broken) -> String {
     let Failure { at, errno, times } = failure;
     let times = if times > 1 { format!(" {times}") } else { String::new() };
     format!(

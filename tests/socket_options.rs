@@ -44,7 +44,8 @@ fn a_change_holds_for_connections_accepted_from_then_on() {
     let folder = std::env::temp_dir().join(format!("slabd-sockets-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("slabd.toml");
-    std::fs::write(&file, "listen = [\"hub=127.0.0.1:0\"]\n").unwrap();
+    let settings = "listen = [\"hub=127.0.0.1:0\"]\nreceive-buffer = \"32KiB\"\n";
+    std::fs::write(&file, format!("{settings}send-buffer = \"32KiB\"\n")).unwrap();
     let mut server = Server::start(&["--config", file.to_str().unwrap()]);
     let address = server.address("hub");
     let greeted = |address| {
@@ -62,7 +63,7 @@ fn a_change_holds_for_connections_accepted_from_then_on() {
     assert_eq!(kernels_view(address, &first), Some((32_768, 32_768, true)), "who is in keeps what it came with");
     first.send("CONFIG SET keepalive 500ms\r\n").expect("-ERR ");
 
-    std::fs::write(&file, "listen = [\"hub=127.0.0.1:0\"]\nsend-buffer = \"48KiB\"\n").unwrap();
+    std::fs::write(&file, format!("{settings}send-buffer = \"48KiB\"\n")).unwrap();
     server.signal("HUP");
     server.wait_for_log("what can change is in force");
     let third = greeted(address);

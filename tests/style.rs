@@ -1,5 +1,6 @@
 //! What of the house style a program can check.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,10 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
         .filter(|line| !line.trim_start().starts_with("//"))
 }
 
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
 fn is(path: &Path, names: &[&str]) -> bool {
     names.iter().any(|name| path.ends_with(name))
 }
@@ -53,10 +58,7 @@ fn unsafe_is_in_one_module_and_every_block_says_why() {
         let lines: Vec<&str> = text.lines().collect();
         for (number, line) in lines.iter().enumerate() {
             let line = line.trim_start();
-            if line.starts_with("//")
-                || line.contains("unsafe_code")
-                || !line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
-            {
+            if line.starts_with("//") || line.contains("unsafe_code") || !words(line).any(|word| word == "unsafe") {
                 continue;
             }
             assert!(allowed, "unsafe in {}: {line}", path.display());
@@ -90,7 +92,7 @@ fn a_turn_fits_on_a_screen_and_names_its_phases_in_order() {
         "serve_connections",
         "serve_datagrams",
         "expire_timers",
-        "drain_outbox",
+        "collect",
         "flush",
         "reap",
     ]
@@ -164,5 +166,207 @@ fn the_readme_lists_every_file() {
     for (path, _) in sources("src") {
         let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string();
         assert!(readme.contains(&format!("`{name}`")), "the README does not list {name}");
+    }
+}
+
+#[test]
+fn libc_is_known_to_one_module() {
+    for (path, text) in sources("src") {
+        let mut lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let allowed = path.ends_with("src/sys.rs") || path.components().any(|part| part.as_os_str() == "sys");
+        let found = lines.find(|line| words(line).any(|word| word == "libc"));
+        assert!(allowed || found.is_none(), "libc in {}: {found:?}", path.display());
+    }
+}
+
+#[test]
+fn every_crate_is_justified_in_the_readme() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let table = readme.split_once("\n## What it is built of\n").unwrap().1;
+    let first_column: Vec<&str> = table.lines().filter_map(|row| row.strip_prefix('|')?.split('|').next()).collect();
+    let listed: Vec<&str> = first_column.iter().flat_map(|cell| cell.split(',').map(str::trim)).collect();
+    let (_, dependencies) = manifest.split_once("\n[dependencies]\n").unwrap();
+    for line in dependencies.lines().take_while(|line| !line.starts_with('[')) {
+        if let Some((name, _)) = line.split_once(" = ") {
+            assert!(listed.contains(&name), "the README does not say why {name} is there");
+        }
+    }
+}
+
+#[test]
+fn types_and_files_are_named_for_what_they_are() {
+    const SAYS_NOTHING: [&str; 5] = ["manager", "handler", "helper", "utils", "common"];
+    for (path, text) in sources("src") {
+        let file = path.file_stem().unwrap().to_str().unwrap();
+        assert!(!SAYS_NOTHING.contains(&file), "{}", path.display());
+        for name in code(&text).filter_map(type_named) {
+            let name = name.to_lowercase();
+            assert!(!SAYS_NOTHING.iter().any(|word| name.contains(word)), "{name} in {}", path.display());
+        }
+    }
+}
+
+/// Names that two types have still. A name that no longer does is to be taken off the list.
+const NAMES_OF_TWO_TYPES: [&str; 0] = [];
+
+/// The type that a line defines.
+fn type_named(line: &str) -> Option<&str> {
+    // A macro's `struct $name` names no type: its uses do.
+    if line.contains('$') {
+        return None;
+    }
+    // A type of a trait or of an impl is indented.
+    let is_associated = line.starts_with(' ') && line.trim_start().starts_with("type ");
+    let mut words = words(line).skip_while(|word| ["pub", "super", "crate"].contains(word));
+    let defines = ["struct", "enum", "trait", "type", "union"].contains(&words.next()?);
+    words.next().filter(|_| defines && !is_associated)
+}
+
+#[test]
+fn no_two_types_have_one_name() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, text) in sources("src") {
+        for line in code(&text) {
+            if let Some(name) = type_named(line) {
+                places.entry(name.to_string()).or_default().push(path.display().to_string());
+            }
+        }
+    }
+    places.retain(|_, places| places.len() > 1);
+    for name in NAMES_OF_TWO_TYPES {
+        assert!(places.remove(name).is_some(), "{name} is the name of one type now: take it off the list");
+    }
+    assert!(places.is_empty(), "types that share a name: {places:#?}");
+}
+
+/// Arrows that close a circle still. One that is no longer there is to be taken off the list.
+const ARROWS_OF_CIRCLES: [(&str, &str); 0] = [];
+
+/// Every folder holds modules that know each other in one direction. What counts for a module is the imports of
+/// its file and of all that is below it. That a file and the files of its own folder know each other does not
+/// count: they are one module.
+#[test]
+fn modules_do_not_import_each_other_in_circles() {
+    let mut modules: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    let sources: Vec<(Vec<String>, String)> =
+        sources("src").iter().map(|(path, text)| (module_of(path), code(text).collect())).collect();
+    for (module, code) in &sources {
+        let mut imported = paths(code, module);
+        for path in &mut imported {
+            while !sources.iter().any(|(module, _)| module == path) {
+                path.pop();
+            }
+        }
+        modules.insert(module.clone(), imported.into_iter().collect());
+    }
+    // By folder: from each of its modules to those that it imports.
+    let mut folders: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for (from, imported) in &modules {
+        for to in imported {
+            let shared = from.iter().zip(to).take_while(|(a, b)| a == b).count();
+            if shared < from.len().min(to.len()) {
+                let (from, to) = (from[..=shared].join("::"), to[..=shared].join("::"));
+                folders
+                    .entry(from[..from.rfind("::").unwrap_or(0)].into())
+                    .or_default()
+                    .entry(from)
+                    .or_default()
+                    .insert(to);
+            }
+        }
+    }
+    for (from, to) in ARROWS_OF_CIRCLES {
+        let is_there = folders.values_mut().any(|folder| folder.get_mut(from).is_some_and(|all| all.remove(to)));
+        assert!(is_there, "{from} does not import {to} any more: take it off the list");
+    }
+    let circles: Vec<String> = folders.values().flat_map(circles).collect();
+    assert!(circles.is_empty(), "imports in circles:\n{}", circles.join("\n"));
+}
+
+/// What is left when modules that import none of the others are taken away, and so on. With its arrows.
+fn circles(folder: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    let mut left = folder.clone();
+    loop {
+        let names: BTreeSet<String> = left.keys().cloned().collect();
+        left.values_mut().for_each(|imported| imported.retain(|name| names.contains(name)));
+        let imported: BTreeSet<String> = left.values().flatten().cloned().collect();
+        left.retain(|name, own| !own.is_empty() && imported.contains(name));
+        if left.len() == names.len() {
+            return left.iter().map(|(name, own)| format!("{name} -> {own:?}")).collect();
+        }
+    }
+}
+
+/// `src/net/sim.rs` is the module net::sim.
+fn module_of(path: &Path) -> Vec<String> {
+    let path = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().with_extension("");
+    let mut names: Vec<String> = path.iter().map(|name| name.to_str().unwrap().to_string()).collect();
+    if names == ["lib"] {
+        names.clear();
+    }
+    names
+}
+
+/// Every path of a module's code that begins with `crate`, `super` or `self`, from the crate's root.
+fn paths(code: &str, module: &[String]) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    for start in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(start) {
+            // Only a path's begin: what follows a `super::` is read with it.
+            if !code[..at].ends_with(|c: char| is_word(c) || c == ':') {
+                read_path(&code[at..], &mut Vec::new(), module, &mut found);
+            }
+        }
+    }
+    found
+}
+
+/// Reads one path, or each of those in braces, up to the first character that is no part of it; what is left.
+fn read_path<'a>(
+    mut code: &'a str,
+    path: &mut Vec<String>,
+    module: &[String],
+    found: &mut Vec<Vec<String>>,
+) -> &'a str {
+    let depth = path.len();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    loop {
+        code = code.trim_start();
+        if let Some(mut inner) = code.strip_prefix('{') {
+            loop {
+                inner = read_path(inner, &mut path.clone(), module, found).trim_start();
+                inner = match inner.split_at_checked(1) {
+                    Some((",", rest)) => rest,
+                    Some(("}", rest)) => return rest,
+                    _ => panic!("no list of imports: {inner}"),
+                };
+                if inner.trim_start().starts_with('}') {
+                    continue;
+                }
+            }
+        }
+        let end = code.find(|c| !is_word(c)).unwrap_or(code.len());
+        match &code[..end] {
+            "crate" => path.clear(),
+            "self" if depth == 0 && path.is_empty() => path.extend_from_slice(module),
+            "self" | "" => {}
+            "super" if path.is_empty() => path.extend_from_slice(&module[..module.len() - 1]),
+            "super" => drop(path.pop()),
+            name => path.push(name.to_string()),
+        }
+        match code[end..].strip_prefix("::") {
+            Some(rest) => code = rest,
+            None => break,
+        }
+    }
+    found.push(path.clone());
+    let rest = code.trim_start_matches(is_word).trim_start();
+    // A new name for what is imported.
+    match rest.strip_prefix("as ") {
+        Some(name) => name.trim_start().trim_start_matches(is_word),
+        None => rest,
     }
 }

@@ -5,7 +5,11 @@
  * adds: timeouts, limits, counting, unsent output (a connection that does not take its echo at once is
  * closed).
  *
- *   cc -O2 -o echo echo.c && ./echo PORT [edge]      (0: any; listens on 127.0.0.1, prints "ready PORT")
+ *   cc -O2 -o echo echo.c && ./echo PORT [edge|wait]
+ *                                     (0: any; listens on 127.0.0.1, prints "ready PORT")
+ *
+ * Told "wait", it waits for room in a full socket instead, and serves nobody else meanwhile: a
+ * floor for bulk.
  *
  * An edge is enough here because a read shorter than the buffer has drained the socket (epoll(7)); of a burst
  * longer than the buffer the rest would wait for the next edge.
@@ -15,6 +19,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +36,7 @@ static void die(const char *what)
 }
 
 static unsigned interest = EPOLLIN;
+static int waits = 0;
 
 static int listen_on(unsigned short port)
 {
@@ -72,24 +78,43 @@ static void accept_all(int listener, int epoll)
     }
 }
 
+static int send_all(int fd, const char *bytes, size_t count)
+{
+    for (;;) {
+        ssize_t sent = send(fd, bytes, count, MSG_NOSIGNAL);
+        if (sent == (ssize_t)count)
+            return 1;
+        if (!waits || (sent < 0 && errno != EAGAIN && errno != EINTR))
+            return 0;
+        if (sent > 0) {
+            bytes += sent;
+            count -= sent;
+        }
+        struct pollfd room = {.fd = fd, .events = POLLOUT};
+        poll(&room, 1, -1);
+    }
+}
+
 static void echo(int fd)
 {
     char buffer[BUFFER];
     ssize_t n = recv(fd, buffer, sizeof buffer, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (n <= 0 || send(fd, buffer, n, MSG_NOSIGNAL) != n)
+    if (n <= 0 || !send_all(fd, buffer, n))
         close(fd);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 2 || argc > 3 || (argc == 3 && strcmp(argv[2], "edge") != 0)) {
-        fprintf(stderr, "usage: %s PORT [edge]\n", argv[0]);
+    const char *mode = argc == 3 ? argv[2] : "";
+    waits = strcmp(mode, "wait") == 0;
+    if (strcmp(mode, "edge") == 0)
+        interest |= EPOLLET;
+    else if (argc != 2 && !waits) {
+        fprintf(stderr, "usage: %s PORT [edge|wait]\n", argv[0]);
         return 2;
     }
-    if (argc == 3)
-        interest |= EPOLLET;
     int listener = listen_on(atoi(argv[1]));
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN, .data.fd = listener};

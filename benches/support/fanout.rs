@@ -20,10 +20,11 @@ use slabd::net::{ConnectOptions, Net, Ready};
 use slabd::token::{Generation, Token};
 use socket2::SockRef;
 
-use super::load::{ROUND_TIMEOUT, STALL_TIMEOUT, Stream, slot_of};
+use super::load::{ROUND_TIMEOUT, STALL_TIMEOUT, Stream, Talk, slot_of};
 use super::server::on_client_core;
 
-/// The first argument of a process that is an audience; the server's address and the number of subscribers follow.
+/// The first argument of a process that is an audience; the protocol, the server's address and the
+/// number of subscribers follow.
 const ROLE: &str = "audience";
 const READY: &str = "ready";
 
@@ -33,16 +34,67 @@ const AT_ONCE: usize = 512;
 const READ_CHUNK: usize = 16 * 1024;
 
 pub const PAYLOAD: usize = 64;
-const SUBSCRIBE: &[u8] = b"*2\r\n$9\r\nSUBSCRIBE\r\n$4\r\nnews\r\n";
-const SUBSCRIBED: &[u8] = b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n";
 
-fn publish(number: u64) -> Vec<u8> {
-    format!("*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{number:0PAYLOAD$}\r\n").into_bytes()
+/// What the audience speaks. Both carry the same payloads; a frame of WebSocket is 32 bytes
+/// shorter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Resp,
+    /// The server subscribes every client, and passes each message on to all others.
+    WebSocket,
 }
 
-/// What each subscriber gets of it.
-fn message(number: u64) -> Vec<u8> {
-    format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{number:0PAYLOAD$}\r\n").into_bytes()
+const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// A whole binary message (RFC 6455, 5.2).
+const BINARY: u8 = 0x82;
+const MASKED: u8 = 0x80;
+
+impl Protocol {
+    fn name(self) -> &'static str {
+        if self == Protocol::Resp { "resp" } else { "websocket" }
+    }
+
+    /// How a subscriber subscribes.
+    fn subscribe(self) -> Talk {
+        match self {
+            Protocol::Resp => Talk {
+                greeting: b"",
+                request: b"*2\r\n$9\r\nSUBSCRIBE\r\n$4\r\nnews\r\n",
+                reply_starts: b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n",
+                reply_ends: b"",
+            },
+            Protocol::WebSocket => {
+                Talk { greeting: b"", request: UPGRADE, reply_starts: b"HTTP/1.1 101 ", reply_ends: b"\r\n\r\n" }
+            }
+        }
+    }
+
+    fn publish(self, number: u64) -> Vec<u8> {
+        let payload = format!("{number:0PAYLOAD$}");
+        match self {
+            Protocol::Resp => format!("*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n").into_bytes(),
+            // A mask of zeros leaves the payload as it is.
+            Protocol::WebSocket => [&[BINARY, MASKED | PAYLOAD as u8, 0, 0, 0, 0], payload.as_bytes()].concat(),
+        }
+    }
+
+    /// The server's answer to a publish. By WebSocket there is none: deliveries have to do.
+    fn reply(self, subscribers: usize) -> Vec<u8> {
+        match self {
+            Protocol::Resp => format!(":{subscribers}\r\n").into_bytes(),
+            Protocol::WebSocket => Vec::new(),
+        }
+    }
+
+    /// What each subscriber gets of it.
+    fn message(self, number: u64) -> Vec<u8> {
+        let payload = format!("{number:0PAYLOAD$}");
+        match self {
+            Protocol::Resp => format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n").into_bytes(),
+            Protocol::WebSocket => [&[BINARY, PAYLOAD as u8], payload.as_bytes()].concat(),
+        }
+    }
 }
 
 /// What is published in a round, and when.
@@ -93,9 +145,9 @@ impl Drop for Audience {
 
 impl Audience {
     /// Starts it, and waits until all are subscribed.
-    pub fn start(server: SocketAddr, subscribers: usize) -> Result<Audience> {
+    pub fn start(protocol: Protocol, server: SocketAddr, subscribers: usize) -> Result<Audience> {
         let mut command = on_client_core(std::env::current_exe()?);
-        command.args([ROLE, &server.to_string(), &subscribers.to_string()]);
+        command.args([ROLE, protocol.name(), &server.to_string(), &subscribers.to_string()]);
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("the audience")?;
         let orders = process.stdin.take().context("standard input of the audience")?;
         let answers = BufReader::new(process.stdout.take().context("standard output of the audience")?);
@@ -123,13 +175,15 @@ impl Audience {
 /// Is the audience for as long as there are orders, in a process started as one. False in any other.
 pub fn run_as_audience() -> Result<bool> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [role, server, count] = arguments.as_slice() else { return Ok(false) };
+    let [role, protocol, server, count] = arguments.as_slice() else { return Ok(false) };
     if role != ROLE {
         return Ok(false);
     }
     let (server, count) = (server.parse()?, count.parse()?);
-    let mut subscribers = Subscribers::connect(server, count)?;
-    let mut publisher = Publisher::connect(server, count)?;
+    let protocols = [Protocol::Resp, Protocol::WebSocket];
+    let protocol = protocols.into_iter().find(|known| known.name() == protocol).context("which protocol")?;
+    let mut subscribers = Subscribers::connect(protocol, server, count)?;
+    let mut publisher = Publisher::connect(protocol, server, count)?;
     println!("{READY}");
     let mut first = 0;
     for line in std::io::stdin().lines() {
@@ -143,7 +197,7 @@ pub fn run_as_audience() -> Result<bool> {
 /// One round, its payloads numbered from `first` on. The publisher has a thread of its own, so that its next publish
 /// does not wait behind ten thousand reads.
 fn round(subscribers: &mut Subscribers, publisher: &mut Publisher, first: u64, order: Order) -> Result<u64> {
-    let due: Vec<u8> = (first..first + order.publishes).flat_map(message).collect();
+    let due: Vec<u8> = (first..first + order.publishes).flat_map(|number| publisher.protocol.message(number)).collect();
     let reads = subscribers.reads;
     let (progress, delivered) = mpsc::channel();
     let (published, received) = thread::scope(|scope| {
@@ -168,6 +222,7 @@ struct Subscriber {
 }
 
 struct Subscribers {
+    protocol: Protocol,
     net: MioNet,
     subscribers: Vec<Subscriber>,
     ready: Vec<Ready>,
@@ -176,8 +231,9 @@ struct Subscribers {
 }
 
 impl Subscribers {
-    fn connect(server: SocketAddr, count: usize) -> Result<Subscribers> {
+    fn connect(protocol: Protocol, server: SocketAddr, count: usize) -> Result<Subscribers> {
         let mut all = Subscribers {
+            protocol,
             net: MioNet::new()?,
             subscribers: Vec::with_capacity(count),
             ready: Vec::new(),
@@ -204,20 +260,31 @@ impl Subscribers {
             SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
             self.subscribers.push(Subscriber { stream, received: 0 });
         }
-        let mut asked = vec![false; count];
+        let subscribe = self.protocol.subscribe();
+        // What each has been answered so far; `None` before it has asked.
+        let mut answers: Vec<Option<Vec<u8>>> = vec![None; count];
         let mut missing = count;
         while missing > 0 {
             self.poll()?;
             for event in std::mem::take(&mut self.ready) {
                 let slot = slot_of(event.token)?;
-                let Some(asked) = slot.checked_sub(first).and_then(|index| asked.get_mut(index)) else { continue };
+                let Some(answer) = slot.checked_sub(first).and_then(|index| answers.get_mut(index)) else { continue };
                 let stream = &mut self.subscribers[slot].stream;
-                if !*asked && event.writable && self.net.connected(stream)? {
-                    ensure!(self.net.write(stream, SUBSCRIBE)? == SUBSCRIBE.len(), "SUBSCRIBE was cut short");
-                    *asked = true;
+                if answer.is_none() && event.writable && self.net.connected(stream)? {
+                    let sent = self.net.write(stream, subscribe.request)?;
+                    ensure!(sent == subscribe.request.len(), "a request was cut short");
+                    *answer = Some(Vec::new());
                 }
-                if *asked && event.readable && self.receive(slot, SUBSCRIBED)? {
-                    missing -= 1;
+                if let Some(answer) = answer
+                    && event.readable
+                {
+                    let count = match self.net.read(stream, &mut self.chunk) {
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                        other => other?,
+                    };
+                    ensure!(count > 0, "the server closed the connection");
+                    answer.extend_from_slice(&self.chunk[..count]);
+                    missing -= usize::from(subscribe.is_complete(answer)?);
                 }
             }
         }
@@ -300,19 +367,23 @@ impl Subscribers {
 }
 
 struct Publisher {
+    protocol: Protocol,
     stream: TcpStream,
-    /// To every publish: how many it went to.
+    /// To every publish: how many it went to; empty when there is none.
     reply: Vec<u8>,
     /// Bytes of a reply in the making.
     received: usize,
 }
 
 impl Publisher {
-    fn connect(server: SocketAddr, subscribers: usize) -> Result<Publisher> {
+    fn connect(protocol: Protocol, server: SocketAddr, subscribers: usize) -> Result<Publisher> {
         let stream = TcpStream::connect(server).context("connecting the publisher")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(STALL_TIMEOUT))?;
-        Ok(Publisher { stream, reply: format!(":{subscribers}\r\n").into_bytes(), received: 0 })
+        if protocol == Protocol::WebSocket {
+            protocol.subscribe().exchange(&stream).context("upgrading")?;
+        }
+        Ok(Publisher { protocol, stream, reply: protocol.reply(subscribers), received: 0 })
     }
 
     /// Sends a publish for each that is no longer in flight. `delivered` tells how many all subscribers have.
@@ -322,9 +393,13 @@ impl Publisher {
             let ended = if order.until == Until::Delivered { replied.min(done) } else { replied };
             let due = order.publishes.min(ended + order.in_flight);
             if sent < due {
-                let requests: Vec<u8> = (first + sent..first + due).flat_map(publish).collect();
+                let requests: Vec<u8> =
+                    (first + sent..first + due).flat_map(|number| self.protocol.publish(number)).collect();
                 self.stream.write_all(&requests).context("publishing")?;
                 sent = due;
+                if self.reply.is_empty() {
+                    replied = sent;
+                }
             }
             if replied < sent {
                 replied += self.read_replies().with_context(|| format!("{replied} of {sent} replies"))?;

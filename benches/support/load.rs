@@ -6,10 +6,12 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::thread::sleep;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use slabd::net::mio::MioNet;
 use slabd::net::{ConnectOptions, Net, Ready};
 use slabd::sys::DatagramBatch;
@@ -18,12 +20,12 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::server::{Server, on_client_core, spawn};
 
-pub(super) type Stream = <MioNet as Net>::Stream;
+pub type Stream = <MioNet as Net>::Stream;
 
 /// Longest that one round, or opening the connections for it, may take.
 pub(super) const ROUND_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest that anything may go without progress.
-pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is sent and what must come back.
 #[derive(Clone, Copy)]
@@ -136,7 +138,7 @@ impl ClosedLoop {
     }
 }
 
-pub(super) fn slot_of(token: Token) -> Result<usize> {
+pub fn slot_of(token: Token) -> Result<usize> {
     match token.source() {
         Source::Connection { slot, .. } => Ok(slot as usize),
         other => bail!("an event for {other:?}"),
@@ -313,22 +315,21 @@ impl Talk {
         stream.write_all(self.request)?;
         let mut reply = [0; 1024];
         let mut filled = 0;
-        let at_least = self.reply_starts.len().max(self.reply_ends.len());
         loop {
             let count = stream.read(&mut reply[filled..]).context("waiting for a reply")?;
             ensure!(count > 0, "the server closed the connection, or its reply has no end");
             filled += count;
-            let reply = &reply[..filled];
-            let known = filled.min(self.reply_starts.len());
-            ensure!(
-                reply[..known] == self.reply_starts[..known],
-                "a wrong reply: {:?}",
-                String::from_utf8_lossy(reply)
-            );
-            if filled >= at_least && reply.ends_with(self.reply_ends) {
+            if self.is_complete(&reply[..filled])? {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether a reply of which this much has come is complete; an error if it is wrong.
+    pub(super) fn is_complete(&self, reply: &[u8]) -> Result<bool> {
+        let known = reply.len().min(self.reply_starts.len());
+        ensure!(reply[..known] == self.reply_starts[..known], "a wrong reply: {:?}", String::from_utf8_lossy(reply));
+        Ok(reply.len() >= self.reply_starts.len().max(self.reply_ends.len()) && reply.ends_with(self.reply_ends))
     }
 
     /// One exchange on a connection made for it.
@@ -358,8 +359,9 @@ pub struct RedisBenchmark {
 }
 
 impl RedisBenchmark {
-    /// Runs it once. Its exit status, and the line it ends with, say whether every reply came.
-    pub fn run(&self, server: SocketAddr) -> Result<()> {
+    /// Runs it once, and returns the requests per second. Its exit status, and the line it ends
+    /// with, say whether every reply came.
+    pub fn run(&self, server: SocketAddr) -> Result<f64> {
         let mut command = on_client_core("redis-benchmark");
         command.args(["-h", &server.ip().to_string(), "-p", &server.port().to_string(), "-q", "-t", self.test]);
         for (flag, number) in [("-c", self.clients), ("-P", self.pipeline), ("-n", self.requests)] {
@@ -382,11 +384,60 @@ impl RedisBenchmark {
         let said = fs::read_to_string(log)?;
         let summary = format!("{}: ", self.test.to_uppercase());
         let last = said.rsplit(['\r', '\n']).find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let complete = last.starts_with(&summary) && last.contains(" requests per second");
-        ensure!(status.success() && complete, "redis-benchmark: {status}; it said:\n{said}");
-        Ok(())
+        let rate = last.strip_prefix(&summary).and_then(|rest| rest.split_once(" requests per second"));
+        let rate = rate.filter(|_| status.success()).and_then(|(rate, _)| rate.parse().ok());
+        rate.with_context(|| format!("redis-benchmark: {status}; it said:\n{said}"))
     }
 }
+
+/// A blocking connection from this source address, which gives up when nothing comes.
+fn connect_from(source: Ipv4Addr, server: SocketAddr) -> Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.connect_timeout(&server.into(), STALL_TIMEOUT).context("connecting")?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// An honest client beside whatever else goes on: it sends PING again 2 ms after the reply, from an
+/// address of its own.
+pub struct Honest {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Vec<Duration>>>,
+}
+
+impl Honest {
+    pub fn start(server: SocketAddr) -> Result<Honest> {
+        let stream = connect_from(Ipv4Addr::new(127, 0, 1, 9), server)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut waits = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                HONEST_PING.exchange(&stream).context("the honest client")?;
+                waits.push(began.elapsed());
+                sleep(Duration::from_millis(2));
+            }
+            Ok(waits)
+        });
+        Ok(Honest { stop, thread })
+    }
+
+    /// The median and the 99th percentile of its waits, in milliseconds.
+    pub fn stop(self) -> Result<[f64; 2]> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut waits = self.thread.join().map_err(|_| anyhow!("the honest client's thread failed"))??;
+        waits.sort();
+        ensure!(!waits.is_empty(), "the honest client has had no reply");
+        Ok([50, 99].map(|percent| waits[waits.len() * percent / 100].as_secs_f64() * 1e3))
+    }
+}
+
+const HONEST_PING: Talk =
+    Talk { greeting: b"", request: b"*1\r\n$4\r\nPING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"" };
 
 /// Connections on which nobody says anything unless told to.
 pub struct Held {
@@ -404,12 +455,7 @@ impl Held {
         let mut streams = Vec::with_capacity(count);
         for index in 0..count {
             let source = u32::from(Ipv4Addr::LOCALHOST) + 1 + (index / PER_SOURCE) as u32;
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.bind(&SocketAddr::from((Ipv4Addr::from(source), 0)).into())?;
-            socket.connect_timeout(&server.address.into(), STALL_TIMEOUT).context("connecting")?;
-            let stream = TcpStream::from(socket);
-            stream.set_read_timeout(Some(STALL_TIMEOUT))?;
-            stream.set_nodelay(true)?;
+            let stream = connect_from(Ipv4Addr::from(source), server.address)?;
             talk.read_greeting(&stream)?;
             streams.push(stream);
             // Never more of them in the accept queue than it takes.

@@ -18,6 +18,12 @@ impl<'a> Contender<'a> {
         Contender { label: label.into(), server, load: Box::new(load), rounds: Vec::new() }
     }
 
+    /// Processor time divided by that of another, a ratio for each pair of neighbouring rounds.
+    pub fn ratios(&self, base: &Contender) -> Vec<f64> {
+        let pairs = self.rounds.iter().zip(&base.rounds);
+        pairs.map(|(own, base)| own.nanos as f64 / base.nanos as f64).collect()
+    }
+
     fn total(&self) -> Cpu {
         self.rounds.iter().fold(Cpu::default(), |sum, round| sum.plus(*round))
     }
@@ -38,8 +44,8 @@ pub fn alternate(contenders: &mut [Contender], rounds: u64) -> Result<()> {
     Ok(())
 }
 
-/// Prints a row for each contender; `unit` is what a round has `per_round` of. With a target, which the ratio to the
-/// first contender is to stay below, the others have it beside theirs.
+/// Prints a row for each contender; `unit` is what a round has `per_round` of. With a target, which
+/// slabd's ratio to the first contender is to stay below, slabd has it beside its own.
 pub fn report(contenders: &[Contender], per_round: u64, unit: &str, target: Option<f64>) {
     let Some(base) = contenders.first() else { return };
     let ratio = format!("÷ {}", base.label);
@@ -54,8 +60,7 @@ pub fn report(contenders: &[Contender], per_round: u64, unit: &str, target: Opti
     let decimals = if micros(base.total(), all) < 1.0 { 3 } else { 2 };
     for (index, contender) in contenders.iter().enumerate() {
         let costs: Vec<f64> = contender.rounds.iter().map(|round| micros(*round, per_round as f64)).collect();
-        let pairs = contender.rounds.iter().zip(&base.rounds);
-        let ratios: Vec<f64> = pairs.map(|(own, base)| own.nanos as f64 / base.nanos as f64).collect();
+        let ratios = contender.ratios(base);
         let total = contender.total();
         // Sampled at 100 per second or more often: the error is that of counting so many samples, or less. Where
         // none was counted there might have been one.
@@ -69,7 +74,8 @@ pub fn report(contenders: &[Contender], per_round: u64, unit: &str, target: Opti
             format!("{:.decimals$}", micros(total, all) - user(total)),
             format!("{:.3}", median(&ratios)),
         ];
-        row.extend(target.map(|target| if index == 0 { "–".into() } else { format!("≤ {target:.2}") }));
+        let bound = index > 0 && contender.label == "slabd";
+        row.extend(target.map(|target| if bound { format!("≤ {target:.2}") } else { "–".into() }));
         row.extend([
             range(&ratios),
             // So short a run that the base has no sample: nothing is known.

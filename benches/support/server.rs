@@ -49,7 +49,7 @@ impl Server {
     }
 
     fn start_slabd(service: &str, deadlines: &[&str], arguments: &[&str]) -> Result<Server> {
-        let mut command = on_server_core(env!("CARGO_BIN_EXE_slabd"));
+        let mut command = on_server_core(slabd_program());
         command.args(["serve", "--listen", &format!("{service}=127.0.0.1:0")]);
         command.args(deadlines).args(arguments).env("RUST_LOG", "info");
         let name = format!("slabd {service} {}", arguments.join(" ")).trim_end().to_string();
@@ -68,6 +68,13 @@ impl Server {
         let mut command = on_server_core(compile("echo-edge", ECHO_SOURCE)?);
         command.args(["0", "edge"]);
         Server::start_logging("C epoll floor, edge".into(), command, "ready")
+    }
+
+    /// The first again, but on a full socket it waits for room.
+    pub fn floor_echo_waiting() -> Result<Server> {
+        let mut command = on_server_core(compile("echo-wait", ECHO_SOURCE)?);
+        command.args(["0", "wait"]);
+        Server::start_logging("C epoll floor, waiting".into(), command, "ready")
     }
 
     /// The minimal UDP echo in C.
@@ -95,6 +102,17 @@ impl Server {
         // Its protected mode knows no other loopback address than 127.0.0.1; it listens on nothing but loopback.
         command.args(["--protected-mode", "no"]).arg("--dir").arg(scratch()?);
         Server::start_listening("redis-server".into(), command, address).map(Some)
+    }
+
+    /// uWebSockets from npm under Node.js; `None` when Node.js is not installed.
+    pub fn uwebsockets() -> Result<Option<Server>> {
+        if !(check_installed("node", "nodejs") && check_installed("npm", "npm")) {
+            return Ok(None);
+        }
+        let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
+        let mut command = on_server_core("node");
+        command.arg(peers.join("uwebsockets.js")).env("NODE_PATH", install_peers(&peers)?);
+        Server::start_logging("uWebSockets".into(), command, "ready").map(Some)
     }
 
     /// Debian's memcached with one worker thread; `None` when it is not installed.
@@ -301,6 +319,30 @@ pub fn check_installed(program: &str, package: &str) -> bool {
         println!("SKIPPED {program}: not installed (apt-get install {package})\n");
     }
     installed
+}
+
+/// The program that is measured as slabd: SLABD_PROGRAM, such as a build of earlier source, or the
+/// one that cargo has just built.
+fn slabd_program() -> PathBuf {
+    let built = || env!("CARGO_BIN_EXE_slabd").into();
+    std::env::var_os("SLABD_PROGRAM").map_or_else(built, PathBuf::from)
+}
+
+/// Installs the servers that come from npm, unless an earlier run has. Returns the folder to
+/// require them from.
+fn install_peers(source: &Path) -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
+    let modules = folder.join("node_modules");
+    if !modules.join("uwebsockets").exists() {
+        fs::create_dir_all(&folder)?;
+        for name in ["package.json", "package-lock.json"] {
+            fs::copy(source.join(name), folder.join(name))?;
+        }
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel", "error", "--prefix"]).arg(&folder);
+        ensure!(npm.status().context("starting npm")?.success(), "npm ci failed");
+    }
+    Ok(modules)
 }
 
 /// A command that runs on the servers' core, and does not outlive this process however that ends.

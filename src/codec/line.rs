@@ -1,21 +1,27 @@
 //! Lines: a message ends at LF, and a CR before it belongs to the ending (as in RFC 5198 and telnet).
 
-use super::{Decoded, Invalid};
+/// What the front of some bytes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// A line without its ending, and how many bytes both take up.
+    Line { line: &'a [u8], length: usize },
+    /// Part of a line, or nothing.
+    Incomplete,
+    /// A line longer than it may be; more bytes never change that.
+    TooLong,
+}
 
-/// The first line of `bytes`, of at most `max` bytes without its ending.
+/// The first line of `bytes`, of at most `max` bytes without its ending. The first `scanned` bytes
+/// are known to hold no LF.
 pub fn decode(bytes: &[u8], scanned: usize, max: usize) -> Decoded<'_> {
     match memchr::memchr(b'\n', &bytes[scanned..]) {
         Some(found) => {
             let end = scanned + found;
-            let message = strip_cr(&bytes[..end]);
-            if message.len() > max {
-                Decoded::Invalid(Invalid::LineTooLong(max))
-            } else {
-                Decoded::Message { message, length: end + 1 }
-            }
+            let line = strip_cr(&bytes[..end]);
+            if line.len() > max { Decoded::TooLong } else { Decoded::Line { line, length: end + 1 } }
         }
         // A CR may yet turn out to be part of the ending.
-        None if strip_cr(bytes).len() > max => Decoded::Invalid(Invalid::LineTooLong(max)),
+        None if strip_cr(bytes).len() > max => Decoded::TooLong,
         None => Decoded::Incomplete,
     }
 }
@@ -35,13 +41,13 @@ mod tests {
             held.extend_from_slice(piece);
             loop {
                 match decode(&held, scanned, max) {
-                    Decoded::Message { message, length } => {
-                        found.push(message.to_vec());
+                    Decoded::Line { line, length } => {
+                        found.push(line.to_vec());
                         held.drain(..length);
                         scanned = 0;
                     }
                     Decoded::Incomplete => break scanned = held.len(),
-                    Decoded::Invalid(_) => return Err(found),
+                    Decoded::TooLong => return Err(found),
                 }
             }
         }
@@ -89,7 +95,7 @@ mod tests {
     #[test]
     fn an_endless_line_is_refused_as_soon_as_it_is_too_long() {
         assert_eq!(decode(&[b'x'; 8], 0, 8), Decoded::Incomplete);
-        assert_eq!(decode(&[b'x'; 9], 8, 8), Decoded::Invalid(Invalid::LineTooLong(8)));
+        assert_eq!(decode(&[b'x'; 9], 8, 8), Decoded::TooLong);
         assert_eq!(lines(&[b"ok\n", &[b'x'; 9]], 8), Err(vec![b"ok".to_vec()]));
     }
 }

@@ -6,12 +6,8 @@
 //! Source: <https://redis.io/docs/latest/develop/reference/protocol-spec/>, and Redis 7's `networking.c` and
 //! `sds.c` for what it leaves open: inline commands, limits, and the words of errors.
 
-use super::{Decoded, line};
-use crate::limits::{UNTRUSTED_ARGUMENTS_MAX, UNTRUSTED_INPUT_MAX};
-
-/// The longest count line (`*3`, `$11`), in bytes with its marker and without CRLF. Redis allows 64 KiB, but a
-/// number takes 20 bytes at most.
-const COUNT_LINE_MAX: usize = 32;
+use super::line;
+use crate::limits::{COUNT_LINE_MAX, UNTRUSTED_ARGUMENTS_MAX, UNTRUSTED_INPUT_MAX};
 
 /// Ranges are kept as two `u32`, which halves them; nothing longer than this can be a command.
 const ADDRESSABLE_MAX: usize = u32::MAX as usize;
@@ -109,9 +105,9 @@ pub fn frame<'a>(bytes: &'a [u8], scanned: usize, limits: &CommandLimits) -> Fra
         };
     }
     match line::decode(bytes, scanned.min(bytes.len()), limits.inline_max.min(ADDRESSABLE_MAX)) {
-        Decoded::Message { message, length } => Frame::Command { message, length },
-        Decoded::Incomplete => Frame::Incomplete,
-        Decoded::Invalid(_) => Frame::Invalid(FrameError::InlineTooBig),
+        line::Decoded::Line { line, length } => Frame::Command { message: line, length },
+        line::Decoded::Incomplete => Frame::Incomplete,
+        line::Decoded::TooLong => Frame::Invalid(FrameError::InlineTooBig),
     }
 }
 
@@ -358,27 +354,6 @@ impl<'a> Command<'a> {
     }
 }
 
-/// A command that outlives its message. Without Debug, likewise.
-#[derive(Default)]
-pub struct OwnedCommand {
-    source: Vec<u8>,
-    ranges: Vec<(u32, u32)>,
-}
-
-impl OwnedCommand {
-    pub fn words(&self) -> Command<'_> {
-        Command { source: &self.source, ranges: &self.ranges }
-    }
-}
-
-impl From<Command<'_>> for OwnedCommand {
-    /// Behind the last argument may lie much that has been received since.
-    fn from(command: Command<'_>) -> OwnedCommand {
-        let end = command.ranges.last().map_or(0, |(_, end)| *end as usize);
-        OwnedCommand { source: command.source[..end].to_vec(), ranges: command.ranges.to_vec() }
-    }
-}
-
 /// The version of RESP that replies are written in. A connection starts with the second; `HELLO 3` changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
@@ -444,6 +419,12 @@ pub fn map(out: &mut Vec<u8>, length: usize, protocol: Protocol) {
 /// The head of a message that answers no command; `length` values follow. In RESP2 an array.
 pub fn push(out: &mut Vec<u8>, length: usize, protocol: Protocol) {
     head(out, if protocol == Protocol::Resp2 { b'*' } else { b'>' }, length as u64, false);
+}
+
+/// Words that answer no command, as one message: see [`push`].
+pub fn pushed(out: &mut Vec<u8>, protocol: Protocol, words: &[&[u8]]) {
+    push(out, words.len(), protocol);
+    words.iter().for_each(|word| bulk(out, word));
 }
 
 fn one_line(out: &mut Vec<u8>, marker: u8, text: &[u8]) {
@@ -699,16 +680,6 @@ mod tests {
             let expected = if fits { Frame::Incomplete } else { Frame::Invalid(FrameError::BulkLength) };
             assert_eq!(frame(announced.as_bytes(), 0, &limits), expected, "{length}");
         }
-    }
-
-    #[test]
-    fn an_owned_command_has_nothing_of_what_follows_it() {
-        let stream = [&b"*2\r\n$4\r\nECHO\r\n$1\r\na\r\n"[..], &[b'x'; 10_000]].concat();
-        let mut parser = Parser::default();
-        let (command, length) = parser.parse_multibulk(&stream, &CommandLimits::default()).unwrap().unwrap();
-        let owned = OwnedCommand::from(command);
-        assert_eq!(owned.words().iter().collect::<Vec<_>>(), [&b"ECHO"[..], b"a"]);
-        assert!(owned.source.len() < length);
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! The values of settings that are more than a number: what to listen on, and which buffers. Texts in a file and on the command
-//! line alike.
+//! The values of settings that are more than a number: addresses, buffers, the password.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use toml::Value;
 
 use super::ConfigError;
-use crate::admission::Policy;
 use crate::buffer::BufferMode;
-use crate::networks::Networks;
-use crate::service::{SERVICES, Secret};
+use crate::limits::{FIXED_BUFFER_MAX, FIXED_BUFFER_MIN, PASSWORD_MAX};
+use crate::service::Secret;
+use crate::services::SERVICES;
+use crate::setting::{Notation, ValueForm, one, text, texts};
 use crate::units::Size;
 
 /// One `--listen`.
@@ -24,61 +24,46 @@ pub struct Listen {
     pub udp: bool,
 }
 
-/// One `--requirepass`. Shown nowhere.
-#[derive(Clone, Deserialize, Serialize)]
-pub struct Password(String);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-impl FromStr for Password {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Password, Self::Err> {
-        Ok(Password(text.into()))
-    }
-}
-
 /// The environment variable that may hold the password.
 const PASSWORD_VARIABLE: &str = "SLABD_REQUIREPASS";
 
-/// Longest password: AUTH must fit into what a peer may send before it.
-const PASSWORD_MAX: usize = 512;
+/// Where systemd puts the credentials of a service: LoadCredential= in systemd.exec(5).
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// The password from the setting, else from the file, else from the environment. An empty one is none.
-pub fn password(given: Option<Password>, file: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
-    let text = match (given, file) {
-        (Some(Password(text)), _) => text,
-        (None, Some(path)) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| ConfigError(format!("requirepass-file {}: {error}", path.display())))?;
-            let first = text.lines().next().unwrap_or_default().to_string();
-            if first.is_empty() {
-                return Err(ConfigError(format!("requirepass-file {}: its first line is empty", path.display())));
-            }
-            first
-        }
-        (None, None) => std::env::var(PASSWORD_VARIABLE).unwrap_or_default(),
+/// The password as given, else from the file, else from the environment, else from a systemd
+/// credential. An empty one is none.
+pub fn password(given: Option<Secret>, file: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
+    let secret = match (given, file) {
+        (Some(secret), _) => secret,
+        (None, Some(path)) => from_file(path)?,
+        (None, None) => match std::env::var(PASSWORD_VARIABLE) {
+            Ok(text) if !text.is_empty() => Secret(text.into_bytes().into()),
+            _ => match std::env::var_os(CREDENTIALS_VARIABLE).map(|folder| Path::new(&folder).join("requirepass")) {
+                Some(path) if path.exists() => from_file(&path)?,
+                _ => Secret::default(),
+            },
+        },
     };
-    if text.len() > PASSWORD_MAX {
-        return Err(ConfigError(format!(
-            "requirepass is {} bytes long: accepted are up to {PASSWORD_MAX}",
-            text.len()
-        )));
+    let length = secret.0.len();
+    if length > PASSWORD_MAX {
+        return Err(ConfigError(format!("requirepass is {length} bytes long: accepted are up to {PASSWORD_MAX}")));
     }
-    Ok((!text.is_empty()).then(|| Secret(text.into_bytes().into())))
+    Ok((length > 0).then_some(secret))
+}
+
+/// The first line of a file.
+fn from_file(path: &Path) -> Result<Secret, ConfigError> {
+    let failure = |what: String| ConfigError(format!("requirepass-file {}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+    match text.lines().next() {
+        None | Some("") => Err(failure("its first line is empty".into())),
+        Some(first) => Ok(Secret(first.as_bytes().into())),
+    }
 }
 
 /// One `--buffers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers(pub BufferMode);
-
-/// Smallest and largest fixed buffer.
-const FIXED_MIN: usize = 64;
-const FIXED_MAX: usize = 1 << 20;
 
 impl Default for Listen {
     fn default() -> Listen {
@@ -135,8 +120,8 @@ impl FromStr for Buffers {
         }
         let size = text.strip_prefix("fixed:").ok_or("expected pooled, or fixed:BYTES such as fixed:4096")?;
         let Size(bytes) = size.parse()?;
-        if !(FIXED_MIN..=FIXED_MAX).contains(&bytes) {
-            return Err(format!("a fixed buffer has {} to {}", Size(FIXED_MIN), Size(FIXED_MAX)));
+        if !(FIXED_BUFFER_MIN..=FIXED_BUFFER_MAX).contains(&bytes) {
+            return Err(format!("a fixed buffer has {} to {}", Size(FIXED_BUFFER_MIN), Size(FIXED_BUFFER_MAX)));
         }
         Ok(Buffers(BufferMode::Fixed(bytes)))
     }
@@ -151,22 +136,62 @@ impl fmt::Display for Buffers {
     }
 }
 
-/// All are texts in a file.
-macro_rules! text_in_a_file {
-    ($($name:ty),*) => {$(
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(|error| serde::de::Error::custom(format!("invalid value '{text}': {error}")))
-            }
-        }
-    )*};
+texts! {
+    "pooled|fixed:BYTES" Buffers(BufferMode);
 }
 
-text_in_a_file!(Listen, Buffers, Policy, Networks);
+impl Notation for Vec<Listen> {
+    type Value = Vec<Listen>;
+    const HINT: &'static str = "SERVICE=ADDR:PORT";
+    const FORM: ValueForm = ValueForm::List;
+
+    fn read(texts: &[String]) -> Result<Vec<Listen>, String> {
+        texts.iter().map(|text| text.parse()).collect()
+    }
+
+    fn write(value: &Vec<Listen>) -> Option<Value> {
+        Some(Value::Array(value.iter().filter_map(text).collect()))
+    }
+}
+
+impl Notation for Option<SocketAddr> {
+    type Value = Option<SocketAddr>;
+    const HINT: &'static str = "ADDR:PORT";
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        one(texts).map(Some)
+    }
+
+    fn write(value: &Self) -> Option<Value> {
+        text(value.as_ref()?)
+    }
+}
+
+impl Notation for Option<Secret> {
+    type Value = Option<Secret>;
+    const HINT: &'static str = "PASSWORD";
+    const FORM: ValueForm = ValueForm::Text;
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        Ok(texts.last().map(|text| Secret(text.as_bytes().into())))
+    }
+
+    /// Written nowhere.
+    fn write(_: &Self) -> Option<Value> {
+        None
+    }
+}
+
+impl Notation for Option<PathBuf> {
+    type Value = Option<PathBuf>;
+    const HINT: &'static str = "FILE";
+    const FORM: ValueForm = ValueForm::Text;
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        Ok(texts.last().map(PathBuf::from))
+    }
+
+    fn write(value: &Self) -> Option<Value> {
+        text(value.as_ref()?.display())
+    }
+}

@@ -2,9 +2,13 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::thread::sleep;
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use socket2::{Domain, Socket, Type};
+
+use crate::clock::{Clock, Time};
 
 /// Longest wait for one thing to happen. Loopback answers in microseconds; a machine busy with something else in a second or two.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,6 +57,16 @@ pub fn expect(stream: &mut TcpStream, answer: &[u8]) -> io::Result<()> {
         ErrorKind::InvalidData,
         format!("\"{}\" instead of \"{}\"", got.escape_ascii(), answer.escape_ascii()),
     ))
+}
+
+/// Asks a thousand times a second until the answer is yes; after `patience`, an error that says what is wrong.
+pub fn wait_until(patience: Duration, wrong: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let clock = Clock::start();
+    while !is_so()? {
+        ensure!(clock.now().since(Time::ZERO) < patience, "{wrong}");
+        sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// One line without its ending.

@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, ensure};
 
-use super::server::Server;
-use super::{Plan, client, columns, row, say, verdict};
+use super::server::ServerProcess;
+use super::{Scale, client, row, say, verdict};
 use crate::report::figures;
 use crate::report::{Page, Plot, Section, Series, Table, Verdict};
 
@@ -15,7 +15,7 @@ const SUBSCRIBERS: usize = 5000;
 const QUICK: usize = 500;
 /// Parts of the largest count.
 const STEPS: [usize; 3] = [50, 5, 1];
-/// Deliveries of one course, so that each takes the server some tenths of a second, however many share a message.
+/// Deliveries of one run, so that each takes the server some tenths of a second, however many share a message.
 const DELIVERIES: usize = 100_000;
 /// Publishes sent together before anybody waits.
 const TOGETHER: usize = 16;
@@ -28,18 +28,18 @@ const WRITES_MAX: f64 = 0.5;
 
 /// What one number of subscribers received.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Course {
+struct FanoutResult {
     subscribers: usize,
     together: usize,
     published: u64,
     /// Of all receivers that the server named in its replies.
     promised: u64,
-    tally: Tally,
+    tally: DeliveryCount,
     cpu_ms: u64,
     writes: u64,
 }
 
-impl Course {
+impl FanoutResult {
     fn expected(&self) -> u64 {
         self.subscribers as u64 * self.published
     }
@@ -55,14 +55,14 @@ impl Course {
 
 /// Messages as they arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Tally {
+struct DeliveryCount {
     delivered: u64,
     lost: u64,
     /// Later than one that was published after it, or a second time.
     out_of_order: u64,
 }
 
-impl Tally {
+impl DeliveryCount {
     /// A message arrives where that of number `next` is due; returns which is due then.
     fn arrives(&mut self, number: u64, next: u64) -> u64 {
         self.delivered += 1;
@@ -77,25 +77,26 @@ impl Tally {
     }
 }
 
-pub fn run(plan: &Plan) -> Result<Page> {
-    let most = plan.connections.unwrap_or(if plan.quick { QUICK } else { SUBSCRIBERS });
-    let deliveries = if plan.quick { DELIVERIES / 4 } else { DELIVERIES };
-    let mut server = Server::start(&["--listen", "hub=127.0.0.1:0", "--idle-timeout", "0", "--max-silent", "65535"])?;
+pub fn run(scale: &Scale) -> Result<Page> {
+    let most = scale.connections.unwrap_or(if scale.quick { QUICK } else { SUBSCRIBERS });
+    let deliveries = if scale.quick { DELIVERIES / 4 } else { DELIVERIES };
+    let mut server =
+        ServerProcess::start(&["--listen", "hub=127.0.0.1:0", "--idle-timeout", "0", "--max-silent", "65535"])?;
     let hub = server.address("hub")?;
     let mut publisher = client::connect(Ipv4Addr::LOCALHOST, hub)?;
     let mut subscribers = Vec::new();
-    let mut courses = Vec::new();
+    let mut results = Vec::new();
     for count in STEPS.map(|step| (most / step).max(1)) {
         say(&format!("{} subscribers", figures::count(count as u64)));
         while subscribers.len() < count {
             subscribers.push(subscribe(subscribers.len(), hub)?);
         }
         for together in [1, TOGETHER] {
-            courses.push(measure(&mut server, &mut publisher, &mut subscribers, together, deliveries)?);
+            results.push(measure(&mut server, &mut publisher, &mut subscribers, together, deliveries)?);
         }
     }
-    let mut sections = vec![Section::Table(table(&courses)), Section::Plot(plot(&courses))];
-    sections.extend(judge(&courses).map(Section::Verdict));
+    let mut sections = vec![Section::Table(table(&results)), Section::Plot(plot(&results))];
+    sections.extend(judge(&results).map(Section::Verdict));
     Ok(Page {
         title: "slabd lab fanout".into(),
         summary: format!(
@@ -107,12 +108,12 @@ pub fn run(plan: &Plan) -> Result<Page> {
     })
 }
 
-fn judge(courses: &[Course]) -> [Verdict; 4] {
-    let sum = |part: fn(&Course) -> u64| courses.iter().map(part).sum::<u64>();
-    let (expected, delivered) = (sum(Course::expected), sum(|course| course.tally.delivered));
-    let (lost, out_of_order) = (sum(|course| course.tally.lost), sum(|course| course.tally.out_of_order));
-    let promised = sum(|course| course.promised);
-    let with = |together: usize| courses.iter().filter(move |course| course.together == together);
+fn judge(results: &[FanoutResult]) -> [Verdict; 4] {
+    let sum = |part: fn(&FanoutResult) -> u64| results.iter().map(part).sum::<u64>();
+    let (expected, delivered) = (sum(FanoutResult::expected), sum(|result| result.tally.delivered));
+    let (lost, out_of_order) = (sum(|result| result.tally.lost), sum(|result| result.tally.out_of_order));
+    let promised = sum(|result| result.promised);
+    let with = |together: usize| results.iter().filter(move |result| result.together == together);
     let first = with(1).next().copied().unwrap_or_default();
     let (last, batched) =
         (with(1).next_back().copied().unwrap_or_default(), with(TOGETHER).next_back().copied().unwrap_or_default());
@@ -165,37 +166,37 @@ const HEAD: &str = "*3\r\n$7\r\nmessage\r\n$3\r\nlab\r\n$20\r\n";
 const LENGTH: usize = HEAD.len() + DIGITS + 2;
 
 fn measure(
-    server: &mut Server,
+    server: &mut ServerProcess,
     publisher: &mut TcpStream,
     subscribers: &mut [TcpStream],
     together: usize,
     deliveries: usize,
-) -> Result<Course> {
+) -> Result<FanoutResult> {
     let batches = (deliveries / subscribers.len() / together).max(2);
-    let mut course = Course {
+    let mut result = FanoutResult {
         subscribers: subscribers.len(),
         together,
         published: (batches * together) as u64,
-        ..Course::default()
+        ..FanoutResult::default()
     };
     let before = server.info()?;
     for batch in 0..batches {
         let first = (batch * together) as u64;
         let numbers = first..first + together as u64;
-        course.promised += publish(publisher, numbers.clone())?;
+        result.promised += publish(publisher, numbers.clone())?;
         for subscriber in &mut *subscribers {
-            receive(subscriber, numbers.clone(), &mut course.tally)?;
+            receive(subscriber, numbers.clone(), &mut result.tally)?;
         }
-        if course.tally.lost > 0 {
+        if result.tally.lost > 0 {
             // Whoever waits for what does not come waits for long: the verdict is clear.
-            course.published = numbers.end;
+            result.published = numbers.end;
             break;
         }
     }
     let after = server.info()?;
-    course.cpu_ms = after.growth(&before, "loop/processor_time_ms")?;
-    course.writes = after.growth(&before, "loop/writes")?;
-    Ok(course)
+    result.cpu_ms = after.growth(&before, "loop/processor_time_ms")?;
+    result.writes = after.growth(&before, "loop/writes")?;
+    Ok(result)
 }
 
 /// Publishes one message for each number, and returns the sum of their receivers.
@@ -212,7 +213,7 @@ fn publish(publisher: &mut TcpStream, numbers: std::ops::Range<u64>) -> Result<u
 }
 
 /// Reads what one subscriber is owed.
-fn receive(subscriber: &mut TcpStream, due: std::ops::Range<u64>, tally: &mut Tally) -> Result<()> {
+fn receive(subscriber: &mut TcpStream, due: std::ops::Range<u64>, tally: &mut DeliveryCount) -> Result<()> {
     let mut bytes = vec![0; LENGTH * (due.end - due.start) as usize];
     let mut length = 0;
     while length < bytes.len() {
@@ -247,47 +248,38 @@ fn subscribe(index: usize, hub: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn table(courses: &[Course]) -> Table {
-    let rows = courses.iter().map(|course| {
+fn table(results: &[FanoutResult]) -> Table {
+    let rows = results.iter().map(|result| {
         row([
-            &figures::count(course.subscribers as u64),
-            &course.together,
-            &figures::count(course.published),
-            &figures::count(course.tally.delivered),
-            &course.tally.lost,
-            &course.tally.out_of_order,
-            &format!("{:.2}", course.writes_each()),
-            &format!("{:.2}", course.cpu_us()),
+            &figures::count(result.subscribers as u64),
+            &result.together,
+            &figures::count(result.published),
+            &figures::count(result.tally.delivered),
+            &result.tally.lost,
+            &result.tally.out_of_order,
+            &format!("{:.2}", result.writes_each()),
+            &format!("{:.2}", result.cpu_us()),
         ])
     });
-    Table {
-        title: "Deliveries".into(),
-        columns: columns([
-            "subscribers",
-            "together",
-            "published",
-            "delivered",
-            "lost",
-            "out of order",
-            "writes each",
-            "us each",
-        ]),
-        rows: rows.collect(),
-    }
+    Table::new(
+        "Deliveries",
+        "subscribers | together | published | delivered | lost | out of order | writes each | us each",
+        rows,
+    )
 }
 
-fn plot(courses: &[Course]) -> Plot {
-    let with = |together: usize| courses.iter().filter(move |course| course.together == together);
+fn plot(results: &[FanoutResult]) -> Plot {
+    let with = |together: usize| results.iter().filter(move |result| result.together == together);
     let series = |name: &str, together: usize| Series {
         name: name.into(),
-        values: with(together).map(|course| Some(course.cpu_us())).collect(),
+        values: with(together).map(|result| Some(result.cpu_us())).collect(),
     };
     Plot {
         title: "Processor time of the server for one delivery".into(),
         x_label: "subscribers".into(),
         y_label: "microseconds".into(),
         y_is_logarithmic: false,
-        x: with(1).map(|course| course.subscribers as f64).collect(),
+        x: with(1).map(|result| result.subscribers as f64).collect(),
         series: vec![series("one at a time", 1), series(&format!("{TOGETHER} together"), TOGETHER)],
     }
 }
@@ -298,7 +290,7 @@ mod tests {
     use crate::report::Outcome;
 
     fn tally(numbers: &[u64], due: u64) -> (u64, u64, u64) {
-        let mut tally = Tally::default();
+        let mut tally = DeliveryCount::default();
         let next = numbers.iter().fold(0, |next, number| tally.arrives(*number, next));
         tally.lost += due - next;
         (tally.delivered, tally.lost, tally.out_of_order)
@@ -321,30 +313,30 @@ mod tests {
         assert!(number(b"-ERR no\r\n").is_err());
     }
 
-    fn course(subscribers: usize, together: usize, cpu_ms: u64, writes: u64) -> Course {
-        let tally = Tally { delivered: 1000, ..Tally::default() };
+    fn result(subscribers: usize, together: usize, cpu_ms: u64, writes: u64) -> FanoutResult {
+        let tally = DeliveryCount { delivered: 1000, ..DeliveryCount::default() };
         let published = 1000 / subscribers as u64;
-        Course { subscribers, together, published, promised: 1000, tally, cpu_ms, writes }
+        FanoutResult { subscribers, together, published, promised: 1000, tally, cpu_ms, writes }
     }
 
     #[test]
     fn each_claim_at_its_bound_and_past_it() {
         use Outcome::{Fails, Holds};
         let good =
-            [course(10, 1, 5, 1000), course(10, 16, 5, 1000), course(100, 1, 50, 1000), course(100, 16, 49, 500)];
-        let with = |change: fn(&mut [Course; 4])| {
-            let mut courses = good;
-            change(&mut courses);
-            judge(&courses).map(|verdict| verdict.outcome)
+            [result(10, 1, 5, 1000), result(10, 16, 5, 1000), result(100, 1, 50, 1000), result(100, 16, 49, 500)];
+        let with = |change: fn(&mut [FanoutResult; 4])| {
+            let mut results = good;
+            change(&mut results);
+            judge(&results).map(|verdict| verdict.outcome)
         };
         assert_eq!(with(|_| {}), [Holds; 4]);
-        assert_eq!(with(|courses| courses[0].tally.delivered = 999)[0], Fails);
-        assert_eq!(with(|courses| courses[0].tally.lost = 1)[0], Fails);
-        assert_eq!(with(|courses| courses[1].promised = 999)[0], Fails);
-        assert_eq!(with(|courses| courses[3].tally.out_of_order = 1), [Holds, Fails, Holds, Holds]);
-        assert_eq!(with(|courses| courses[2].cpu_ms = 51), [Holds, Holds, Fails, Holds]);
-        assert_eq!(with(|courses| courses[3].writes = 501), [Holds, Holds, Holds, Fails]);
-        assert_eq!(with(|courses| courses[3].cpu_ms = 50), [Holds, Holds, Holds, Fails]);
+        assert_eq!(with(|results| results[0].tally.delivered = 999)[0], Fails);
+        assert_eq!(with(|results| results[0].tally.lost = 1)[0], Fails);
+        assert_eq!(with(|results| results[1].promised = 999)[0], Fails);
+        assert_eq!(with(|results| results[3].tally.out_of_order = 1), [Holds, Fails, Holds, Holds]);
+        assert_eq!(with(|results| results[2].cpu_ms = 51), [Holds, Holds, Fails, Holds]);
+        assert_eq!(with(|results| results[3].writes = 501), [Holds, Holds, Holds, Fails]);
+        assert_eq!(with(|results| results[3].cpu_ms = 50), [Holds, Holds, Holds, Fails]);
         assert_eq!(judge(&[]).map(|verdict| verdict.outcome), [Fails; 4]);
     }
 }

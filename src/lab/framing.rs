@@ -10,9 +10,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::client::{self, PATIENCE};
-use super::server::{Info, Server};
-use super::{Plan, columns, row, verdict};
-use crate::clock::{Clock, Time};
+use super::server::{Info, ServerProcess};
+use super::{Scale, row, verdict};
 use crate::report::figures;
 use crate::report::{Page, Section, Table, Verdict};
 use crate::sys;
@@ -25,7 +24,7 @@ const SIZES: [usize; 10] = [1, 2, 10, 100, 500, 1000, 1472, 5000, 9000, 20_000];
 
 /// What one way to write did on the other end.
 #[derive(Clone, Debug, PartialEq)]
-struct Course {
+struct WriteResult {
     what: String,
     writes: u64,
     bytes: u64,
@@ -37,21 +36,17 @@ struct Course {
 /// Sizes of datagrams as sent, and as they came back.
 type Sizes = (Vec<usize>, Vec<usize>);
 
-pub fn run(_: &Plan) -> Result<Page> {
+pub fn run(_: &Scale) -> Result<Page> {
     let listen = ["--listen", "hello=127.0.0.1:0", "--listen", "discard=127.0.0.1:0", "--listen", "echo=127.0.0.1:0"];
-    let mut server = Server::start(&listen)?;
-    let courses = [many_writes(&mut server)?, one_write(&mut server)?, pieces(&mut server)?];
+    let mut server = ServerProcess::start(&listen)?;
+    let results = [many_writes(&mut server)?, one_write(&mut server)?, pieces(&mut server)?];
     let (datagrams, sizes) = datagrams(&mut server)?;
-    let rows = courses.iter().chain([&datagrams]).map(|course| {
-        row([&course.what, &course.writes, &figures::count(course.bytes), &course.reads, &course.messages])
+    let rows = results.iter().chain([&datagrams]).map(|result| {
+        row([&result.what, &result.writes, &figures::count(result.bytes), &result.reads, &result.messages])
     });
-    let table = Table {
-        title: "What was written, and what the server read".into(),
-        columns: columns(["", "writes", "bytes", "reads", "messages"]),
-        rows: rows.collect(),
-    };
+    let table = Table::new("What was written, and what the server read", " | writes | bytes | reads | messages", rows);
     let mut sections = vec![Section::Table(table)];
-    sections.extend(judge(&courses, &datagrams, &sizes).map(Section::Verdict));
+    sections.extend(judge(&results, &datagrams, &sizes).map(Section::Verdict));
     Ok(Page {
         title: "slabd lab framing".into(),
         summary: "A client writes in various ways, and the server's own counters tell how often it read and how many messages \
@@ -62,7 +57,7 @@ pub fn run(_: &Plan) -> Result<Page> {
     })
 }
 
-fn judge([lines, block, pieces]: &[Course; 3], datagrams: &Course, (sent, received): &Sizes) -> [Verdict; 4] {
+fn judge([lines, block, pieces]: &[WriteResult; 3], datagrams: &WriteResult, (sent, received): &Sizes) -> [Verdict; 4] {
     [
         verdict(
             "Many writes can arrive as one read: a stream keeps the order of bytes, and forgets where a write ended.",
@@ -108,7 +103,7 @@ fn times(reads: u64) -> String {
 }
 
 /// Ten lines, each a write of its own, to a server that is stopped meanwhile.
-fn many_writes(server: &mut Server) -> Result<Course> {
+fn many_writes(server: &mut ServerProcess) -> Result<WriteResult> {
     let mut client = greeted(server)?;
     let before = settled(server)?;
     server.freeze()?;
@@ -121,21 +116,21 @@ fn many_writes(server: &mut Server) -> Result<Course> {
     for number in 0..LINES {
         client::expect(&mut client, format!("Hello, {number}!\r\n").as_bytes())?;
     }
-    course("10 lines, each a write; the server stopped meanwhile", LINES as u64, bytes, server, &before)
+    write_result("10 lines, each a write; the server stopped meanwhile", LINES as u64, bytes, server, &before)
 }
 
 /// A hundred thousand bytes in one write. It blocks until the server's kernel has room for the last of them.
-fn one_write(server: &mut Server) -> Result<Course> {
+fn one_write(server: &mut ServerProcess) -> Result<WriteResult> {
     let mut client = client::connect(Ipv4Addr::LOCALHOST, server.address("discard")?)?;
     let before = settled(server)?;
     let bytes = client.write(&vec![b'x'; BLOCK])? as u64;
     ensure!(bytes == BLOCK as u64, "the kernel took {bytes} bytes of one write");
     wait_for(server, &before, "loop/bytes_in", bytes)?;
-    course("one write of 100,000 bytes", 1, bytes, server, &before)
+    write_result("one write of 100,000 bytes", 1, bytes, server, &before)
 }
 
 /// One line in four writes, each after the server has read the one before.
-fn pieces(server: &mut Server) -> Result<Course> {
+fn pieces(server: &mut ServerProcess) -> Result<WriteResult> {
     let mut client = greeted(server)?;
     let before = settled(server)?;
     let mut bytes = 0;
@@ -144,11 +139,11 @@ fn pieces(server: &mut Server) -> Result<Course> {
         wait_for(server, &before, "loop/bytes_in", bytes)?;
     }
     client::expect(&mut client, b"Hello, one line in pieces!\r\n")?;
-    course("one line in 4 writes, each once the one before was read", PIECES.len() as u64, bytes, server, &before)
+    write_result("one line in 4 writes, each once the one before was read", PIECES.len() as u64, bytes, server, &before)
 }
 
 /// Ten datagrams of various sizes to a server that is stopped meanwhile, so that they all wait for it together.
-fn datagrams(server: &mut Server) -> Result<(Course, Sizes)> {
+fn datagrams(server: &mut ServerProcess) -> Result<(WriteResult, Sizes)> {
     let socket = client::datagrams(server.address("echo")?)?;
     let before = settled(server)?;
     server.freeze()?;
@@ -164,18 +159,18 @@ fn datagrams(server: &mut Server) -> Result<(Course, Sizes)> {
     let after = server.info()?;
     let reads = after.growth(&before, "datagrams/in")?;
     let what = "10 datagrams; the server stopped meanwhile".to_string();
-    let course = Course { what, writes: SIZES.len() as u64, bytes, reads, messages: reads };
-    Ok((course, (SIZES.to_vec(), received)))
+    let result = WriteResult { what, writes: SIZES.len() as u64, bytes, reads, messages: reads };
+    Ok((result, (SIZES.to_vec(), received)))
 }
 
-fn greeted(server: &Server) -> Result<std::net::TcpStream> {
+fn greeted(server: &ServerProcess) -> Result<std::net::TcpStream> {
     let mut client = client::connect(Ipv4Addr::LOCALHOST, server.address("hello")?)?;
     client::expect(&mut client, b"Hello\r\n")?;
     Ok(client)
 }
 
 /// The counters once the server has nothing more to do: INFO itself is one read of six bytes and one message, then.
-fn settled(server: &mut Server) -> Result<Info> {
+fn settled(server: &mut ServerProcess) -> Result<Info> {
     let mut last = server.info()?;
     for _ in 0..1000 {
         sleep(Duration::from_millis(1));
@@ -192,24 +187,19 @@ fn settled(server: &mut Server) -> Result<Info> {
 const ASKING: u64 = 6;
 
 /// Waits until a counter of bytes has grown by so much, the questions for it not counted.
-fn wait_for(server: &mut Server, before: &Info, name: &str, bytes: u64) -> Result<()> {
-    let clock = Clock::start();
-    loop {
+fn wait_for(server: &mut ServerProcess, before: &Info, name: &str, bytes: u64) -> Result<()> {
+    client::wait_until(PATIENCE, "the server does not read what was sent", || {
         let info = server.info()?;
         let asked = info.growth(before, "server/total_commands_processed")?;
-        if info.growth(before, name)? - asked * ASKING >= bytes {
-            return Ok(());
-        }
-        ensure!(clock.now().since(Time::ZERO) < PATIENCE, "the server does not read what was sent");
-        sleep(Duration::from_millis(1));
-    }
+        Ok(info.growth(before, name)? - asked * ASKING >= bytes)
+    })
 }
 
 /// What the counters say of it, less what asking for them has added: a read and a message each time.
-fn course(what: &str, writes: u64, bytes: u64, server: &mut Server, before: &Info) -> Result<Course> {
+fn write_result(what: &str, writes: u64, bytes: u64, server: &mut ServerProcess, before: &Info) -> Result<WriteResult> {
     let after = server.info()?;
     let asked = after.growth(before, "server/total_commands_processed")?;
-    Ok(Course {
+    Ok(WriteResult {
         what: what.into(),
         writes,
         bytes,
@@ -220,12 +210,8 @@ fn course(what: &str, writes: u64, bytes: u64, server: &mut Server, before: &Inf
 
 /// Waits until the other end's kernel has all that was written.
 fn wait_until_taken(client: &std::net::TcpStream) -> Result<()> {
-    let clock = Clock::start();
-    while sys::unacknowledged(client.as_fd())? > 0 {
-        ensure!(clock.now().since(Time::ZERO) < PATIENCE, "the server's kernel does not take what was sent");
-        sleep(Duration::from_millis(1));
-    }
-    Ok(())
+    let wrong = "the server's kernel does not take what was sent";
+    client::wait_until(PATIENCE, wrong, || Ok(sys::unacknowledged(client.as_fd())? == 0))
 }
 
 #[cfg(test)]
@@ -233,23 +219,23 @@ mod tests {
     use super::*;
     use crate::report::Outcome;
 
-    fn course(writes: u64, reads: u64, messages: u64) -> Course {
-        Course { what: String::new(), writes, bytes: 100, reads, messages }
+    fn write_result(writes: u64, reads: u64, messages: u64) -> WriteResult {
+        WriteResult { what: String::new(), writes, bytes: 100, reads, messages }
     }
 
-    fn outcomes(courses: [Course; 3], datagrams: Course, sizes: Sizes) -> [Outcome; 4] {
-        judge(&courses, &datagrams, &sizes).map(|verdict| verdict.outcome)
+    fn outcomes(results: [WriteResult; 3], datagrams: WriteResult, sizes: Sizes) -> [Outcome; 4] {
+        judge(&results, &datagrams, &sizes).map(|verdict| verdict.outcome)
     }
 
     #[test]
     fn a_stream_that_kept_boundaries_would_fail_each_claim() {
         use Outcome::{Fails, Holds};
-        let good = || [course(10, 1, 10), course(1, 7, 7), course(4, 4, 1)];
+        let good = || [write_result(10, 1, 10), write_result(1, 7, 7), write_result(4, 4, 1)];
         let sizes = || (vec![1, 2], vec![1, 2]);
-        assert_eq!(outcomes(good(), course(2, 2, 2), sizes()), [Holds; 4]);
-        let bad = [course(10, 10, 10), course(1, 1, 1), course(4, 4, 4)];
-        assert_eq!(outcomes(bad, course(2, 1, 1), sizes()), [Fails; 4]);
-        let bad = [course(10, 1, 1), course(1, 1, 1), course(4, 1, 1)];
-        assert_eq!(outcomes(bad, course(2, 2, 2), (vec![1, 2], vec![3])), [Fails; 4]);
+        assert_eq!(outcomes(good(), write_result(2, 2, 2), sizes()), [Holds; 4]);
+        let bad = [write_result(10, 10, 10), write_result(1, 1, 1), write_result(4, 4, 4)];
+        assert_eq!(outcomes(bad, write_result(2, 1, 1), sizes()), [Fails; 4]);
+        let bad = [write_result(10, 1, 1), write_result(1, 1, 1), write_result(4, 1, 1)];
+        assert_eq!(outcomes(bad, write_result(2, 2, 2), (vec![1, 2], vec![3])), [Fails; 4]);
     }
 }

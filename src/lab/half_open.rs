@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use socket2::{Domain, Socket, Type};
 
-use super::server::{Info, Server};
-use super::{Plan, client, columns, row, say, untried, verdict};
+use super::server::{Info, ServerProcess};
+use super::{Scale, client, row, say, untried, verdict};
 use crate::clock::{Clock, Time};
 use crate::report::figures;
 use crate::report::{Page, Plot, Section, Series, Table, Verdict};
+use crate::sys::errno;
 
 const POLICIES: [&str; 3] = ["recycle", "refuse", "random-drop"];
 
@@ -74,7 +75,7 @@ struct Try {
 
 /// What one policy made of the flood.
 #[derive(Clone, Debug, Default)]
-struct Course {
+struct PolicyResult {
     policy: &'static str,
     /// Of the honest, as (tries, served).
     before: (u64, u64),
@@ -97,8 +98,8 @@ fn share((tries, served): (u64, u64)) -> String {
     figures::share(served, tries)
 }
 
-pub fn run(plan: &Plan) -> Result<Page> {
-    let schedule = if plan.quick { QUICK } else { NORMAL };
+pub fn run(scale: &Scale) -> Result<Page> {
+    let schedule = if scale.quick { QUICK } else { NORMAL };
     let seconds = (schedule.flood_until - schedule.flood_from).as_secs();
     let summary = format!(
         "{HONEST} honest clients connect, think for {} ms on average, send PING, read the answer and leave, and after as long a pause come \
@@ -111,16 +112,16 @@ pub fn run(plan: &Plan) -> Result<Page> {
     );
     let mut page = Page { title: "slabd lab half-open".into(), summary, sections: Vec::new() };
     let files = BURST + RATE * seconds + 500;
-    if plan.files < files {
-        let why = format!("the flood needs {files} open files; this process may have {}", plan.files);
+    if scale.files < files {
+        let why = format!("the flood needs {files} open files; this process may have {}", scale.files);
         page.sections.extend(CLAIMS.map(|claim| Section::Verdict(untried(claim, why.clone()))));
         return Ok(page);
     }
-    let courses = POLICIES.map(|policy| measure(policy, schedule).with_context(|| policy.to_string()));
-    let courses: Vec<Course> = courses.into_iter().collect::<Result<_>>()?;
-    page.sections.push(Section::Plot(plot(&courses, schedule)));
-    page.sections.push(Section::Table(table(&courses)));
-    page.sections.extend(judge(&courses).map(Section::Verdict));
+    let results = POLICIES.map(|policy| measure(policy, schedule).with_context(|| policy.to_string()));
+    let results: Vec<PolicyResult> = results.into_iter().collect::<Result<_>>()?;
+    page.sections.push(Section::Plot(plot(&results, schedule)));
+    page.sections.push(Section::Table(table(&results)));
+    page.sections.extend(judge(&results).map(Section::Verdict));
     Ok(page)
 }
 
@@ -130,37 +131,38 @@ const CLAIMS: [&str; 3] = [
     "To refuse at random is no better: nearly all newcomers are turned away, and the silent stay.",
 ];
 
-fn judge(courses: &[Course]) -> [Verdict; 3] {
-    let judge_one = |index: usize, holds: fn(&Course) -> bool| {
+fn judge(results: &[PolicyResult]) -> [Verdict; 3] {
+    let judge_one = |index: usize, holds: fn(&PolicyResult) -> bool| {
         let claim = CLAIMS[index];
-        let Some(course) = courses.get(index) else { return untried(claim, "nothing was measured".into()) };
+        let Some(result) = results.get(index) else { return untried(claim, "nothing was measured".into()) };
         let told = format!(
             "{} of {} tries were served, {} before the flood and {} after it",
-            share(course.during),
-            figures::count(course.during.0),
-            share(course.before),
-            share(course.after)
+            share(result.during),
+            figures::count(result.during.0),
+            share(result.before),
+            share(result.after)
         );
         // Where the flood did not fill the slots, or the honest were not served without it, there is nothing to compare.
-        let flooded = course.flood_opened >= 2 * SLOTS && course.silent + 64 >= SLOTS / 2;
-        if !flooded || course.during.0 < TRIES_MIN || percent(course.before) < SERVED_MIN {
+        let flooded = result.flood_opened >= 2 * SLOTS && result.silent + 64 >= SLOTS / 2;
+        if !flooded || result.during.0 < TRIES_MIN || percent(result.before) < SERVED_MIN {
             let flood =
-                format!("{} connections of the flood, {} silent at its end", course.flood_opened, course.silent);
+                format!("{} connections of the flood, {} silent at its end", result.flood_opened, result.silent);
             return untried(claim, format!("the machine was too busy for it: {flood}; {told}"));
         }
-        verdict(claim, told, holds(course))
+        verdict(claim, told, holds(result))
     };
     [
-        judge_one(0, |course| percent(course.during) >= SERVED_MIN && course.recycled > 0),
-        judge_one(1, |course| percent(course.during) < LOCKED_OUT_MAX && course.refused > 0),
-        judge_one(2, |course| percent(course.during) < LOCKED_OUT_MAX && course.refused > 0),
+        judge_one(0, |result| percent(result.during) >= SERVED_MIN && result.recycled > 0),
+        judge_one(1, |result| percent(result.during) < LOCKED_OUT_MAX && result.refused > 0),
+        judge_one(2, |result| percent(result.during) < LOCKED_OUT_MAX && result.refused > 0),
     ]
 }
 
-fn measure(policy: &'static str, schedule: Schedule) -> Result<Course> {
+fn measure(policy: &'static str, schedule: Schedule) -> Result<PolicyResult> {
     say(&format!("{policy}: {} s", schedule.end.as_secs()));
     let slots = SLOTS.to_string();
-    let mut server = Server::start(&["--listen", "hub=127.0.0.1:0", "--max-silent", &slots, "--admission", policy])?;
+    let mut server =
+        ServerProcess::start(&["--listen", "hub=127.0.0.1:0", "--max-silent", &slots, "--admission", policy])?;
     let hub = server.address("hub")?;
     // Connected before the flood comes; the operator's listener would let it in later as well.
     server.info()?;
@@ -178,10 +180,16 @@ fn measure(policy: &'static str, schedule: Schedule) -> Result<Course> {
         let opened = flood.join().map_err(|_| anyhow!("the flood failed"))??;
         Ok::<_, anyhow::Error>((tries, opened, info?))
     })?;
-    course(policy, schedule, &tries, opened, &info)
+    result(policy, schedule, &tries, opened, &info)
 }
 
-fn course(policy: &'static str, schedule: Schedule, tries: &[Try], flood_opened: u64, info: &Info) -> Result<Course> {
+fn result(
+    policy: &'static str,
+    schedule: Schedule,
+    tries: &[Try],
+    flood_opened: u64,
+    info: &Info,
+) -> Result<PolicyResult> {
     let among = |from: Duration, until: Duration| {
         let within = tries.iter().filter(|one| (from..until).contains(&one.began));
         within.fold((0, 0), |(all, served), one| (all + 1, served + u64::from(one.served)))
@@ -193,7 +201,7 @@ fn course(policy: &'static str, schedule: Schedule, tries: &[Try], flood_opened:
     });
     let refused = ["refused_full", "refused_silent", "refused_source_silent", "refused_source", "refused_penalty"];
     let refused = refused.iter().map(|name| info.number(&format!("admission/{name}"))).sum::<Result<u64>>()?;
-    Ok(Course {
+    Ok(PolicyResult {
         policy,
         before: among(Duration::ZERO, schedule.flood_from - HONEST_AHEAD),
         during: among(schedule.flood_from + FILLING, schedule.flood_until - HONEST_AHEAD),
@@ -263,15 +271,15 @@ fn open(index: u64, hub: SocketAddr) -> io::Result<Socket> {
     socket.set_linger(Some(Duration::ZERO))?;
     socket.bind(&SocketAddr::from((Ipv4Addr::from(source), 0)).into())?;
     match socket.connect(&hub.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        Err(error) if error.raw_os_error() != Some(errno::EINPROGRESS) => Err(error),
         _ => Ok(socket),
     }
 }
 
-fn plot(courses: &[Course], schedule: Schedule) -> Plot {
-    let windows = courses.first().map_or(0, |course| course.graph.len());
+fn plot(results: &[PolicyResult], schedule: Schedule) -> Plot {
+    let windows = results.first().map_or(0, |result| result.graph.len());
     let middle = |index: usize| schedule.window.as_secs_f64() * (index as f64 + 0.5);
-    let series = courses.iter().map(|course| Series { name: course.policy.into(), values: course.graph.clone() });
+    let series = results.iter().map(|result| Series { name: result.policy.into(), values: result.graph.clone() });
     let (from, until) = (schedule.flood_from.as_secs_f64(), schedule.flood_until.as_secs_f64());
     Plot {
         title: format!("Honest clients served; the flood lasts from {from} s to {until} s"),
@@ -283,25 +291,25 @@ fn plot(courses: &[Course], schedule: Schedule) -> Plot {
     }
 }
 
-fn table(courses: &[Course]) -> Table {
+fn table(results: &[PolicyResult]) -> Table {
     let share = |part: (u64, u64)| format!("{} of {}", share(part), figures::count(part.0));
-    let rows = courses.iter().map(|course| {
+    let rows = results.iter().map(|result| {
         row([
-            &course.policy,
-            &share(course.before),
-            &share(course.during),
-            &share(course.after),
-            &figures::count(course.flood_opened),
-            &figures::count(course.silent),
-            &figures::count(course.recycled),
-            &figures::count(course.refused),
+            &result.policy,
+            &share(result.before),
+            &share(result.during),
+            &share(result.after),
+            &figures::count(result.flood_opened),
+            &figures::count(result.silent),
+            &figures::count(result.recycled),
+            &figures::count(result.refused),
         ])
     });
-    Table {
-        title: "Honest clients served, and what the server did".into(),
-        columns: columns(["policy", "before", "during", "after", "flood", "silent", "recycled", "refused"]),
-        rows: rows.collect(),
-    }
+    Table::new(
+        "Honest clients served, and what the server did",
+        "policy | before | during | after | flood | silent | recycled | refused",
+        rows,
+    )
 }
 
 #[cfg(test)]
@@ -309,8 +317,8 @@ mod tests {
     use super::*;
     use crate::report::Outcome;
 
-    fn good() -> [Course; 3] {
-        let of = |policy, during, recycled, refused| Course {
+    fn good() -> [PolicyResult; 3] {
+        let of = |policy, during, recycled, refused| PolicyResult {
             policy,
             before: (1000, 1000),
             during,
@@ -327,19 +335,19 @@ mod tests {
     #[test]
     fn each_claim_at_its_bound_and_past_it() {
         use Outcome::{Fails, Holds, Untried};
-        let with = |change: fn(&mut [Course; 3])| {
-            let mut courses = good();
-            change(&mut courses);
-            judge(&courses).map(|verdict| verdict.outcome)
+        let with = |change: fn(&mut [PolicyResult; 3])| {
+            let mut results = good();
+            change(&mut results);
+            judge(&results).map(|verdict| verdict.outcome)
         };
         assert_eq!(with(|_| {}), [Holds; 3]);
-        assert_eq!(with(|courses| courses[0].during.1 = 989), [Fails, Holds, Holds]);
-        assert_eq!(with(|courses| courses[0].recycled = 0), [Fails, Holds, Holds]);
-        assert_eq!(with(|courses| courses[1].during.1 = 500), [Holds, Fails, Holds]);
-        assert_eq!(with(|courses| courses[2].during.1 = 500), [Holds, Holds, Fails]);
-        assert_eq!(with(|courses| courses[0].flood_opened = 2 * SLOTS - 1), [Untried, Holds, Holds]);
-        assert_eq!(with(|courses| courses[1].during = (99, 0)), [Holds, Untried, Holds]);
-        assert_eq!(with(|courses| courses[2].before.1 = 900), [Holds, Holds, Untried]);
+        assert_eq!(with(|results| results[0].during.1 = 989), [Fails, Holds, Holds]);
+        assert_eq!(with(|results| results[0].recycled = 0), [Fails, Holds, Holds]);
+        assert_eq!(with(|results| results[1].during.1 = 500), [Holds, Fails, Holds]);
+        assert_eq!(with(|results| results[2].during.1 = 500), [Holds, Holds, Fails]);
+        assert_eq!(with(|results| results[0].flood_opened = 2 * SLOTS - 1), [Untried, Holds, Holds]);
+        assert_eq!(with(|results| results[1].during = (99, 0)), [Holds, Untried, Holds]);
+        assert_eq!(with(|results| results[2].before.1 = 900), [Holds, Holds, Untried]);
         assert_eq!(judge(&[]).map(|verdict| verdict.outcome), [Untried; 3]);
     }
 }

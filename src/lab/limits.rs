@@ -11,13 +11,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use socket2::{Domain, Socket, Type};
 
-use super::server::Server;
-use super::{Plan, client, columns, row, say, untried, verdict};
+use super::server::ServerProcess;
+use super::{Scale, client, row, say, untried, verdict};
+use crate::kernel;
 use crate::limits::{CONNECTION_BYTES, FILES_RESERVED, Limits};
 use crate::memory;
 use crate::report::figures;
 use crate::report::{Page, Section, Table, Verdict};
-use crate::sys;
+use crate::sys::{self, errno};
 use crate::units::Size;
 
 /// Files of the server that is filled, so many that it takes a moment only.
@@ -64,14 +65,18 @@ struct Ports {
 
 /// A listener that accepts nobody: connections that were made all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Queue {
+struct AcceptQueue {
     backlog: usize,
     asked: usize,
     made: usize,
 }
 
-pub fn run(plan: &Plan) -> Result<Page> {
-    let limits = limits(plan);
+fn limit(name: &'static str, now: String, connections: Option<u64>, raise: impl Into<String>) -> Limit {
+    Limit { name, now, connections, raise: raise.into() }
+}
+
+pub fn run(scale: &Scale) -> Result<Page> {
+    let limits = limits(scale);
     say("filling a server that may open 512 files");
     let filled = fill_files()?;
     say("using up 100 local ports");
@@ -81,11 +86,7 @@ pub fn run(plan: &Plan) -> Result<Page> {
     let rows = limits
         .iter()
         .map(|limit| row([&limit.name, &limit.now, &limit.connections.map_or("–".into(), figures::count)]));
-    let table = Table {
-        title: "What one server can hold here".into(),
-        columns: columns(["limit", "now", "connections"]),
-        rows: rows.collect(),
-    };
+    let table = Table::new("What one server can hold here", "limit | now | connections", rows);
     let mut sections = vec![Section::Table(table), Section::Paragraph(first_to_bind(&limits))];
     sections.extend(judge(filled, ports, queue).map(Section::Verdict));
     sections.push(Section::Heading("How to raise each".into()));
@@ -115,7 +116,7 @@ fn first_to_bind(limits: &[Limit]) -> String {
     }
 }
 
-fn judge(filled: Filled, ports: Ports, queue: Queue) -> [Verdict; 3] {
+fn judge(filled: Filled, ports: Ports, queue: AcceptQueue) -> [Verdict; 3] {
     let room = filled.files.saturating_sub(FILES_RESERVED);
     let claims = [
         "A connection is an open file: a server holds as many as its limit allows, less what it keeps for itself, and who comes then is told.",
@@ -166,7 +167,7 @@ fn judge(filled: Filled, ports: Ports, queue: Queue) -> [Verdict; 3] {
 
 /// Clients to a server of few files, from several addresses. One of its connections is ours, to ask it.
 fn fill_files() -> Result<Filled> {
-    let mut server = Server::start_with_files(FILES, &["--listen", "hub=127.0.0.1:0"])?;
+    let mut server = ServerProcess::start_with_files(FILES, &["--listen", "hub=127.0.0.1:0"])?;
     let hub = server.address("hub")?;
     server.info()?;
     let room = (FILES - FILES_RESERVED) as usize - 1;
@@ -238,7 +239,7 @@ fn is_out_of_ports(error: &io::Error) -> bool {
 }
 
 /// Connects to a listener that accepts nobody.
-fn fill_queue() -> Result<Queue> {
+fn fill_queue() -> Result<AcceptQueue> {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     listener.listen(BACKLOG)?;
@@ -248,127 +249,90 @@ fn fill_queue() -> Result<Queue> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         match socket.connect(&address) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error.into()),
+            Err(error) if error.raw_os_error() != Some(errno::EINPROGRESS) => return Err(error.into()),
             _ => waiting.push(socket),
         }
     }
     // Who was not let in at once is tried again after a second, and then again finds no room.
     sleep(QUEUE_SETTLES);
     let made = waiting.iter().filter(|socket| socket.peer_addr().is_ok()).count();
-    Ok(Queue { backlog: BACKLOG as usize, asked: WAITERS, made })
+    Ok(AcceptQueue { backlog: BACKLOG as usize, asked: WAITERS, made })
 }
 
 const QUEUE_SETTLES: Duration = Duration::from_millis(200);
 
 /// Everything that bounds the number of connections, as it stands.
-fn limits(plan: &Plan) -> Vec<Limit> {
-    let kernel = memory::kernel_objects().bytes;
-    let each = kernel + CONNECTION_BYTES as u64;
+fn limits(scale: &Scale) -> Vec<Limit> {
+    let (kernel, structures) = (kernel::settings(), memory::kernel_objects().bytes);
+    let each = structures + CONNECTION_BYTES as u64;
     let by_memory = |bytes: Option<u64>| bytes.map(|bytes| bytes / each);
     let bytes =
         |bytes: Option<u64>| bytes.map_or("not told".into(), |bytes| Size((bytes >> 20 << 20) as usize).to_string());
     let number = |value: Option<u64>| value.map_or("not told".into(), figures::count);
+    let add_memory = format!(
+        "add memory; a connection takes {} bytes here, {} of them in the kernel",
+        figures::count(each),
+        figures::count(structures)
+    );
+    let raise_group = "memory.max (v1: memory.limit_in_bytes) of the group; systemd: MemoryMax=; docker: --memory";
+    let group = control_group_limit();
+    let budget = Some(Limits::default().memory_budget as u64);
     let mut limits = vec![
-        files_of_a_process(plan),
-        files_of_the_system(),
-        Limit {
-            name: "memory that is free",
-            now: bytes(available_memory()),
-            connections: by_memory(available_memory()),
-            raise: format!(
-                "add memory; a connection takes {} bytes here, {} of them in the kernel",
-                figures::count(each),
-                figures::count(kernel)
-            ),
+        files_of_a_process(scale),
+        files_of_the_system(kernel.files_max),
+        limit("memory that is free", bytes(available_memory()), by_memory(available_memory()), add_memory),
+        match group {
+            Some(_) => limit("memory of this control group", bytes(group), by_memory(group), raise_group),
+            None => limit("memory of this control group", "no limit".into(), None, ""),
         },
+        limit("slabd's own budget", bytes(budget), by_memory(budget), "slabd serve --memory-budget"),
+        limit(
+            "epoll watches of a user",
+            number(kernel.watches_max),
+            kernel.watches_max,
+            "sysctl -w fs.epoll.max_user_watches=N",
+        ),
     ];
-    limits.push(match control_group_limit() {
-        Some(limit) => Limit {
-            name: "memory of this control group",
-            now: bytes(Some(limit)),
-            connections: by_memory(Some(limit)),
-            raise: "memory.max (v1: memory.limit_in_bytes) of the group; systemd: MemoryMax=; docker: --memory".into(),
-        },
-        None => Limit {
-            name: "memory of this control group",
-            now: "no limit".into(),
-            connections: None,
-            raise: String::new(),
-        },
-    });
-    let budget = Limits::default().memory_budget as u64;
-    limits.push(Limit {
-        name: "slabd's own budget",
-        now: bytes(Some(budget)),
-        connections: Some(budget / each),
-        raise: "slabd serve --memory-budget".into(),
-    });
-    let watches = read_number("/proc/sys/fs/epoll/max_user_watches");
-    limits.push(Limit {
-        name: "epoll watches of a user",
-        now: number(watches),
-        connections: watches,
-        raise: "sysctl -w fs.epoll.max_user_watches=N".into(),
-    });
     if let Some(tracked) = read_number("/proc/sys/net/netfilter/nf_conntrack_max") {
-        limits.push(Limit {
-            name: "tracked connections",
-            now: figures::count(tracked),
-            connections: Some(tracked),
-            raise: "those of the firewall, where it tracks any: sysctl -w net.netfilter.nf_conntrack_max=N, or let it track none (nft: notrack)".into(),
-        });
+        let raise = "those of the firewall, where it tracks any: sysctl -w net.netfilter.nf_conntrack_max=N, \
+                     or let it track none (nft: notrack)";
+        limits.push(limit("tracked connections", figures::count(tracked), Some(tracked), raise));
     }
     limits.push(ports());
-    limits.push(Limit {
-        name: "accept queue",
-        now: number(read_number("/proc/sys/net/core/somaxconn")),
-        connections: None,
-        raise: "bounds those that wait at once, not those held: sysctl -w net.core.somaxconn=N, slabd serve --backlog"
-            .into(),
-    });
+    let raise = "bounds those that wait at once, not those held: sysctl -w net.core.somaxconn=N, slabd serve --backlog";
+    limits.push(limit("accept queue", number(kernel.accept_queue_max), None, raise));
     limits
 }
 
-fn files_of_a_process(plan: &Plan) -> Limit {
+fn files_of_a_process(scale: &Scale) -> Limit {
     let ceiling = read_number("/proc/sys/fs/nr_open").map_or("not told".into(), figures::count);
-    Limit {
-        name: "open files of a process",
-        now: format!("{} soft, {} hard", figures::count(plan.files_soft), figures::count(plan.files)),
-        connections: Some(plan.files.saturating_sub(FILES_RESERVED)),
-        raise: format!(
-            "ulimit -Hn N as root; systemd: LimitNOFILE=; docker: --ulimit nofile=; up to fs.nr_open = {ceiling}"
-        ),
-    }
+    limit(
+        "open files of a process",
+        format!("{} soft, {} hard", figures::count(scale.files_soft), figures::count(scale.files)),
+        Some(scale.files.saturating_sub(FILES_RESERVED)),
+        format!("ulimit -Hn N as root; systemd: LimitNOFILE=; docker: --ulimit nofile=; up to fs.nr_open = {ceiling}"),
+    )
 }
 
-fn files_of_the_system() -> Limit {
-    let most = read_number("/proc/sys/fs/file-max");
+fn files_of_the_system(most: Option<u64>) -> Limit {
     // file-nr: in use, free, and the most again.
     let used =
         fs::read_to_string("/proc/sys/fs/file-nr").ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
     let used: u64 = used.unwrap_or_default();
-    Limit {
-        name: "open files of the system",
-        now: most
-            .map_or("not told".into(), |most| format!("{}, {} in use", figures::count(most), figures::count(used))),
-        connections: most.map(|most| most.saturating_sub(used)),
-        raise: "sysctl -w fs.file-max=N".into(),
-    }
+    let now =
+        most.map_or("not told".into(), |most| format!("{}, {} in use", figures::count(most), figures::count(used)));
+    limit("open files of the system", now, most.map(|most| most.saturating_sub(used)), "sysctl -w fs.file-max=N")
 }
 
 fn ports() -> Limit {
     let ports = local_ports().map(|(first, last)| u64::from(last) - u64::from(first) + 1);
     let now = local_ports().map_or("not told".into(), |(first, last)| format!("{first} to {last}"));
-    Limit {
-        name: "local ports of a client",
-        now,
-        connections: None,
-        raise: format!(
-            "bounds each client address, here to {} connections to one port of a server: sysctl -w net.ipv4.ip_local_port_range='1024 65535', \
-             or more addresses (of loopback there are 16 million)",
-            ports.map_or("–".into(), figures::count)
-        ),
-    }
+    let raise = format!(
+        "bounds each client address, here to {} connections to one port of a server: sysctl -w net.ipv4.ip_local_port_range='1024 65535', \
+         or more addresses (of loopback there are 16 million)",
+        ports.map_or("–".into(), figures::count)
+    );
+    limit("local ports of a client", now, None, raise)
 }
 
 fn local_ports() -> Option<(u16, u16)> {
@@ -426,9 +390,9 @@ mod tests {
 
     const FILLED: Filled = Filled { files: 512, offered: 468, held: 448, told: 20, open_files: 460, answers: true };
     const ROOM: Ports = Ports { ports: 100, first: 100, second: 80 };
-    const QUEUE: Queue = Queue { backlog: 16, asked: 40, made: 17 };
+    const QUEUE: AcceptQueue = AcceptQueue { backlog: 16, asked: 40, made: 17 };
 
-    fn outcomes(filled: Filled, ports: Ports, queue: Queue) -> [Outcome; 3] {
+    fn outcomes(filled: Filled, ports: Ports, queue: AcceptQueue) -> [Outcome; 3] {
         judge(filled, ports, queue).map(|verdict| verdict.outcome)
     }
 
@@ -450,7 +414,7 @@ mod tests {
         }
         assert_eq!(outcomes(FILLED, Ports::default(), QUEUE), [Holds, Untried, Holds]);
         for made in [16, 18, 40] {
-            assert_eq!(outcomes(FILLED, ROOM, Queue { made, ..QUEUE }), [Holds, Holds, Fails], "{made}");
+            assert_eq!(outcomes(FILLED, ROOM, AcceptQueue { made, ..QUEUE }), [Holds, Holds, Fails], "{made}");
         }
     }
 

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, ensure};
 
-use super::server::{Info, Server};
-use super::{Plan, client, columns, row, say, untried, verdict};
+use super::client::PATIENCE;
+use super::server::{Info, ServerProcess};
+use super::{Scale, client, row, say, untried, verdict};
 use crate::report::figures;
 use crate::report::{Page, Plot, Section, Series, Table, Verdict};
 
@@ -50,8 +51,8 @@ impl Kernel {
     }
 }
 
-pub fn run(plan: &Plan) -> Result<Page> {
-    let most = plan.connections.unwrap_or(if plan.quick { QUICK } else { CONNECTIONS });
+pub fn run(scale: &Scale) -> Result<Page> {
+    let most = scale.connections.unwrap_or(if scale.quick { QUICK } else { CONNECTIONS });
     let counts = STEPS.map(|(part, of)| (most * part / of).max(1));
     let pooled = measure("pooled", &counts)?;
     let fixed = measure(&format!("fixed:{FIXED}"), &counts)?;
@@ -134,7 +135,7 @@ fn measure(buffers: &str, counts: &[usize]) -> Result<Vec<Point>> {
     // They all stay, however many they are, and whatever the buffers cost.
     let listen =
         ["--listen", "hub=127.0.0.1:0", "--buffers", buffers, "--idle-timeout", "0", "--memory-budget", "64GiB"];
-    let mut server = Server::start(&listen)?;
+    let mut server = ServerProcess::start(&listen)?;
     let hub = server.address("hub")?;
     // What the first ones touch is not what the next ones cost.
     for _ in 0..WARM_UP {
@@ -170,7 +171,7 @@ fn talk(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn look(server: &mut Server, count: usize, (resident, ledger): (u64, u64)) -> Result<Point> {
+fn look(server: &mut ServerProcess, count: usize, (resident, ledger): (u64, u64)) -> Result<Point> {
     let info = server.info()?;
     let each = |now: u64, before: u64| (now as f64 - before as f64) / count as f64;
     let held = info.number("connections/held")?;
@@ -196,14 +197,10 @@ fn kernel(info: &Info) -> Result<Kernel> {
 }
 
 /// Waits until the server holds so many, the one that asks counted.
-fn wait_until_held(server: &mut Server, count: u64) -> Result<()> {
-    for _ in 0..1000 {
-        if server.info()?.number("connections/held")? == count {
-            return Ok(());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    anyhow::bail!("the server does not let go of connections that are closed")
+fn wait_until_held(server: &mut ServerProcess, count: u64) -> Result<()> {
+    client::wait_until(PATIENCE, "the server does not let go of connections that are closed", || {
+        Ok(server.info()?.number("connections/held")? == count)
+    })
 }
 
 fn plot(pooled: &[Point], fixed: &[Point]) -> Plot {
@@ -237,18 +234,11 @@ fn table(pooled: &[Point], fixed: &[Point]) -> Table {
             &figures::three_digits(pooled.kernel.buffers),
         ])
     });
-    Table {
-        title: "Bytes per connection".into(),
-        columns: columns([
-            "connections",
-            "user, pooled",
-            "its ledger",
-            "user, fixed",
-            "kernel structures",
-            "kernel buffers",
-        ]),
-        rows: rows.collect(),
-    }
+    Table::new(
+        "Bytes per connection",
+        "connections | user, pooled | its ledger | user, fixed | kernel structures | kernel buffers",
+        rows,
+    )
 }
 
 #[cfg(test)]

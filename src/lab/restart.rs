@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::client;
-use super::server::Server;
-use super::{Plan, columns, row, verdict};
+use super::server::ServerProcess;
+use super::{Scale, row, verdict};
 use crate::report::{Page, Section, Table, Verdict};
 use crate::sys;
 
@@ -29,7 +29,7 @@ const TALKS: [Talk; 3] = [
 
 /// What one service's clients met over one restart.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Course {
+struct RestartResult {
     service: &'static str,
     ended_by: &'static str,
     /// Answered before the restart.
@@ -54,42 +54,34 @@ struct Subscribers {
     again: u64,
 }
 
-pub fn run(_: &Plan) -> Result<Page> {
-    let mut courses = Vec::new();
+pub fn run(_: &Scale) -> Result<Page> {
+    let mut results = Vec::new();
     let mut subscribers = Vec::new();
     for (signal, name) in [(sys::SIGTERM, "SIGTERM"), (sys::SIGKILL, "SIGKILL")] {
         let (of_services, of_hub) = restart(signal, name)?;
-        courses.extend(of_services);
+        results.extend(of_services);
         subscribers.push(of_hub);
     }
     let yes = |answered: bool| if answered { "answered" } else { "dead" };
-    let rows = courses.iter().map(|course| {
-        let (tcp, udp) = (yes(course.tcp_after), yes(course.udp_after));
+    let rows = results.iter().map(|result| {
+        let (tcp, udp) = (yes(result.tcp_after), yes(result.udp_after));
         row([
-            &course.service,
-            &course.ended_by,
-            &course.tcp_meanwhile,
+            &result.service,
+            &result.ended_by,
+            &result.tcp_meanwhile,
             &tcp,
-            &yes(course.tcp_again),
-            &course.udp_meanwhile,
+            &yes(result.tcp_again),
+            &result.udp_meanwhile,
             &udp,
         ])
     });
-    let table = Table {
-        title: "What clients met that had been answered before the restart".into(),
-        columns: columns([
-            "service",
-            "ended by",
-            "TCP meanwhile",
-            "TCP after",
-            "TCP anew",
-            "UDP meanwhile",
-            "UDP after",
-        ]),
-        rows: rows.collect(),
-    };
+    let table = Table::new(
+        "What clients met that had been answered before the restart",
+        "service | ended by | TCP meanwhile | TCP after | TCP anew | UDP meanwhile | UDP after",
+        rows,
+    );
     let mut sections = vec![Section::Table(table)];
-    sections.extend(judge(&courses, &subscribers).map(Section::Verdict));
+    sections.extend(judge(&results, &subscribers).map(Section::Verdict));
     Ok(Page {
         title: "slabd lab restart".into(),
         summary: "A server of three services is asked by TCP and by UDP, ended, started again at the same addresses, and asked again on the \
@@ -99,12 +91,12 @@ pub fn run(_: &Plan) -> Result<Page> {
     })
 }
 
-fn judge(courses: &[Course], subscribers: &[Subscribers]) -> [Verdict; 3] {
-    let count = |what: fn(&Course) -> bool| courses.iter().filter(|course| what(course)).count();
-    let all = courses.len();
-    let ready = all > 0 && count(|course| course.tcp_before && course.udp_before) == all;
+fn judge(results: &[RestartResult], subscribers: &[Subscribers]) -> [Verdict; 3] {
+    let count = |what: fn(&RestartResult) -> bool| results.iter().filter(|result| what(result)).count();
+    let all = results.len();
+    let ready = all > 0 && count(|result| result.tcp_before && result.udp_before) == all;
     let (tcp, udp, again) =
-        (count(|course| course.tcp_after), count(|course| course.udp_after), count(|course| course.tcp_again));
+        (count(|result| result.tcp_after), count(|result| result.udp_after), count(|result| result.tcp_again));
     let told: Vec<String> = subscribers
         .iter()
         .map(|of| format!("{} before, {} after, {} when made again", of.before, of.after, of.again))
@@ -128,7 +120,7 @@ fn judge(courses: &[Course], subscribers: &[Subscribers]) -> [Verdict; 3] {
     ]
 }
 
-fn restart(signal: i32, ended_by: &'static str) -> Result<(Vec<Course>, Subscribers)> {
+fn restart(signal: i32, ended_by: &'static str) -> Result<(Vec<RestartResult>, Subscribers)> {
     let listen = TALKS.map(|talk| format!("{}=127.0.0.1:0", talk.service));
     let server = start(&listen)?;
     let addresses: Vec<SocketAddr> = TALKS.iter().map(|talk| server.address(talk.service)).collect::<Result<_>>()?;
@@ -141,7 +133,7 @@ fn restart(signal: i32, ended_by: &'static str) -> Result<(Vec<Course>, Subscrib
         clients.push((
             tcp,
             udp,
-            Course { service: talk.service, ended_by, tcp_before, udp_before, ..Course::default() },
+            RestartResult { service: talk.service, ended_by, tcp_before, udp_before, ..RestartResult::default() },
         ));
     }
     let hub = *addresses.last().context("no hub")?;
@@ -149,31 +141,31 @@ fn restart(signal: i32, ended_by: &'static str) -> Result<(Vec<Course>, Subscrib
     let before = receivers(hub)?;
     server.end(signal)?;
 
-    for ((tcp, udp, course), talk) in clients.iter_mut().zip(&TALKS) {
-        course.tcp_meanwhile = end_of(tcp);
-        course.udp_meanwhile = fate_of(udp, talk);
+    for ((tcp, udp, result), talk) in clients.iter_mut().zip(&TALKS) {
+        result.tcp_meanwhile = end_of(tcp);
+        result.udp_meanwhile = fate_of(udp, talk);
     }
     let listen: Vec<String> =
         TALKS.iter().zip(&addresses).map(|(talk, address)| format!("{}={address}", talk.service)).collect();
     let _server = start(&listen).context("starting it again")?;
-    let mut courses = Vec::new();
-    for (((mut tcp, udp, mut course), talk), address) in clients.into_iter().zip(&TALKS).zip(&addresses) {
-        course.tcp_after = ask(&mut tcp, talk);
-        course.udp_after = ask_datagram(&udp, talk);
+    let mut results = Vec::new();
+    for (((mut tcp, udp, mut result), talk), address) in clients.into_iter().zip(&TALKS).zip(&addresses) {
+        result.tcp_after = ask(&mut tcp, talk);
+        result.udp_after = ask_datagram(&udp, talk);
         let mut tcp = client::connect(Ipv4Addr::LOCALHOST, *address)?;
-        course.tcp_again = client::expect(&mut tcp, talk.greeting.as_bytes()).is_ok() && ask(&mut tcp, talk);
-        courses.push(course);
+        result.tcp_again = client::expect(&mut tcp, talk.greeting.as_bytes()).is_ok() && ask(&mut tcp, talk);
+        results.push(result);
     }
     let after = receivers(hub)?;
     let _subscriber = subscribe(hub)?;
-    Ok((courses, Subscribers { before, after, again: receivers(hub)? }))
+    Ok((results, Subscribers { before, after, again: receivers(hub)? }))
 }
 
-fn start(listen: &[String]) -> Result<Server> {
+fn start(listen: &[String]) -> Result<ServerProcess> {
     let mut arguments: Vec<&str> = listen.iter().flat_map(|listen| ["--listen", listen]).collect();
     // On SIGTERM it waits so long for clients to close too. Ours do not, as theirs may not know that it is going.
     arguments.extend(["--close-timeout", "200ms"]);
-    Server::start(&arguments)
+    ServerProcess::start(&arguments)
 }
 
 fn ask(client: &mut TcpStream, talk: &Talk) -> bool {
@@ -231,14 +223,21 @@ mod tests {
 
     #[test]
     fn each_claim_fails_where_the_measurement_says_otherwise() {
-        let good = Course { tcp_before: true, udp_before: true, udp_after: true, tcp_again: true, ..Course::default() };
+        let good = RestartResult {
+            tcp_before: true,
+            udp_before: true,
+            udp_after: true,
+            tcp_again: true,
+            ..RestartResult::default()
+        };
         let kept = Subscribers { before: 1, after: 0, again: 1 };
-        let outcomes = |courses: &[Course], of: Subscribers| judge(courses, &[of]).map(|verdict| verdict.outcome);
+        let outcomes =
+            |results: &[RestartResult], of: Subscribers| judge(results, &[of]).map(|verdict| verdict.outcome);
         use Outcome::{Fails, Holds};
         assert_eq!(outcomes(&[good.clone(), good.clone()], kept), [Holds; 3]);
-        let bad = Course { tcp_after: true, udp_after: false, tcp_again: false, ..good.clone() };
+        let bad = RestartResult { tcp_after: true, udp_after: false, tcp_again: false, ..good.clone() };
         assert_eq!(outcomes(&[good.clone(), bad], kept), [Fails; 3]);
-        let unready = Course { tcp_before: false, ..good.clone() };
+        let unready = RestartResult { tcp_before: false, ..good.clone() };
         assert_eq!(outcomes(&[unready], kept), [Fails; 3], "who was not answered before proves nothing");
         assert_eq!(outcomes(&[good], Subscribers { after: 1, ..kept }), [Holds, Holds, Fails]);
         assert_eq!(outcomes(&[], kept), [Fails; 3]);

@@ -5,11 +5,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::client::{self, PATIENCE};
 use crate::clock::{Clock, Time};
@@ -20,35 +19,39 @@ use crate::sys;
 const LINES_KEPT: usize = 5;
 
 /// A `slabd serve` of our own. It is killed and waited for when this value goes, and by the kernel should this process die first.
-pub struct Server {
+pub struct ServerProcess {
     child: Child,
     addresses: Vec<(String, SocketAddr)>,
     /// Where INFO is asked; connected at the first question, and kept.
     control: Option<BufReader<TcpStream>>,
 }
 
-impl Server {
+impl ServerProcess {
     /// Starts a server with these arguments and waits until it is ready. The operator's own listener comes with it, so that it can be
     /// asked whatever its services are and however full it is.
-    pub fn start(arguments: &[&str]) -> Result<Server> {
-        Server::launch(Command::new(THIS_PROGRAM).args(["serve", "--admin", "127.0.0.1:0"]).args(arguments))
+    pub fn start(arguments: &[&str]) -> Result<ServerProcess> {
+        ServerProcess::launch(Command::new(THIS_PROGRAM).args(["serve", "--admin", "127.0.0.1:0"]).args(arguments))
     }
 
     /// The same, of a server that may open so many files only, and has no listener but those named. It is asked by its hub.
-    pub fn start_with_files(files: u64, arguments: &[&str]) -> Result<Server> {
+    pub fn start_with_files(files: u64, arguments: &[&str]) -> Result<ServerProcess> {
         let mut command = Command::new(THIS_PROGRAM);
         sys::limit_files(&mut command, files);
-        Server::launch(command.arg("serve").args(arguments))
+        ServerProcess::launch(command.arg("serve").args(arguments))
     }
 
-    fn launch(command: &mut Command) -> Result<Server> {
+    fn launch(command: &mut Command) -> Result<ServerProcess> {
         sys::end_with_parent(command);
-        command.arg0("slabd").env("RUST_LOG", "info").env_remove("SLABD_REQUIREPASS");
+        command
+            .arg0("slabd")
+            .env("RUST_LOG", "info")
+            .env_remove("SLABD_REQUIREPASS")
+            .env_remove("CREDENTIALS_DIRECTORY");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start a server")?;
         let log = child.stderr.take().map(follow);
         // From here on the child is ended whatever goes wrong.
-        let mut server = Server { child, addresses: Vec::new(), control: None };
+        let mut server = ServerProcess { child, addresses: Vec::new(), control: None };
         server.wait_until_ready(&log.context("the server has no log")?)?;
         Ok(server)
     }
@@ -116,14 +119,7 @@ impl Server {
     /// Stops the process as it stands (SIGSTOP), and waits until it has. The kernel goes on receiving for it.
     pub fn freeze(&self) -> Result<()> {
         sys::signal(&self.child, sys::SIGSTOP)?;
-        let clock = Clock::start();
-        while self.state() != Some('T') {
-            if clock.now().since(Time::ZERO) > PATIENCE {
-                bail!("the server cannot be stopped");
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
+        client::wait_until(PATIENCE, "the server cannot be stopped", || Ok(self.state() == Some('T')))
     }
 
     pub fn thaw(&self) -> Result<()> {
@@ -139,25 +135,16 @@ impl Server {
     /// Ends it by a signal, SIGTERM or SIGKILL, and waits until it is gone.
     pub fn end(mut self, signal: i32) -> Result<()> {
         sys::signal(&self.child, signal)?;
-        let clock = Clock::start();
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                let in_order = if signal == sys::SIGTERM { status.success() } else { killed(status) };
-                return if in_order { Ok(()) } else { bail!("the server ended otherwise than asked: {status}") };
-            }
-            if clock.now().since(Time::ZERO) > 2 * PATIENCE {
-                bail!("the server does not end");
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        client::wait_until(2 * PATIENCE, "the server does not end", || {
+            let Some(status) = self.child.try_wait()? else { return Ok(false) };
+            let in_order = if signal == sys::SIGTERM { status.success() } else { status.signal().is_some() };
+            ensure!(in_order, "the server ended otherwise than asked: {status}");
+            Ok(true)
+        })
     }
 }
 
-fn killed(status: ExitStatus) -> bool {
-    status.signal().is_some()
-}
-
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         // Neither fails of a child that has not been waited for, and of one that has nothing is left to do.
         let _ = self.child.kill();

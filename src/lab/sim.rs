@@ -8,7 +8,7 @@ use std::thread::available_parallelism;
 
 use anyhow::Result;
 
-use super::{Plan, columns, row, say, verdict};
+use super::{Scale, row, say, verdict};
 use crate::report::figures;
 use crate::report::{Page, Section, Table, Verdict};
 use crate::swarm::{self, Tally};
@@ -19,15 +19,15 @@ const SEEDS_QUICK: u64 = 100;
 /// Seeds that are played twice.
 const AGAIN: u64 = 20;
 
-pub fn run(plan: &Plan) -> Result<Page> {
+pub fn run(scale: &Scale) -> Result<Page> {
     tell_seed_of_panics();
     if std::env::var_os("RUST_LOG").is_none() {
         // Thousands of floods are warned of in simulated servers.
         log::set_max_level(log::LevelFilter::Off);
     }
-    match plan.seed {
+    match scale.seed {
         Some(seed) => Ok(replay(seed)),
-        None => Ok(sweep(plan.seeds.unwrap_or(if plan.quick { SEEDS_QUICK } else { SEEDS }))),
+        None => Ok(sweep(scale.seeds.unwrap_or(if scale.quick { SEEDS_QUICK } else { SEEDS }))),
     }
 }
 
@@ -124,11 +124,7 @@ fn table(tally: &Tally) -> Table {
         ("datagrams", tally.datagrams),
         ("answers to datagrams", tally.datagram_answers),
     ];
-    Table {
-        title: "What was played".into(),
-        columns: columns(["", "count"]),
-        rows: rows.iter().map(|(name, count)| row([name, &figures::count(*count)])).collect(),
-    }
+    Table::new("What was played", " | count", rows.iter().map(|(name, count)| row([name, &figures::count(*count)])))
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use super::server::{Info, Server};
-use super::{Plan, client, columns, row, say, verdict};
+use super::server::{Info, ServerProcess};
+use super::{Scale, client, row, say, verdict};
 use crate::clock::{Clock, Time};
 use crate::report::figures;
 use crate::report::{Page, Section, Table, Verdict};
@@ -53,7 +53,7 @@ const LOADS: [Load; 5] = [
 
 /// What the counters grew by under one load.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Course {
+struct LoadResult {
     seconds: f64,
     turns: u64,
     events: u64,
@@ -67,7 +67,7 @@ struct Course {
     cpu_ms: u64,
 }
 
-impl Course {
+impl LoadResult {
     fn per_turn(&self, count: u64) -> f64 {
         count as f64 / self.turns.max(1) as f64
     }
@@ -78,47 +78,37 @@ impl Course {
     }
 }
 
-pub fn run(plan: &Plan) -> Result<Page> {
-    let span = if plan.quick { QUICK } else { SPAN };
+pub fn run(scale: &Scale) -> Result<Page> {
+    let span = if scale.quick { QUICK } else { SPAN };
     // Everybody connects from one address, again and again.
     let listen = ["--listen", "hub=127.0.0.1:0", "--penalty", "0"];
-    let mut server = Server::start(&listen)?;
-    let mut courses = Vec::new();
+    let mut server = ServerProcess::start(&listen)?;
+    let mut results = Vec::new();
     for load in &LOADS {
         say(load.name);
-        courses.push(measure(&mut server, load, span)?);
+        results.push(measure(&mut server, load, span)?);
     }
-    let rows = LOADS.iter().zip(&courses).map(|(load, course)| {
-        let per_turn = |count| format!("{:.2}", course.per_turn(count));
+    let rows = LOADS.iter().zip(&results).map(|(load, result)| {
+        let per_turn = |count| format!("{:.2}", result.per_turn(count));
         row([
             &load.name,
-            &figures::count((course.turns as f64 / course.seconds) as u64),
-            &per_turn(course.events),
-            &per_turn(course.accepts),
-            &per_turn(course.reads),
-            &per_turn(course.messages),
-            &per_turn(course.writes),
-            &if course.turns == 0 { "-".into() } else { format!("{:.1}", course.per_turn(course.busy_us)) },
-            &if course.messages == 0 { "-".into() } else { format!("{:.2}", course.message_us()) },
+            &figures::count((result.turns as f64 / result.seconds) as u64),
+            &per_turn(result.events),
+            &per_turn(result.accepts),
+            &per_turn(result.reads),
+            &per_turn(result.messages),
+            &per_turn(result.writes),
+            &if result.turns == 0 { "-".into() } else { format!("{:.1}", result.per_turn(result.busy_us)) },
+            &if result.messages == 0 { "-".into() } else { format!("{:.2}", result.message_us()) },
         ])
     });
-    let table = Table {
-        title: "One turn, on average".into(),
-        columns: columns([
-            "load",
-            "turns/s",
-            "events",
-            "accepts",
-            "reads",
-            "messages",
-            "writes",
-            "us",
-            "cpu us/message",
-        ]),
-        rows: rows.collect(),
-    };
+    let table = Table::new(
+        "One turn, on average",
+        "load | turns/s | events | accepts | reads | messages | writes | us | cpu us/message",
+        rows,
+    );
     let mut sections = vec![Section::Table(table)];
-    sections.extend(judge(&courses).map(Section::Verdict));
+    sections.extend(judge(&results).map(Section::Verdict));
     Ok(Page {
         title: "slabd lab turns".into(),
         summary: format!(
@@ -131,10 +121,10 @@ pub fn run(plan: &Plan) -> Result<Page> {
     })
 }
 
-fn judge(courses: &[Course]) -> [Verdict; 5] {
-    let course = |index: usize| courses.get(index).copied().unwrap_or_default();
-    let [idle, one, many, pipelined, anew] = [0, 1, 2, 3, 4].map(course);
-    let worked = |course: &Course| course.messages > 0 && course.turns > 0;
+fn judge(results: &[LoadResult]) -> [Verdict; 5] {
+    let result = |index: usize| results.get(index).copied().unwrap_or_default();
+    let [idle, one, many, pipelined, anew] = [0, 1, 2, 3, 4].map(result);
+    let worked = |result: &LoadResult| result.messages > 0 && result.turns > 0;
     let idle_turns = idle.turns as f64 / idle.seconds.max(f64::MIN_POSITIVE);
     let (alone, shared) = (one.per_turn(one.messages), many.per_turn(many.messages));
     let per_read = pipelined.messages as f64 / pipelined.reads.max(1) as f64;
@@ -179,7 +169,7 @@ fn judge(courses: &[Course]) -> [Verdict; 5] {
     ]
 }
 
-fn measure(server: &mut Server, load: &Load, span: Duration) -> Result<Course> {
+fn measure(server: &mut ServerProcess, load: &Load, span: Duration) -> Result<LoadResult> {
     let address = server.address("hub")?;
     let stop = AtomicBool::new(false);
     scope(|threads| {
@@ -195,7 +185,7 @@ fn measure(server: &mut Server, load: &Load, span: Duration) -> Result<Course> {
         for client in clients {
             client.join().map_err(|_| anyhow!("a client of load '{}' failed", load.name))??;
         }
-        course(&before?, &after?, seconds)
+        result(&before?, &after?, seconds)
     })
 }
 
@@ -220,10 +210,10 @@ fn ping(address: SocketAddr, load: &Load, stop: &AtomicBool) -> Result<()> {
 }
 
 /// What the counters grew by, less what looking has added: one message, read and written in a turn of its own at the most.
-fn course(before: &Info, after: &Info, seconds: f64) -> Result<Course> {
+fn result(before: &Info, after: &Info, seconds: f64) -> Result<LoadResult> {
     let growth = |name: &str| after.growth(before, name);
     let less_one = |name: &str| growth(name).map(|count| count.saturating_sub(1));
-    Ok(Course {
+    Ok(LoadResult {
         seconds,
         turns: less_one("loop/turns")?,
         events: less_one("loop/events")?,
@@ -241,8 +231,8 @@ mod tests {
     use super::*;
     use crate::report::Outcome;
 
-    fn good() -> [Course; 5] {
-        let of = |turns, messages, carriers, accepts, cpu_ms| Course {
+    fn good() -> [LoadResult; 5] {
+        let of = |turns, messages, carriers, accepts, cpu_ms| LoadResult {
             seconds: 1.0,
             turns,
             events: messages,
@@ -262,25 +252,25 @@ mod tests {
         ]
     }
 
-    fn outcomes(courses: &[Course]) -> [Outcome; 5] {
-        judge(courses).map(|verdict| verdict.outcome)
+    fn outcomes(results: &[LoadResult]) -> [Outcome; 5] {
+        judge(results).map(|verdict| verdict.outcome)
     }
 
     #[test]
     fn each_claim_at_its_bound_and_past_it() {
         use Outcome::{Fails, Holds};
         assert_eq!(outcomes(&good()), [Holds; 5]);
-        let with = |change: fn(&mut [Course; 5])| {
-            let mut courses = good();
-            change(&mut courses);
-            outcomes(&courses)
+        let with = |change: fn(&mut [LoadResult; 5])| {
+            let mut results = good();
+            change(&mut results);
+            outcomes(&results)
         };
-        assert_eq!(with(|courses| courses[0].turns = 11), [Fails, Holds, Holds, Holds, Holds]);
-        assert_eq!(with(|courses| courses[1].messages = 1011), [Holds, Fails, Fails, Holds, Holds]);
-        assert_eq!(with(|courses| courses[2].turns = 1001), [Holds, Holds, Fails, Holds, Holds]);
-        assert_eq!(with(|courses| courses[3].reads = 201), [Holds, Holds, Holds, Fails, Holds]);
-        assert_eq!(with(|courses| courses[3].cpu_ms = 8001), [Holds, Holds, Holds, Fails, Holds]);
-        assert_eq!(with(|courses| courses[4].cpu_ms = 5999), [Holds, Holds, Holds, Holds, Fails]);
+        assert_eq!(with(|results| results[0].turns = 11), [Fails, Holds, Holds, Holds, Holds]);
+        assert_eq!(with(|results| results[1].messages = 1011), [Holds, Fails, Fails, Holds, Holds]);
+        assert_eq!(with(|results| results[2].turns = 1001), [Holds, Holds, Fails, Holds, Holds]);
+        assert_eq!(with(|results| results[3].reads = 201), [Holds, Holds, Holds, Fails, Holds]);
+        assert_eq!(with(|results| results[3].cpu_ms = 8001), [Holds, Holds, Holds, Fails, Holds]);
+        assert_eq!(with(|results| results[4].cpu_ms = 5999), [Holds, Holds, Holds, Holds, Fails]);
         assert_eq!(outcomes(&[]), [Fails; 5], "what did not run shows nothing");
     }
 }

@@ -14,9 +14,9 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepal
 use super::{ConnectOptions, Net, Ready, Signal, Transferred};
 use crate::clock::{Clock, Time};
 use crate::kernel;
-use crate::limits::{EVENTS_PER_POLL, SocketOptions};
+use crate::limits::{EVENTS_PER_POLL, SocketOptions, UDP_RECEIVE_BUFFER};
 use crate::memory::{self, KernelObjects};
-use crate::sys::{self, DatagramBatch};
+use crate::sys::{self, DatagramBatch, errno};
 use crate::token::Token;
 
 pub struct MioNet {
@@ -30,8 +30,6 @@ pub struct MioNet {
 
 impl MioNet {
     pub fn new() -> io::Result<MioNet> {
-        // Else a pause of 50 us takes 100. Not having it costs latency only.
-        let _ = sys::set_timer_slack(TIMER_SLACK);
         Ok(MioNet {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_POLL),
@@ -77,10 +75,6 @@ impl Net for MioNet {
             }
         }));
         Ok(())
-    }
-
-    fn pause(&mut self, span: Duration) {
-        std::thread::sleep(span);
     }
 
     fn signals(&mut self) -> Vec<Signal> {
@@ -152,7 +146,7 @@ impl Net for MioNet {
             socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
         }
         match socket.connect(&SockAddr::from(address)) {
-            Err(error) if error.raw_os_error() != Some(sys::EINPROGRESS) => return Err(error),
+            Err(error) if error.raw_os_error() != Some(errno::EINPROGRESS) => return Err(error),
             _ => {}
         }
         let mut stream = TcpStream::from_std(socket.into());
@@ -301,12 +295,6 @@ impl Net for MioNet {
 /// What streams are watched for from the start. Priority is urgent data.
 const INPUT: Interest = Interest::READABLE.add(Interest::PRIORITY);
 
-/// How late the kernel may end a sleep; 50 us by default.
-const TIMER_SLACK: Duration = Duration::from_micros(1);
-
-/// Asked of the kernel for each UDP socket, in bytes.
-const UDP_RECEIVE_BUFFER: usize = 1 << 20;
-
 /// Any file will do; this one is everywhere.
 fn open_spare() -> io::Result<File> {
     File::open("/dev/null")
@@ -324,6 +312,9 @@ fn apply(socket: SockRef<'_>, options: &SocketOptions, address: SocketAddr) -> i
         socket.set_tcp_keepalive(&keepalive)?;
     }
     socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    // The kernel reads 0 as its own default, which net.ipv4.tcp_notsent_lowat may have changed.
+    let lowat = if options.notsent_lowat == 0 { u32::MAX } else { options.notsent_lowat as u32 };
+    socket.set_tcp_notsent_lowat(lowat)?;
     // The kernel doubles what it is given, for the overhead of packets (socket(7)); our figures are those after doubling.
     let defaults = if options.send_buffer == 0 || options.receive_buffer == 0 {
         let fresh = new_socket(address, Type::STREAM)?;
@@ -383,6 +374,7 @@ mod tests {
             keepalive_probes: socket.tcp_keepalive_retries().unwrap(),
             user_timeout: socket.tcp_user_timeout().unwrap().unwrap_or(Duration::ZERO),
             send_buffer: socket.send_buffer_size().unwrap(),
+            notsent_lowat: socket.tcp_notsent_lowat().unwrap() as usize,
             receive_buffer: socket.recv_buffer_size().unwrap(),
         }
     }
@@ -390,7 +382,7 @@ mod tests {
     #[test]
     fn an_accepted_socket_has_the_options_of_its_listener() {
         let mut net = MioNet::new().unwrap();
-        let defaults = SocketOptions::default();
+        let defaults = SocketOptions { send_buffer: 32 * 1024, ..SocketOptions::default() };
         let listener = listen(&mut net, &defaults);
         let (_peer, first) = accepted(&mut net, &listener);
         assert_eq!(options_of(&first), defaults);
@@ -402,6 +394,7 @@ mod tests {
             keepalive_probes: 9,
             user_timeout: Duration::from_millis(1234),
             send_buffer: 20_000,
+            notsent_lowat: 30_000,
             receive_buffer: 40_000,
         };
         net.configure(&listener, &others).unwrap();
@@ -419,15 +412,16 @@ mod tests {
     #[test]
     fn buffers_can_be_left_to_the_kernel_and_given_back_to_it() {
         let kernels = SocketOptions { send_buffer: 0, receive_buffer: 0, ..SocketOptions::default() };
+        let ours = SocketOptions { send_buffer: 8192, receive_buffer: 8192, ..kernels };
         let mut net = MioNet::new().unwrap();
         let listener = listen(&mut net, &kernels);
         let (_peer, never_set) = accepted(&mut net, &listener);
-        net.configure(&listener, &SocketOptions::default()).unwrap();
+        net.configure(&listener, &ours).unwrap();
         net.configure(&listener, &kernels).unwrap();
         let (_peer, given_back) = accepted(&mut net, &listener);
         let sizes = |socket: &Socket| (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap());
         assert_eq!(sizes(&never_set), sizes(&given_back));
-        assert!(sizes(&never_set).0 > SocketOptions::default().send_buffer);
+        assert!(sizes(&never_set).0 > ours.send_buffer);
     }
 
     #[test]

@@ -23,21 +23,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::calls::Calls;
-use self::connection::{Connection, Segment, Side};
-use self::files::{FIRST_FREE_PORT, File, Kind, claim, reachable};
+use self::connection::{Segment, Side, SimConnection};
+use self::files::{FIRST_FREE_PORT, File, FileKind, claim, reachable};
 use super::{ConnectOptions, Net, Ready, Signal, Transferred};
 use crate::clock::Time;
 use crate::kernel::Counters;
 use crate::limits::SocketOptions;
 use crate::memory::KernelObjects;
-use crate::sys::DatagramBatch;
+use crate::sys::{DatagramBatch, errno};
 use crate::token::{Source, Token};
 
-pub use self::calls::Call;
+pub use self::calls::SystemCall;
 pub use self::connection::End;
 pub use self::faults::Faults;
 pub use self::files::Readiness;
-pub use self::trace::{Entry, Trace};
+pub use self::trace::{Trace, TraceEntry};
 
 /// The far end of one stream. Never reused, unlike the loop's own [`Stream`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,7 +76,7 @@ pub struct SimNet {
     listeners: Vec<(SocketAddr, u32)>,
     sockets: Vec<(SocketAddr, u32)>,
     port_next: u16,
-    connections: Vec<Connection>,
+    connections: Vec<SimConnection>,
     /// What is under way to the loop, in the order of its arrival.
     arrivals: BTreeMap<(Time, u64), (ClientId, Segment)>,
     segments_sent: u64,
@@ -245,18 +245,13 @@ impl Net for SimNet {
         Ok(())
     }
 
-    fn pause(&mut self, span: Duration) {
-        let end = self.now + span;
-        self.now = self.held_at.map_or(end, |held| end.min(held).max(self.now));
-    }
-
     fn signals(&mut self) -> Vec<Signal> {
         std::mem::take(&mut self.signals)
     }
 
     /// The simulated kernel has no timeouts of its own, and its buffers are those of [`Faults`].
     fn configure(&mut self, _listener: &Listener, options: &SocketOptions) -> io::Result<()> {
-        self.calls.attempt(Call::Configure)?;
+        self.calls.attempt(SystemCall::Configure)?;
         self.socket_options = *options;
         Ok(())
     }
@@ -268,18 +263,18 @@ impl Net for SimNet {
         options: &SocketOptions,
         token: Token,
     ) -> io::Result<Listener> {
-        self.calls.attempt(Call::Listen)?;
+        self.calls.attempt(SystemCall::Listen)?;
         self.socket_options = *options;
         self.lowest_free_file()?;
         let address = claim(&self.listeners, address, &mut self.port_next)?;
-        let kind = Kind::Listener { address, queue: VecDeque::new(), backlog: backlog.min(SOMAXCONN) };
+        let kind = FileKind::Listener { address, queue: VecDeque::new(), backlog: backlog.min(SOMAXCONN) };
         let file = self.open(token, kind)?;
         self.listeners.push((address, file));
         Ok(Listener(file))
     }
 
     fn listener_address(&self, listener: &Listener) -> io::Result<SocketAddr> {
-        let Kind::Listener { address, .. } = self.file(listener.0).kind else { unreachable!("{listener:?}") };
+        let FileKind::Listener { address, .. } = self.file(listener.0).kind else { unreachable!("{listener:?}") };
         Ok(address)
     }
 
@@ -304,7 +299,7 @@ impl Net for SimNet {
 
     fn connect(&mut self, address: SocketAddr, _options: &ConnectOptions, token: Token) -> io::Result<Stream> {
         let client = ClientId(self.connections.len() as u32);
-        let file = self.open(token, Kind::Stream { client, watches_writable: true })?;
+        let file = self.open(token, FileKind::Stream { client, watches_writable: true })?;
         self.new_connection(address, Side::Connecting(file));
         self.connecting.push((address, client));
         Ok(Stream(file))
@@ -313,7 +308,7 @@ impl Net for SimNet {
     fn connected(&mut self, stream: &Stream) -> io::Result<bool> {
         let connection = self.stream_mut(stream);
         match connection.error.take() {
-            Some(error) => Err(errno(error)),
+            Some(error) => Err(os_error(error)),
             None => Ok(connection.has_peer()),
         }
     }
@@ -341,10 +336,10 @@ impl Net for SimNet {
     fn watch_writable(&mut self, stream: &mut Stream, token: Token) -> io::Result<()> {
         let client = self.client_of(stream.0);
         self.note("watch-writable", client.0, 0);
-        self.calls.attempt(Call::WatchWritable)?;
+        self.calls.attempt(SystemCall::WatchWritable)?;
         let file = self.file_mut(stream.0);
         file.token = token;
-        file.kind = Kind::Stream { client, watches_writable: true };
+        file.kind = FileKind::Stream { client, watches_writable: true };
         self.wake_if_ready(stream.0);
         Ok(())
     }
@@ -352,7 +347,7 @@ impl Net for SimNet {
     fn shutdown_write(&mut self, stream: &mut Stream) -> io::Result<()> {
         let client = self.client_of(stream.0);
         self.note("shutdown", client.0, 0);
-        self.calls.attempt(Call::Shutdown)?;
+        self.calls.attempt(SystemCall::Shutdown)?;
         let shut = self.connection_mut(client).shutdown_write();
         // As inet_shutdown does it: whatever came of it, whoever polls looks again.
         self.wake(stream.0);
@@ -377,7 +372,7 @@ impl Net for SimNet {
 
     /// The spare file of a real network is not counted among those of the loop, and never missing.
     fn shed(&mut self, listener: &Listener) -> io::Result<bool> {
-        self.calls.attempt(Call::Shed)?;
+        self.calls.attempt(SystemCall::Shed)?;
         let waiting = self.accept_queue_of(listener.0).0.pop_front();
         if let Some(client) = waiting {
             self.note("shed", client.0, 0);
@@ -387,7 +382,7 @@ impl Net for SimNet {
     }
 
     fn unacknowledged(&self, stream: &Stream) -> io::Result<usize> {
-        self.calls.attempt(Call::Unacknowledged)?;
+        self.calls.attempt(SystemCall::Unacknowledged)?;
         Ok(self.connection(self.client_of(stream.0)).unacknowledged())
     }
 
@@ -406,7 +401,7 @@ impl Net for SimNet {
     }
 
     fn buffer_bytes(&self, stream: &Stream) -> io::Result<u64> {
-        self.calls.attempt(Call::BufferBytes)?;
+        self.calls.attempt(SystemCall::BufferBytes)?;
         let connection = self.connection(self.client_of(stream.0));
         Ok((connection.inbound.len() + connection.outbound.len()) as u64)
     }
@@ -416,9 +411,9 @@ impl Net for SimNet {
     }
 
     fn peer_address(&self, stream: &Stream) -> io::Result<SocketAddr> {
-        self.calls.attempt(Call::PeerAddress)?;
+        self.calls.attempt(SystemCall::PeerAddress)?;
         let connection = self.connection(self.client_of(stream.0));
-        if connection.has_peer() { Ok(connection.peer) } else { Err(errno(libc::ENOTCONN)) }
+        if connection.has_peer() { Ok(connection.peer) } else { Err(os_error(errno::ENOTCONN)) }
     }
 
     /// Not kept: nothing in the loop depends on it.
@@ -431,22 +426,24 @@ impl Net for SimNet {
     }
 
     fn accept_queue(&self, listener: &Listener) -> io::Result<(u32, u32)> {
-        self.calls.attempt(Call::AcceptQueue)?;
-        let Kind::Listener { queue, backlog, .. } = &self.file(listener.0).kind else { unreachable!("{listener:?}") };
+        self.calls.attempt(SystemCall::AcceptQueue)?;
+        let FileKind::Listener { queue, backlog, .. } = &self.file(listener.0).kind else {
+            unreachable!("{listener:?}")
+        };
         Ok((queue.len() as u32, *backlog))
     }
 
     fn bind(&mut self, address: SocketAddr, token: Token) -> io::Result<Socket> {
-        self.calls.attempt(Call::Bind)?;
+        self.calls.attempt(SystemCall::Bind)?;
         self.lowest_free_file()?;
         let address = claim(&self.sockets, address, &mut self.port_next)?;
-        let file = self.open(token, Kind::Socket { address, queue: VecDeque::new() })?;
+        let file = self.open(token, FileKind::Socket { address, queue: VecDeque::new() })?;
         self.sockets.push((address, file));
         Ok(Socket(file))
     }
 
     fn socket_address(&self, socket: &Socket) -> io::Result<SocketAddr> {
-        let Kind::Socket { address, .. } = self.file(socket.0).kind else { unreachable!("{socket:?}") };
+        let FileKind::Socket { address, .. } = self.file(socket.0).kind else { unreachable!("{socket:?}") };
         Ok(address)
     }
 
@@ -460,8 +457,8 @@ impl Net for SimNet {
         let from = reachable(self.socket_address(socket)?);
         let mut sent = 0;
         for (to, bytes) in batch.answers().skip(first) {
-            let result = match (self.send_errors.front(), self.calls.attempt(Call::Send)) {
-                (Some(&failure), _) => Err(errno(failure)),
+            let result = match (self.send_errors.front(), self.calls.attempt(SystemCall::Send)) {
+                (Some(&failure), _) => Err(os_error(failure)),
                 (None, Err(failure)) => Err(failure),
                 (None, Ok(())) => self.send_one(from, to.to_socket_addr(), bytes),
             };
@@ -482,7 +479,7 @@ impl Net for SimNet {
 /// Longest accept queue: net.core.somaxconn, as Linux sets it.
 const SOMAXCONN: u32 = 4096;
 
-fn errno(number: i32) -> io::Error {
+fn os_error(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
 }
 
@@ -594,7 +591,7 @@ mod tests {
         assert_eq!(net.write(&mut stream, b"answer").unwrap(), 6);
         net.shutdown_write(&mut stream).unwrap();
         assert_eq!(event(&mut net), "rwh", "shut on both sides is a hang-up");
-        assert_eq!(errno_of(net.write(&mut stream, b"more")), Some(libc::EPIPE));
+        assert_eq!(errno_of(net.write(&mut stream, b"more")), Some(errno::EPIPE));
         net.close(stream);
         assert_eq!((net.client_received(client), net.client_saw(client)), (b"answer".to_vec(), End::Fin));
     }
@@ -608,11 +605,11 @@ mod tests {
         assert_eq!(event(&mut net), "rwh");
         let mut bytes = [0; 16];
         assert_eq!(net.read(&mut stream, &mut bytes).unwrap(), 5);
-        assert_eq!(errno_of(net.read(&mut stream, &mut bytes)), Some(libc::ECONNRESET));
+        assert_eq!(errno_of(net.read(&mut stream, &mut bytes)), Some(errno::ECONNRESET));
         assert_eq!(net.read(&mut stream, &mut bytes).unwrap(), 0);
-        assert_eq!(errno_of(net.write(&mut stream, b"x")), Some(libc::EPIPE));
-        assert_eq!(errno_of(net.shutdown_write(&mut stream)), Some(libc::ENOTCONN));
-        assert_eq!(errno_of(net.peer_address(&stream)), Some(libc::ENOTCONN));
+        assert_eq!(errno_of(net.write(&mut stream, b"x")), Some(errno::EPIPE));
+        assert_eq!(errno_of(net.shutdown_write(&mut stream)), Some(errno::ENOTCONN));
+        assert_eq!(errno_of(net.peer_address(&stream)), Some(errno::ENOTCONN));
     }
 
     #[test]
@@ -625,7 +622,7 @@ mod tests {
         assert_eq!(event(&mut net), "rwh");
         assert_eq!(net.unacknowledged(&stream).unwrap(), 13);
         assert_eq!(net.read(&mut stream, &mut [0; 4]).unwrap(), 0, "its FIN came first");
-        assert_eq!(errno_of(net.write(&mut stream, b"x")), Some(libc::EPIPE));
+        assert_eq!(errno_of(net.write(&mut stream, b"x")), Some(errno::EPIPE));
     }
 
     #[test]
@@ -660,7 +657,7 @@ mod tests {
             assert_eq!(event(&mut net), "rwh");
             assert_eq!(net.client_received(client), b"answer");
             event(&mut net);
-            assert_eq!(errno_of(net.peer_address(&stream)), Some(libc::ENOTCONN));
+            assert_eq!(errno_of(net.peer_address(&stream)), Some(errno::ENOTCONN));
             net.client_reset(client);
             assert_eq!(event(&mut net), "");
             close(&mut net, stream);
@@ -735,10 +732,10 @@ mod tests {
         let (listener, at) = listener(&mut net, 8);
         let first = net.client(at).unwrap();
         let (stream, _) = net.accept(&listener, token(1)).unwrap();
-        assert_eq!(errno_of(net.accept(&listener, token(2))), Some(libc::EMFILE), "even with an empty queue");
+        assert_eq!(errno_of(net.accept(&listener, token(2))), Some(errno::EMFILE), "even with an empty queue");
         net.client(at).unwrap();
         assert_eq!(event(&mut net), "r");
-        assert_eq!(errno_of(net.accept(&listener, token(2))), Some(libc::EMFILE));
+        assert_eq!(errno_of(net.accept(&listener, token(2))), Some(errno::EMFILE));
         net.close(stream);
         assert_eq!(net.client_saw(first), End::Fin);
         assert_eq!((event(&mut net).as_str(), net.accept_queue_len(at)), ("", 1));
@@ -750,11 +747,11 @@ mod tests {
     fn injected_accept_errors_keep_the_connection_but_for_an_aborted_one() {
         let mut net = SimNet::new(0);
         let (listener, at) = listener(&mut net, 8);
-        net.fail_accepts(libc::ENFILE, 2);
-        net.fail_accepts(libc::ECONNABORTED, 1);
+        net.fail_accepts(errno::ENFILE, 2);
+        net.fail_accepts(errno::ECONNABORTED, 1);
         let (gone, kept) = (net.client(at).unwrap(), net.client(at).unwrap());
         let failures: Vec<_> = (0..3).map(|_| errno_of(net.accept(&listener, token(1))).unwrap()).collect();
-        assert_eq!(failures, [libc::ENFILE, libc::ENFILE, libc::ECONNABORTED]);
+        assert_eq!(failures, [errno::ENFILE, errno::ENFILE, errno::ECONNABORTED]);
         assert_eq!(net.client_saw(gone), End::Reset);
         assert_eq!(net.accept(&listener, token(1)).unwrap().1, net.client_address(kept));
         assert_eq!(kind_of(net.accept(&listener, token(1))), WOULD_BLOCK);
@@ -830,7 +827,7 @@ mod tests {
         assert!(net.refuse_connect(broker));
         assert_eq!(events(&mut net), [(token(1), "w".into()), (token(2), "rwh".into())]);
         assert!(net.connected(&good).unwrap());
-        assert_eq!(errno_of(net.connected(&bad)), Some(libc::ECONNREFUSED));
+        assert_eq!(errno_of(net.connected(&bad)), Some(errno::ECONNREFUSED));
         assert!(!net.connected(&bad).unwrap());
         net.write(&mut good, b"PING").unwrap();
         assert_eq!(net.client_received(peer), b"PING");
@@ -852,19 +849,19 @@ mod tests {
         let arrived = sources.map(|from| net.send_datagram(at, from, b"question"));
         assert_eq!((arrived, net.datagrams_dropped()), ([true, true, true, false], 1));
         assert_eq!(events(&mut net), [(Token::socket(0), "r".into())]);
-        net.fail_receives(libc::ENOMEM, 1);
-        assert_eq!(errno_of(net.receive(&socket, &mut batch)), Some(libc::ENOMEM));
+        net.fail_receives(errno::ENOMEM, 1);
+        assert_eq!(errno_of(net.receive(&socket, &mut batch)), Some(errno::ENOMEM));
         assert_eq!(net.receive(&socket, &mut batch).unwrap(), 3);
         for (index, length) in [(0, 65_507), (0, 65_508), (1, 5), (2, 5)] {
             batch.exchange(index).1.extend(std::iter::repeat_n(0, length));
             batch.answer(index);
         }
         assert_eq!(net.send(&socket, &mut batch, 0).unwrap(), 1);
-        assert_eq!(errno_of(net.send(&socket, &mut batch, 1)), Some(libc::EMSGSIZE));
-        net.fail_sends(libc::EAGAIN, 1);
+        assert_eq!(errno_of(net.send(&socket, &mut batch, 1)), Some(errno::EMSGSIZE));
+        net.fail_sends(errno::EAGAIN, 1);
         assert_eq!(kind_of(net.send(&socket, &mut batch, 2)), WOULD_BLOCK);
         assert_eq!(net.send(&socket, &mut batch, 2).unwrap(), 1);
-        assert_eq!(errno_of(net.send(&socket, &mut batch, 3)), Some(libc::EINVAL));
+        assert_eq!(errno_of(net.send(&socket, &mut batch, 3)), Some(errno::EINVAL));
         assert_eq!(net.datagrams_received(sources[0]), [(at, vec![0; 65_507])]);
         assert_eq!(net.datagrams_received(sources[1]), [(at, vec![0; 5])]);
         assert_eq!(net.datagrams_received(sources[1]), []);

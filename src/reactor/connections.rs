@@ -1,142 +1,116 @@
-//! What the phases do for one connection: serve it, write to it, look at its deadline.
+//! What the phases do for one connection: serve it, write to it, look at its deadline. How its input
+//! is read and served is in [`super::intake`].
 
 use std::io;
 
-use super::{Drained, Flush, Reactor, arm, close, enqueue, timer_id};
+use super::Reactor;
+use super::core::{Core, Drained, Flush, timer_id};
+use super::intake::{Intake, Served};
 use crate::buffer::Use;
 use crate::clock::Tick;
 use crate::connection::{Flags, Reason, Sent, State};
-use crate::intake::{Intake, Outcome};
 use crate::limits::UNTRUSTED_OUTPUT_MAX;
 use crate::net::Net;
+use crate::outbox::Outbox;
+use crate::service::ConnectionId;
 use crate::timer;
 use crate::token::Token;
 
 impl<N: Net> Reactor<N> {
     /// One ready connection.
     pub(super) fn serve(&mut self, slot: u32, now: Tick) {
-        let connection = &mut self.connections[slot as usize];
-        if !connection.flags.has(Flags::BLOCKED) && self.pool.len(&connection.output) > 0 {
-            self.flushes.push(Flush { slot, range: 0..0 });
+        let core = &mut self.core;
+        let connection = &core.connections[slot as usize];
+        if !connection.flags.has(Flags::BLOCKED) && core.pool.len(&connection.output) > 0 {
+            core.turn.flushes.push(Flush { slot, range: 0..0 });
         }
         match connection.state() {
             State::Silent | State::Open | State::Partial if !connection.flags.has(Flags::PAUSED) => {
                 self.take_input(slot, now);
             }
-            State::Lingering(reason) => self.drop_input(slot, reason),
+            State::Lingering(reason) => core.drop_input(slot, reason, &mut self.chunk),
             _ => {}
         }
     }
 
-    /// Reads, decodes and serves; then decides whether the connection goes on, comes again, or ends.
+    /// Reads and serves; then decides whether the connection goes on, comes again, or ends.
     fn take_input(&mut self, slot: u32, now: Tick) {
-        let connection = &mut self.connections[slot as usize];
-        let start = self.outbox.position();
-        let was_untrusted = connection.flags.has(Flags::UNTRUSTED);
-        let intake = Intake {
-            net: &mut self.net,
-            session: slot,
-            service: &mut *self.services[connection.flags.service() as usize],
-            connection,
-            pool: &mut self.pool,
-            outbox: &mut self.outbox,
-            chunk: &mut self.chunk,
-            limits: &self.limits,
-            stats: &mut self.stats,
-            now: self.now,
-            start,
-            messages: 0,
-            consult: false,
+        let Reactor { core, services, outbox, chunk, .. } = self;
+        let flags = core.connections[slot as usize].flags;
+        let was_untrusted = flags.has(Flags::UNTRUSTED);
+        let start = outbox.position();
+        let service = &mut *services[flags.service() as usize];
+        let (reason, timer) = match Intake::new(core, service, outbox, slot).run(chunk, now) {
+            Served::Abort(reason) => return core.close(slot, reason),
+            Served::CloseAfterSending(reason) => (Some(reason), false),
+            Served::GoOn { timer } => (None, timer),
         };
-        let (reason, timer) = match intake.run(now) {
-            Outcome::Abort(reason) => {
-                return close(&mut self.closed, &mut self.connections[slot as usize], slot, reason);
-            }
-            Outcome::CloseAfterSending(reason) => (Some(reason), false),
-            Outcome::GoOn { timer } => (None, timer),
-            Outcome::Consult { timer } => (self.consult(slot, start), timer),
-        };
-        // Who has yet to give a password has said nothing that counts.
-        let connection = &self.connections[slot as usize];
-        if connection.has_spoken() && !connection.flags.has(Flags::UNTRUSTED) {
-            self.speaks(slot);
+        // A peer that has yet to give a password has said nothing that counts.
+        let connection = &core.connections[slot as usize];
+        let is_untrusted = connection.flags.has(Flags::UNTRUSTED);
+        if connection.has_spoken() && !is_untrusted {
+            core.speaks(slot);
         }
         if reason.is_some() {
-            return self.outbox.commit(slot, start, reason);
+            return outbox.commit(slot, start, reason);
         }
-        let connection = &mut self.connections[slot as usize];
         // Another deadline runs for who becomes known, or is known no more.
-        if timer || connection.flags.has(Flags::UNTRUSTED) != was_untrusted {
-            arm(&mut self.timers, connection, slot, &self.timeouts, now);
+        if timer || is_untrusted != was_untrusted {
+            core.arm(slot);
         }
+        let connection = &core.connections[slot as usize];
         let drained = !connection.has_input_waiting();
-        if !drained && !connection.flags.has(Flags::PAUSED) {
-            enqueue(&mut self.ready, connection, slot);
-        }
         if drained && connection.flags.has(Flags::DRAINING) {
-            let answered = self.outbox.position() > start || self.pool.len(&connection.output) > 0;
-            self.drained.push(Drained { slot, answered });
+            let answered = outbox.position() > start || core.pool.len(&connection.output) > 0;
+            core.turn.drained.push(Drained { slot, answered });
         }
-        self.outbox.commit(slot, start, None);
+        if !drained && !connection.flags.has(Flags::PAUSED) && !connection.is_waiting() {
+            core.enqueue(slot);
+        }
+        outbox.commit(slot, start, None);
     }
 
     /// In a drain: closes those that have said all, and for half of its timeout not before those that listen have what waits to be delivered. A
     /// publish that was acknowledged in this very turn may be for any of them, so this comes when all have been served.
     pub(super) fn close_drained(&mut self) {
-        let mut drained = std::mem::take(&mut self.drained);
-        let waits = self.draining_since.is_some_and(|since| self.now.since(since) < self.limits.drain_timeout / 2);
+        let Reactor { core, services, outbox, .. } = self;
+        let mut drained = std::mem::take(&mut core.turn.drained);
+        let waits = core.draining_since.is_some_and(|since| core.now.since(since) < core.limits.drain_timeout / 2);
         for Drained { slot, answered } in drained.drain(..) {
-            let connection = &mut self.connections[slot as usize];
-            let service = &mut self.services[connection.flags.service() as usize];
+            let connection = &core.connections[slot as usize];
+            let service = &services[connection.flags.service() as usize];
             if !connection.is_serving() {
                 continue;
             }
-            if waits && service.has_output() && service.listens(slot) {
-                enqueue(&mut self.ready, connection, slot);
+            if waits && service.has_output() && service.listens(ConnectionId(slot)) {
+                core.enqueue(slot);
                 continue;
             }
-            let start = self.outbox.position();
-            service.farewell(slot, Reason::Drain, self.outbox.bytes_mut());
-            let owes = answered || self.outbox.position() > start;
-            if !owes && self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0) {
+            let start = outbox.position();
+            service.farewell(ConnectionId(slot), Reason::Drain, outbox.bytes_mut());
+            let owes = answered || outbox.position() > start;
+            if !owes && core.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0) {
                 // Nothing is on its way to it that a reset could destroy, so there is nothing to linger for.
-                close(&mut self.closed, connection, slot, Reason::Drain);
+                core.close(slot, Reason::Drain);
             } else {
-                self.outbox.commit(slot, start, Some(Reason::Drain));
+                outbox.commit(slot, start, Some(Reason::Drain));
             }
         }
-        self.drained = drained;
-    }
-
-    /// A lingering connection: input is read so that the kernel need not reset it, and dropped.
-    fn drop_input(&mut self, slot: u32, reason: Reason) {
-        let connection = &mut self.connections[slot as usize];
-        for _ in 0..self.limits.reads_per_turn {
-            self.stats.work.reads += 1;
-            match self.net.read(&mut connection.stream, &mut self.chunk) {
-                Ok(0) => return close(&mut self.closed, connection, slot, reason),
-                Ok(length) => self.stats.bytes_in += length as u64,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return connection.flags.clear(Flags::READABLE);
-                }
-                Err(_) => return close(&mut self.closed, connection, slot, reason),
-            }
-        }
-        enqueue(&mut self.ready, connection, slot);
+        core.turn.drained = drained;
     }
 
     /// Whether it waits for what others send.
     fn listens(&self, slot: u32) -> bool {
-        self.services[self.connections[slot as usize].flags.service() as usize].listens(slot)
+        let service = self.core.connections[slot as usize].flags.service();
+        self.services[service as usize].listens(ConnectionId(slot))
     }
 
     /// The nearest deadline of a connection that applies to it now, and what passing it means.
     pub(super) fn deadline_of(&self, slot: u32) -> Option<(Tick, Reason)> {
-        let connection = &self.connections[slot as usize];
+        let (connection, timeouts) = (&self.core.connections[slot as usize], &self.core.timeouts);
         match self.listens(slot) {
-            true => connection.deadline_of_listener(&self.timeouts),
-            false => connection.deadline(&self.timeouts),
+            true => connection.deadline_of_listener(timeouts),
+            false => connection.deadline(timeouts),
         }
     }
 
@@ -148,59 +122,70 @@ impl<N: Net> Reactor<N> {
         if passed(self.deadline_of(slot)) == Some(Reason::OutputTimeout) {
             // The kernel says that there is room only when a third of its buffer is free (sk_stream_is_writeable), which a slow reader
             // may not reach in time. So it is asked by a write, and only a peer that has really taken nothing is closed.
-            self.connections[slot as usize].flags.clear(Flags::BLOCKED);
-            self.flush_one(Flush { slot, range: 0..0 }, now);
+            self.core.connections[slot as usize].flags.clear(Flags::BLOCKED);
+            self.core.flush_one(Flush { slot, range: 0..0 }, &self.outbox, now);
         }
         let deadline = self.deadline_of(slot);
         let Some(reason) = passed(deadline) else {
-            self.stats.timers_early += 1;
             let listens = self.listens(slot);
+            let core = &mut self.core;
+            core.stats.timers_early += 1;
             let due = deadline.map_or(now.plus(timer::HORIZON), |(due, _)| due);
             // Whenever it stops listening, its deadline is no nearer than the idle timeout from now.
-            let looks_again = now.plus(if listens { self.timeouts.idle() } else { 0 });
-            let is_sooner = listens && self.timeouts.idle() != 0 && looks_again.distance_from(due) < 0;
-            return self.timers.arm_by(timer_id(slot), if is_sooner { looks_again } else { due });
+            let looks_again = now.plus(if listens { core.timeouts.idle() } else { 0 });
+            let is_sooner = listens && core.timeouts.idle() != 0 && looks_again.distance_from(due) < 0;
+            return core.timers.arm_by(timer_id(slot), if is_sooner { looks_again } else { due });
         };
-        self.stats.timers_fired += 1;
+        self.core.stats.timers_fired += 1;
         if matches!(reason, Reason::FirstMessageTimeout | Reason::MessageTimeout) {
-            let source = self.connections[slot as usize].source;
-            self.punish(source, self.limits.penalty);
+            let source = self.core.connections[slot as usize].source;
+            self.core.punish(source, self.core.limits.penalty);
         }
         self.dismiss(slot, reason);
     }
 
     /// Ends a connection at once. A peer that has taken all its output is told why, and then sees an end in order; no more is waited for.
     pub(super) fn dismiss(&mut self, slot: u32, reason: Reason) {
-        let connection = &mut self.connections[slot as usize];
-        let waits = self.pool.len(&connection.output) > 0 || connection.flags.has(Flags::IN_OUTBOX);
-        let takes_output = !waits && self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0);
+        let Reactor { core, services, outbox, .. } = self;
+        let connection = &mut core.connections[slot as usize];
+        let waits = core.pool.len(&connection.output) > 0 || connection.flags.has(Flags::IN_OUTBOX);
+        let takes_output = !waits && core.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0);
         if connection.is_serving() && takes_output {
-            let start = self.outbox.position();
-            let bytes = self.outbox.bytes_mut();
-            self.services[connection.flags.service() as usize].farewell(slot, reason, bytes);
-            if bytes.len() > start as usize {
+            let start = outbox.position() as usize;
+            let bytes = outbox.bytes_mut();
+            services[connection.flags.service() as usize].farewell(ConnectionId(slot), reason, bytes);
+            if bytes.len() > start {
                 // Best effort: who is gone already cannot be told.
-                let _ = self.net.write(&mut connection.stream, &bytes[start as usize..]);
-                bytes.truncate(start as usize);
+                let _ = core.net.write(&mut connection.stream, &bytes[start..]);
+                bytes.truncate(start);
                 connection.flags.set(Flags::TOLD);
             }
         }
-        close(&mut self.closed, connection, slot, reason);
+        core.close(slot, reason);
     }
+}
 
-    /// Before the budget is passed, who holds most is closed, and their buffers are free at once.
-    pub(super) fn evict(&mut self) {
-        while let Some(slot) = self.pool.largest_over_budget() {
-            let connection = &mut self.connections[slot as usize];
-            self.pool.release(&mut connection.input);
-            self.pool.release(&mut connection.output);
-            close(&mut self.closed, connection, slot, Reason::MemoryBudget);
-            self.stats.evicted += 1;
+impl<N: Net> Core<N> {
+    /// A lingering connection: input is read so that the kernel need not reset it, and dropped.
+    fn drop_input(&mut self, slot: u32, reason: Reason, chunk: &mut [u8]) {
+        let connection = &mut self.connections[slot as usize];
+        for _ in 0..self.limits.reads_per_turn {
+            self.stats.work.reads += 1;
+            match self.net.read(&mut connection.stream, chunk) {
+                Ok(0) => return self.close(slot, reason),
+                Ok(length) => self.stats.bytes_in += length as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return connection.flags.clear(Flags::READABLE);
+                }
+                Err(_) => return self.close(slot, reason),
+            }
         }
+        self.enqueue(slot);
     }
 
     /// One write. What the kernel does not take waits in the connection's buffer for the next writable edge.
-    pub(super) fn flush_one(&mut self, Flush { slot, range }: Flush, now: Tick) {
+    pub(super) fn flush_one(&mut self, Flush { slot, range }: Flush, outbox: &Outbox, now: Tick) {
         let connection = &mut self.connections[slot as usize];
         if let State::Closed(_) = connection.state() {
             return;
@@ -209,12 +194,12 @@ impl<N: Net> Reactor<N> {
         let mut from_outbox = !range.is_empty();
         if from_outbox && self.pool.len(&connection.output) > 0 {
             // There is more behind it: both leave in one write.
-            if self.pool.prepend(&mut connection.output, Use::Write(slot), self.outbox.bytes(&range)).is_err() {
-                return close(&mut self.closed, connection, slot, Reason::MemoryBudget);
+            if self.pool.prepend(&mut connection.output, Use::Write(slot), outbox.bytes(&range)).is_err() {
+                return self.close(slot, Reason::MemoryBudget);
             }
             from_outbox = false;
         }
-        let bytes = if from_outbox { self.outbox.bytes(&range) } else { self.pool.bytes(&connection.output) };
+        let bytes = if from_outbox { outbox.bytes(&range) } else { self.pool.bytes(&connection.output) };
         let owed = bytes.len();
         if owed > 0 {
             self.stats.work.writes += 1;
@@ -222,13 +207,13 @@ impl<N: Net> Reactor<N> {
                 Ok(sent) => (sent, false),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, true),
-                Err(error) => return close(&mut self.closed, connection, slot, Reason::of_error(&error)),
+                Err(error) => return self.close(slot, Reason::of_error(&error)),
             };
             self.stats.bytes_out += sent as u64;
             if from_outbox {
-                let rest = &self.outbox.bytes(&range)[sent..];
+                let rest = &outbox.bytes(&range)[sent..];
                 if self.pool.append(&mut connection.output, Use::Write(slot), rest).is_err() {
-                    return close(&mut self.closed, connection, slot, Reason::MemoryBudget);
+                    return self.close(slot, Reason::MemoryBudget);
                 }
             } else {
                 self.pool.consume(&mut connection.output, sent);
@@ -238,26 +223,30 @@ impl<N: Net> Reactor<N> {
             }
             let untrusted = connection.flags.has(Flags::UNTRUSTED);
             if untrusted && self.pool.len(&connection.output) > UNTRUSTED_OUTPUT_MAX {
-                return close(&mut self.closed, connection, slot, Reason::OutputLimit);
+                return self.close(slot, Reason::OutputLimit);
             }
             if connection.owes(self.pool.len(&connection.output), self.limits.output_soft_limit, now) {
-                arm(&mut self.timers, connection, slot, &self.timeouts, now);
+                self.arm(slot);
             }
             if interrupted {
                 // The kernel found no lack of room, so no edge will tell of any: the next turn tries again.
-                return enqueue(&mut self.ready, connection, slot);
+                return self.enqueue(slot);
             }
             if sent < owed {
                 return self.block(slot, now);
             }
         }
-        match connection.all_sent() {
-            Sent::Close(reason) => close(&mut self.closed, connection, slot, reason),
+        let connection = &mut self.connections[slot as usize];
+        let before = connection.state();
+        let sent = connection.all_sent();
+        self.stats.moved(before, connection.state());
+        match sent {
+            Sent::Close(reason) => self.close(slot, reason),
             Sent::ShutAndLinger => {
                 // If that fails the connection is broken, and the next read says so.
                 let _ = self.net.shutdown_write(&mut connection.stream);
                 connection.flags.set(Flags::READABLE);
-                enqueue(&mut self.ready, connection, slot);
+                self.enqueue(slot);
             }
             Sent::GoOn => self.resume(slot, now),
         }
@@ -271,11 +260,11 @@ impl<N: Net> Reactor<N> {
         if !connection.flags.has(Flags::WATCHES_WRITABLE) {
             let token = Token::connection(slot, connection.generation);
             if self.net.watch_writable(&mut connection.stream, token).is_err() {
-                return close(&mut self.closed, connection, slot, Reason::PeerReset);
+                return self.close(slot, Reason::PeerReset);
             }
             connection.flags.set(Flags::WATCHES_WRITABLE);
         }
-        arm(&mut self.timers, connection, slot, &self.timeouts, now);
+        self.arm(slot);
         self.resume(slot, now);
     }
 
@@ -284,8 +273,8 @@ impl<N: Net> Reactor<N> {
         let connection = &mut self.connections[slot as usize];
         if connection.flags.has(Flags::PAUSED) && self.pool.len(&connection.output) <= self.limits.low_watermark {
             connection.resume(now);
-            arm(&mut self.timers, connection, slot, &self.timeouts, now);
-            enqueue(&mut self.ready, connection, slot);
+            self.arm(slot);
+            self.enqueue(slot);
         }
     }
 }

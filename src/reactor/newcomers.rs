@@ -5,63 +5,142 @@ use std::net::SocketAddr;
 
 use slab::Slab;
 
-use super::{LoopTimer, Port, Reactor, arm, close};
-use crate::admission::{AcceptError, GATE_REOPENS, Gate, Refusal, Silent, Verdict, is_out_of_files};
+use super::Reactor;
+use super::core::{Core, LoopTimer, Port};
+use crate::admission::{AcceptError, Decision, Gate, Refusal, Silent, is_out_of_files};
 use crate::buffer::Use;
 use crate::clock::{Tick, Time};
-use crate::connection::{Connection, Flags, Reason};
-use crate::limits::{ACCEPT_FAILURES, RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN};
+use crate::connection::{Connection, Flags, Reason, State};
+use crate::limits::{ACCEPT_FAILURES, GATE_REOPENS, RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN};
 use crate::net::Net;
-use crate::service::Reply;
+use crate::service::{ConnectionId, Reply};
 use crate::sources::SourceId;
 use crate::token::{Source, Token};
 
 impl<N: Net> Reactor<N> {
     /// Judges a newcomer, and does what the verdict says.
     pub(super) fn receive(&mut self, stream: N::Stream, peer: SocketAddr, listener: u8, time: Time) {
-        let Port { service, for_operator, .. } = self.listeners[listener as usize];
+        let core = &mut self.core;
+        let Port { service, for_operator, .. } = core.listeners[listener as usize];
         let now = time.tick();
-        let held = self.connections.len() - self.closed.len();
+        let held = core.connections.len() - core.carry.closed.len();
         if for_operator {
-            return match held < self.limits.max_connections {
+            return match held < core.limits.max_connections {
                 true => self.admit(stream, peer, service, SourceId::OPERATOR, time),
                 false => self.refuse(stream, service, Refusal::Full, time),
             };
         }
-        self.admission.forget_stale(&|token| silent_one(&self.connections, token, now));
-        let source = self.admission.sources.find(peer.ip(), now);
-        self.admission.sources.trust(source, self.limits.trusted_sources.contain(peer.ip()));
+        core.admission.forget_stale(&|token| silent_one(&core.connections, token, now));
+        let source = core.admission.sources.find(peer.ip(), now);
+        core.admission.sources.trust(source, core.limits.trusted_sources.contain(peer.ip()));
         // The operator's connections take no slot from the others, while there are no more than are kept for them.
-        let others = held.saturating_sub(self.admission.sources.operators());
-        let is_full = self.gate == Gate::Full || others >= self.public_slots() || held >= self.limits.max_connections;
-        let verdict = self.admission.judge(source, is_full, &self.limits, now);
+        let others = held.saturating_sub(core.admission.sources.operators());
+        let is_full =
+            core.admission.gate == Gate::Full || others >= core.public_slots() || held >= core.limits.max_connections;
+        let verdict = core.admission.judge(source, is_full, &core.limits, now);
         match verdict {
-            Verdict::Admit => self.admit(stream, peer, service, source, time),
+            Decision::Admit => self.admit(stream, peer, service, source, time),
             // Counted as if, and nothing closed; but where there is no slot there is none.
-            _ if self.limits.admission_dry_run && !is_full => {
-                self.count(verdict);
+            _ if core.limits.admission_dry_run && !is_full => {
+                core.count(verdict);
                 self.admit(stream, peer, service, source, time);
             }
-            _ if self.limits.admission_dry_run => self.refuse(stream, service, Refusal::Full, time),
-            Verdict::Recycle if self.recycle_oldest() => {
-                self.count(verdict);
-                self.tell_of_a_flood(peer, time);
+            _ if core.limits.admission_dry_run => self.refuse(stream, service, Refusal::Full, time),
+            Decision::Recycle if core.recycle_oldest() => {
+                core.count(verdict);
+                core.tell_of_a_flood(peer, time);
                 self.admit(stream, peer, service, source, time);
             }
-            Verdict::Recycle if is_full => self.refuse(stream, service, Refusal::Full, time),
-            Verdict::Recycle => self.refuse(stream, service, Refusal::SilentSet, time),
-            Verdict::Refuse(refusal) => {
+            Decision::Recycle if is_full => self.refuse(stream, service, Refusal::Full, time),
+            Decision::Recycle => self.refuse(stream, service, Refusal::SilentSet, time),
+            Decision::Refuse(refusal) => {
                 self.refuse(stream, service, refusal, time);
-                self.tell_of_a_flood(peer, time);
+                self.core.tell_of_a_flood(peer, time);
             }
         }
     }
 
+    /// Turns a newcomer away: by a reset, which leaves nothing behind here. Who comes one too many is told so; a flood is not.
+    fn refuse(&mut self, mut stream: N::Stream, service: u8, refusal: Refusal, now: Time) {
+        let Reactor { core, services, outbox, .. } = self;
+        core.stats.refused[refusal as usize] += 1;
+        // It was registered under this generation: the next must not be mistaken for it.
+        core.generation = core.generation.next();
+        if refusal == Refusal::Full && core.admission.gate == Gate::Open {
+            core.admission.gate = Gate::Full;
+            let held = core.connections.len();
+            core.warn(now, format_args!("max-connections reached: {held} held, newcomers are turned away"));
+        }
+        let may_be_told = matches!(refusal, Refusal::Full | Refusal::SourceConnections);
+        if !may_be_told || core.admission.told >= TOLD_PER_TURN {
+            return core.net.reset(stream);
+        }
+        core.admission.told += 1;
+        let start = outbox.len();
+        let bytes = outbox.bytes_mut();
+        services[service as usize].full(bytes);
+        if bytes.len() > start {
+            // Best effort.
+            let _ = core.net.write(&mut stream, &bytes[start..]);
+            bytes.truncate(start);
+        }
+        core.net.close(stream);
+    }
+
+    /// A new connection: a slot, a deadline, and whatever the service greets it with.
+    fn admit(&mut self, stream: N::Stream, peer: SocketAddr, service: u8, source: SourceId, time: Time) {
+        let Some(slot) = self.core.enter(stream, service, source, time.tick()) else { return };
+        let start = self.outbox.position();
+        let greeting = Reply::to(ConnectionId(slot), time, self.outbox.bytes_mut());
+        let mut greeting = greeting.from(peer).by_operator(source == SourceId::OPERATOR);
+        self.services[service as usize].connected(&mut greeting);
+        let (close, trust) = (greeting.closes_for(), greeting.changes_trust());
+        self.core.connections[slot as usize].flags.put(Flags::UNTRUSTED, trust == Some(false));
+        self.outbox.commit(slot, start, close);
+    }
+}
+
+impl<N: Net> Core<N> {
+    /// Gives a newcomer its slot and its deadline. `None`: there is no memory for it, and it closes.
+    fn enter(&mut self, stream: N::Stream, service: u8, source: SourceId, now: Tick) -> Option<u32> {
+        let is_operator = source == SourceId::OPERATOR;
+        self.stats.accepted += 1;
+        self.stats.work.accepts += 1;
+        self.stats.states[State::Silent.index()] += 1;
+        let slot = self.connections.vacant_key() as u32;
+        self.slots_used = self.slots_used.max(slot as usize + 1);
+        let slots_fit = self.reserve(self.connections.len() + 1);
+        let mut connection = Connection::new(stream, self.generation, service, source, now);
+        self.generation = self.generation.next();
+        let input = self.pool.open(Use::Read(slot));
+        let output = self.pool.open(Use::Write(slot));
+        let over_budget = slots_fit.is_err() || input.is_err() || output.is_err();
+        connection.input = input.unwrap_or_default();
+        connection.output = output.unwrap_or_default();
+        connection.flags.put(Flags::SILENT, !is_operator);
+        let token = Token::connection(slot, connection.generation);
+        match is_operator {
+            true => self.admission.sources.connected(source, false),
+            false => self.admission.enters(token, source),
+        }
+        self.connections.insert(connection);
+        if over_budget {
+            self.close(slot, Reason::MemoryBudget);
+            self.stats.accept_over_budget += 1;
+            let (held, budget) = (self.connections.len(), self.limits.memory_budget);
+            self.warn(self.now, format_args!("memory-budget of {budget} bytes is used up at {held} connections"));
+            return None;
+        }
+        self.arm(slot);
+        Some(slot)
+    }
+
     /// Slots for everybody: all, but those kept for the operator where there is a listener for one.
     fn public_slots(&self) -> usize {
-        let reserved = if self.listeners.iter().any(|listener| listener.for_operator) { RESERVED_SLOTS } else { 0 };
+        let has_door = self.listeners.iter().any(|listener| listener.for_operator);
+        let reserved = if has_door { RESERVED_SLOTS } else { 0 };
         // Beyond the bound others would be closed for a newcomer.
-        let each = Self::BYTES_PER_CONNECTION + self.kernel_objects.bytes as usize;
+        let each = Self::BYTES_PER_CONNECTION + self.start.kernel_objects.bytes as usize;
         let fit = self.pool.eviction_bound() / each;
         self.limits.max_connections.saturating_sub(reserved).min(fit).max(1)
     }
@@ -75,11 +154,11 @@ impl<N: Net> Reactor<N> {
             && held + free <= self.limits.max_connections
     }
 
-    fn count(&mut self, verdict: Verdict) {
+    fn count(&mut self, verdict: Decision) {
         match verdict {
-            Verdict::Admit => {}
-            Verdict::Recycle => self.stats.recycled += 1,
-            Verdict::Refuse(refusal) => self.stats.refused[refusal as usize] += 1,
+            Decision::Admit => {}
+            Decision::Recycle => self.stats.recycled += 1,
+            Decision::Refuse(refusal) => self.stats.refused[refusal as usize] += 1,
         }
     }
 
@@ -99,7 +178,7 @@ impl<N: Net> Reactor<N> {
             self.punish(source, penalty);
         }
         self.speaks(slot);
-        close(&mut self.closed, &mut self.connections[slot as usize], slot, Reason::Recycled);
+        self.close(slot, Reason::Recycled);
         true
     }
 
@@ -125,72 +204,6 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Turns a newcomer away: by a reset, which leaves nothing behind here. Who comes one too many is told so; a flood is not.
-    fn refuse(&mut self, mut stream: N::Stream, service: u8, refusal: Refusal, now: Time) {
-        self.stats.refused[refusal as usize] += 1;
-        // It was registered under this generation: the next must not be mistaken for it.
-        self.generation = self.generation.next();
-        if refusal == Refusal::Full && self.gate == Gate::Open {
-            self.gate = Gate::Full;
-            let held = self.connections.len();
-            self.warn(now, format_args!("max-connections reached: {held} held, newcomers are turned away"));
-        }
-        let may_be_told = matches!(refusal, Refusal::Full | Refusal::SourceConnections);
-        if !may_be_told || self.told >= TOLD_PER_TURN {
-            return self.net.reset(stream);
-        }
-        self.told += 1;
-        let start = self.outbox.len();
-        let bytes = self.outbox.bytes_mut();
-        self.services[service as usize].full(bytes);
-        if bytes.len() > start {
-            // Best effort.
-            let _ = self.net.write(&mut stream, &bytes[start..]);
-            bytes.truncate(start);
-        }
-        self.net.close(stream);
-    }
-
-    /// A new connection: a slot, a deadline, and whatever the service greets it with.
-    fn admit(&mut self, stream: N::Stream, peer: SocketAddr, service: u8, source: SourceId, time: Time) {
-        let is_operator = source == SourceId::OPERATOR;
-        let now = time.tick();
-        self.stats.accepted += 1;
-        self.stats.work.accepts += 1;
-        self.slots_used = self.slots_used.max(self.connections.vacant_key() + 1);
-        let slots_fit = self.reserve(self.connections.len() + 1);
-        let mut connection = Connection::new(stream, self.generation, service, source, now);
-        self.generation = self.generation.next();
-        let slot = self.connections.vacant_key() as u32;
-        let input = self.pool.open(Use::Read(slot));
-        let output = self.pool.open(Use::Write(slot));
-        let over_budget = slots_fit.is_err() || input.is_err() || output.is_err();
-        connection.input = input.unwrap_or_default();
-        connection.output = output.unwrap_or_default();
-        connection.flags.put(Flags::SILENT, !is_operator);
-        let token = Token::connection(slot, connection.generation);
-        match is_operator {
-            true => self.admission.sources.connected(source, false),
-            false => self.admission.enters(token, source),
-        }
-        self.connections.insert(connection);
-        let connection = &mut self.connections[slot as usize];
-        if over_budget {
-            close(&mut self.closed, connection, slot, Reason::MemoryBudget);
-            self.stats.accept_over_budget += 1;
-            let (held, budget) = (self.connections.len(), self.limits.memory_budget);
-            return self
-                .warn(self.now, format_args!("memory-budget of {budget} bytes is used up at {held} connections"));
-        }
-        arm(&mut self.timers, connection, slot, &self.timeouts, now);
-        let start = self.outbox.position();
-        let mut greeting = Reply::new(slot, self.outbox.bytes_mut()).at(time).from(peer).by_operator(is_operator);
-        self.services[service as usize].connected(&mut greeting);
-        let close = greeting.closes_for();
-        connection.flags.put(Flags::UNTRUSTED, greeting.changes_trust() == Some(false));
-        self.outbox.commit(slot, start, close);
-    }
-
     /// What follows from an accept that failed: this listener, or all, go on at once or when the timer says so.
     pub(super) fn accept_failed(&mut self, index: u8, error: &io::Error, now: Time) {
         let listener = &mut self.listeners[index as usize];
@@ -198,23 +211,23 @@ impl<N: Net> Reactor<N> {
         match AcceptError::of(error) {
             AcceptError::Drained => listener.failures = 0,
             AcceptError::Aborted => {
-                self.acceptable.push_back(index);
+                self.carry.acceptable.push_back(index);
                 self.stats.accept_aborted += 1;
             }
             AcceptError::Failed => {
                 self.stats.accept_aborted += 1;
                 listener.failures = listener.failures.saturating_add(1);
                 if listener.failures < ACCEPT_FAILURES {
-                    return self.acceptable.push_back(index);
+                    return self.carry.acceptable.push_back(index);
                 }
                 // The timer puts it back onto the list.
                 self.retry_later(now);
                 self.warn(now, format_args!("cannot accept on {address}: {error}; will retry"));
             }
             AcceptError::Exhausted => {
-                self.acceptable.push_back(index);
+                self.carry.acceptable.push_back(index);
                 self.stats.accept_exhausted += 1;
-                self.gate = Gate::Exhausted;
+                self.admission.gate = Gate::Exhausted;
                 // Once for each wait, however often the gate opens meanwhile: else a flood of them would buy processor time.
                 let is_first = self.timers.fires(LoopTimer::Retry as u32).is_none();
                 self.retry_later(now);
@@ -232,7 +245,7 @@ impl<N: Net> Reactor<N> {
         if !is_out_of_files(error) {
             return;
         }
-        let mut waiting = self.acceptable.clone();
+        let mut waiting = self.carry.acceptable.clone();
         for _ in 0..self.limits.accepts_per_turn {
             let Some(index) = waiting.pop_front() else { return };
             let Some(listener) = self.listeners.get(index as usize).filter(|listener| !listener.for_operator) else {

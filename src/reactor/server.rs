@@ -1,73 +1,65 @@
-//! The loop as its services see it: answers to commands that ask about the server, and the farewell to a connection.
+//! The loop as its services see it, and the end of a connection.
 
-use super::{Reactor, close};
+use std::net::SocketAddr;
+
+use super::Reactor;
+use super::core::{Core, timer_id};
 use crate::clock::{Tick, Time};
 use crate::config;
-use crate::connection::{Connection, Farewell, Flags, Reason};
+use crate::connection::{Farewell, Flags, Reason, State};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::net::Net;
-use crate::service::discard::Discard;
-use crate::service::server::{Facts, Parting, Section, Server};
-use crate::service::{Reply, Service};
+use crate::service::ConnectionId;
+use crate::service::server::{Facts, Parting, Server};
+use log::debug;
 
 impl<N: Net> Reactor<N> {
-    /// Has a service answer the last message of a connection with the server's help. The reason to close it for afterwards, if any.
-    pub(super) fn consult(&mut self, slot: u32, start: u32) -> Option<Reason> {
-        let index = self.connections[slot as usize].flags.service() as usize;
-        // The service is taken out, so that it can be lent everything else.
-        let mut service: Box<dyn Service> = std::mem::replace(&mut self.services[index], Box::new(Discard));
-        let mut bytes = std::mem::take(self.outbox.bytes_mut());
-        let mut reply = Reply::new(slot, &mut bytes).at(self.now);
-        self.lent_service = (service.bytes(), service.fixed_bytes());
-        self.consults += 1;
-        service.consult(self, &mut reply);
-        let (closes, trusts) = (reply.closes_for(), reply.changes_trust());
-        *self.outbox.bytes_mut() = bytes;
-        self.services[index] = service;
-        self.lent_service = (0, 0);
-        if let Some(trusted) = trusts {
-            let connection = &mut self.connections[slot as usize];
-            let unsent = self.pool.len(&connection.output) + (self.outbox.position() - start) as usize;
-            connection.change_trust(trusted, unsent);
-        }
-        closes
-    }
-
-    /// The end of a connection: its service is told, its socket closed.
-    pub(super) fn part(&mut self, slot: u32, connection: Connection<N::Stream>, now: Time) {
-        let service = &mut self.services[connection.flags.service() as usize];
+    /// Frees a connection that is over: its service is told, its socket closed.
+    pub(super) fn part(&mut self, slot: u32, state: State, now: Time) {
+        let Reactor { core, services, .. } = self;
+        core.speaks(slot);
+        let mut connection = core.connections.remove(slot as usize);
+        core.stats.moved(state, connection.state());
+        core.admission.sources.closed(connection.source);
+        core.timers.disarm(timer_id(slot));
+        core.pool.release(&mut connection.input);
+        core.pool.release(&mut connection.output);
+        let Some(reason) = connection.reason() else { return };
+        debug!("closed slot {slot}: {}", reason.name());
+        core.stats.closed[reason as usize] += 1;
+        let service = &mut services[connection.flags.service() as usize];
         let (mut peer, mut transferred) = (None, Default::default());
         if service.remembers_closed() {
-            peer = self.net.peer_address(&connection.stream).ok();
-            transferred = self.net.transferred(&connection.stream).unwrap_or_default();
+            peer = core.net.peer_address(&connection.stream).ok();
+            transferred = core.net.transferred(&connection.stream).unwrap_or_default();
             // The kernel counts the peer's FIN as a byte.
-            let fin = u64::from(connection.reason() == Some(Reason::PeerClosed));
+            let fin = u64::from(reason == Reason::PeerClosed);
             transferred.received = transferred.received.saturating_sub(fin);
         }
-        let reason = connection.reason().map_or("", Reason::name);
-        service.closed(slot, &Parting { peer, reason, transferred, now });
-        let resets = match connection.reason().map_or(Farewell::Fin, Reason::farewell) {
+        service.closed(ConnectionId(slot), &Parting { peer, reason: reason.name(), transferred, now });
+        let resets = match reason.farewell() {
             _ if connection.flags.has(Flags::TOLD) => false,
             Farewell::Fin => false,
-            Farewell::FinIfAcknowledged => self.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes > 0),
+            Farewell::FinIfAcknowledged => core.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes > 0),
             Farewell::Reset => true,
         };
         if resets {
-            self.stats.resets += 1;
-            self.net.reset(connection.stream);
+            core.stats.resets += 1;
+            core.net.reset(connection.stream);
         } else {
-            self.net.close(connection.stream);
+            core.net.close(connection.stream);
         }
     }
 }
 
-impl<N: Net> Server for Reactor<N> {
-    fn now(&self) -> Time {
-        self.now
+impl<N: Net> Server for Core<N> {
+    fn limits(&self) -> &Limits {
+        &self.limits
     }
 
-    fn connection(&self, session: u32) -> Option<Facts> {
-        let connection = self.connections.get(session as usize)?;
-        self.facts.set(self.facts.get() + 1);
+    fn connection(&self, connection: ConnectionId) -> Option<Facts> {
+        let connection = self.connections.get(connection.0 as usize)?;
         let stream = &connection.stream;
         let buffers = [&connection.input, &connection.output].map(|id| (self.pool.len(id), self.pool.capacity(id)));
         let ticks = self.now.tick().distance_from(connection.waits_since()).max(0) as u32;
@@ -79,21 +71,30 @@ impl<N: Net> Server for Reactor<N> {
             input: buffers[0],
             output: buffers[1],
             user_bytes: Self::BYTES_PER_CONNECTION + buffers[0].1 + buffers[1].1,
-            kernel_bytes: self.kernel_objects.bytes + self.net.buffer_bytes(stream).unwrap_or(0),
+            kernel_bytes: self.start.kernel_objects.bytes + self.net.buffer_bytes(stream).unwrap_or(0),
             transferred: self.net.transferred(stream).unwrap_or_default(),
             is_closing: !connection.is_serving(),
             is_blocked: connection.flags.has(Flags::BLOCKED),
+            now: self.now,
         })
     }
 
-    fn kill(&mut self, session: u32) {
-        if let Some(connection) = self.connections.get_mut(session as usize) {
-            close(&mut self.closed, connection, session, Reason::Killed);
+    fn peer(&self, connection: ConnectionId) -> Option<SocketAddr> {
+        self.net.peer_address(&self.connections.get(connection.0 as usize)?.stream).ok()
+    }
+
+    fn local(&self, connection: ConnectionId) -> Option<SocketAddr> {
+        self.net.local_address(&self.connections.get(connection.0 as usize)?.stream).ok()
+    }
+
+    fn kill(&mut self, connection: ConnectionId) {
+        if self.connections.contains(connection.0 as usize) {
+            self.close(connection.0, Reason::Killed);
         }
     }
 
-    fn sections(&self) -> Vec<Section> {
-        Reactor::sections(self)
+    fn metrics(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<Metrics> {
+        Core::metrics(self, wanted)
     }
 
     fn reset_counters(&mut self) {

@@ -1,18 +1,22 @@
 //! Throws away what it receives: the Discard Protocol, RFC 863.
 
-use super::{Reply, Service};
-use crate::codec::Framing;
+use super::server::Server;
+use super::{Reply, Service, Taken};
 
 pub struct Discard;
 
 impl Service for Discard {
-    fn framing(&self) -> Framing {
-        Framing::Raw
+    fn receive(
+        &mut self,
+        input: &mut [u8],
+        _scanned: usize,
+        _reply: &mut Reply<'_>,
+        _server: &mut dyn Server,
+    ) -> Taken {
+        Taken::Message(input.len())
     }
 
-    fn message(&mut self, _bytes: &[u8], _reply: &mut Reply<'_>) {}
-
-    fn datagram(&mut self, _datagram: &[u8], _reply: &mut Reply<'_>) {}
+    fn datagram(&mut self, _datagram: &[u8], _reply: &mut Reply<'_>, _server: &mut dyn Server) {}
 }
 
 #[cfg(test)]

@@ -1,20 +1,17 @@
 //! Sends back what it receives: the Echo Protocol, RFC 862.
 
-use super::{Reply, Service};
-use crate::codec::Framing;
+use super::server::Server;
+use super::{Reply, Service, Taken};
 
 pub struct Echo;
 
 impl Service for Echo {
-    fn framing(&self) -> Framing {
-        Framing::Raw
+    fn receive(&mut self, input: &mut [u8], _scanned: usize, reply: &mut Reply<'_>, _server: &mut dyn Server) -> Taken {
+        reply.send(input);
+        Taken::Message(input.len())
     }
 
-    fn message(&mut self, bytes: &[u8], reply: &mut Reply<'_>) {
-        reply.send(bytes);
-    }
-
-    fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>) {
+    fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>, _server: &mut dyn Server) {
         reply.send(datagram);
     }
 }

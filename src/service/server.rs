@@ -1,26 +1,34 @@
 //! What a service may ask of the server around it: the seam upwards, for commands that people type.
 //!
-//! A service answers messages from what it knows itself. For the few that need more, it keeps the message and says
-//! [`Reply::consult`](super::Reply::consult); the loop then calls [`Service::consult`](super::Service::consult) with itself as [`Server`], before the next
-//! message of that session is taken. So the hot path carries no view of the loop, and what is asked here may cost what it costs.
+//! The loop lends itself with each message. What is asked here may cost a system call, so the hot
+//! path asks nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::ConnectionId;
 use crate::clock::Time;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::net::Transferred;
 
 pub trait Server {
-    fn now(&self) -> Time;
+    fn limits(&self) -> &Limits;
 
-    /// What is known of the connection of a session, if it is open.
-    fn connection(&self, session: u32) -> Option<Facts>;
+    /// What is known of a connection, if it is open. Asks the kernel several times.
+    fn connection(&self, connection: ConnectionId) -> Option<Facts>;
 
-    /// Ends the connection of a session at once.
-    fn kill(&mut self, session: u32);
+    /// The address that a connection comes from. Asks the kernel once.
+    fn peer(&self, connection: ConnectionId) -> Option<SocketAddr>;
 
-    /// The status of the whole server. Walks all connections.
-    fn sections(&self) -> Vec<Section>;
+    /// The address that a connection was made to. Asks the kernel once.
+    fn local(&self, connection: ConnectionId) -> Option<SocketAddr>;
+
+    /// Ends a connection at once.
+    fn kill(&mut self, connection: ConnectionId);
+
+    /// The sections of the server's metrics whose titles are wanted. Only these are computed.
+    fn metrics(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<Metrics>;
 
     /// Sets to zero what is counted, but for connections accepted and closed.
     fn reset_counters(&mut self);
@@ -56,6 +64,7 @@ pub struct Facts {
     /// Closing, or owed output that its kernel does not take.
     pub is_closing: bool,
     pub is_blocked: bool,
+    pub now: Time,
 }
 
 /// What is known of a connection when it has ended.
@@ -68,9 +77,49 @@ pub struct Parting {
     pub now: Time,
 }
 
-/// One topic of the status, and its rows.
-#[derive(Clone, Debug)]
-pub struct Section {
-    pub title: &'static str,
-    pub rows: Vec<(String, String)>,
+/// A server that knows of nothing, for tests of services alone.
+#[cfg(test)]
+#[derive(Default)]
+pub struct NoServer {
+    pub limits: Limits,
+    pub killed: Vec<ConnectionId>,
+}
+
+#[cfg(test)]
+impl Server for NoServer {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn connection(&self, _connection: ConnectionId) -> Option<Facts> {
+        None
+    }
+
+    fn peer(&self, _connection: ConnectionId) -> Option<SocketAddr> {
+        None
+    }
+
+    fn local(&self, _connection: ConnectionId) -> Option<SocketAddr> {
+        None
+    }
+
+    fn kill(&mut self, connection: ConnectionId) {
+        self.killed.push(connection);
+    }
+
+    fn metrics(&self, _wanted: &dyn Fn(&str) -> bool) -> Vec<Metrics> {
+        Vec::new()
+    }
+
+    fn reset_counters(&mut self) {}
+
+    fn settings(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn set(&mut self, _changes: &[(String, String)]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn shut_down(&mut self) {}
 }

@@ -1,4 +1,4 @@
-//! The flags of `slabd stress`.
+//! The words and flags of `slabd stress`, as they are given.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -124,6 +124,57 @@ pub struct StressArgs {
     /// Of what is random in --poisson [1]
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
+}
+
+/// A shape of load or of a flood, by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShapeName {
+    Hold,
+    Ping,
+    Search,
+    Fanout,
+    Churn,
+    Silent,
+    Slowloris,
+    SlowRead,
+    ZeroWindow,
+    Announce,
+    Rst,
+    Vanish,
+}
+
+impl ShapeName {
+    pub const ALL: [(&'static str, ShapeName); 12] = [
+        ("hold", ShapeName::Hold),
+        ("ping", ShapeName::Ping),
+        ("search", ShapeName::Search),
+        ("fanout", ShapeName::Fanout),
+        ("churn", ShapeName::Churn),
+        ("silent", ShapeName::Silent),
+        ("slowloris", ShapeName::Slowloris),
+        ("slow-read", ShapeName::SlowRead),
+        ("zero-window", ShapeName::ZeroWindow),
+        ("announce", ShapeName::Announce),
+        ("rst", ShapeName::Rst),
+        ("vanish", ShapeName::Vanish),
+    ];
+
+    pub fn name(self) -> &'static str {
+        ShapeName::ALL.iter().find(|(_, shape)| *shape == self).map_or("", |(name, _)| name)
+    }
+
+    pub fn parse(text: &str) -> Result<ShapeName, String> {
+        let found = ShapeName::ALL.iter().find(|(name, _)| *name == text).map(|(_, shape)| *shape);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = ShapeName::ALL.iter().map(|(name, _)| *name).collect();
+            format!("{text} is no shape of load: accepted are {}", names.join(", "))
+        })
+    }
+
+    /// One that holds connections without using them, or spoils them.
+    pub fn is_flood(self) -> bool {
+        !matches!(self, ShapeName::Hold | ShapeName::Ping | ShapeName::Search | ShapeName::Fanout | ShapeName::Churn)
+    }
 }
 
 /// A number a second, which may be told in thousands or millions.

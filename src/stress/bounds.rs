@@ -9,7 +9,7 @@ use super::record::{Bound, Latency, Record};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assertion {
     text: String,
-    metric: Metric,
+    metric: Measured,
     operator: Operator,
     /// In `unit`.
     limit: f64,
@@ -17,7 +17,7 @@ pub struct Assertion {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Metric {
+enum Measured {
     Time(Of, Statistic),
     Counted(Counted),
     Rate,
@@ -70,18 +70,18 @@ const STATISTICS: [(&str, Statistic); 9] = [
 const PREFIXES: [(&str, Of); 3] =
     [("connect.", Of::Connects), ("probe.", Of::ProbesDuring), ("delivery.", Of::Deliveries)];
 
-const OTHERS: [(&str, Metric); 11] = [
-    ("rate", Metric::Rate),
-    ("answered", Metric::Counted(Counted::Answered)),
-    ("errors", Metric::Counted(Counted::Errors)),
-    ("failed", Metric::Counted(Counted::Failed)),
-    ("open", Metric::Counted(Counted::Open)),
-    ("open-at-peak", Metric::Counted(Counted::OpenAtPeak)),
-    ("lost", Metric::Counted(Counted::Lost)),
-    ("out-of-order", Metric::Counted(Counted::OutOfOrder)),
-    ("honest", Metric::Honest),
-    ("user-bytes", Metric::UserBytes),
-    ("kernel-bytes", Metric::KernelBytes),
+const OTHERS: [(&str, Measured); 11] = [
+    ("rate", Measured::Rate),
+    ("answered", Measured::Counted(Counted::Answered)),
+    ("errors", Measured::Counted(Counted::Errors)),
+    ("failed", Measured::Counted(Counted::Failed)),
+    ("open", Measured::Counted(Counted::Open)),
+    ("open-at-peak", Measured::Counted(Counted::OpenAtPeak)),
+    ("lost", Measured::Counted(Counted::Lost)),
+    ("out-of-order", Measured::Counted(Counted::OutOfOrder)),
+    ("honest", Measured::Honest),
+    ("user-bytes", Measured::UserBytes),
+    ("kernel-bytes", Measured::KernelBytes),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,7 +129,7 @@ impl FromStr for Assertion {
             format!("'{text}' compares nothing: expected a metric, one of < <= > >= =, and a limit, such as p99<5ms")
         })?;
         let (name, rest) = text.split_at(at);
-        let metric = Metric::named(name.trim())?;
+        let metric = Measured::named(name.trim())?;
         let found = OPERATORS.iter().find_map(|(sign, operator)| Some((*operator, rest.strip_prefix(sign)?)));
         let (operator, limit) = found.ok_or_else(|| format!("'{text}': expected one of < <= > >= ="))?;
         let (limit, unit) = metric.read_limit(limit.trim()).map_err(|error| format!("'{text}': {error}"))?;
@@ -143,8 +143,8 @@ impl fmt::Display for Assertion {
     }
 }
 
-impl Metric {
-    fn named(name: &str) -> Result<Metric, String> {
+impl Measured {
+    fn named(name: &str) -> Result<Measured, String> {
         if let Some((_, metric)) = OTHERS.iter().find(|(known, _)| *known == name) {
             return Ok(*metric);
         }
@@ -152,17 +152,17 @@ impl Metric {
         let (statistic, of) = prefixed.unwrap_or((name, Of::Requests));
         let known = STATISTICS.iter().find(|(known, _)| *known == statistic);
         known
-            .map(|(_, statistic)| Metric::Time(of, *statistic))
+            .map(|(_, statistic)| Measured::Time(of, *statistic))
             .ok_or_else(|| format!("there is no metric '{name}'; accepted are {}", accepted_metrics()))
     }
 
     fn units(self) -> &'static [Unit] {
         match self {
-            Metric::Time(..) => TIMES,
-            Metric::Counted(_) => COUNTS,
-            Metric::Rate => RATES,
-            Metric::Honest => PERCENT,
-            Metric::UserBytes | Metric::KernelBytes => SIZES,
+            Measured::Time(..) => TIMES,
+            Measured::Counted(_) => COUNTS,
+            Measured::Rate => RATES,
+            Measured::Honest => PERCENT,
+            Measured::UserBytes | Measured::KernelBytes => SIZES,
         }
     }
 
@@ -204,22 +204,20 @@ impl Assertion {
 
     /// In the record's unit: microseconds, bytes, a count; or percent where the limit is in percent.
     fn measured(&self, record: &Record) -> Option<f64> {
-        // Without connections there is nothing to divide by.
-        let server = record.server.as_ref().filter(|server| server.connections > 0);
         let value = match self.metric {
-            Metric::Time(of, statistic) => statistic.of(of.times(record)?),
-            Metric::Counted(counted) => {
+            Measured::Time(of, statistic) => statistic.of(of.times(record)?),
+            Measured::Counted(counted) => {
                 let (count, whole) = counted.of(record)?;
                 let percent = self.unit.name == "%";
                 Some(if percent { 100.0 * count as f64 / whole as f64 } else { count as f64 })
             }
-            Metric::Rate => (record.requests.sent > 0).then_some(record.requests.rate),
-            Metric::Honest => {
-                let during = record.probes.iter().find(|probe| probe.phase == "during")?;
+            Measured::Rate => (record.requests.sent > 0).then_some(record.requests.rate),
+            Measured::Honest => {
+                let during = record.probes_during()?;
                 (during.sent > 0).then(|| 100.0 * during.answered as f64 / during.sent as f64)
             }
-            Metric::UserBytes => server?.user_bytes_per_connection.into(),
-            Metric::KernelBytes => server?.kernel_bytes_per_connection,
+            Measured::UserBytes => record.held_server()?.user_bytes_per_connection.into(),
+            Measured::KernelBytes => record.held_server()?.kernel_bytes_per_connection,
         };
         value.filter(|value| value.is_finite())
     }
@@ -235,9 +233,9 @@ impl Assertion {
         let agrees = |text: &String| text.parse().is_ok_and(|rounded| self.operator.holds(rounded, self.limit) == held);
         let number = texts.find(agrees).unwrap_or_else(|| value.to_string());
         let name = match (self.unit.name, self.metric) {
-            ("", Metric::Honest) => "%",
-            ("", Metric::UserBytes | Metric::KernelBytes) => "B",
-            ("", Metric::Rate) => "/s",
+            ("", Measured::Honest) => "%",
+            ("", Measured::UserBytes | Measured::KernelBytes) => "B",
+            ("", Measured::Rate) => "/s",
             (name, _) => name,
         };
         let space = if name.is_empty() || name.starts_with(['/', 'k', 'M']) && name != "MiB" { "" } else { " " };
@@ -250,7 +248,7 @@ impl Of {
         let times = match self {
             Of::Requests => record.latency.as_ref(),
             Of::Connects => record.connect_latency.as_ref(),
-            Of::ProbesDuring => record.probes.iter().find(|probe| probe.phase == "during")?.latency.as_ref(),
+            Of::ProbesDuring => record.probes_during()?.latency.as_ref(),
             Of::Deliveries => record.delivery.as_ref()?.latency.as_ref(),
         };
         times.filter(|times| times.count > 0)
@@ -260,9 +258,7 @@ impl Of {
 impl Statistic {
     fn of(self, times: &Latency) -> Option<f64> {
         match self {
-            Statistic::Percentile(percent) => {
-                Some(times.percentiles.iter().find(|percentile| percentile.percent == percent)?.us)
-            }
+            Statistic::Percentile(percent) => times.at(percent),
             Statistic::Mean => Some(times.mean_us),
             Statistic::Min => Some(times.min_us),
             Statistic::Max => Some(times.max_us),

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::files::read_record;
-use super::page::{distributions, title};
-use super::plots::{self, Run};
+use super::page::{distributions, percents, title};
+use super::plots::{self, NamedRecord};
 use super::record::Record;
 use crate::report::figures::{bytes, count, date, percent, percentile, rate, three_digits, time};
 use crate::report::{Outcome, Page, Section, Table, Verdict};
@@ -35,7 +35,7 @@ pub fn compare(file_a: &str, a: &Record, file_b: &str, b: &Record) -> Page {
     sections.push(Section::Table(figures_table(&figures)));
     sections.push(Section::Table(runs_table(file_a, a, file_b, b)));
     sections.extend(differing_table(&differing).map(Section::Table));
-    let plots = plots::plots(&[Run { name: "A", record: a }, Run { name: "B", record: b }]);
+    let plots = plots::plots(&[NamedRecord { name: "A", record: a }, NamedRecord { name: "B", record: b }]);
     if !plots.is_empty() {
         sections.push(Section::Heading("Plots".into()));
         let axes = "Where the two runs were sampled at different moments, a line is taken straight between two of its own samples.";
@@ -195,10 +195,7 @@ fn figures(a: &Record, b: &Record) -> Vec<Figure> {
         figures.push(if any { figure.said() } else { figure });
     }
     figures.extend(times(a, b));
-    let during = |run: &Record| {
-        let during = run.probes.iter().find(|probe| probe.phase == "during")?;
-        share_of(during.answered, during.sent)
-    };
+    let during = |run: &Record| run.probes_during().and_then(|probes| share_of(probes.answered, probes.sent));
     figures.push(Figure::new("honest requests answered during the flood", percent, during, a, b).said());
     figures.extend([
         new("messages lost", whole, |run| Some(run.delivery.as_ref()?.lost as f64)).said(),
@@ -207,15 +204,8 @@ fn figures(a: &Record, b: &Record) -> Vec<Figure> {
         new("connections open at the end", whole, |run| Some(run.connections.open_at_end as f64)),
         new("connections failed", whole, |run| Some(run.connections.failed.values().sum::<u64>() as f64)),
         new("connections closed by the server", whole, |run| Some(run.connections.closed_by_server as f64)),
-        new("user memory per connection", bytes, |run| {
-            let server = run.server.as_ref().filter(|server| server.connections > 0)?;
-            Some(server.user_bytes_per_connection)
-        })
-        .said(),
-        new("kernel memory per connection", bytes, |run| {
-            run.server.as_ref().filter(|server| server.connections > 0)?.kernel_bytes_per_connection
-        })
-        .said(),
+        new("user memory per connection", bytes, |run| Some(run.held_server()?.user_bytes_per_connection)).said(),
+        new("kernel memory per connection", bytes, |run| run.held_server()?.kernel_bytes_per_connection).said(),
         new("server's processor time per answer", time, |run| {
             let seconds = run.server.as_ref()?.cpu_s?;
             (run.requests.answered > 0).then(|| seconds * 1e6 / run.requests.answered as f64)
@@ -232,30 +222,23 @@ fn figures(a: &Record, b: &Record) -> Vec<Figure> {
 const TOLD_PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
 
 fn times(a: &Record, b: &Record) -> Vec<Figure> {
-    let mut names: Vec<String> = Vec::new();
-    let mut percents: Vec<f64> = Vec::new();
-    for (name, times) in distributions(a).into_iter().chain(distributions(b)) {
+    let measured = [distributions(a), distributions(b)].concat();
+    let percents = percents(&measured);
+    let mut names: Vec<&String> = Vec::new();
+    for (name, _) in &measured {
         if !names.contains(&name) {
             names.push(name);
         }
-        percents.extend(times.percentiles.iter().map(|percentile| percentile.percent));
     }
-    percents.sort_by(f64::total_cmp);
-    percents.dedup();
     let mut figures = Vec::new();
     for name in names {
-        let of = |record: &Record| {
-            distributions(record).into_iter().find(|(own, _)| *own == name).map(|(_, times)| times.clone())
-        };
+        let of = |record: &Record| Some(distributions(record).into_iter().find(|(own, _)| own == name)?.1.clone());
         figures.push(Figure::new(&format!("mean of {name}"), time, |run| Some(of(run)?.mean_us), a, b));
         for percent in &percents {
-            let at = |run: &Record| {
-                let times = of(run)?;
-                Some(times.percentiles.iter().find(|percentile| percentile.percent == *percent)?.us)
-            };
+            let at = |run: &Record| of(run)?.at(*percent);
             let figure = Figure::new(&format!("{} of {name}", percentile(*percent)), time, at, a, b);
             // Of what is measured beside the requests, one percentile is told.
-            let told = TOLD_PERCENTILES.contains(percent) && (name == "requests" || *percent == 99.0);
+            let told = TOLD_PERCENTILES.contains(percent) && (name.as_str() == "requests" || *percent == 99.0);
             figures.push(if told { figure.said() } else { figure });
         }
         figures.push(Figure::new(&format!("max of {name}"), time, |run| Some(of(run)?.max_us), a, b));
@@ -269,8 +252,7 @@ fn figures_table(figures: &[Figure]) -> Table {
         let difference = figure.a.zip(figure.b).map_or_else(|| "–".into(), |(a, b)| difference(a, b));
         vec![figure.name.clone(), cell(figure.a), cell(figure.b), difference]
     };
-    let columns = ["", "A", "B", "A against B"].map(String::from).to_vec();
-    Table { title: String::new(), columns, rows: figures.iter().map(row).collect() }
+    Table::new("", "| A | B | A against B", figures.iter().map(row))
 }
 
 fn runs_table(file_a: &str, a: &Record, file_b: &str, b: &Record) -> Table {
@@ -281,14 +263,12 @@ fn runs_table(file_a: &str, a: &Record, file_b: &str, b: &Record) -> Table {
         ("measured for", time(a.duration_s * 1e6), time(b.duration_s * 1e6)),
         ("by slabd", a.version.clone(), b.version.clone()),
     ];
-    let columns = ["", "A", "B"].map(String::from).to_vec();
-    Table { title: "The runs".into(), columns, rows: rows.map(|(name, a, b)| vec![name.to_string(), a, b]).to_vec() }
+    Table::new("The runs", "| A | B", rows.map(|(name, a, b)| vec![name.to_string(), a, b]))
 }
 
 fn differing_table(differing: &[Differing]) -> Option<Table> {
     let rows = differing.iter().map(|differing| vec![differing.name.clone(), differing.a.clone(), differing.b.clone()]);
-    let columns = ["", "A", "B"].map(String::from).to_vec();
-    (!differing.is_empty()).then(|| Table { title: "Parameters that differ".into(), columns, rows: rows.collect() })
+    (!differing.is_empty()).then(|| Table::new("Parameters that differ", "| A | B", rows))
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::pace::{Arrivals, Pace};
-use super::shape::{Next, earliest};
+use super::pace::{Arrivals, Next, Pace, earliest};
 use super::world::{Dial, Role, World};
 use crate::clock::Time;
 use crate::net::Net;

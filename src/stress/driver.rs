@@ -7,10 +7,11 @@ use std::io;
 use std::time::Duration;
 
 use super::meter::reason;
+use super::pace::Next;
 use super::record::Record;
-use super::shape::{Next, Shape};
+use super::shape::Shape;
 use super::wire::Answer;
-use super::world::{Flags, Peer, World};
+use super::world::{Peer, PeerFlags, World};
 use crate::buffer::Use;
 use crate::clock::Time;
 use crate::net::{Net, Signal};
@@ -98,7 +99,7 @@ impl<N: Net> Driver<N> {
         let world = &mut self.world;
         let coarse = Duration::from_millis(timeout.saturating_sub(OVERSLEPT).as_millis() as u64);
         if !timeout.is_zero() && coarse < COARSE_WAIT {
-            world.net.pause(timeout.min(FINE_WAIT));
+            std::thread::sleep(timeout.min(FINE_WAIT));
         }
         let mut events = std::mem::take(&mut world.events);
         events.clear();
@@ -109,10 +110,10 @@ impl<N: Net> Driver<N> {
                     let Some(peer) = world.peers.get_mut(slot as usize) else { continue };
                     if peer.generation.get() == generation {
                         if event.writable {
-                            peer.flags.clear(Flags::BLOCKED);
+                            peer.flags.clear(PeerFlags::BLOCKED);
                         }
                         if event.read_on {
-                            peer.flags.set(Flags::ENDING);
+                            peer.flags.set(PeerFlags::ENDING);
                         }
                         world.enqueue(slot);
                     }
@@ -142,20 +143,20 @@ impl<N: Net> Driver<N> {
             let Some(token) = self.world.ready.pop_front() else { break };
             let Source::Connection { slot, generation } = token.source() else { continue };
             let Some(peer) = self.world.peers.get_mut(slot as usize) else { continue };
-            if peer.generation.get() != generation || peer.flags.has(Flags::CLOSED) {
+            if peer.generation.get() != generation || peer.flags.has(PeerFlags::CLOSED) {
                 continue;
             }
-            peer.flags.clear(Flags::QUEUED);
+            peer.flags.clear(PeerFlags::QUEUED);
             self.read_clock();
             let peer = &self.world.peers[slot as usize];
-            if peer.flags.has(Flags::CONNECTING) && !self.establish(slot) {
+            if peer.flags.has(PeerFlags::CONNECTING) && !self.establish(slot) {
                 continue;
             }
             let peer = &self.world.peers[slot as usize];
-            if self.world.pool.len(&peer.output) > 0 && !peer.flags.has(Flags::BLOCKED) {
+            if self.world.pool.len(&peer.output) > 0 && !peer.flags.has(PeerFlags::BLOCKED) {
                 self.world.flushes.push(slot);
             }
-            match peer.flags.has(Flags::UNREAD) {
+            match peer.flags.has(PeerFlags::UNREAD) {
                 true => self.look_for_end(slot),
                 false => self.read(slot),
             }
@@ -187,12 +188,12 @@ impl<N: Net> Driver<N> {
                 return false;
             }
         }
-        peer.flags.clear(Flags::CONNECTING);
+        peer.flags.clear(PeerFlags::CONNECTING);
         world.meter.connect_latency.record(world.now.since(peer.dialled), 1);
         world.meter.connecting -= 1;
         world.meter.open += 1;
         world.meter.open_at_peak = world.meter.open_at_peak.max(world.meter.open);
-        if world.wire.prelude_answers > 0 && !peer.flags.has(Flags::UNREAD) {
+        if world.wire.prelude_answers > 0 && !peer.flags.has(PeerFlags::UNREAD) {
             world.say_prelude(slot);
         } else {
             world.meter.opened += 1;
@@ -206,7 +207,7 @@ impl<N: Net> Driver<N> {
         for _ in 0..READS_PER_TURN {
             let world = &mut self.world;
             let Some(peer) = world.peers.get_mut(slot as usize) else { return };
-            if peer.flags.has(Flags::CLOSED) {
+            if peer.flags.has(PeerFlags::CLOSED) {
                 return;
             }
             let length = match world.net.read(&mut peer.stream, &mut world.chunk) {
@@ -217,7 +218,7 @@ impl<N: Net> Driver<N> {
                 Err(error) => return self.ended_by_server(slot, Some(error)),
             };
             world.meter.bytes_in += length as u64;
-            if !peer.flags.has(Flags::DISCARDS) {
+            if !peer.flags.has(PeerFlags::DISCARDS) {
                 self.take(slot, length);
             }
         }
@@ -257,7 +258,7 @@ impl<N: Net> Driver<N> {
     fn keep(&mut self, slot: u32, bytes: &[u8]) -> bool {
         let world = &mut self.world;
         match world.peers.get_mut(slot as usize) {
-            Some(peer) if !bytes.is_empty() && !peer.flags.has(Flags::CLOSED) => {
+            Some(peer) if !bytes.is_empty() && !peer.flags.has(PeerFlags::CLOSED) => {
                 world.pool.append(&mut peer.input, Use::Read(slot), bytes).is_ok()
             }
             _ => true,
@@ -284,12 +285,12 @@ impl<N: Net> Driver<N> {
                 }
             };
             let peer = &mut world.peers[slot as usize];
-            if peer.outstanding == 0 || peer.flags.has(Flags::LISTENS) {
+            if peer.outstanding == 0 || peer.flags.has(PeerFlags::LISTENS) {
                 // Nobody asked: a message of a channel, or the reason why it will be closed.
                 if !self.shape.message(world, slot, &bytes[..length], is_error) {
                     return &[];
                 }
-            } else if peer.flags.has(Flags::PRELUDE) {
+            } else if peer.flags.has(PeerFlags::PRELUDE) {
                 peer.outstanding -= 1;
                 world.outstanding -= 1;
                 if is_error {
@@ -300,7 +301,7 @@ impl<N: Net> Driver<N> {
                     return &[];
                 }
                 if peer.outstanding == 0 {
-                    peer.flags.clear(Flags::PRELUDE);
+                    peer.flags.clear(PeerFlags::PRELUDE);
                     world.meter.opened += 1;
                     self.shape.opened(world, slot);
                 }
@@ -311,7 +312,7 @@ impl<N: Net> Driver<N> {
                 world.meter.latency.record(took, 1);
                 world.meter.answered += 1;
                 if is_error {
-                    peer.flags.set(Flags::REFUSED);
+                    peer.flags.set(PeerFlags::REFUSED);
                     world.meter.refused(&bytes[..length]);
                 }
                 // The others on their way have not waited in vain so far.
@@ -325,7 +326,7 @@ impl<N: Net> Driver<N> {
                 }
             }
             let world = &self.world;
-            if world.peers[slot as usize].flags.has(Flags::CLOSED) {
+            if world.peers[slot as usize].flags.has(PeerFlags::CLOSED) {
                 return &[];
             }
             bytes = &bytes[length..];
@@ -336,12 +337,12 @@ impl<N: Net> Driver<N> {
     fn look_for_end(&mut self, slot: u32) {
         let world = &mut self.world;
         let peer = &world.peers[slot as usize];
-        if peer.flags.has(Flags::CLOSED) {
+        if peer.flags.has(PeerFlags::CLOSED) {
             return;
         }
         match world.net.connected(&peer.stream) {
             Err(error) => self.ended_by_server(slot, Some(error)),
-            Ok(_) if peer.flags.has(Flags::ENDING) => self.ended_by_server(slot, None),
+            Ok(_) if peer.flags.has(PeerFlags::ENDING) => self.ended_by_server(slot, None),
             Ok(_) => {}
         }
     }
@@ -349,7 +350,7 @@ impl<N: Net> Driver<N> {
     fn ended_by_server(&mut self, slot: u32, error: Option<io::Error>) {
         self.world.meter.closed_by_server += 1;
         let peer = &self.world.peers[slot as usize];
-        let is_let_in = !peer.flags.has(Flags::PRELUDE);
+        let is_let_in = !peer.flags.has(PeerFlags::PRELUDE);
         let kind = match error {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => format!("connection {}", reason(&error)),
             _ => "connection closed".to_string(),
@@ -365,7 +366,7 @@ impl<N: Net> Driver<N> {
     /// Ends a connection whose outstanding requests will not be answered any more.
     fn end(&mut self, slot: u32, kind: &str) {
         let world = &mut self.world;
-        if world.peers[slot as usize].flags.has(Flags::CLOSED) {
+        if world.peers[slot as usize].flags.has(PeerFlags::CLOSED) {
             return;
         }
         let unanswered = world.peers[slot as usize].outstanding;
@@ -379,7 +380,8 @@ impl<N: Net> Driver<N> {
         let tick = self.world.now.tick();
         while let Some(slot) = self.world.timers.poll_expired(tick) {
             let world = &mut self.world;
-            let Some(peer) = world.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(Flags::CLOSED)) else {
+            let Some(peer) = world.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(PeerFlags::CLOSED))
+            else {
                 continue;
             };
             if peer.wakes.is_some_and(|wakes| wakes.distance_from(tick) <= 0) {
@@ -388,7 +390,7 @@ impl<N: Net> Driver<N> {
             }
             let Some(peer) = self.world.peers.get(slot as usize) else { continue };
             match self.world.deadline(peer) {
-                Some(due) if due.distance_from(tick) <= 0 && !peer.flags.has(Flags::CLOSED) => self.time_out(slot),
+                Some(due) if due.distance_from(tick) <= 0 && !peer.flags.has(PeerFlags::CLOSED) => self.time_out(slot),
                 _ => self.world.arm(slot),
             }
         }
@@ -397,7 +399,7 @@ impl<N: Net> Driver<N> {
     fn time_out(&mut self, slot: u32) {
         let world = &mut self.world;
         let Peer { flags, outstanding, due, .. } = world.peers[slot as usize];
-        if flags.has(Flags::CONNECTING) || flags.has(Flags::PRELUDE) {
+        if flags.has(PeerFlags::CONNECTING) || flags.has(PeerFlags::PRELUDE) {
             world.meter.fail("timeout");
             world.close(slot);
             return self.shape.ended(world, slot);
@@ -433,7 +435,7 @@ impl<N: Net> Driver<N> {
             world.timers.disarm(slot);
             world.pool.release(&mut peer.input);
             world.pool.release(&mut peer.output);
-            match peer.flags.has(Flags::RESETS) {
+            match peer.flags.has(PeerFlags::RESETS) {
                 true => world.net.reset(peer.stream),
                 false => world.net.close(peer.stream),
             }
@@ -444,8 +446,9 @@ impl<N: Net> Driver<N> {
 /// One write: of what waits, or straight from the wire's requests.
 fn flush_one<N: Net>(world: &mut World<N>, slot: u32) -> io::Result<()> {
     let Some(peer) = world.peers.get_mut(slot as usize) else { return Ok(()) };
-    peer.flags.clear(Flags::FLUSHING);
-    if peer.flags.has(Flags::CLOSED) || peer.flags.has(Flags::BLOCKED) || peer.flags.has(Flags::CONNECTING) {
+    peer.flags.clear(PeerFlags::FLUSHING);
+    if peer.flags.has(PeerFlags::CLOSED) || peer.flags.has(PeerFlags::BLOCKED) || peer.flags.has(PeerFlags::CONNECTING)
+    {
         return Ok(());
     }
     let requests = world.wire.requests(std::mem::take(&mut peer.to_send) as usize);
@@ -474,7 +477,7 @@ fn flush_one<N: Net>(world: &mut World<N>, slot: u32) -> io::Result<()> {
         false => {}
     }
     if sent < owed {
-        peer.flags.set(Flags::BLOCKED);
+        peer.flags.set(PeerFlags::BLOCKED);
     }
     Ok(())
 }

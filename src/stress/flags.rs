@@ -1,7 +1,6 @@
 //! Which flags mean something for which shape of load. One that would do nothing is refused: who gave it expects that it did.
 
-use super::args::StressArgs;
-use super::plan::ShapeName;
+use super::args::{ShapeName, StressArgs};
 use super::target::Scheme;
 
 /// Refuses the first flag that would do nothing.

@@ -24,6 +24,12 @@ const REFUSAL_MAX: usize = 200;
 /// And of an answer that is none.
 const STRANGE_MAX: usize = 40;
 
+/// From this share of one processor on, used or waited for, it is the generator that sets the pace.
+pub const SATURATED: f64 = 0.9;
+
+/// A rate is reached when no more than this share of it is missing.
+pub const REACHED: f64 = 0.98;
+
 /// Times in nanoseconds, to three figures.
 #[derive(Clone)]
 pub struct Times {

@@ -53,6 +53,24 @@ impl Pace {
     }
 }
 
+/// When a shape wants to act next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    At(Time),
+    /// Not before something happens.
+    OnEvent,
+    Done,
+}
+
+/// The first of several moments.
+pub fn earliest<const COUNT: usize>(moments: [Next; COUNT]) -> Next {
+    let times = moments.into_iter().filter_map(|next| match next {
+        Next::At(time) => Some(time),
+        _ => None,
+    });
+    times.min().map_or(Next::OnEvent, Next::At)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! A record as a page of results: what was asked for, verdicts, tables and plots. What the run has not measured is left out.
 
-use super::plots::{self, Run};
+use super::plots::{self, NamedRecord};
 use super::record::{Bound, Connections, Delivery, Latency, Probe, Record, Requests, ServerMemory, Trial};
 use crate::report::figures::{bytes, count, date, percent, percentile, rate, share, time};
 use crate::report::{Outcome, Page, Section, Table, Verdict};
@@ -27,7 +27,7 @@ pub fn page(record: &Record) -> Page {
             sections.extend(meaning_of_times(record).map(Section::Paragraph));
         }
     }
-    let plots = plots::plots(&[Run { name: "", record }]);
+    let plots = plots::plots(&[NamedRecord { name: "", record }]);
     if !plots.is_empty() {
         sections.push(Section::Heading("Plots".into()));
         sections.extend(plots.into_iter().map(Section::Plot));
@@ -63,8 +63,7 @@ fn sentence(note: &str) -> String {
 
 /// A row for each name with its figure.
 pub(super) fn two_columns(title: &str, rows: Vec<(String, String)>) -> Table {
-    let rows = rows.into_iter().map(|(name, figure)| vec![name, figure]).collect();
-    Table { title: title.into(), columns: vec![String::new(), String::new()], rows }
+    Table::new(title, "|", rows.into_iter().map(|(name, figure)| vec![name, figure]))
 }
 
 fn connections(connections: &Connections) -> Table {
@@ -109,8 +108,7 @@ fn requests(requests: &Requests) -> Option<Table> {
 fn errors(requests: &Requests) -> Option<Table> {
     let row = |(kind, number): (&String, u64)| vec![kind.clone(), count(number), share(number, requests.sent)];
     let rows: Vec<_> = by_count(&requests.errors).map(row).collect();
-    let columns = ["kind", "number", "of requests"].map(String::from).to_vec();
-    (!rows.is_empty()).then(|| Table { title: "Errors".into(), columns, rows })
+    (!rows.is_empty()).then(|| Table::new("Errors", "kind | number | of requests", rows))
 }
 
 const TIMES: &str = "Times";
@@ -118,15 +116,9 @@ const TIMES: &str = "Times";
 /// Every distribution that the run has, with the same columns, so that they can be compared.
 fn times(record: &Record) -> Option<Table> {
     let measured = distributions(record);
-    let mut percents: Vec<f64> =
-        measured.iter().flat_map(|(_, times)| times.percentiles.iter().map(|percentile| percentile.percent)).collect();
-    percents.sort_by(f64::total_cmp);
-    percents.dedup();
+    let percents = percents(&measured);
     let row = |(name, times): &(String, &Latency)| {
-        let at = |percent: &f64| {
-            let found = times.percentiles.iter().find(|percentile| percentile.percent == *percent);
-            found.map_or_else(|| "–".into(), |percentile| time(percentile.us))
-        };
+        let at = |percent: &f64| times.at(*percent).map_or_else(|| "–".into(), time);
         let mut row = vec![name.clone(), count(times.count), time(times.min_us), time(times.mean_us)];
         row.extend(percents.iter().map(at));
         row.push(time(times.max_us));
@@ -149,6 +141,15 @@ pub(super) fn distributions(record: &Record) -> Vec<(String, &Latency)> {
     let probes = record.probes.iter().map(|probe| (format!("honest requests {}", probe.phase), probe.latency.as_ref()));
     let all = fixed.into_iter().map(|(name, times)| (name.to_string(), times)).chain(probes);
     all.filter_map(|(name, times)| Some((name, times.filter(|times| times.count > 0)?))).collect()
+}
+
+/// All percentiles that one of these distributions has, in their order.
+pub(super) fn percents(distributions: &[(String, &Latency)]) -> Vec<f64> {
+    let all = distributions.iter().flat_map(|(_, times)| &times.percentiles);
+    let mut percents: Vec<f64> = all.map(|percentile| percentile.percent).collect();
+    percents.sort_by(f64::total_cmp);
+    percents.dedup();
+    percents
 }
 
 fn meaning_of_times(record: &Record) -> Option<String> {
@@ -187,30 +188,20 @@ fn trials(trials: &[Trial]) -> Option<Table> {
         Some(best) => format!("Rates tried: {} is the highest that held", rate(best)),
         None => "Rates tried: none held".into(),
     };
-    let columns = ["asked for", "reached", "p99", "target"].map(String::from).to_vec();
-    (!trials.is_empty()).then(|| Table { title, columns, rows: trials.iter().map(row).collect() })
+    let rows = trials.iter().map(row);
+    (!trials.is_empty()).then(|| Table::new(&title, "asked for | reached | p99 | target", rows))
 }
 
 fn probes(probes: &[Probe]) -> Option<Table> {
     let row = |probe: &Probe| {
         let times = probe.latency.as_ref().filter(|times| times.count > 0);
-        let at = |percent: f64| {
-            let found = times?.percentiles.iter().find(|percentile| percentile.percent == percent)?;
-            Some(time(found.us))
-        };
-        let dash = || String::from("–");
-        vec![
-            probe.phase.clone(),
-            count(probe.sent),
-            count(probe.answered),
-            share(probe.answered, probe.sent),
-            at(50.0).unwrap_or_else(dash),
-            at(99.0).unwrap_or_else(dash),
-        ]
+        let at = |percent| times.and_then(|times| times.at(percent)).map_or_else(|| "–".into(), time);
+        let (sent, answered) = (count(probe.sent), count(probe.answered));
+        vec![probe.phase.clone(), sent, answered, share(probe.answered, probe.sent), at(50.0), at(99.0)]
     };
-    let columns = ["phase of the flood", "sent", "answered", "success", "p50", "p99"].map(String::from).to_vec();
-    let title = "Honest requests beside the flood".into();
-    (!probes.is_empty()).then(|| Table { title, columns, rows: probes.iter().map(row).collect() })
+    let (title, columns) =
+        ("Honest requests beside the flood", "phase of the flood | sent | answered | success | p50 | p99");
+    (!probes.is_empty()).then(|| Table::new(title, columns, probes.iter().map(row)))
 }
 
 fn server(record: &Record) -> Option<Table> {

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use super::args::StressArgs;
+use super::args::{ShapeName, StressArgs};
 use super::flags;
 use super::pace::Arrivals;
-use super::shape::datagram::{SIZE_MIN, SOCKETS_MAX};
-use super::shape::flood::{AFTER, BEFORE};
-use super::shape::probes::{PROBES_IN_FLIGHT_MAX, PROBES_PER_TURN};
 use super::target::{Scheme, Target};
 use crate::limits::{CONNECTIONS_MAX, DATAGRAM_MAX_V4};
 use crate::memory;
@@ -29,6 +26,26 @@ pub const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// Honest requests a second: each takes a connection of its own, and more would be a load, which is what churn is for.
 pub const PROBE_RATE_MAX: f64 = 10_000.0;
+
+/// Honest requests dialled in one turn, before answers are looked for again.
+pub const PROBES_PER_TURN: usize = 64;
+
+/// Honest requests on their way at once. At the default rate and timeout a server that answers nothing keeps 100
+/// waiting; many more would be a flood of their own.
+pub const PROBES_IN_FLIGHT_MAX: usize = 256;
+
+/// How long is probed before and after a flood.
+pub const BEFORE: Duration = Duration::from_secs(2);
+pub const AFTER: Duration = Duration::from_secs(5);
+
+/// Sockets that datagrams are sent from; their number is one byte of a token.
+pub const SOCKETS_MAX: usize = 64;
+
+/// Digits of a datagram's number.
+pub const NUMBER_DIGITS: usize = 16;
+
+/// Without `--send` a datagram is its number, at least one byte of payload, and the end of a line.
+pub const DATAGRAM_MIN: usize = NUMBER_DIGITS + 2;
 
 /// Messages of a fan-out on their way at once.
 pub const IN_FLIGHT_MAX: usize = 1_000_000;
@@ -80,56 +97,6 @@ pub struct Plan {
     pub seed: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShapeName {
-    Hold,
-    Ping,
-    Search,
-    Fanout,
-    Churn,
-    Silent,
-    Slowloris,
-    SlowRead,
-    ZeroWindow,
-    Announce,
-    Rst,
-    Vanish,
-}
-
-impl ShapeName {
-    pub const ALL: [(&'static str, ShapeName); 12] = [
-        ("hold", ShapeName::Hold),
-        ("ping", ShapeName::Ping),
-        ("search", ShapeName::Search),
-        ("fanout", ShapeName::Fanout),
-        ("churn", ShapeName::Churn),
-        ("silent", ShapeName::Silent),
-        ("slowloris", ShapeName::Slowloris),
-        ("slow-read", ShapeName::SlowRead),
-        ("zero-window", ShapeName::ZeroWindow),
-        ("announce", ShapeName::Announce),
-        ("rst", ShapeName::Rst),
-        ("vanish", ShapeName::Vanish),
-    ];
-
-    pub fn name(self) -> &'static str {
-        ShapeName::ALL.iter().find(|(_, shape)| *shape == self).map_or("", |(name, _)| name)
-    }
-
-    fn parse(text: &str) -> Result<ShapeName, String> {
-        let found = ShapeName::ALL.iter().find(|(name, _)| *name == text).map(|(_, shape)| *shape);
-        found.ok_or_else(|| {
-            let names: Vec<&str> = ShapeName::ALL.iter().map(|(name, _)| *name).collect();
-            format!("{text} is no shape of load: accepted are {}", names.join(", "))
-        })
-    }
-
-    /// One that holds connections without using them, or spoils them.
-    pub fn is_flood(self) -> bool {
-        !matches!(self, ShapeName::Hold | ShapeName::Ping | ShapeName::Search | ShapeName::Fanout | ShapeName::Churn)
-    }
-}
-
 impl Plan {
     /// A plan with every default, for a shape and a target.
     pub fn of(shape: &str, target: &str) -> Result<Plan, String> {
@@ -156,14 +123,14 @@ impl Plan {
                 ShapeName::Fanout => 64,
                 // Answers that fill buffers.
                 ShapeName::SlowRead | ShapeName::ZeroWindow => 16 * 1024,
-                _ if is_udp => SIZE_MIN,
+                _ if is_udp => DATAGRAM_MIN,
                 _ => 3,
             },
             |size| size.0,
         );
         match is_udp {
             // A datagram holds its number, and is one packet of IP.
-            true => within("size", size, SIZE_MIN, DATAGRAM_MAX_V4)?,
+            true => within("size", size, DATAGRAM_MIN, DATAGRAM_MAX_V4)?,
             false => within("size", size, 1, SIZE_MAX)?,
         }
         // Of a search it is the length of one trial.

@@ -5,7 +5,7 @@ use crate::report::{Plot, Series};
 
 /// A run, and what its lines are called where there are several: `A`.
 #[derive(Clone, Copy)]
-pub struct Run<'a> {
+pub struct NamedRecord<'a> {
     pub name: &'a str,
     pub record: &'a Record,
 }
@@ -26,7 +26,7 @@ struct Line {
 }
 
 /// What there is to plot of these runs; what no run has measured is left out.
-pub fn plots(runs: &[Run<'_>]) -> Vec<Plot> {
+pub fn plots(runs: &[NamedRecord<'_>]) -> Vec<Plot> {
     let plots = [
         plot("Connections", "seconds", "connections", false, connections(runs)),
         plot(
@@ -83,8 +83,8 @@ fn some(value: f64) -> Option<f64> {
 }
 
 /// A line for each run, over its time.
-fn over_time(runs: &[Run<'_>], what: &str, value: impl Fn(&Sample) -> Option<f64>) -> Vec<Line> {
-    let line = |run: &Run<'_>| {
+fn over_time(runs: &[NamedRecord<'_>], what: &str, value: impl Fn(&Sample) -> Option<f64>) -> Vec<Line> {
+    let line = |run: &NamedRecord<'_>| {
         let mut points: Points = run.record.samples.iter().map(|sample| (sample.t_s, value(sample))).collect();
         points.retain(|(t, _)| t.is_finite());
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -94,11 +94,11 @@ fn over_time(runs: &[Run<'_>], what: &str, value: impl Fn(&Sample) -> Option<f64
     runs.iter().map(line).collect()
 }
 
-fn named(run: &Run<'_>, what: &str) -> String {
+fn named(run: &NamedRecord<'_>, what: &str) -> String {
     if run.name.is_empty() { what.into() } else { format!("{} {what}", run.name) }
 }
 
-fn connections(runs: &[Run<'_>]) -> Vec<Line> {
+fn connections(runs: &[NamedRecord<'_>]) -> Vec<Line> {
     let mut lines = over_time(runs, "open", |sample| some(sample.open as f64));
     lines.extend(over_time(runs, "connecting", |sample| some(sample.connecting as f64)));
     lines.extend(over_time(runs, "failed so far", |sample| some(sample.failed as f64)));
@@ -111,7 +111,7 @@ fn positive(value: Option<f64>) -> Option<f64> {
     value.filter(|value| value.is_finite() && *value > 0.0)
 }
 
-fn times(runs: &[Run<'_>]) -> Vec<Line> {
+fn times(runs: &[NamedRecord<'_>]) -> Vec<Line> {
     let milliseconds = |us: Option<f64>| positive(us.map(|us| us / 1e3));
     let mut lines = over_time(runs, "p50", |sample| milliseconds(sample.p50_us));
     lines.extend(over_time(runs, "p99", |sample| milliseconds(sample.p99_us)));
@@ -119,8 +119,8 @@ fn times(runs: &[Run<'_>]) -> Vec<Line> {
     lines
 }
 
-fn trials(runs: &[Run<'_>]) -> Vec<Line> {
-    let line = |run: &Run<'_>| {
+fn trials(runs: &[NamedRecord<'_>]) -> Vec<Line> {
+    let line = |run: &NamedRecord<'_>| {
         let points = run.record.trials.iter().map(|trial| (trial.asked_rate, positive(Some(trial.p99_us / 1e3))));
         let mut points: Points = points.filter(|(rate, _)| rate.is_finite()).collect();
         // A rate tried again counts as it came out at last.
@@ -132,15 +132,15 @@ fn trials(runs: &[Run<'_>]) -> Vec<Line> {
     runs.iter().map(line).collect()
 }
 
-fn memory(runs: &[Run<'_>]) -> Vec<Line> {
+fn memory(runs: &[NamedRecord<'_>]) -> Vec<Line> {
     let mut lines = over_time(runs, "server", |sample| Some(sample.server_rss? as f64 / MIB));
     lines.extend(over_time(runs, "kernel, both ends", |sample| Some(sample.kernel_bytes? as f64 / MIB)));
     lines
 }
 
 /// While the number of connections grows; afterwards the same numbers come again.
-fn per_connection(runs: &[Run<'_>]) -> Vec<Line> {
-    let line = |run: &Run<'_>, what: &str, before: Option<u64>, held: &dyn Fn(&Sample) -> Option<u64>| {
+fn per_connection(runs: &[NamedRecord<'_>]) -> Vec<Line> {
+    let line = |run: &NamedRecord<'_>, what: &str, before: Option<u64>, held: &dyn Fn(&Sample) -> Option<u64>| {
         let samples = &run.record.samples;
         let few = samples.iter().map(|sample| sample.open).max().unwrap_or(0) as f64 * FEW;
         let mut most = 0;
@@ -155,12 +155,12 @@ fn per_connection(runs: &[Run<'_>]) -> Vec<Line> {
         };
         Line { name: named(run, what), points: growing.map(point).collect() }
     };
-    let user = |run: &Run<'_>| {
+    let user = |run: &NamedRecord<'_>| {
         line(run, "user, server", run.record.server.as_ref().map(|server| server.rss_before), &|sample| {
             sample.server_rss
         })
     };
-    let kernel = |run: &Run<'_>| line(run, "kernel, both ends", Some(0), &|sample| sample.kernel_bytes);
+    let kernel = |run: &NamedRecord<'_>| line(run, "kernel, both ends", Some(0), &|sample| sample.kernel_bytes);
     runs.iter().map(user).chain(runs.iter().map(kernel)).collect()
 }
 
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_run_is_plotted_without_what_it_has_not_got() {
         let record = ramp();
-        let plots = plots(&[Run { name: "", record: &record }]);
+        let plots = plots(&[NamedRecord { name: "", record: &record }]);
         let found: Vec<(&str, Vec<&str>)> = plots.iter().map(|plot| (plot.title.as_str(), names(plot))).collect();
         assert_eq!(
             found,
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(plots[4].x, [50.0, 100.0, 150.0, 200.0, 250.0, 300.0]);
         assert!(plots[4].series[0].values.iter().all(|value| *value == Some(44.0)));
         assert!(plots[4].series[1].values.iter().all(|value| *value == Some(8000.0)));
-        assert!(super::plots(&[Run { name: "", record: &Record::default() }]).is_empty());
+        assert!(super::plots(&[NamedRecord { name: "", record: &Record::default() }]).is_empty());
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
         let (a, mut b) = (ramp(), ramp());
         b.samples.iter_mut().for_each(|sample| sample.t_s += 0.25);
         b.samples[4].rate = f64::NAN;
-        let plots = plots(&[Run { name: "A", record: &a }, Run { name: "B", record: &b }]);
+        let plots = plots(&[NamedRecord { name: "A", record: &a }, NamedRecord { name: "B", record: &b }]);
         let rate = plots.iter().find(|plot| plot.title == "Rate of answers").unwrap();
         assert_eq!(names(rate), ["A answers", "B answers"]);
         assert_eq!(rate.x[..4], [0.0, 0.25, 0.5, 0.75]);
@@ -249,7 +249,7 @@ mod tests {
             trials: vec![trial(1000.0, 500.0), trial(4000.0, 9000.0), trial(2000.0, 800.0), trial(4000.0, 7000.0)],
             ..Record::default()
         };
-        let plots = plots(&[Run { name: "", record: &record }]);
+        let plots = plots(&[NamedRecord { name: "", record: &record }]);
         assert_eq!(plots[0].x, [1000.0, 2000.0, 4000.0]);
         assert_eq!(plots[0].series[0].values, [Some(0.5), Some(0.8), Some(7.0)]);
     }
@@ -258,7 +258,7 @@ mod tests {
     fn the_first_few_connections_do_not_stand_for_the_rest() {
         let mut record = ramp();
         record.samples.insert(0, Sample { open: 1, server_rss: Some(2 << 20), ..Sample::default() });
-        let plots = plots(&[Run { name: "", record: &record }]);
+        let plots = plots(&[NamedRecord { name: "", record: &record }]);
         assert_eq!(plots.last().unwrap().x[0], 50.0);
     }
 }

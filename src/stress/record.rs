@@ -49,6 +49,18 @@ pub struct Record {
     pub notes: Vec<String>,
 }
 
+impl Record {
+    /// What honest requests met during a flood.
+    pub fn probes_during(&self) -> Option<&Probe> {
+        self.probes.iter().find(|probe| probe.phase == "during")
+    }
+
+    /// The server, if it held connections: without any there is nothing to divide its memory by.
+    pub fn held_server(&self) -> Option<&ServerMemory> {
+        self.server.as_ref().filter(|server| server.connections > 0)
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Connections {
     pub asked: u64,
@@ -84,6 +96,13 @@ pub struct Latency {
     pub mean_us: f64,
     pub max_us: f64,
     pub percentiles: Vec<Percentile>,
+}
+
+impl Latency {
+    /// A percentile in microseconds, if it is among those that were recorded.
+    pub fn at(&self, percent: f64) -> Option<f64> {
+        Some(self.percentiles.iter().find(|percentile| percentile.percent == percent)?.us)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::args::ShapeName;
 use super::driver::Driver;
-use super::meter::{Meter, Reading};
-use super::plan::{Plan, ShapeName};
+use super::meter::{Meter, REACHED, Reading, SATURATED};
+use super::plan::Plan;
 use super::record::{Connections, FORMAT, Generator, Record, Requests, Sample, ServerMemory};
-use super::server::Watch;
+use super::server::ServerWatch;
 use super::shape;
 use super::sockets;
 use super::wire::Wire;
@@ -16,20 +17,18 @@ use super::world::World;
 use crate::clock::{Clock, Time};
 use crate::memory;
 use crate::net::mio::MioNet;
+use crate::sys;
 
 /// Time between two samples, until there are so many that every second one is dropped and the time doubled.
 const SAMPLE_TIME: Duration = Duration::from_millis(250);
 const SAMPLES_MAX: usize = 1200;
 
-/// From this share of one processor on, used or waited for, it is the generator that sets the pace.
-pub const SATURATED: f64 = 0.9;
+/// How late the kernel may end a sleep; 50 us by default.
+const TIMER_SLACK: Duration = Duration::from_micros(1);
 
-/// And from this one on where it did not reach the rate that was asked for: a share is an average, and what is busy in bursts is late in
+/// Where it did not reach the rate that was asked for, this share tells the same: it is an average, and what is busy in bursts is late in
 /// them.
 const NEARLY_SATURATED: f64 = 0.7;
-
-/// A rate is reached when no more than this share of it is missing.
-pub const REACHED: f64 = 0.98;
 
 /// Sees a run while it goes on.
 pub trait Observer {
@@ -41,15 +40,15 @@ impl Observer for () {}
 
 /// What a run leaves: the record, the distribution of the requests' times in nanoseconds, and the connections that are open still. They
 /// are closed when this is dropped, which takes the kernel minutes for a million: the report comes first.
-pub struct Outcome {
+pub struct RunResult {
     pub record: Record,
     pub times: Histogram<u64>,
     pub world: World<MioNet>,
 }
 
 /// Carries a plan out. An error means that nothing could be begun; what fails later is in the record.
-pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<Outcome> {
-    let files = crate::sys::raise_file_limit()?;
+pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<RunResult> {
+    let files = sys::raise_file_limit()?;
     if plan.files() > files {
         anyhow::bail!(
             "{} connections need {} open files, and this process may have {files}: raise `ulimit -n`",
@@ -57,10 +56,13 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<Outcome> 
             plan.files()
         );
     }
+    // The kernel would stretch the driver's sleeps of 50 us to 100. If it refuses, due times are
+    // less exact.
+    let _ = sys::set_timer_slack(TIMER_SLACK);
     let mut net = MioNet::new()?;
     net.watch_signals()?;
     let started = Clock::unix_time().as_secs();
-    let watch = Watch::find(&plan.target, plan.pid);
+    let watch = ServerWatch::find(&plan.target, plan.pid);
     let wire = Wire::new(&plan.target, plan.size, plan.pipeline, plan.send.as_deref());
     let world = World::new(net, plan.target.address, plan.sources.clone(), wire, plan.timeout);
     let began = world.now;
@@ -91,7 +93,7 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<Outcome> 
 }
 
 struct Sampler {
-    watch: Option<Watch>,
+    watch: Option<ServerWatch>,
     port: u16,
     is_flood: bool,
     /// Whether the other ends are on this machine, too.
@@ -118,12 +120,12 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new(watch: Option<Watch>, plan: &Plan, began: Time) -> Sampler {
-        let rss_before = watch.as_ref().and_then(Watch::resident_bytes).unwrap_or(0);
-        let source = watch.as_ref().map_or_else(String::new, Watch::source);
+    fn new(watch: Option<ServerWatch>, plan: &Plan, began: Time) -> Sampler {
+        let rss_before = watch.as_ref().and_then(ServerWatch::resident_bytes).unwrap_or(0);
+        let source = watch.as_ref().map_or_else(String::new, ServerWatch::source);
         Sampler {
-            server_cpu: watch.as_ref().and_then(Watch::cpu_time),
-            is_local: plan.target.is_loopback() || matches!(watch, Some(Watch::Processes(_))),
+            server_cpu: watch.as_ref().and_then(ServerWatch::cpu_time),
+            is_local: plan.target.is_loopback() || matches!(watch, Some(ServerWatch::Processes(_))),
             is_flood: plan.shape.is_flood(),
             watch,
             port: plan.target.address.port(),
@@ -173,7 +175,7 @@ impl Sampler {
         let percentile = |percent: f64| (!recent.is_empty()).then(|| us(recent.value_at_percentile(percent)));
         let buffers = kernel_buffers().saturating_sub(self.kernel_buffers_before);
         let server_rss = self.watch.as_ref().and_then(|watch| match (watch, self.is_after_flood()) {
-            (Watch::Processes(_), true) => watch.resident_bytes(),
+            (ServerWatch::Processes(_), true) => watch.resident_bytes(),
             _ => watch.resident_bytes_about(),
         });
         Sample {
@@ -214,7 +216,7 @@ impl Sampler {
         let meter = &world.meter;
         let is_over = meter.load_ended.is_some() && meter.load_ended >= meter.load_began;
         let is_still = world.outstanding == 0 && (meter.connecting == 0 || self.is_flood);
-        if !matches!(self.watch, Some(Watch::Info(_))) || (is_still && (is_over || reading == Reading::Latest)) {
+        if !matches!(self.watch, Some(ServerWatch::Info(_))) || (is_still && (is_over || reading == Reading::Latest)) {
             self.read_memory(reading, meter.open, world.now);
             world.meter.wants_memory = None;
         }
@@ -230,7 +232,7 @@ impl Sampler {
 
     /// The exact figures, at the moment that the shape chose: all connections are open and have said what they had to.
     fn read_memory(&mut self, reading: Reading, connections: u64, now: Time) {
-        let Some(rss) = self.watch.as_ref().and_then(Watch::resident_bytes) else { return };
+        let Some(rss) = self.watch.as_ref().and_then(ServerWatch::resident_bytes) else { return };
         if reading == Reading::Highest && rss < self.memory.rss_at_peak {
             return;
         }
@@ -243,7 +245,7 @@ impl Sampler {
 
     /// For the server's end of a connection: its objects, and its share of the buffers. Only this machine's kernel can be asked.
     fn kernel_bytes_of_server(&self, connections: u64) -> Option<f64> {
-        let Some(Watch::Processes(_)) = self.watch else { return None };
+        let Some(ServerWatch::Processes(_)) = self.watch else { return None };
         let buffers = sockets::buffers_of(self.port).ok()?.bytes as f64 / connections.max(1) as f64;
         Some(self.kernel_objects as f64 + buffers)
     }
@@ -274,10 +276,10 @@ fn run_queue_wait() -> Duration {
     Duration::from_nanos(text.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0))
 }
 
-fn finish(plan: &Plan, started: u64, mut driver: Driver<MioNet>, mut sampler: Sampler) -> Outcome {
+fn finish(plan: &Plan, started: u64, mut driver: Driver<MioNet>, mut sampler: Sampler) -> RunResult {
     let interrupted = driver.interrupted;
     let now = driver.world.now;
-    let server_cpu = sampler.watch.as_ref().and_then(Watch::cpu_time);
+    let server_cpu = sampler.watch.as_ref().and_then(ServerWatch::cpu_time);
     let in_run = server_cpu.zip(sampler.server_cpu).map(|(after, before)| after.saturating_sub(before));
     let server = sampler.server(in_run);
     let meter = &mut driver.world.meter;
@@ -333,7 +335,7 @@ fn finish(plan: &Plan, started: u64, mut driver: Driver<MioNet>, mut sampler: Sa
     record.notes = notes(&record, &driver.world, waited_share, reached);
     driver.finish(&mut record);
     let times = driver.world.meter.latency.all().clone();
-    Outcome { record, times, world: driver.world }
+    RunResult { record, times, world: driver.world }
 }
 
 /// How often was done what `--rate` asks for: of churn it is connects, else requests.

@@ -14,57 +14,57 @@ use crate::memory;
 const INFO_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where the server's figures come from.
-pub enum Watch {
+pub enum ServerWatch {
     /// A process and its children: nginx's workers are.
     Processes(Vec<u32>),
     /// It speaks INFO, and is elsewhere or not to be looked into.
     Info(Box<Target>),
 }
 
-impl Watch {
+impl ServerWatch {
     /// Finds out where: the process asked for, or the one that listens on the target's port, or INFO. None when nothing tells.
-    pub fn find(target: &Target, pid: Option<u32>) -> Option<Watch> {
+    pub fn find(target: &Target, pid: Option<u32>) -> Option<ServerWatch> {
         let pid = pid.or_else(|| target.is_loopback().then(|| listening_process(target))?);
         if let Some(pid) = pid {
-            let watch = Watch::Processes(with_children(pid));
+            let watch = ServerWatch::Processes(with_children(pid));
             return watch.resident_bytes().map(|_| watch);
         }
-        let watch = Watch::Info(Box::new(target.clone()));
+        let watch = ServerWatch::Info(Box::new(target.clone()));
         (target.scheme == Scheme::Resp && watch.resident_bytes().is_some()).then_some(watch)
     }
 
     pub fn source(&self) -> String {
         match self {
-            Watch::Processes(pids) => match pids.as_slice() {
+            ServerWatch::Processes(pids) => match pids.as_slice() {
                 [pid] => format!("process {pid}"),
                 [pid, rest @ ..] => format!("process {pid} and {} of its children", rest.len()),
                 [] => String::new(),
             },
-            Watch::Info(_) => "INFO".into(),
+            ServerWatch::Info(_) => "INFO".into(),
         }
     }
 
     /// Resident set, exactly: for the figures of the report.
     pub fn resident_bytes(&self) -> Option<u64> {
         match self {
-            Watch::Processes(pids) => of_the_living(pids, memory::resident_bytes_of),
-            Watch::Info(target) => info_field(target, "used_memory_rss"),
+            ServerWatch::Processes(pids) => of_the_living(pids, memory::resident_bytes_of),
+            ServerWatch::Info(target) => info_field(target, "used_memory_rss"),
         }
     }
 
     /// The same at little cost and some hundred pages off: for the plots. Not by INFO, which would be a load of its own.
     pub fn resident_bytes_about(&self) -> Option<u64> {
         match self {
-            Watch::Processes(pids) => of_the_living(pids, memory::resident_bytes_about),
-            Watch::Info(_) => None,
+            ServerWatch::Processes(pids) => of_the_living(pids, memory::resident_bytes_about),
+            ServerWatch::Info(_) => None,
         }
     }
 
     /// Processor time so far.
     pub fn cpu_time(&self) -> Option<Duration> {
         match self {
-            Watch::Processes(pids) => of_the_living(pids, memory::cpu_time_of),
-            Watch::Info(_) => None,
+            ServerWatch::Processes(pids) => of_the_living(pids, memory::cpu_time_of),
+            ServerWatch::Info(_) => None,
         }
     }
 }
@@ -178,23 +178,23 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::parse(&format!("tcp://{}", listener.local_addr().unwrap())).unwrap();
         assert_eq!(listening_process(&target), Some(std::process::id()));
-        let watch = Watch::find(&target, None).unwrap();
+        let watch = ServerWatch::find(&target, None).unwrap();
         assert!(watch.resident_bytes().unwrap() > 100_000 && watch.cpu_time().unwrap() > Duration::ZERO);
         let (exact, about) = (watch.resident_bytes().unwrap() as f64, watch.resident_bytes_about().unwrap() as f64);
         assert!((0.5..2.0).contains(&(exact / about)), "{exact} {about}");
         drop(listener);
         assert_eq!(listening_process(&target), None);
-        assert!(Watch::find(&target, None).is_none());
-        assert!(Watch::find(&target, Some(u32::MAX)).is_none(), "no such process");
+        assert!(ServerWatch::find(&target, None).is_none());
+        assert!(ServerWatch::find(&target, Some(u32::MAX)).is_none(), "no such process");
     }
 
     #[test]
     fn a_child_that_has_ended_does_not_hide_the_others() {
         let (own, gone) = (std::process::id(), u32::MAX);
-        let watch = Watch::Processes(vec![own, gone]);
+        let watch = ServerWatch::Processes(vec![own, gone]);
         assert!(watch.resident_bytes().unwrap() > 100_000 && watch.resident_bytes_about().unwrap() > 100_000);
         assert!(watch.cpu_time().unwrap() > Duration::ZERO);
-        assert_eq!(Watch::Processes(vec![gone]).resident_bytes(), None);
+        assert_eq!(ServerWatch::Processes(vec![gone]).resident_bytes(), None);
     }
 
     /// One that sends a byte now and then keeps nobody longer than one that sends none.

@@ -11,21 +11,14 @@ pub mod ping;
 pub mod probes;
 pub mod search;
 
-use super::plan::{Plan, ShapeName};
+use super::args::ShapeName;
+use super::pace::Next;
+use super::plan::Plan;
 use super::record::Record;
 use super::target::Scheme;
 use super::world::World;
 use crate::clock::Time;
 use crate::net::Net;
-
-/// When a shape wants to act next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    At(Time),
-    /// Not before something happens.
-    OnEvent,
-    Done,
-}
 
 pub trait Shape<N: Net> {
     /// What is to be done now, if anything.
@@ -69,21 +62,12 @@ pub trait Shape<N: Net> {
 /// The shape that a plan asks for.
 pub fn build<N: Net + 'static>(plan: &Plan, now: Time) -> Box<dyn Shape<N>> {
     match plan.shape {
-        ShapeName::Ping if plan.target.scheme == Scheme::Udp => Box::new(datagram::Datagrams::new(plan)),
+        ShapeName::Ping if plan.target.scheme == Scheme::Udp => Box::new(datagram::DatagramPing::new(plan)),
         ShapeName::Ping => Box::new(ping::Ping::new(plan, now)),
         ShapeName::Hold => Box::new(hold::Hold::new(plan, now)),
         ShapeName::Search => Box::new(search::Search::new(plan, now)),
-        ShapeName::Fanout => Box::new(fanout::Fanout::new(plan, now)),
+        ShapeName::Fanout => Box::new(fanout::FanoutShape::new(plan, now)),
         ShapeName::Churn => Box::new(churn::Churn::new(plan, now)),
         flood => Box::new(flood::Flood::new(plan, flood, now)),
     }
-}
-
-/// The first of several moments.
-pub(super) fn earliest<const COUNT: usize>(moments: [Next; COUNT]) -> Next {
-    let times = moments.into_iter().filter_map(|next| match next {
-        Next::At(time) => Some(time),
-        _ => None,
-    });
-    times.min().map_or(Next::OnEvent, Next::At)
 }

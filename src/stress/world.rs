@@ -30,7 +30,7 @@ pub struct Peer<S> {
     pub stream: S,
     pub generation: Generation,
     pub role: Role,
-    pub flags: Flags,
+    pub flags: PeerFlags,
     /// Answers that are waited for.
     pub outstanding: u32,
     /// Requests to be sent with the next flush.
@@ -56,44 +56,46 @@ pub struct Peer<S> {
 impl<S> Peer<S> {
     /// Established, let in, and not closed.
     pub fn is_open(&self) -> bool {
-        !self.flags.has(Flags::CONNECTING) && !self.flags.has(Flags::PRELUDE) && !self.flags.has(Flags::CLOSED)
+        !self.flags.has(PeerFlags::CONNECTING)
+            && !self.flags.has(PeerFlags::PRELUDE)
+            && !self.flags.has(PeerFlags::CLOSED)
     }
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct Flags(u16);
+pub struct PeerFlags(u16);
 
-impl Flags {
-    pub const CONNECTING: Flags = Flags(1);
-    pub const QUEUED: Flags = Flags(1 << 1);
-    pub const FLUSHING: Flags = Flags(1 << 2);
+impl PeerFlags {
+    pub const CONNECTING: PeerFlags = PeerFlags(1);
+    pub const QUEUED: PeerFlags = PeerFlags(1 << 1);
+    pub const FLUSHING: PeerFlags = PeerFlags(1 << 2);
     /// The kernel's buffer is full.
-    pub const BLOCKED: Flags = Flags(1 << 3);
-    pub const CLOSED: Flags = Flags(1 << 4);
+    pub const BLOCKED: PeerFlags = PeerFlags(1 << 3);
+    pub const CLOSED: PeerFlags = PeerFlags(1 << 4);
     /// Nothing is read from it.
-    pub const UNREAD: Flags = Flags(1 << 5);
+    pub const UNREAD: PeerFlags = PeerFlags(1 << 5);
     /// It ends by a reset.
-    pub const RESETS: Flags = Flags(1 << 6);
+    pub const RESETS: PeerFlags = PeerFlags(1 << 6);
     /// The answer to what it said first is still to come.
-    pub const PRELUDE: Flags = Flags(1 << 7);
+    pub const PRELUDE: PeerFlags = PeerFlags(1 << 7);
     /// All that arrives is a message for the shape, not an answer.
-    pub const LISTENS: Flags = Flags(1 << 8);
+    pub const LISTENS: PeerFlags = PeerFlags(1 << 8);
     /// All that arrives is dropped.
-    pub const DISCARDS: Flags = Flags(1 << 9);
+    pub const DISCARDS: PeerFlags = PeerFlags(1 << 9);
     /// The kernel told that no more will arrive: how the end of one that is not read from is known.
-    pub const ENDING: Flags = Flags(1 << 10);
+    pub const ENDING: PeerFlags = PeerFlags(1 << 10);
     /// Of the answers to what it asked last, one was an error.
-    pub const REFUSED: Flags = Flags(1 << 11);
+    pub const REFUSED: PeerFlags = PeerFlags(1 << 11);
 
-    pub fn has(self, flag: Flags) -> bool {
+    pub fn has(self, flag: PeerFlags) -> bool {
         self.0 & flag.0 != 0
     }
 
-    pub fn set(&mut self, flag: Flags) {
+    pub fn set(&mut self, flag: PeerFlags) {
         self.0 |= flag.0;
     }
 
-    pub fn clear(&mut self, flag: Flags) {
+    pub fn clear(&mut self, flag: PeerFlags) {
         self.0 &= !flag.0;
     }
 }
@@ -167,9 +169,9 @@ impl<N: Net> World<N> {
                 return None;
             }
         };
-        let mut flags = Flags::CONNECTING;
+        let mut flags = PeerFlags::CONNECTING;
         if options.unread {
-            flags.set(Flags::UNREAD);
+            flags.set(PeerFlags::UNREAD);
         }
         self.peers.insert(Peer {
             stream,
@@ -217,9 +219,9 @@ impl<N: Net> World<N> {
 
     /// So many more answers are waited for, unless the connection is closed.
     fn expect_answers(&mut self, slot: u32, answers: u32, due: Time) -> Option<&mut Peer<N::Stream>> {
-        let peer = self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(Flags::CLOSED))?;
+        let peer = self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(PeerFlags::CLOSED))?;
         if peer.outstanding == 0 {
-            peer.flags.clear(Flags::REFUSED);
+            peer.flags.clear(PeerFlags::REFUSED);
             peer.due = due;
             peer.since = self.now.tick();
         }
@@ -233,7 +235,7 @@ impl<N: Net> World<N> {
     pub(super) fn say_prelude(&mut self, slot: u32) {
         let prelude = self.wire.prelude().to_vec();
         let (answers, now) = (self.wire.prelude_answers, self.now);
-        self.peers[slot as usize].flags.set(Flags::PRELUDE);
+        self.peers[slot as usize].flags.set(PeerFlags::PRELUDE);
         self.send(slot, &prelude, answers, now);
         self.meter.sent -= u64::from(answers);
     }
@@ -247,8 +249,8 @@ impl<N: Net> World<N> {
 
     fn flush_later(&mut self, slot: u32) {
         let peer = &mut self.peers[slot as usize];
-        if !peer.flags.has(Flags::FLUSHING) {
-            peer.flags.set(Flags::FLUSHING);
+        if !peer.flags.has(PeerFlags::FLUSHING) {
+            peer.flags.set(PeerFlags::FLUSHING);
             self.flushes.push(slot);
         }
     }
@@ -264,14 +266,14 @@ impl<N: Net> World<N> {
 
     /// Ends a connection in order. The slot is free at the end of the turn.
     pub fn close(&mut self, slot: u32) {
-        let Some(peer) = self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(Flags::CLOSED)) else {
+        let Some(peer) = self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(PeerFlags::CLOSED)) else {
             return;
         };
-        match peer.flags.has(Flags::CONNECTING) {
+        match peer.flags.has(PeerFlags::CONNECTING) {
             true => self.meter.connecting -= 1,
             false => self.meter.open -= 1,
         }
-        peer.flags.set(Flags::CLOSED);
+        peer.flags.set(PeerFlags::CLOSED);
         self.outstanding -= u64::from(peer.outstanding);
         self.closed.push(slot);
     }
@@ -279,7 +281,7 @@ impl<N: Net> World<N> {
     /// Ends it by a reset.
     pub fn reset(&mut self, slot: u32) {
         if let Some(peer) = self.peers.get_mut(slot as usize) {
-            peer.flags.set(Flags::RESETS);
+            peer.flags.set(PeerFlags::RESETS);
         }
         self.close(slot);
     }
@@ -295,7 +297,8 @@ impl<N: Net> World<N> {
 
     /// When the connection wants attention: its shape's wish, or the timeout of what it waits for.
     pub(super) fn deadline(&self, peer: &Peer<N::Stream>) -> Option<Tick> {
-        let waits = peer.flags.has(Flags::CONNECTING) || (peer.outstanding > 0 && !peer.flags.has(Flags::UNREAD));
+        let waits =
+            peer.flags.has(PeerFlags::CONNECTING) || (peer.outstanding > 0 && !peer.flags.has(PeerFlags::UNREAD));
         let timeout = waits.then(|| peer.since.plus(Tick::count(self.timeout)));
         match (timeout, peer.wakes) {
             (Some(timeout), Some(wakes)) => Some(if wakes.distance_from(timeout) < 0 { wakes } else { timeout }),
@@ -315,8 +318,8 @@ impl<N: Net> World<N> {
     /// Puts a connection on the list of those to serve, unless it is there.
     pub(super) fn enqueue(&mut self, slot: u32) {
         let peer = &mut self.peers[slot as usize];
-        if !peer.flags.has(Flags::QUEUED) {
-            peer.flags.set(Flags::QUEUED);
+        if !peer.flags.has(PeerFlags::QUEUED) {
+            peer.flags.set(PeerFlags::QUEUED);
             self.ready.push_back(Token::connection(slot, peer.generation));
         }
     }

@@ -11,40 +11,40 @@ use std::collections::{BTreeMap, HashSet};
 use super::{Violation, ensure};
 
 /// A topic by its place in [`TOPICS`].
-pub type Topic = u8;
+pub type TopicIndex = u8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum TopicKind {
     Channel,
     Pattern,
     Shard,
 }
 
 /// Everything that honest clients subscribe to. Hostile ones have names of their own, which begin with `h`.
-pub const TOPICS: [(Kind, &str); 12] = [
-    (Kind::Channel, "a"),
-    (Kind::Channel, "b"),
-    (Kind::Channel, "ab"),
-    (Kind::Channel, "abc"),
-    (Kind::Channel, "news"),
-    (Kind::Channel, "a-channel-with-a-longer-name"),
-    (Kind::Pattern, "*"),
-    (Kind::Pattern, "a*"),
-    (Kind::Pattern, "?"),
-    (Kind::Pattern, "ab?"),
-    (Kind::Shard, "a"),
-    (Kind::Shard, "s"),
+pub const TOPICS: [(TopicKind, &str); 12] = [
+    (TopicKind::Channel, "a"),
+    (TopicKind::Channel, "b"),
+    (TopicKind::Channel, "ab"),
+    (TopicKind::Channel, "abc"),
+    (TopicKind::Channel, "news"),
+    (TopicKind::Channel, "a-channel-with-a-longer-name"),
+    (TopicKind::Pattern, "*"),
+    (TopicKind::Pattern, "a*"),
+    (TopicKind::Pattern, "?"),
+    (TopicKind::Pattern, "ab?"),
+    (TopicKind::Shard, "a"),
+    (TopicKind::Shard, "s"),
 ];
 
-pub fn topics_of(kind: Kind) -> impl Iterator<Item = Topic> {
-    (0..TOPICS.len() as Topic).filter(move |topic| TOPICS[*topic as usize].0 == kind)
+pub fn topics_of(kind: TopicKind) -> impl Iterator<Item = TopicIndex> {
+    (0..TOPICS.len() as TopicIndex).filter(move |topic| TOPICS[*topic as usize].0 == kind)
 }
 
 /// Whether what is published to `channel` reaches those subscribed to `topic`.
-fn reaches(channel: Topic, topic: Topic) -> bool {
+fn reaches(channel: TopicIndex, topic: TopicIndex) -> bool {
     let ((kind, name), (of, pattern)) = (TOPICS[channel as usize], TOPICS[topic as usize]);
     match (kind, of) {
-        (Kind::Channel, Kind::Pattern) => match pattern {
+        (TopicKind::Channel, TopicKind::Pattern) => match pattern {
             "*" => true,
             "a*" => name.starts_with('a'),
             "?" => name.len() == 1,
@@ -54,11 +54,11 @@ fn reaches(channel: Topic, topic: Topic) -> bool {
     }
 }
 
-/// Moments are counted by the world, one for each thing that a client does or sees.
+/// Moments are counted by the simulation, one for each thing that a client does or sees.
 pub type Moment = u64;
 
 pub struct Publish {
-    pub channel: Topic,
+    pub channel: TopicIndex,
     pub length: usize,
     pub by: u32,
     pub sent: Moment,
@@ -73,7 +73,7 @@ pub struct Publish {
 /// One subscription, from the asking for it to the confirmation of its end.
 pub struct Window {
     pub client: u32,
-    pub topic: Topic,
+    pub topic: TopicIndex,
     pub asked: Moment,
     pub confirmed: Option<Moment>,
     pub leaving: Option<Moment>,
@@ -89,11 +89,11 @@ pub struct Board {
     pub publishes: Vec<Publish>,
     pub windows: Vec<Window>,
     /// What each client received, in its order: message, and the topic that it came by.
-    received: Vec<Vec<(u32, Topic)>>,
+    received: Vec<Vec<(u32, TopicIndex)>>,
     /// Their numbers in the trace.
     ids: Vec<u64>,
     /// The same to look up: client, message, topic.
-    receipts: HashSet<(u32, u32, Topic)>,
+    receipts: HashSet<(u32, u32, TopicIndex)>,
     moment: Moment,
     /// A datagram may arrive twice.
     pub datagrams_repeat: bool,
@@ -119,7 +119,7 @@ impl Board {
     }
 
     /// A message about to be sent; its number is in its payload.
-    pub fn publish(&mut self, by: u32, channel: Topic, length: usize, is_datagram: bool) -> u32 {
+    pub fn publish(&mut self, by: u32, channel: TopicIndex, length: usize, is_datagram: bool) -> u32 {
         let sent = self.tick();
         let publish = Publish { channel, length, by, sent, answered: None, receivers: None, is_datagram, receipts: 0 };
         self.publishes.push(publish);
@@ -136,7 +136,7 @@ impl Board {
         (publish.answered, publish.receivers) = (Some(now), Some(receivers));
     }
 
-    pub fn subscribe(&mut self, client: u32, topic: Topic) -> usize {
+    pub fn subscribe(&mut self, client: u32, topic: TopicIndex) -> usize {
         let asked = self.tick();
         let leaving = self.drained_since;
         let window =
@@ -146,7 +146,7 @@ impl Board {
     }
 
     /// A message came to a client that is subscribed to `topic`.
-    pub fn receive(&mut self, client: u32, topic: Topic, channel: &[u8], payload: &[u8]) -> Result<(), Violation> {
+    pub fn receive(&mut self, client: u32, topic: TopicIndex, channel: &[u8], payload: &[u8]) -> Result<(), Violation> {
         let number = payload.strip_prefix(b"m").and_then(|rest| rest.split(|byte| *byte == b':').next());
         let number = number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u32>().ok());
         let Some(message) = number.filter(|number| (*number as usize) < self.publishes.len()) else {
@@ -201,7 +201,7 @@ impl Board {
 
     /// Everything is quiet: whoever is still there has received all that it ever will.
     pub fn judge(&self) -> Result<(), Violation> {
-        let mut windows_of = BTreeMap::<(u32, Topic), u32>::new();
+        let mut windows_of = BTreeMap::<(u32, TopicIndex), u32>::new();
         self.windows.iter().for_each(|window| *windows_of.entry((window.client, window.topic)).or_default() += 1);
         for (publish, message) in self.publishes.iter().zip(0..) {
             self.judge_message(publish, message, &windows_of)?;
@@ -213,7 +213,7 @@ impl Board {
         &self,
         publish: &Publish,
         message: u32,
-        windows_of: &BTreeMap<(u32, Topic), u32>,
+        windows_of: &BTreeMap<(u32, TopicIndex), u32>,
     ) -> Result<(), Violation> {
         let answered = publish.answered.unwrap_or(Moment::MAX);
         let (mut surely, mut perhaps, mut cut) = (0, 0, 0);

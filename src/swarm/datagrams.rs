@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::board::TOPICS;
-use super::plan::Service;
-use super::{PASSWORD, Scene, Violation, ensure};
+use super::{PASSWORD, Scene, ServiceKind, Violation, ensure};
 
 /// Senders of one network, so that a rate that holds for networks holds for all of them.
 const SENDERS: usize = 4;
@@ -27,7 +26,7 @@ impl Datagrams {
     }
 
     /// Someone sends something to one of the services.
-    pub fn act(&mut self, scene: &mut Scene<'_>, services: &[(Service, SocketAddr)]) {
+    pub fn act(&mut self, scene: &mut Scene<'_>, services: &[(ServiceKind, SocketAddr)]) {
         let (service, to) = services[scene.random.usize(..services.len())];
         let from = sender(scene.random.usize(..SENDERS));
         let bytes = self.compose(scene, service);
@@ -41,16 +40,16 @@ impl Datagrams {
         self.sent += 1;
         if scene.net.send_datagram(to, from, &bytes) {
             self.exchanged.entry((from, service.name())).or_default().0 += copies * bytes.len();
-            if service == Service::Echo {
+            if service == ServiceKind::Echo {
                 *self.echoes_owed.entry(bytes).or_default() += copies;
             }
         }
     }
 
-    fn compose(&mut self, scene: &mut Scene<'_>, service: Service) -> Vec<u8> {
+    fn compose(&mut self, scene: &mut Scene<'_>, service: ServiceKind) -> Vec<u8> {
         let length = if scene.random.u8(0..8) == 0 { scene.random.usize(0..3000) } else { scene.random.usize(0..40) };
         let text: Vec<u8> = (0..length).map(|_| scene.random.alphanumeric() as u8).collect();
-        if service != Service::Hub {
+        if service != ServiceKind::Hub {
             return text;
         }
         let password = if scene.plan.has_password && scene.random.bool() {
@@ -80,11 +79,11 @@ impl Datagrams {
     }
 
     /// Nothing goes wrong any more: whoever asks is answered, as [`Self::check_answers`] sees.
-    pub fn ask_all(&self, scene: &mut Scene<'_>, services: &[(Service, SocketAddr)]) {
+    pub fn ask_all(&self, scene: &mut Scene<'_>, services: &[(ServiceKind, SocketAddr)]) {
         for (service, to) in services {
             let question = match service {
-                Service::Hub if scene.plan.has_password => format!("AUTH {PASSWORD}\r\n*1\r\n$4\r\nPING\r\n"),
-                Service::Hub => "*1\r\n$4\r\nPING\r\n".into(),
+                ServiceKind::Hub if scene.plan.has_password => format!("AUTH {PASSWORD}\r\n*1\r\n$4\r\nPING\r\n"),
+                ServiceKind::Hub => "*1\r\n$4\r\nPING\r\n".into(),
                 _ => "question".into(),
             };
             scene.net.send_datagram(*to, ASKER, question.as_bytes());
@@ -92,14 +91,18 @@ impl Datagrams {
     }
 
     /// What came of it.
-    pub fn check_answers(&self, scene: &mut Scene<'_>, services: &[(Service, SocketAddr)]) -> Result<(), Violation> {
+    pub fn check_answers(
+        &self,
+        scene: &mut Scene<'_>,
+        services: &[(ServiceKind, SocketAddr)],
+    ) -> Result<(), Violation> {
         let answers = scene.net.datagrams_received(ASKER);
         for (service, at) in services {
             let expected: &[u8] = match service {
-                Service::Hub => b"+PONG\r\n",
-                Service::Echo => b"question",
-                Service::Hello => b"Hello, question!",
-                Service::Discard => continue,
+                ServiceKind::Hub => b"+PONG\r\n",
+                ServiceKind::Echo => b"question",
+                ServiceKind::Hello => b"Hello, question!",
+                ServiceKind::Discard => continue,
             };
             let is_answered = answers.iter().any(|(from, bytes)| from == at && bytes == expected);
             ensure(is_answered, || format!("{} does not answer a datagram any more: {answers:?}", service.name()))?;
@@ -108,7 +111,7 @@ impl Datagrams {
     }
 
     /// Looks at what came back.
-    pub fn receive(&mut self, scene: &mut Scene<'_>, services: &[(Service, SocketAddr)]) -> Result<(), Violation> {
+    pub fn receive(&mut self, scene: &mut Scene<'_>, services: &[(ServiceKind, SocketAddr)]) -> Result<(), Violation> {
         for from in (0..SENDERS).map(sender) {
             for (at, bytes) in scene.net.datagrams_received(from) {
                 self.answered += 1;
@@ -118,9 +121,9 @@ impl Datagrams {
                 let (sent, received) = self.exchanged.entry((from, service.name())).or_default();
                 *received += bytes.len();
                 // On the wire each has 28 bytes of headers; hello's answer is longer than a short name.
-                let is_bounded = *service == Service::Hello || received <= sent;
+                let is_bounded = *service == ServiceKind::Hello || received <= sent;
                 ensure(is_bounded, || format!("{received} bytes to {from} for {sent} from it, by {}", service.name()))?;
-                if *service == Service::Echo {
+                if *service == ServiceKind::Echo {
                     let owed = self.echoes_owed.get_mut(&bytes).filter(|owed| **owed > 0);
                     let Some(owed) = owed else {
                         return Err(format!("an echo of what nobody sent: {}", bytes.escape_ascii()).into());

@@ -3,13 +3,12 @@
 
 use std::net::SocketAddr;
 
-use super::plan::Service;
-use super::{PASSWORD, Scene};
+use super::{PASSWORD, Scene, ServiceKind};
 use crate::net::sim::ClientId;
 
 /// What a hostile client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum Attack {
     /// Connects, again and again, and says nothing.
     Silent,
     /// A request that never ends, a byte at a time.
@@ -56,35 +55,35 @@ pub enum Shape {
     Stranger,
 }
 
-impl Shape {
-    pub const ALL: [Shape; 22] = [
-        Shape::Silent,
-        Shape::Dribble,
-        Shape::Burst,
-        Shape::Churn,
-        Shape::ZeroWindow,
-        Shape::Drip,
-        Shape::ResetMidFrame,
-        Shape::HalfClose,
-        Shape::Hog,
-        Shape::HugeLength,
-        Shape::ManyArguments,
-        Shape::Garbage,
-        Shape::HttpPost,
-        Shape::LongLine,
-        Shape::Guesser,
-        Shape::Unauthenticated,
-        Shape::SlowSubscriber,
-        Shape::SubscribeChurn,
-        Shape::Patterns,
-        Shape::Monitor,
-        Shape::Killer,
-        Shape::Stranger,
+impl Attack {
+    pub const ALL: [Attack; 22] = [
+        Attack::Silent,
+        Attack::Dribble,
+        Attack::Burst,
+        Attack::Churn,
+        Attack::ZeroWindow,
+        Attack::Drip,
+        Attack::ResetMidFrame,
+        Attack::HalfClose,
+        Attack::Hog,
+        Attack::HugeLength,
+        Attack::ManyArguments,
+        Attack::Garbage,
+        Attack::HttpPost,
+        Attack::LongLine,
+        Attack::Guesser,
+        Attack::Unauthenticated,
+        Attack::SlowSubscriber,
+        Attack::SubscribeChurn,
+        Attack::Patterns,
+        Attack::Monitor,
+        Attack::Killer,
+        Attack::Stranger,
     ];
 }
 
 pub struct Hostile {
-    shape: Shape,
+    shape: Attack,
     address: SocketAddr,
     /// All from one source.
     source: SocketAddr,
@@ -96,9 +95,14 @@ pub struct Hostile {
 const HELD_MAX: usize = 12;
 
 impl Hostile {
-    pub fn new(shape: Shape, number: u8, services: &[(Service, SocketAddr)], random: &mut fastrand::Rng) -> Hostile {
+    pub fn new(
+        shape: Attack,
+        number: u8,
+        services: &[(ServiceKind, SocketAddr)],
+        random: &mut fastrand::Rng,
+    ) -> Hostile {
         let address = services[random.usize(..services.len())].1;
-        let first = if shape == Shape::Stranger { 10 } else { 127 };
+        let first = if shape == Attack::Stranger { 10 } else { 127 };
         Hostile {
             shape,
             address,
@@ -112,31 +116,31 @@ impl Hostile {
     pub fn act(&mut self, scene: &mut Scene<'_>) {
         self.acts += 1;
         let wants_new = match self.shape {
-            Shape::Silent | Shape::Churn | Shape::ResetMidFrame | Shape::HalfClose | Shape::Stranger => true,
-            Shape::Burst => false,
+            Attack::Silent | Attack::Churn | Attack::ResetMidFrame | Attack::HalfClose | Attack::Stranger => true,
+            Attack::Burst => false,
             _ => self.clients.is_empty() || scene.random.u8(0..16) == 0,
         };
-        let count = if self.shape == Shape::Burst && self.acts % 16 == 1 { 30 } else { usize::from(wants_new) };
+        let count = if self.shape == Attack::Burst && self.acts % 16 == 1 { 30 } else { usize::from(wants_new) };
         (0..count).for_each(|_| self.connect(scene));
         let Some(&client) = self.clients.last() else { return };
-        let needs_password = (Shape::SlowSubscriber as u8..=Shape::Killer as u8).contains(&(self.shape as u8));
+        let needs_password = (Attack::SlowSubscriber as u8..=Attack::Killer as u8).contains(&(self.shape as u8));
         if scene.plan.has_password && self.acts % 8 == 1 && needs_password {
             scene.net.client_send(client, format!("AUTH {PASSWORD}\r\n").as_bytes());
         }
         match self.shape {
-            Shape::Churn => {
+            Attack::Churn => {
                 scene.net.client_send(client, b"PING\r\n");
                 scene.net.client_reset(client);
             }
-            Shape::ResetMidFrame => {
+            Attack::ResetMidFrame => {
                 scene.net.client_send(client, b"*2\r\n$4\r\nPIN");
                 scene.net.client_reset(client);
             }
-            Shape::HalfClose => {
+            Attack::HalfClose => {
                 scene.net.client_send(client, b"PING\r\nPING\r\nPI");
                 scene.net.client_shutdown(client);
             }
-            Shape::Drip => {
+            Attack::Drip => {
                 scene.net.client_take(client, 1);
                 self.say(scene, client);
             }
@@ -147,7 +151,7 @@ impl Hostile {
     fn connect(&mut self, scene: &mut Scene<'_>) {
         self.source.set_port(self.source.port().checked_add(1).unwrap_or(1024));
         let Some(client) = scene.net.client_from(self.address, self.source) else { return };
-        if matches!(self.shape, Shape::ZeroWindow | Shape::SlowSubscriber | Shape::Monitor) {
+        if matches!(self.shape, Attack::ZeroWindow | Attack::SlowSubscriber | Attack::Monitor) {
             let window = scene.random.usize(0..100);
             scene.net.set_window(client, window);
         }
@@ -161,38 +165,40 @@ impl Hostile {
     fn say(&mut self, scene: &mut Scene<'_>, client: ClientId) {
         let number = self.acts;
         let words = match self.shape {
-            Shape::Silent | Shape::Burst | Shape::Churn | Shape::ResetMidFrame | Shape::HalfClose => String::new(),
-            Shape::Dribble if number == 1 => "*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$100000\r\n".into(),
-            Shape::Dribble => "x".into(),
-            Shape::ZeroWindow | Shape::Drip => format!("ECHO {}\r\n", "z".repeat(scene.random.usize(0..400))).repeat(8),
-            Shape::Hog => "PING\r\n".repeat(scene.random.usize(0..400)),
-            Shape::HugeLength => "*2\r\n$4\r\nECHO\r\n$536870912\r\nxxxxxxxx".into(),
-            Shape::ManyArguments => format!("*1000000\r\n{}", "$1\r\nx\r\n".repeat(scene.random.usize(0..1200))),
-            Shape::Garbage => (0..scene.random.usize(1..200)).map(|_| scene.random.char('\0'..='\u{ff}')).collect(),
-            Shape::HttpPost => {
+            Attack::Silent | Attack::Burst | Attack::Churn | Attack::ResetMidFrame | Attack::HalfClose => String::new(),
+            Attack::Dribble if number == 1 => "*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$100000\r\n".into(),
+            Attack::Dribble => "x".into(),
+            Attack::ZeroWindow | Attack::Drip => {
+                format!("ECHO {}\r\n", "z".repeat(scene.random.usize(0..400))).repeat(8)
+            }
+            Attack::Hog => "PING\r\n".repeat(scene.random.usize(0..400)),
+            Attack::HugeLength => "*2\r\n$4\r\nECHO\r\n$536870912\r\nxxxxxxxx".into(),
+            Attack::ManyArguments => format!("*1000000\r\n{}", "$1\r\nx\r\n".repeat(scene.random.usize(0..1200))),
+            Attack::Garbage => (0..scene.random.usize(1..200)).map(|_| scene.random.char('\0'..='\u{ff}')).collect(),
+            Attack::HttpPost => {
                 "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\nPUBLISH a unauthenticated\r\n".into()
             }
-            Shape::LongLine => "y".repeat(scene.random.usize(1..3000)),
-            Shape::Guesser => format!("AUTH guess{number}\r\n"),
-            Shape::Unauthenticated => {
+            Attack::LongLine => "y".repeat(scene.random.usize(1..3000)),
+            Attack::Guesser => format!("AUTH guess{number}\r\n"),
+            Attack::Unauthenticated => {
                 let channel = if scene.plan.has_password { "a" } else { "h" };
                 format!("PUBLISH {channel} {}\r\n", "unauthenticated".repeat(scene.random.usize(0..300)))
             }
-            Shape::SlowSubscriber => {
+            Attack::SlowSubscriber => {
                 format!("SUBSCRIBE h1\r\nHELLO 3\r\nPUBLISH h1 {}\r\n", "w".repeat(number as usize))
             }
-            Shape::SubscribeChurn => {
+            Attack::SubscribeChurn => {
                 let name = scene.random.u32(0..60);
                 format!("SUBSCRIBE h{name} h{} hx{name}\r\nUNSUBSCRIBE h{name}\r\nSSUBSCRIBE h{name}\r\n", name / 2)
             }
-            Shape::Patterns => format!("PSUBSCRIBE h*{number}*a*a*b\r\nHELLO 3\r\nPUBLISH h{} x\r\n", "a".repeat(60)),
-            Shape::Monitor => "HELLO 3\r\nMONITOR\r\n".into(),
-            Shape::Killer => match number % 3 {
+            Attack::Patterns => format!("PSUBSCRIBE h*{number}*a*a*b\r\nHELLO 3\r\nPUBLISH h{} x\r\n", "a".repeat(60)),
+            Attack::Monitor => "HELLO 3\r\nMONITOR\r\n".into(),
+            Attack::Killer => match number % 3 {
                 0 => "CLIENT LIST\r\n".into(),
                 1 => format!("CLIENT KILL ID {}\r\n", scene.random.u32(0..200)),
                 _ => "CLIENT CLOSED\r\nPUBSUB CHANNELS\r\nCOMMAND DOCS\r\n".into(),
             },
-            Shape::Stranger => "PUBLISH a unauthenticated\r\n".into(),
+            Attack::Stranger => "PUBLISH a unauthenticated\r\n".into(),
         };
         if !words.is_empty() {
             scene.net.client_send(client, words.as_bytes());

@@ -6,7 +6,7 @@ mod answers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::board::{Kind, TOPICS, Topic, topics_of};
+use super::board::{TOPICS, TopicIndex, TopicKind, topics_of};
 use super::replies::Value;
 use super::{PASSWORD, Scene};
 use crate::net::sim::ClientId;
@@ -27,19 +27,19 @@ enum Expected {
     Receivers(u32),
     Subscribed {
         value: Value,
-        topic: Topic,
+        topic: TopicIndex,
         window: Option<usize>,
     },
     Unsubscribed {
         value: Value,
-        topic: Topic,
+        topic: TopicIndex,
         window: Option<usize>,
     },
     /// One of several ends, in any order: how many remain then, and of which topics.
     OneOfEnds {
         remaining: i64,
-        topics: BTreeMap<Topic, Option<usize>>,
-        kind: Kind,
+        topics: BTreeMap<TopicIndex, Option<usize>>,
+        kind: TopicKind,
     },
 }
 
@@ -51,7 +51,7 @@ pub struct HubClient {
     // As of what was sent.
     is_resp3: bool,
     has_said_password: bool,
-    subscriptions: BTreeMap<Topic, usize>,
+    subscriptions: BTreeMap<TopicIndex, usize>,
     /// It has sent its last.
     pub has_finished: bool,
     has_quit: bool,
@@ -61,7 +61,7 @@ pub struct HubClient {
     expected: VecDeque<Expected>,
     inbox: Vec<u8>,
     receives_resp3: bool,
-    confirmed: BTreeSet<Topic>,
+    confirmed: BTreeSet<TopicIndex>,
     /// Told why it is closed, or that there was no slot.
     was_told: bool,
     /// It closed or reset, or saw the server do so.
@@ -239,8 +239,8 @@ impl HubClient {
     }
 
     fn unsubscribe_all(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
-        let kind = [Kind::Channel, Kind::Pattern, Kind::Shard][scene.random.usize(..3)];
-        let topics: BTreeMap<Topic, Option<usize>> = topics_of(kind)
+        let kind = [TopicKind::Channel, TopicKind::Pattern, TopicKind::Shard][scene.random.usize(..3)];
+        let topics: BTreeMap<TopicIndex, Option<usize>> = topics_of(kind)
             .filter(|topic| self.subscriptions.contains_key(topic))
             .map(|topic| (topic, self.subscriptions.get(&topic).copied()))
             .collect();
@@ -268,7 +268,7 @@ impl HubClient {
 
     /// Back to a new connection: nothing subscribed, RESP2, no password said.
     fn reset(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
-        let topics: Vec<Topic> = self.subscriptions.keys().copied().collect();
+        let topics: Vec<TopicIndex> = self.subscriptions.keys().copied().collect();
         for topic in topics {
             self.end(scene, topic);
         }
@@ -279,7 +279,7 @@ impl HubClient {
     fn publish(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
         let topic = loop {
             let topic = any_topic(scene.random);
-            if TOPICS[topic as usize].0 != Kind::Pattern {
+            if TOPICS[topic as usize].0 != TopicKind::Pattern {
                 break topic;
             }
         };
@@ -287,12 +287,12 @@ impl HubClient {
         let message = scene.board.publish(self.number, topic, length, false);
         let payload = String::from_utf8_lossy(&scene.board.payload(message)).into_owned();
         let (kind, name) = TOPICS[topic as usize];
-        let verb = if kind == Kind::Shard { "SPUBLISH" } else { "PUBLISH" };
+        let verb = if kind == TopicKind::Shard { "SPUBLISH" } else { "PUBLISH" };
         self.send(scene, out, &[verb, name, &payload], Expected::Receivers(message));
     }
 
     /// Is about to ask for the end of a subscription.
-    fn end(&mut self, scene: &mut Scene<'_>, topic: Topic) -> Option<usize> {
+    fn end(&mut self, scene: &mut Scene<'_>, topic: TopicIndex) -> Option<usize> {
         let window = self.subscriptions.remove(&topic)?;
         let now = scene.board.tick();
         scene.board.windows[window].leaving.get_or_insert(now);
@@ -300,12 +300,12 @@ impl HubClient {
     }
 
     /// Subscriptions that a confirmation of this kind counts.
-    fn count(&self, kind: Kind) -> i64 {
-        let is_shard = |topic: &Topic| TOPICS[*topic as usize].0 == Kind::Shard;
-        self.subscriptions.keys().filter(|topic| is_shard(topic) == (kind == Kind::Shard)).count() as i64
+    fn count(&self, kind: TopicKind) -> i64 {
+        let is_shard = |topic: &TopicIndex| TOPICS[*topic as usize].0 == TopicKind::Shard;
+        self.subscriptions.keys().filter(|topic| is_shard(topic) == (kind == TopicKind::Shard)).count() as i64
     }
 
-    fn confirmation(&self, kind: Kind, is_begin: bool, name: Value) -> Value {
+    fn confirmation(&self, kind: TopicKind, is_begin: bool, name: Value) -> Value {
         let words = [["unsubscribe", "subscribe"], ["punsubscribe", "psubscribe"], ["sunsubscribe", "ssubscribe"]];
         let word = words[kind as usize][usize::from(is_begin)];
         let elements = vec![bulk(word), name, Value::Integer(self.count(kind))];
@@ -342,7 +342,7 @@ const GUARDED: [&str; 19] = [
 ];
 
 /// Some are more popular than others, so that there are messages with many receivers.
-fn any_topic(random: &mut fastrand::Rng) -> Topic {
+fn any_topic(random: &mut fastrand::Rng) -> TopicIndex {
     if random.bool() { random.u8(..2) } else { random.u8(..TOPICS.len() as u8) }
 }
 

@@ -1,12 +1,11 @@
 //! Honest clients of the small services: what each is owed follows from the bytes that it has sent.
 
-use super::plan::Service;
-use super::{Scene, Violation, ensure};
+use super::{Scene, ServiceKind, Violation, ensure};
 use crate::net::sim::{ClientId, End};
 
 pub struct LineClient {
     pub id: ClientId,
-    service: Service,
+    service: ServiceKind,
     /// Bytes that it takes at a visit, at most.
     pub appetite: usize,
     sent: Vec<u8>,
@@ -19,7 +18,7 @@ pub struct LineClient {
 }
 
 impl LineClient {
-    pub fn new(id: ClientId, service: Service, appetite: usize) -> LineClient {
+    pub fn new(id: ClientId, service: ServiceKind, appetite: usize) -> LineClient {
         LineClient {
             id,
             service,
@@ -119,9 +118,9 @@ impl LineClient {
 
     fn owed(&self) -> Vec<u8> {
         match self.service {
-            Service::Echo => self.sent.clone(),
-            Service::Discard | Service::Hub => Vec::new(),
-            Service::Hello => {
+            ServiceKind::Echo => self.sent.clone(),
+            ServiceKind::Discard | ServiceKind::Hub => Vec::new(),
+            ServiceKind::Hello => {
                 let mut owed = b"Hello\r\n".to_vec();
                 let mut lines: Vec<&[u8]> = self.sent.split(|byte| *byte == b'\n').collect();
                 // The end of the stream ends a last line.

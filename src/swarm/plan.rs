@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::hostile::Shape;
+use super::ServiceKind;
+use super::hostile::Attack;
 use crate::admission::Policy;
 use crate::buffer::BufferMode;
 use crate::limits::{Limits, UNTRUSTED_INPUT_MAX};
@@ -14,31 +15,14 @@ use crate::net::sim::Faults;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Who honest clients talk to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    Hub,
-    Echo,
-    Hello,
-    Discard,
-}
-
-impl Service {
-    pub const ALL: [Service; 4] = [Service::Hub, Service::Echo, Service::Hello, Service::Discard];
-
-    pub fn name(self) -> &'static str {
-        ["hub", "echo", "hello", "discard"][self as usize]
-    }
-}
-
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct SeedPlan {
     pub seed: u64,
     pub is_fair: bool,
     pub limits: Limits,
     pub buffers: BufferMode,
     pub faults: Faults,
-    pub services: Vec<Service>,
+    pub services: Vec<ServiceKind>,
     pub has_password: bool,
     /// Datagrams a second of one network that the hub takes; 0: any number.
     pub datagram_rate: u32,
@@ -49,7 +33,7 @@ pub struct Plan {
     /// Honest clients at a time.
     pub honest: usize,
     /// Hostile ones, each with what it does.
-    pub hostile: Vec<Shape>,
+    pub hostile: Vec<Attack>,
     /// Things that happen before it gets quiet.
     pub steps: usize,
     pub pipeline_max: usize,
@@ -60,17 +44,17 @@ pub struct Plan {
     pub drains: bool,
 }
 
-impl Plan {
-    pub fn of(seed: u64) -> Plan {
+impl SeedPlan {
+    pub fn of(seed: u64) -> SeedPlan {
         let mut random = fastrand::Rng::with_seed(seed);
         let is_fair = seed.is_multiple_of(4);
-        let services: Vec<Service> = Service::ALL.into_iter().filter(|_| random.u8(0..3) > 0).collect();
+        let services: Vec<ServiceKind> = ServiceKind::ALL.into_iter().filter(|_| random.u8(0..3) > 0).collect();
         let hostile = match is_fair {
             true => Vec::new(),
-            false => (0..random.usize(0..10)).map(|_| Shape::ALL[random.usize(..Shape::ALL.len())]).collect(),
+            false => (0..random.usize(0..10)).map(|_| Attack::ALL[random.usize(..Attack::ALL.len())]).collect(),
         };
         let limits = if is_fair { fair_limits(&mut random) } else { tight_limits(&mut random) };
-        Plan {
+        SeedPlan {
             seed,
             is_fair,
             buffers: match random.u8(0..5) {
@@ -78,7 +62,7 @@ impl Plan {
                 _ => BufferMode::Pooled,
             },
             faults: faults(&mut random, is_fair),
-            services: if services.is_empty() { vec![Service::Hub] } else { services },
+            services: if services.is_empty() { vec![ServiceKind::Hub] } else { services },
             has_password: random.u8(0..4) == 0,
             datagram_rate: if random.u8(0..4) == 0 { random.u32(1..100) } else { 0 },
             has_operator: !is_fair && random.u8(0..4) == 0,
@@ -130,7 +114,7 @@ fn faults(random: &mut fastrand::Rng, is_fair: bool) -> Faults {
 
 /// Budgets of a turn: they may slow the loop down, and nothing else.
 fn budgets(random: &mut fastrand::Rng) -> Limits {
-    let mut limits = Limits { gather: Duration::ZERO, ..Limits::default() };
+    let mut limits = Limits::default();
     if random.bool() {
         limits.messages_per_turn = random.usize(1..8);
         limits.reads_per_turn = random.usize(1..4);
@@ -143,9 +127,6 @@ fn budgets(random: &mut fastrand::Rng) -> Limits {
     if random.bool() {
         limits.deliveries_per_turn = random.usize(1..8);
         limits.output_per_turn = random.usize(1..5000);
-    }
-    if random.bool() {
-        limits.gather = Duration::from_micros(random.u64(1..1000));
     }
     limits.high_watermark = random.usize(2000..10_000);
     limits.low_watermark = random.usize(0..2000);

@@ -83,12 +83,7 @@ struct Control([u8; CONTROL]);
 pub fn report_local_address(socket: BorrowedFd<'_>, ipv4: bool) -> io::Result<()> {
     let (level, option) =
         if ipv4 { (libc::IPPROTO_IP, libc::IP_PKTINFO) } else { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) };
-    let on: libc::c_int = 1;
-    // SAFETY: the option is an int, of which the address and length are given.
-    super::check(unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), size_of_val(&on) as libc::socklen_t)
-    })?;
-    Ok(())
+    super::set_option(socket, level, option, 1)
 }
 
 /// Datagrams received together, and the answers to send together.

@@ -637,8 +637,12 @@ fn over_the_hard_limit(world: &mut World) {
 }
 
 /// Each blocked one counts with 64 KiB of kernel buffers beside its own.
+fn small_buffers() -> SocketOptions {
+    SocketOptions { send_buffer: 32 * 1024, receive_buffer: 32 * 1024, ..SocketOptions::default() }
+}
+
 fn tight_budget() -> Limits {
-    Limits { memory_budget: 200_000, high_watermark: 20_000, ..limits() }
+    Limits { memory_budget: 200_000, high_watermark: 20_000, sockets: small_buffers(), ..limits() }
 }
 
 fn the_largest_makes_way(world: &mut World) {
@@ -657,7 +661,7 @@ fn the_largest_makes_way(world: &mut World) {
 }
 
 fn tiny_budget() -> Limits {
-    Limits { memory_budget: 80_000, max_line: 40_000, ..limits() }
+    Limits { memory_budget: 80_000, max_line: 40_000, sockets: small_buffers(), ..limits() }
 }
 
 fn no_memory_for_more_input(world: &mut World) {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use slabd::buffer::BufferMode;
 use slabd::clock::Time;
 use slabd::connection::Reason;
+use slabd::hub::Hub;
 use slabd::limits::{CONNECTIONS_MAX, Limits, SILENT_MAX};
 use slabd::net::Net;
 use slabd::net::sim::ClientId;
 use slabd::net::sim::SimNet;
 use slabd::reactor::Reactor;
-use slabd::service::hub::Hub;
 use slabd::service::{Options, Service};
 
 /// A loop with one service on one address, and shorthands for what tests do with it.
@@ -66,6 +66,16 @@ impl Sim {
         let client = self.client();
         self.turn();
         client
+    }
+
+    /// So many clients that have been accepted, 64 a turn.
+    pub fn crowd(&mut self, count: usize) -> Vec<ClientId> {
+        let mut clients = Vec::new();
+        while clients.len() < count {
+            clients.extend((0..64.min(count - clients.len())).map(|_| self.client()));
+            self.turn();
+        }
+        clients
     }
 
     pub fn send(&mut self, client: ClientId, bytes: impl AsRef<[u8]>) {

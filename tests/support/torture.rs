@@ -12,13 +12,13 @@ use std::time::Duration;
 use slabd::buffer::BufferMode;
 use slabd::clock::Time;
 use slabd::connection::Reason;
+use slabd::hub::Hub;
 use slabd::limits::{CONNECTIONS_MAX, Limits, SILENT_MAX};
 use slabd::net::Net;
-use slabd::net::sim::{Call, ClientId, End, SimNet};
+use slabd::net::sim::{ClientId, End, SimNet, SystemCall};
 use slabd::reactor::Reactor;
 use slabd::service::echo::Echo;
 use slabd::service::hello::Hello;
-use slabd::service::hub::Hub;
 use slabd::service::{Options, Secret, Service};
 
 /// What a port serves.
@@ -173,7 +173,7 @@ pub struct Outcome {
     /// Clients that were turned away because there was no file for them.
     shed: Vec<usize>,
     /// Of the run without a failure: each call, and the client it was about where the trace tells.
-    pub calls: Vec<(Call, Option<usize>)>,
+    pub calls: Vec<(SystemCall, Option<usize>)>,
     marks: [u64; 2],
     pub hash: u64,
 }
@@ -383,7 +383,7 @@ impl World {
     }
 
     /// The log of calls, and for those that the trace tells of, whom they were about.
-    fn calls_by_client(&mut self) -> Vec<(Call, Option<usize>)> {
+    fn calls_by_client(&mut self) -> Vec<(SystemCall, Option<usize>)> {
         let mut traced: BTreeMap<&str, Vec<Option<usize>>> = BTreeMap::new();
         for entry in self.net().trace().entries() {
             let client = match entry.what {
@@ -396,11 +396,11 @@ impl World {
         let calls = self.net().calls_made();
         let with_client = calls.into_iter().map(|call| {
             let what = match call {
-                Call::Accept => "accept",
-                Call::Read => "read",
-                Call::Write => "write",
-                Call::WatchWritable => "watch-writable",
-                Call::Shutdown => "shutdown",
+                SystemCall::Accept => "accept",
+                SystemCall::Read => "read",
+                SystemCall::Write => "write",
+                SystemCall::WatchWritable => "watch-writable",
+                SystemCall::Shutdown => "shutdown",
                 _ => return (call, None),
             };
             let number = seen.entry(what).or_default();
@@ -707,7 +707,10 @@ pub fn compare(quiet: &Outcome, run: &Outcome, failure: Failure) -> Result<(), S
     }
     compare_services(quiet, run)?;
     compare_mail(quiet, run, call, failure)?;
-    let is_about_listeners = matches!(call, Call::Accept | Call::Shed | Call::Listen | Call::Bind | Call::Configure);
+    let is_about_listeners = matches!(
+        call,
+        SystemCall::Accept | SystemCall::Shed | SystemCall::Listen | SystemCall::Bind | SystemCall::Configure
+    );
     if quiet.delays_matter && is_about_listeners {
         return Ok(());
     }
@@ -727,7 +730,8 @@ pub fn compare(quiet: &Outcome, run: &Outcome, failure: Failure) -> Result<(), S
         None => (0..=quiet.peers.len()).any(|victim| are_excused(Some(victim))),
     };
     // Whom an error has cost something is not held on to, as if more could come of it.
-    let is_about_the_stream = matches!(call, Call::Accept | Call::Read | Call::Write | Call::WatchWritable);
+    let is_about_the_stream =
+        matches!(call, SystemCall::Accept | SystemCall::Read | SystemCall::Write | SystemCall::WatchWritable);
     let is_stuck = |peer: &usize| {
         let lost = client == Some(*peer) && is_about_the_stream && !passes;
         lost && run.peers.get(*peer).is_some_and(|seen| seen.is_held)
@@ -752,14 +756,14 @@ pub fn compare(quiet: &Outcome, run: &Outcome, failure: Failure) -> Result<(), S
 pub const A_FEW: u32 = 3;
 
 /// Whether a failure only means that the call is to be made again.
-fn passes(call: Call, errno: i32) -> bool {
+fn passes(call: SystemCall, errno: i32) -> bool {
     match call {
-        Call::Read | Call::Write => matches!(errno, libc::EAGAIN | libc::EINTR),
-        Call::Accept => !matches!(errno, libc::ECONNABORTED | libc::ENOSPC | libc::EMFILE | libc::ENFILE),
-        Call::Listen | Call::Bind | Call::Configure | Call::Receive => true,
-        Call::Send | Call::Shed => true,
-        Call::WatchWritable | Call::Shutdown | Call::Unacknowledged => false,
-        Call::BufferBytes | Call::PeerAddress | Call::AcceptQueue => false,
+        SystemCall::Read | SystemCall::Write => matches!(errno, libc::EAGAIN | libc::EINTR),
+        SystemCall::Accept => !matches!(errno, libc::ECONNABORTED | libc::ENOSPC | libc::EMFILE | libc::ENFILE),
+        SystemCall::Listen | SystemCall::Bind | SystemCall::Configure | SystemCall::Receive => true,
+        SystemCall::Send | SystemCall::Shed => true,
+        SystemCall::WatchWritable | SystemCall::Shutdown | SystemCall::Unacknowledged => false,
+        SystemCall::BufferBytes | SystemCall::PeerAddress | SystemCall::AcceptQueue => false,
     }
 }
 
@@ -776,7 +780,7 @@ fn compare_services(quiet: &Outcome, run: &Outcome) -> Result<(), String> {
 }
 
 /// Datagrams are answered late or not at all: an error that is about one costs that one, a full buffer the rest of its batch.
-fn compare_mail(quiet: &Outcome, run: &Outcome, call: Call, failure: Failure) -> Result<(), String> {
+fn compare_mail(quiet: &Outcome, run: &Outcome, call: SystemCall, failure: Failure) -> Result<(), String> {
     let mut missing = 0;
     for (from, answers) in &quiet.mail {
         let mut rest = run.mail[from].iter();
@@ -792,8 +796,8 @@ fn compare_mail(quiet: &Outcome, run: &Outcome, call: Call, failure: Failure) ->
         }
     }
     let most = match call {
-        Call::Send if failure.errno == libc::EAGAIN => slabd::limits::DATAGRAMS_PER_BATCH,
-        Call::Send => 1,
+        SystemCall::Send if failure.errno == libc::EAGAIN => slabd::limits::DATAGRAMS_PER_BATCH,
+        SystemCall::Send => 1,
         _ => 0,
     };
     match missing <= most * failure.times as usize {

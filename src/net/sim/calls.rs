@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::io;
 
-use super::{SimNet, errno};
+use super::{SimNet, os_error};
 
 /// A call of [`Net`](crate::net::Net) that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Call {
+pub enum SystemCall {
     Listen,
     Configure,
     Accept,
@@ -25,82 +25,53 @@ pub enum Call {
     Send,
 }
 
-impl Call {
+impl SystemCall {
     /// What it fails with on Linux, where the loop has not broken a rule itself (EBADF, EFAULT and the like). From the manual pages
     /// accept(2), recv(2), send(2), epoll_ctl(2), shutdown(2), listen(2), bind(2), getsockopt(2), tcp(7), ip(7) and udp(7).
     pub fn errnos(self) -> &'static [i32] {
+        use crate::sys::errno::*;
         match self {
-            Call::Listen | Call::Bind => {
-                &[libc::EADDRINUSE, libc::EADDRNOTAVAIL, libc::EACCES, libc::EMFILE, libc::ENFILE, libc::ENOBUFS]
-            }
-            Call::Configure => &[libc::ENOMEM, libc::EINVAL, libc::ENOPROTOOPT],
+            SystemCall::Listen | SystemCall::Bind => &[EADDRINUSE, EADDRNOTAVAIL, EACCES, EMFILE, ENFILE, ENOBUFS],
+            SystemCall::Configure => &[ENOMEM, EINVAL, ENOPROTOOPT],
             // A new socket brings its pending error along; the last two are epoll_ctl's.
-            Call::Accept => &[
-                libc::EAGAIN,
-                libc::EINTR,
-                libc::ECONNABORTED,
-                libc::EMFILE,
-                libc::ENFILE,
-                libc::ENOBUFS,
-                libc::ENOMEM,
-                libc::EPROTO,
-                libc::EPERM,
-                libc::ENETDOWN,
-                libc::EHOSTUNREACH,
-                libc::ENOSPC,
+            SystemCall::Accept => &[
+                EAGAIN,
+                EINTR,
+                ECONNABORTED,
+                EMFILE,
+                ENFILE,
+                ENOBUFS,
+                ENOMEM,
+                EPROTO,
+                EPERM,
+                ENETDOWN,
+                EHOSTUNREACH,
+                ENOSPC,
             ],
-            Call::Read => &[
-                libc::EAGAIN,
-                libc::EINTR,
-                libc::ECONNRESET,
-                libc::ETIMEDOUT,
-                libc::EHOSTUNREACH,
-                libc::ENOMEM,
-                libc::EPIPE,
-            ],
-            Call::Write => &[
-                libc::EAGAIN,
-                libc::EINTR,
-                libc::EPIPE,
-                libc::ECONNRESET,
-                libc::ETIMEDOUT,
-                libc::ENETUNREACH,
-                libc::ENOBUFS,
-                libc::ENOMEM,
-            ],
-            Call::WatchWritable => &[libc::ENOMEM, libc::ENOSPC],
-            Call::Shutdown => &[libc::ENOTCONN],
-            Call::Shed => &[libc::EMFILE, libc::ENFILE, libc::EINTR, libc::ECONNABORTED],
-            Call::Unacknowledged | Call::BufferBytes | Call::AcceptQueue => &[libc::EINVAL, libc::ENOBUFS],
-            Call::PeerAddress => &[libc::ENOTCONN],
-            Call::Receive => {
-                &[libc::EAGAIN, libc::EINTR, libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ENOMEM, libc::ENETDOWN]
-            }
-            Call::Send => &[
-                libc::EAGAIN,
-                libc::EINTR,
-                libc::ECONNREFUSED,
-                libc::EPERM,
-                libc::ENETUNREACH,
-                libc::EMSGSIZE,
-                libc::ENOBUFS,
-                libc::EINVAL,
-            ],
+            SystemCall::Read => &[EAGAIN, EINTR, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENOMEM, EPIPE],
+            SystemCall::Write => &[EAGAIN, EINTR, EPIPE, ECONNRESET, ETIMEDOUT, ENETUNREACH, ENOBUFS, ENOMEM],
+            SystemCall::WatchWritable => &[ENOMEM, ENOSPC],
+            SystemCall::Shutdown => &[ENOTCONN],
+            SystemCall::Shed => &[EMFILE, ENFILE, EINTR, ECONNABORTED],
+            SystemCall::Unacknowledged | SystemCall::BufferBytes | SystemCall::AcceptQueue => &[EINVAL, ENOBUFS],
+            SystemCall::PeerAddress => &[ENOTCONN],
+            SystemCall::Receive => &[EAGAIN, EINTR, ECONNREFUSED, EHOSTUNREACH, ENOMEM, ENETDOWN],
+            SystemCall::Send => &[EAGAIN, EINTR, ECONNREFUSED, EPERM, ENETUNREACH, EMSGSIZE, ENOBUFS, EINVAL],
         }
     }
 }
 
 /// A failure that was ordered: from which call of all on, and how many of one kind it has yet to hit.
-struct Failure {
+struct OrderedFailure {
     at: u64,
     /// `None` until the first is hit: whatever it is.
-    kind: Cell<Option<Call>>,
+    kind: Cell<Option<SystemCall>>,
     error: i32,
     left: Cell<u32>,
 }
 
-impl Failure {
-    fn is_due(&self, call: Call, number: u64) -> bool {
+impl OrderedFailure {
+    fn is_due(&self, call: SystemCall, number: u64) -> bool {
         let is_meant = number >= self.at && self.kind.get().is_none_or(|kind| kind == call);
         if !is_meant || self.left.get() == 0 {
             return false;
@@ -115,32 +86,32 @@ impl Failure {
 #[derive(Default)]
 pub(super) struct Calls {
     made: Cell<u64>,
-    failure: Option<Failure>,
+    failure: Option<OrderedFailure>,
     /// All that were made, in order, where someone wants to know.
-    log: Option<std::cell::RefCell<Vec<Call>>>,
+    log: Option<std::cell::RefCell<Vec<SystemCall>>>,
 }
 
 impl Calls {
     /// Counts a call. Fails if it is the one that is to.
-    pub(super) fn attempt(&self, call: Call) -> io::Result<()> {
+    pub(super) fn attempt(&self, call: SystemCall) -> io::Result<()> {
         let number = self.made.replace(self.made.get() + 1);
         if let Some(log) = &self.log {
             log.borrow_mut().push(call);
         }
         match &self.failure {
-            Some(failure) if failure.is_due(call, number) => Err(errno(failure.error)),
+            Some(failure) if failure.is_due(call, number) => Err(os_error(failure.error)),
             _ => Ok(()),
         }
     }
 
     /// Has call number `at` fail, counted from 0 at the start of the network, and the next ones of its kind: so many in all.
     pub(super) fn fail(&mut self, at: u64, error: i32, times: u32) {
-        self.failure = Some(Failure { at, kind: Cell::new(None), error, left: Cell::new(times) });
+        self.failure = Some(OrderedFailure { at, kind: Cell::new(None), error, left: Cell::new(times) });
     }
 
     /// Has the next calls of a kind fail.
-    pub(super) fn fail_next(&mut self, call: Call, error: i32, times: u32) {
-        self.failure = Some(Failure { at: 0, kind: Cell::new(Some(call)), error, left: Cell::new(times) });
+    pub(super) fn fail_next(&mut self, call: SystemCall, error: i32, times: u32) {
+        self.failure = Some(OrderedFailure { at: 0, kind: Cell::new(Some(call)), error, left: Cell::new(times) });
     }
 
     /// From now on none is made to fail.
@@ -152,7 +123,7 @@ impl Calls {
         self.log = Some(Default::default());
     }
 
-    pub(super) fn log(&self) -> Vec<Call> {
+    pub(super) fn log(&self) -> Vec<SystemCall> {
         self.log.as_ref().map(|log| log.borrow().clone()).unwrap_or_default()
     }
 }
@@ -164,7 +135,7 @@ impl SimNet {
         self.calls.keep_log();
     }
 
-    pub fn calls_made(&self) -> Vec<Call> {
+    pub fn calls_made(&self) -> Vec<SystemCall> {
         self.calls.log()
     }
 
@@ -179,7 +150,7 @@ impl SimNet {
     }
 
     /// The next calls of one kind fail: so many.
-    pub fn fail_next(&mut self, call: Call, errno: i32, times: u32) {
+    pub fn fail_next(&mut self, call: SystemCall, errno: i32, times: u32) {
         self.calls.fail_next(call, errno, times);
     }
 

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
-use super::errno;
+use super::os_error;
 use crate::clock::Time;
+use crate::sys::errno;
 
 /// How a stream ended in the eyes of its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub enum End {
 }
 
 /// One stream, both ends of it.
-pub(super) struct Connection {
+pub(super) struct SimConnection {
     /// The far end's address.
     pub(super) peer: SocketAddr,
     pub(super) side: Side,
@@ -56,9 +57,9 @@ pub(super) enum Side {
     Closed,
 }
 
-impl Connection {
-    pub(super) fn new(peer: SocketAddr, side: Side, window: usize) -> Connection {
-        Connection {
+impl SimConnection {
+    pub(super) fn new(peer: SocketAddr, side: Side, window: usize) -> SimConnection {
+        SimConnection {
             peer,
             side,
             inbound: VecDeque::new(),
@@ -95,7 +96,7 @@ impl Connection {
             _ if self.fin_arrived => Ok(0),
             Some(error) => {
                 self.error = None;
-                Err(errno(error))
+                Err(os_error(error))
             }
             None if self.broken => Ok(0),
             None => Err(io::ErrorKind::WouldBlock.into()),
@@ -104,10 +105,10 @@ impl Connection {
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Some(error) = self.error.take() {
-            return Err(errno(error));
+            return Err(os_error(error));
         }
         if self.broken || self.shut {
-            return Err(errno(libc::EPIPE));
+            return Err(os_error(errno::EPIPE));
         }
         if bytes.is_empty() {
             return Ok(0);
@@ -146,7 +147,7 @@ impl Connection {
 
     pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
         if self.broken || self.is_over() {
-            return Err(errno(libc::ENOTCONN));
+            return Err(os_error(errno::ENOTCONN));
         }
         self.shut = true;
         self.end = End::Fin;
@@ -187,13 +188,13 @@ impl Connection {
 
     /// Our SYN is answered by a RST, and stays unacknowledged.
     pub(super) fn refuse(&mut self) {
-        self.break_with(libc::ECONNREFUSED);
+        self.break_with(errno::ECONNREFUSED);
         self.lost += 1;
     }
 
     /// Broken, and the loop has been told so already.
     pub(super) fn break_silently(&mut self) {
-        self.break_with(libc::ECONNRESET);
+        self.break_with(errno::ECONNRESET);
         self.error = None;
     }
 
@@ -220,8 +221,8 @@ impl Connection {
             (Segment::Room, _) => return false,
             (Segment::Reset, _) if self.is_over() => return false,
             // In CLOSE_WAIT alone; with our side shut too it is LAST_ACK or CLOSING (tcp_reset).
-            (Segment::Reset, _) if self.fin_arrived && !self.shut => self.break_with(libc::EPIPE),
-            (Segment::Reset, _) => self.break_with(libc::ECONNRESET),
+            (Segment::Reset, _) if self.fin_arrived && !self.shut => self.break_with(errno::EPIPE),
+            (Segment::Reset, _) => self.break_with(errno::ECONNRESET),
         }
         true
     }

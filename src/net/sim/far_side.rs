@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::connection::{Connection, End, Segment, Side};
-use super::files::{Kind, find};
-use super::{ClientId, SimNet, errno};
+use super::connection::{End, Segment, Side, SimConnection};
+use super::files::{FileKind, find};
+use super::{ClientId, SimNet, os_error};
 use crate::limits::{DATAGRAM_MAX, SocketOptions};
+use crate::sys::errno;
 
 /// Clients: the far side of streams. Those that the loop closed or reset can still be asked about.
 impl SimNet {
@@ -49,7 +50,7 @@ impl SimNet {
     /// Connections waiting to be accepted.
     pub fn accept_queue_len(&self, listener: SocketAddr) -> usize {
         match find(&self.listeners, listener).map(|file| &self.file(file).kind) {
-            Some(Kind::Listener { queue, .. }) => queue.len(),
+            Some(FileKind::Listener { queue, .. }) => queue.len(),
             _ => 0,
         }
     }
@@ -211,7 +212,7 @@ impl SimNet {
 impl SimNet {
     pub(super) fn new_connection(&mut self, peer: SocketAddr, side: Side) -> ClientId {
         let window = self.random.usize(self.faults.window.clone());
-        self.connections.push(Connection::new(peer, side, window));
+        self.connections.push(SimConnection::new(peer, side, window));
         ClientId(self.connections.len() as u32 - 1)
     }
 
@@ -289,18 +290,18 @@ impl SimNet {
     /// One datagram of the loop goes out: to another of its sockets, or to the far side.
     pub(super) fn send_one(&mut self, from: SocketAddr, to: Option<SocketAddr>, bytes: &[u8]) -> io::Result<()> {
         // EINVAL for port 0 and for what is no address at all, as udp_sendmsg has it.
-        let to = to.filter(|to| to.port() != 0).ok_or_else(|| errno(libc::EINVAL))?;
+        let to = to.filter(|to| to.port() != 0).ok_or_else(|| os_error(errno::EINVAL))?;
         // Sockets of IPv6 are for IPv6 only here, which udpv6_sendmsg tells in its own way.
         match (from.is_ipv4(), to.is_ipv4()) {
-            (true, false) => return Err(errno(libc::EAFNOSUPPORT)),
-            (false, true) => return Err(errno(libc::ENETUNREACH)),
+            (true, false) => return Err(os_error(errno::EAFNOSUPPORT)),
+            (false, true) => return Err(os_error(errno::ENETUNREACH)),
             _ => {}
         }
         if bytes.len() > payload_max(to) {
-            return Err(errno(libc::EMSGSIZE));
+            return Err(os_error(errno::EMSGSIZE));
         }
         if self.chance(self.faults.send_would_block) {
-            return Err(errno(libc::EAGAIN));
+            return Err(os_error(errno::EAGAIN));
         }
         self.trace.mix_bytes(bytes);
         self.note("datagram out", to.port(), bytes.len() as i64);

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::connection::{Connection, Side};
-use super::{ClientId, SimNet, Stream, errno};
+use super::connection::{Side, SimConnection};
+use super::{ClientId, SimNet, Stream, os_error};
 use crate::limits::EVENTS_PER_POLL;
 use crate::net::Ready;
+use crate::sys::errno;
 use crate::token::Token;
 
 /// One open file of the loop, registered with its poll system.
@@ -19,10 +20,10 @@ pub(super) struct File {
     woken: bool,
     /// The next event is reported though there is nothing to it.
     pub(super) spurious: bool,
-    pub(super) kind: Kind,
+    pub(super) kind: FileKind,
 }
 
-pub(super) enum Kind {
+pub(super) enum FileKind {
     Listener { address: SocketAddr, queue: VecDeque<ClientId>, backlog: u32 },
     Stream { client: ClientId, watches_writable: bool },
     Socket { address: SocketAddr, queue: VecDeque<(SocketAddr, Vec<u8>)> },
@@ -67,10 +68,10 @@ impl SimNet {
 impl SimNet {
     pub(super) fn lowest_free_file(&self) -> io::Result<u32> {
         let file = self.free.first().copied().unwrap_or(self.files.len() as u32);
-        if file as usize >= self.file_limit { Err(errno(libc::EMFILE)) } else { Ok(file) }
+        if file as usize >= self.file_limit { Err(os_error(errno::EMFILE)) } else { Ok(file) }
     }
 
-    pub(super) fn open(&mut self, token: Token, kind: Kind) -> io::Result<u32> {
+    pub(super) fn open(&mut self, token: Token, kind: FileKind) -> io::Result<u32> {
         let file = self.lowest_free_file()?;
         self.files_opened += 1;
         let open = Some(File { token, opened: self.files_opened, woken: false, spurious: false, kind });
@@ -122,7 +123,7 @@ impl SimNet {
             && let Side::Open(file) = connection.side
         {
             connection.wants_room = false;
-            if let Kind::Stream { watches_writable: true, .. } = self.file(file).kind {
+            if let FileKind::Stream { watches_writable: true, .. } = self.file(file).kind {
                 self.wake(file);
             }
         }
@@ -160,9 +161,9 @@ impl SimNet {
         let open = self.file(file);
         let mut state = Ready { token: open.token, readable: false, writable: false, read_on: false };
         match &open.kind {
-            Kind::Listener { queue, .. } => state.readable = !queue.is_empty(),
-            Kind::Socket { queue, .. } => state.readable = !queue.is_empty(),
-            &Kind::Stream { client, watches_writable } => {
+            FileKind::Listener { queue, .. } => state.readable = !queue.is_empty(),
+            FileKind::Socket { queue, .. } => state.readable = !queue.is_empty(),
+            &FileKind::Stream { client, watches_writable } => {
                 let connection = self.connection_mut(client);
                 // Looking is what makes the kernel announce room later (tcp_poll sets SOCK_NOSPACE).
                 connection.wants_room |= !connection.has_room();
@@ -187,29 +188,31 @@ impl SimNet {
     }
 
     pub(super) fn accept_queue_of(&mut self, file: u32) -> (&mut VecDeque<ClientId>, u32) {
-        let Kind::Listener { queue, backlog, .. } = &mut self.file_mut(file).kind else { unreachable!("a listener") };
+        let FileKind::Listener { queue, backlog, .. } = &mut self.file_mut(file).kind else {
+            unreachable!("a listener")
+        };
         (queue, *backlog)
     }
 
     pub(super) fn datagrams_of(&mut self, file: u32) -> &mut VecDeque<(SocketAddr, Vec<u8>)> {
-        let Kind::Socket { queue, .. } = &mut self.file_mut(file).kind else { unreachable!("a socket") };
+        let FileKind::Socket { queue, .. } = &mut self.file_mut(file).kind else { unreachable!("a socket") };
         queue
     }
 
     pub(super) fn client_of(&self, file: u32) -> ClientId {
-        let Kind::Stream { client, .. } = self.file(file).kind else { unreachable!("a stream") };
+        let FileKind::Stream { client, .. } = self.file(file).kind else { unreachable!("a stream") };
         client
     }
 
-    pub(super) fn stream_mut(&mut self, stream: &Stream) -> &mut Connection {
+    pub(super) fn stream_mut(&mut self, stream: &Stream) -> &mut SimConnection {
         self.connection_mut(self.client_of(stream.0))
     }
 
-    pub(super) fn connection(&self, client: ClientId) -> &Connection {
+    pub(super) fn connection(&self, client: ClientId) -> &SimConnection {
         &self.connections[client.0 as usize]
     }
 
-    pub(super) fn connection_mut(&mut self, client: ClientId) -> &mut Connection {
+    pub(super) fn connection_mut(&mut self, client: ClientId) -> &mut SimConnection {
         &mut self.connections[client.0 as usize]
     }
 }
@@ -236,7 +239,7 @@ pub(super) fn claim(bound: &[(SocketAddr, u32)], address: SocketAddr, port_next:
     } else {
         (*port_next..=u16::MAX).chain(FIRST_FREE_PORT..*port_next).find(|&port| is_free(port))
     };
-    let port = port.ok_or_else(|| errno(libc::EADDRINUSE))?;
+    let port = port.ok_or_else(|| os_error(errno::EADDRINUSE))?;
     if address.port() == 0 {
         *port_next = port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
     }

@@ -4,9 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::connection::{Segment, Side};
-use super::files::Kind;
-use super::{Call, ClientId, Entry, Faults, Listener, SimNet, Socket, Stream, errno};
-use crate::sys::DatagramBatch;
+use super::files::FileKind;
+use super::{ClientId, Faults, Listener, SimNet, Socket, Stream, SystemCall, TraceEntry, os_error};
+use crate::sys::{DatagramBatch, errno};
 use crate::token::Token;
 
 impl SimNet {
@@ -15,7 +15,7 @@ impl SimNet {
         self.lowest_free_file()?;
         let is_empty = self.accept_queue_of(listener.0).0.is_empty();
         if let Some(failure) = self.accept_failure(is_empty) {
-            if failure == libc::EAGAIN {
+            if failure == errno::EAGAIN {
                 self.wake(listener.0);
             } else if takes_connection(failure)
                 && let Some(client) = self.accept_queue_of(listener.0).0.pop_front()
@@ -23,12 +23,12 @@ impl SimNet {
                 self.connection_mut(client).abort();
                 self.accepts_lost += 1;
             }
-            return Err(errno(failure));
+            return Err(os_error(failure));
         }
         let Some(client) = self.accept_queue_of(listener.0).0.pop_front() else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        let file = self.open(token, Kind::Stream { client, watches_writable: false })?;
+        let file = self.open(token, FileKind::Stream { client, watches_writable: false })?;
         let connection = self.connection_mut(client);
         connection.side = Side::Open(file);
         let peer = connection.peer;
@@ -38,7 +38,7 @@ impl SimNet {
 
     /// What the next accept is to fail with: as ordered, or by chance.
     fn accept_failure(&mut self, is_empty: bool) -> Option<i32> {
-        let ordered = match self.calls.attempt(Call::Accept) {
+        let ordered = match self.calls.attempt(SystemCall::Accept) {
             Err(error) => error.raw_os_error(),
             Ok(()) => self.accept_errors.front().copied(),
         };
@@ -51,26 +51,26 @@ impl SimNet {
             return Some(failure);
         }
         let Faults { accept_aborted, accept_exhausted, interrupted, spurious_would_block, .. } = self.faults;
-        const EXHAUSTED: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+        const EXHAUSTED: [i32; 4] = [errno::EMFILE, errno::ENFILE, errno::ENOBUFS, errno::ENOMEM];
         if self.chance(accept_exhausted) {
             return Some(EXHAUSTED[self.random.usize(..EXHAUSTED.len())]);
         }
         if self.chance(interrupted) {
-            return Some(libc::EINTR);
+            return Some(errno::EINTR);
         }
         if !is_empty && self.chance(spurious_would_block) {
-            return Some(libc::EAGAIN);
+            return Some(errno::EAGAIN);
         }
-        (!is_empty && self.chance(accept_aborted)).then_some(libc::ECONNABORTED)
+        (!is_empty && self.chance(accept_aborted)).then_some(errno::ECONNABORTED)
     }
 
     pub(super) fn read_from(&mut self, client: ClientId, file: u32, into: &mut [u8]) -> io::Result<usize> {
         let waiting = self.connection(client).inbound.len();
-        if let Err(failure) = self.calls.attempt(Call::Read) {
+        if let Err(failure) = self.calls.attempt(SystemCall::Read) {
             match failure.raw_os_error() {
                 // Not drained: an edge follows.
-                Some(libc::EAGAIN) => self.wake(file),
-                Some(libc::EINTR | libc::ENOMEM) => {}
+                Some(errno::EAGAIN) => self.wake(file),
+                Some(errno::EINTR | errno::ENOMEM) => {}
                 _ => self.connection_mut(client).break_silently(),
             }
             return Err(failure);
@@ -80,7 +80,7 @@ impl SimNet {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if self.chance(self.faults.interrupted) {
-            return Err(errno(libc::EINTR));
+            return Err(os_error(errno::EINTR));
         }
         if waiting > 1 && into.len() > 1 && self.chance(self.faults.short_read) {
             let most = self.random.usize(1..waiting.min(into.len()));
@@ -91,16 +91,16 @@ impl SimNet {
     }
 
     pub(super) fn write_to(&mut self, client: ClientId, bytes: &[u8]) -> io::Result<usize> {
-        if let Err(failure) = self.calls.attempt(Call::Write) {
+        if let Err(failure) = self.calls.attempt(SystemCall::Write) {
             match failure.raw_os_error() {
-                Some(libc::EAGAIN) => self.run_short_of_memory(client),
-                Some(libc::EINTR | libc::ENOMEM | libc::ENOBUFS) => {}
+                Some(errno::EAGAIN) => self.run_short_of_memory(client),
+                Some(errno::EINTR | errno::ENOMEM | errno::ENOBUFS) => {}
                 _ => self.connection_mut(client).break_silently(),
             }
             return Err(failure);
         }
         if self.chance(self.faults.interrupted) {
-            return Err(errno(libc::EINTR));
+            return Err(os_error(errno::EINTR));
         }
         let mut bytes = bytes;
         if self.connection(client).takes_output() && self.chance(self.faults.short_write) {
@@ -127,17 +127,17 @@ impl SimNet {
 
     pub(super) fn receive_from(&mut self, socket: &Socket, batch: &mut DatagramBatch) -> io::Result<usize> {
         batch.clear();
-        if let Err(failure) = self.calls.attempt(Call::Receive) {
+        if let Err(failure) = self.calls.attempt(SystemCall::Receive) {
             if failure.kind() == io::ErrorKind::WouldBlock {
                 self.wake_if_ready(socket.0);
             }
             return Err(failure);
         }
         if let Some(failure) = self.receive_errors.pop_front() {
-            return Err(errno(failure));
+            return Err(os_error(failure));
         }
         if self.chance(self.faults.receive_failed) {
-            return Err(errno(libc::ECONNREFUSED));
+            return Err(os_error(errno::ECONNREFUSED));
         }
         if !self.datagrams_of(socket.0).is_empty() && self.chance(self.faults.spurious_would_block) {
             self.wake(socket.0);
@@ -153,13 +153,13 @@ impl SimNet {
     }
 
     pub(super) fn note(&mut self, what: &'static str, who: impl Into<u64>, amount: i64) {
-        self.trace.note(Entry { at: self.now, what, who: who.into(), amount });
+        self.trace.note(TraceEntry { at: self.now, what, who: who.into(), amount });
     }
 
     pub(super) fn note_result(&mut self, what: &'static str, who: impl Into<u64>, result: Result<usize, &io::Error>) {
         let amount = match result {
             Ok(amount) => amount as i64,
-            Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::EAGAIN)),
+            Err(error) => -i64::from(error.raw_os_error().unwrap_or(errno::EAGAIN)),
         };
         self.note(what, who, amount);
     }
@@ -167,5 +167,5 @@ impl SimNet {
 
 /// Whether an accept that fails so has taken the connection out of the queue: it was gone already, or epoll had no room for it.
 fn takes_connection(failure: i32) -> bool {
-    matches!(failure, libc::ECONNABORTED | libc::ENOSPC)
+    matches!(failure, errno::ECONNABORTED | errno::ENOSPC)
 }

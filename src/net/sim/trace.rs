@@ -13,7 +13,7 @@ const KEPT: usize = 200;
 
 /// One thing that happened: a call of the loop with its result, a readiness event, something that a client did, an arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct TraceEntry {
     pub at: Time,
     pub what: &'static str,
     /// The client it concerns; for a listener or socket, its file; else 0.
@@ -22,7 +22,7 @@ pub struct Entry {
     pub amount: i64,
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for TraceEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>14.6} s  {:<24} {:>5}  ", self.at.as_secs_f64(), self.what, self.who)?;
         match self.amount {
@@ -36,9 +36,9 @@ impl fmt::Display for Entry {
 pub struct Trace {
     hash: u64,
     events: u64,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<TraceEntry>,
     keeps_all: bool,
-    watcher: Option<fn(&Entry)>,
+    watcher: Option<fn(&TraceEntry)>,
 }
 
 impl Trace {
@@ -48,7 +48,7 @@ impl Trace {
     }
 
     /// From now on each entry is told as it happens.
-    pub fn watch(&mut self, watcher: fn(&Entry)) {
+    pub fn watch(&mut self, watcher: fn(&TraceEntry)) {
         self.watcher = Some(watcher);
     }
 
@@ -63,11 +63,11 @@ impl Trace {
     }
 
     /// The entries that are kept, the oldest first.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &TraceEntry> {
         self.entries.iter()
     }
 
-    pub(super) fn note(&mut self, entry: Entry) {
+    pub(super) fn note(&mut self, entry: TraceEntry) {
         self.events += 1;
         self.mix(entry.at.as_nanos());
         self.mix_bytes(entry.what.as_bytes());

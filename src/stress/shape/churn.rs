@@ -1,12 +1,13 @@
 //! `churn`: connections that open, ask once, are answered, and close; so many at once.
 
-use super::{Next, Shape, earliest};
+use super::Shape;
 use crate::clock::Time;
 use crate::net::Net;
 use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
+use crate::stress::pace::{Next, earliest};
 use crate::stress::plan::Plan;
-use crate::stress::world::{Dial, Flags, World};
+use crate::stress::world::{Dial, PeerFlags, World};
 
 pub struct Churn {
     dialer: Dialer,
@@ -100,7 +101,7 @@ impl<N: Net> Shape<N> for Churn {
     }
 
     fn ended(&mut self, world: &mut World<N>, slot: u32) {
-        let was_open = world.peers.get(slot as usize).is_some_and(|peer| !peer.flags.has(Flags::CONNECTING));
+        let was_open = world.peers.get(slot as usize).is_some_and(|peer| !peer.flags.has(PeerFlags::CONNECTING));
         if world.meter.load_ended.is_none() {
             self.replace(world, was_open);
         }

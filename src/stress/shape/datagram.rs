@@ -8,32 +8,25 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Next, Shape, earliest};
+use super::Shape;
 use crate::clock::Time;
 use crate::net::Net;
 use crate::stress::meter::reason;
-use crate::stress::pace::Pace;
-use crate::stress::plan::Plan;
+use crate::stress::pace::{Next, Pace, earliest};
+use crate::stress::plan::{NUMBER_DIGITS, Plan};
 use crate::stress::record::Record;
 use crate::stress::wire::payload;
 use crate::stress::world::World;
 use crate::sys::DatagramBatch;
 use crate::token::Token;
 
-/// Sockets to send from; their number is one byte of a token.
-pub const SOCKETS_MAX: usize = 64;
-
 /// In `--send`, where the number goes. An answer must hold it.
 const NUMBER: &str = "{seq}";
-const DIGITS: usize = 16;
-
-/// Without `--send` a datagram is its number, at least one byte of payload, and the end of a line.
-pub const SIZE_MIN: usize = DIGITS + 2;
 
 /// Batches that one socket receives in a turn.
 const BATCHES_PER_TURN: usize = 16;
 
-pub struct Datagrams<N: Net> {
+pub struct DatagramPing<N: Net> {
     plan: Plan,
     sockets: Vec<N::Socket>,
     batch: DatagramBatch,
@@ -51,14 +44,14 @@ pub struct Datagrams<N: Net> {
     unfinished: Vec<u8>,
 }
 
-impl<N: Net> Datagrams<N> {
-    pub fn new(plan: &Plan) -> Datagrams<N> {
+impl<N: Net> DatagramPing<N> {
+    pub fn new(plan: &Plan) -> DatagramPing<N> {
         let around = match plan.send.as_deref().map(|text| (text, memchr::memmem::find(text, NUMBER.as_bytes()))) {
             Some((text, Some(at))) => (text[..at].to_vec(), text[at + NUMBER.len()..].to_vec()),
             Some((text, None)) => (text.to_vec(), Vec::new()),
-            None => (Vec::new(), [payload(plan.size.saturating_sub(DIGITS + 1)), b"\n".to_vec()].concat()),
+            None => (Vec::new(), [payload(plan.size.saturating_sub(NUMBER_DIGITS + 1)), b"\n".to_vec()].concat()),
         };
-        Datagrams {
+        DatagramPing {
             sockets: Vec::new(),
             batch: DatagramBatch::new(),
             around,
@@ -246,7 +239,7 @@ impl<N: Net> Datagrams<N> {
     }
 }
 
-impl<N: Net> Shape<N> for Datagrams<N> {
+impl<N: Net> Shape<N> for DatagramPing<N> {
     fn act(&mut self, world: &mut World<N>) -> Next {
         if self.until.is_none() {
             self.begin(world);
@@ -297,7 +290,7 @@ impl<N: Net> Shape<N> for Datagrams<N> {
 /// The number that an answer holds: the first run of so many hexadecimal digits; behind what was sent before it, where that came back.
 fn number_in(datagram: &[u8], before: &[u8]) -> Option<u64> {
     let rest = datagram.strip_prefix(before).unwrap_or(datagram);
-    let digits = rest.windows(DIGITS).find(|window| window.iter().all(u8::is_ascii_hexdigit))?;
+    let digits = rest.windows(NUMBER_DIGITS).find(|window| window.iter().all(u8::is_ascii_hexdigit))?;
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 

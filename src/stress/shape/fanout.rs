@@ -6,17 +6,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Next, Shape, earliest};
+use super::Shape;
 use crate::clock::{Clock, Time};
 use crate::net::Net;
 use crate::report::figures::rate;
 use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
-use crate::stress::pace::Pace;
+use crate::stress::pace::{Next, Pace, earliest};
 use crate::stress::plan::Plan;
 use crate::stress::record::{Delivery, Record};
 use crate::stress::wire::{command, payload};
-use crate::stress::world::{Dial, Flags, World};
+use crate::stress::world::{Dial, PeerFlags, World};
 
 const SUBSCRIBER: u8 = 0;
 const PUBLISHER: u8 = 1;
@@ -27,7 +27,7 @@ const MARK: &str = "slabd:";
 const DIGITS: usize = 16;
 const HEAD: usize = MARK.len() + 3 * DIGITS;
 
-pub struct Fanout {
+pub struct FanoutShape {
     plan: Plan,
     subscribers: Dialer,
     publisher: Dialer,
@@ -50,9 +50,9 @@ pub struct Fanout {
     progress: Time,
 }
 
-impl Fanout {
-    pub fn new(plan: &Plan, now: Time) -> Fanout {
-        Fanout {
+impl FanoutShape {
+    pub fn new(plan: &Plan, now: Time) -> FanoutShape {
+        FanoutShape {
             subscribers: Dialer::once(SUBSCRIBER, Dial::default(), plan.connections, plan.connect_rate, now),
             publisher: Dialer::once(PUBLISHER, Dial::default(), 1, None, now),
             subscribe: command(&[b"SUBSCRIBE", plan.channel.as_bytes()]),
@@ -162,7 +162,7 @@ impl Fanout {
     }
 }
 
-impl<N: Net> Shape<N> for Fanout {
+impl<N: Net> Shape<N> for FanoutShape {
     fn act(&mut self, world: &mut World<N>) -> Next {
         if world.meter.load_began.is_none() {
             let dialing = self.subscribers.act(world, world.outstanding);
@@ -196,7 +196,7 @@ impl<N: Net> Shape<N> for Fanout {
 
     fn opened(&mut self, world: &mut World<N>, slot: u32) {
         let peer = &mut world.peers[slot as usize];
-        peer.flags.set(Flags::LISTENS);
+        peer.flags.set(PeerFlags::LISTENS);
         match peer.role {
             SUBSCRIBER => {
                 let now = world.now;
@@ -245,7 +245,7 @@ impl<N: Net> Shape<N> for Fanout {
         let peer = &world.peers[slot as usize];
         if peer.role == PUBLISHER {
             self.publishes = None;
-        } else if peer.flags.has(Flags::LISTENS) && peer.outstanding == 0 {
+        } else if peer.flags.has(PeerFlags::LISTENS) && peer.outstanding == 0 {
             // What it was sent and did not get is lost; what is published from now on is not for it.
             self.subscribed = self.subscribed.saturating_sub(1);
         }

@@ -4,24 +4,22 @@
 
 use std::time::Duration;
 
-use super::probes::Probes;
-use super::{Next, Shape, earliest};
+use super::Shape;
+use super::probes::{PROBE, Probes};
 use crate::clock::Time;
 use crate::net::Net;
+use crate::stress::args::ShapeName;
 use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
-use crate::stress::plan::{Plan, ShapeName};
+use crate::stress::pace::{Next, earliest};
+use crate::stress::plan::{AFTER, BEFORE, Plan};
 use crate::stress::record::Record;
 use crate::stress::target::Scheme;
 use crate::stress::wire::Wire;
-use crate::stress::world::{Dial, Flags, World};
+use crate::stress::world::{Dial, PeerFlags, World};
 
-pub const ATTACKER: u8 = 0;
-pub const PROBE: u8 = 1;
-
-/// How long is probed before and after the flood.
-pub const BEFORE: Duration = Duration::from_secs(2);
-pub const AFTER: Duration = Duration::from_secs(5);
+/// The role of attackers, beside that of [`PROBE`].
+const ATTACKER: u8 = 0;
 
 /// The server's memory is read exactly this often while the flood is on.
 const PEAK_EVERY: Duration = Duration::from_secs(1);
@@ -308,7 +306,7 @@ impl<N: Net> Shape<N> for Flood {
         match peer.role {
             PROBE => self.probes.opened(world, slot),
             _ => {
-                peer.flags.set(Flags::DISCARDS);
+                peer.flags.set(PeerFlags::DISCARDS);
                 self.attack(world, slot);
             }
         }
@@ -351,7 +349,7 @@ impl<N: Net> Shape<N> for Flood {
         let peer = &world.peers[slot as usize];
         match (peer.role, &mut self.attackers) {
             (PROBE, _) => self.probes.failed(slot, world.now),
-            (_, Some(attackers)) if peer.flags.has(Flags::CONNECTING) => attackers.again(world.now),
+            (_, Some(attackers)) if peer.flags.has(PeerFlags::CONNECTING) => attackers.again(world.now),
             (_, Some(attackers)) => attackers.more(),
             _ => {}
         }

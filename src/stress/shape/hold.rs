@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use super::{Next, Shape, earliest};
+use super::Shape;
 use crate::clock::Time;
 use crate::net::Net;
 use crate::report::figures::count;
 use crate::stress::dialer::{Dialer, UNANSWERED_RATE};
 use crate::stress::meter::Reading;
+use crate::stress::pace::{Next, earliest};
 use crate::stress::plan::Plan;
 use crate::stress::record::Record;
 use crate::stress::target::Scheme;
-use crate::stress::world::{Dial, Flags, World};
+use crate::stress::world::{Dial, PeerFlags, World};
 
 /// From the last answer until the server's memory is read: what it lets go of after traffic is gone by then.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ pub struct Hold {
     /// Whether there is anything to say: over plain TCP only when it was given.
     asks: bool,
     duration: Duration,
-    phase: Phase,
+    phase: HoldPhase,
     /// Answered once, and again at the end.
     answered: [u64; 2],
     /// When the last answer came, or the last connection was opened where nothing is asked.
@@ -34,7 +35,7 @@ pub struct Hold {
     gave_up: bool,
 }
 
-enum Phase {
+enum HoldPhase {
     Opening,
     Settling {
         until: Time,
@@ -58,7 +59,7 @@ impl Hold {
             dialer: Dialer::once(0, Dial::default(), plan.connections, rate, now),
             asks,
             duration: plan.duration,
-            phase: Phase::Opening,
+            phase: HoldPhase::Opening,
             answered: [0; 2],
             progress: now,
             patience: plan.timeout * 2,
@@ -68,7 +69,7 @@ impl Hold {
 
     /// Asks the connections that are still there, some at a time.
     fn check<N: Net>(&mut self, world: &mut World<N>) -> Next {
-        let Phase::Checking { next, end } = &mut self.phase else { return Next::Done };
+        let HoldPhase::Checking { next, end } = &mut self.phase else { return Next::Done };
         while next < end && world.outstanding < CHECKS_AT_ONCE {
             let slot = *next;
             *next += 1;
@@ -79,7 +80,7 @@ impl Hold {
         if next < end || world.outstanding > 0 {
             return Next::OnEvent;
         }
-        self.phase = Phase::Done;
+        self.phase = HoldPhase::Done;
         Next::Done
     }
 }
@@ -87,7 +88,7 @@ impl Hold {
 impl<N: Net> Shape<N> for Hold {
     fn act(&mut self, world: &mut World<N>) -> Next {
         match self.phase {
-            Phase::Opening => {
+            HoldPhase::Opening => {
                 if world.now >= self.progress + self.patience && !self.gave_up {
                     self.gave_up = true;
                     self.dialer.stop();
@@ -97,29 +98,29 @@ impl<N: Net> Shape<N> for Hold {
                     return earliest([dialing, Next::At(self.progress + self.patience)]);
                 }
                 if world.meter.open == 0 {
-                    self.phase = Phase::Done;
+                    self.phase = HoldPhase::Done;
                     return Next::Done;
                 }
-                self.phase = Phase::Settling { until: world.now + SETTLE };
+                self.phase = HoldPhase::Settling { until: world.now + SETTLE };
                 Next::At(world.now + SETTLE)
             }
-            Phase::Settling { until } if world.now >= until => {
+            HoldPhase::Settling { until } if world.now >= until => {
                 world.meter.wants_memory = Some(Reading::Latest);
                 let until = world.now + self.duration;
-                self.phase = Phase::Holding { until };
+                self.phase = HoldPhase::Holding { until };
                 Next::At(until)
             }
-            Phase::Holding { until } if world.now >= until => {
+            HoldPhase::Holding { until } if world.now >= until => {
                 // Again: some servers take seconds to let go of what traffic cost them.
                 world.meter.wants_memory = Some(Reading::Latest);
                 // Slots of connections that have ended are empty.
                 let end = world.peers.iter().next_back().map_or(0, |(slot, _)| slot + 1);
-                self.phase = if self.asks { Phase::Checking { next: 0, end } } else { Phase::Done };
+                self.phase = if self.asks { HoldPhase::Checking { next: 0, end } } else { HoldPhase::Done };
                 if self.asks { self.check(world) } else { Next::Done }
             }
-            Phase::Settling { until } | Phase::Holding { until } => earliest([Next::At(until)]),
-            Phase::Checking { .. } => self.check(world),
-            Phase::Done => Next::Done,
+            HoldPhase::Settling { until } | HoldPhase::Holding { until } => earliest([Next::At(until)]),
+            HoldPhase::Checking { .. } => self.check(world),
+            HoldPhase::Done => Next::Done,
         }
     }
 
@@ -130,13 +131,13 @@ impl<N: Net> Shape<N> for Hold {
         match self.asks {
             true => world.request(slot, 1, world.now),
             // It may greet: that is no answer, and no wrong one.
-            false => world.peers[slot as usize].flags.set(Flags::DISCARDS),
+            false => world.peers[slot as usize].flags.set(PeerFlags::DISCARDS),
         }
     }
 
     fn answered(&mut self, world: &mut World<N>, _slot: u32, _goes_on: bool) {
         self.progress = world.now;
-        self.answered[usize::from(matches!(self.phase, Phase::Checking { .. }))] += 1;
+        self.answered[usize::from(matches!(self.phase, HoldPhase::Checking { .. }))] += 1;
     }
 
     fn ended(&mut self, _world: &mut World<N>, _slot: u32) {}

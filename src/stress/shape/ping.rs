@@ -7,12 +7,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Next, Shape, earliest};
+use super::Shape;
 use crate::clock::Time;
 use crate::net::Net;
 use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
-use crate::stress::pace::{Arrivals, Pace};
+use crate::stress::pace::{Arrivals, Next, Pace, earliest};
 use crate::stress::plan::Plan;
 use crate::stress::record::Record;
 use crate::stress::world::{Dial, World};
@@ -32,7 +32,7 @@ pub struct Ping {
     /// Requests to make in all, where that is what bounds the run.
     requests_left: Option<u64>,
     timeout: Duration,
-    phase: Phase,
+    phase: PingPhase,
     /// At a rate: connections that are free; who waits longest comes first, so that all are used. Some may have ended meanwhile.
     idle: VecDeque<Token>,
     /// Most connections open so far, and since when: if there are no more for long, it begins with those.
@@ -41,7 +41,7 @@ pub struct Ping {
     began_with: Option<u64>,
 }
 
-enum Phase {
+enum PingPhase {
     Opening,
     Loading {
         pace: Option<Pace>,
@@ -66,7 +66,7 @@ impl Ping {
             duration: plan.duration,
             requests_left: plan.requests,
             timeout: plan.timeout,
-            phase: Phase::Opening,
+            phase: PingPhase::Opening,
             idle: VecDeque::new(),
             risen: (0, now),
             began_with: None,
@@ -79,7 +79,7 @@ impl Ping {
         let there = world.meter.open as usize + world.meter.connecting as usize + self.dialer.left();
         (there..self.connections as usize).for_each(|_| self.dialer.more());
         self.risen = (0, world.now);
-        self.phase = Phase::Opening;
+        self.phase = PingPhase::Opening;
     }
 
     /// Whether all that can be open is: or nobody more has been let in for so long that it is not to be waited for.
@@ -103,7 +103,7 @@ impl Ping {
         if world.meter.open < self.connections {
             self.began_with = Some(world.meter.open);
         }
-        self.phase = Phase::Loading { pace, until: world.now + self.duration };
+        self.phase = PingPhase::Loading { pace, until: world.now + self.duration };
         self.idle.clear();
         let open = world.peers.iter().filter(|(_, peer)| peer.is_open());
         let slots: Vec<u32> = open.map(|(slot, _)| slot as u32).collect();
@@ -128,18 +128,18 @@ impl Ping {
     /// A connection can be asked again.
     fn is_free<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
         match self.phase {
-            Phase::Loading { pace: Some(_), .. } => {
+            PingPhase::Loading { pace: Some(_), .. } => {
                 let generation = world.peers[slot as usize].generation;
                 self.idle.push_back(Token::connection(slot, generation));
             }
-            Phase::Loading { pace: None, .. } => self.ask(world, slot),
+            PingPhase::Loading { pace: None, .. } => self.ask(world, slot),
             _ => {}
         }
     }
 
     /// At a rate: what is due goes out on the connections that are free.
     fn send_due<N: Net>(&mut self, world: &mut World<N>) -> Next {
-        let Phase::Loading { pace: Some(pace), until } = &mut self.phase else { return Next::OnEvent };
+        let PingPhase::Loading { pace: Some(pace), until } = &mut self.phase else { return Next::OnEvent };
         for _ in 0..REQUESTS_PER_TURN {
             if self.requests_left == Some(0) || pace.next() >= *until {
                 return Next::OnEvent;
@@ -159,7 +159,7 @@ impl Ping {
     }
 
     fn end_load<N: Net>(&mut self, world: &mut World<N>) {
-        if let Phase::Loading { pace: Some(pace), until } = &self.phase {
+        if let PingPhase::Loading { pace: Some(pace), until } = &self.phase {
             let end = (*until).min(world.now);
             let unsent = pace.due_before(end).min(self.requests_left.unwrap_or(u64::MAX));
             world.meter.charge_unsent(pace.next(), end, unsent, world.now);
@@ -167,7 +167,7 @@ impl Ping {
         let meter = &mut world.meter;
         meter.wants_memory = Some(Reading::Highest);
         meter.end_load(world.now);
-        self.phase = Phase::Draining { until: world.now + self.timeout };
+        self.phase = PingPhase::Draining { until: world.now + self.timeout };
     }
 
     /// Nobody answered these until the end: they took that long at least.
@@ -190,18 +190,18 @@ impl<N: Net> Shape<N> for Ping {
     fn act(&mut self, world: &mut World<N>) -> Next {
         let dialing = self.dialer.act(world, 0);
         match &self.phase {
-            Phase::Opening => {
+            PingPhase::Opening => {
                 if !self.is_ready(world) {
                     return earliest([dialing, Next::At(self.risen.1 + self.timeout)]);
                 }
                 if world.meter.opened == 0 {
-                    self.phase = Phase::Done;
+                    self.phase = PingPhase::Done;
                     return Next::Done;
                 }
                 self.begin(world);
                 Next::At(world.now)
             }
-            Phase::Loading { until, .. } => {
+            PingPhase::Loading { until, .. } => {
                 let until = *until;
                 let is_asked = self.requests_left == Some(0) && world.outstanding == 0;
                 if world.now >= until || is_asked {
@@ -210,16 +210,16 @@ impl<N: Net> Shape<N> for Ping {
                 }
                 earliest([self.send_due(world), dialing, Next::At(until)])
             }
-            Phase::Draining { until } => {
+            PingPhase::Draining { until } => {
                 let until = *until;
                 if world.now >= until || world.outstanding == 0 {
                     self.give_up(world);
-                    self.phase = Phase::Done;
+                    self.phase = PingPhase::Done;
                     return Next::Done;
                 }
                 Next::At(until)
             }
-            Phase::Done => Next::Done,
+            PingPhase::Done => Next::Done,
         }
     }
 
@@ -234,16 +234,16 @@ impl<N: Net> Shape<N> for Ping {
     }
 
     fn ended(&mut self, world: &mut World<N>, _slot: u32) {
-        if matches!(self.phase, Phase::Opening | Phase::Loading { .. }) {
+        if matches!(self.phase, PingPhase::Opening | PingPhase::Loading { .. }) {
             self.dialer.again(world.now);
         }
     }
 
     fn stop(&mut self, world: &mut World<N>) {
-        if matches!(self.phase, Phase::Loading { .. }) {
+        if matches!(self.phase, PingPhase::Loading { .. }) {
             self.end_load(world);
         }
-        if matches!(self.phase, Phase::Draining { .. }) {
+        if matches!(self.phase, PingPhase::Draining { .. }) {
             self.give_up(world);
         }
     }

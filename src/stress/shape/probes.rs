@@ -4,22 +4,16 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::Next;
-use super::flood::PROBE;
 use crate::clock::Time;
 use crate::net::Net;
 use crate::stress::meter::Times;
-use crate::stress::pace::{Arrivals, Pace};
-use crate::stress::plan::Plan;
+use crate::stress::pace::{Arrivals, Next, Pace};
+use crate::stress::plan::{PROBES_IN_FLIGHT_MAX, PROBES_PER_TURN, Plan};
 use crate::stress::record::{Probe, Record};
-use crate::stress::world::{Dial, Flags, World};
+use crate::stress::world::{Dial, PeerFlags, World};
 
-/// Probes dialled in one turn, before answers are looked for again.
-pub const PROBES_PER_TURN: usize = 64;
-
-/// Probes on their way at once. At the default rate and timeout a server that answers nothing keeps 100 waiting; many more would be a flood
-/// of their own.
-pub const PROBES_IN_FLIGHT_MAX: usize = 256;
+/// The role of their connections.
+pub const PROBE: u8 = 1;
 
 /// Honest clients come from as many addresses as this, in 127.2.0.0/16, where the attackers' can be told apart.
 const SOURCES: u32 = 4096;
@@ -128,7 +122,7 @@ impl Probes {
 
     /// It has its answer. To be refused is not to be served.
     pub fn answered<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
-        let is_refused = world.peers.get(slot as usize).is_some_and(|peer| peer.flags.has(Flags::REFUSED));
+        let is_refused = world.peers.get(slot as usize).is_some_and(|peer| peer.flags.has(PeerFlags::REFUSED));
         if let Some((due, phase)) = self.waiting.remove(&slot) {
             self.answered[phase] += u64::from(!is_refused);
             self.times[phase].record(world.now.since(due), 1);

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use super::Shape;
 use super::ping::Ping;
-use super::{Next, Shape};
 use crate::clock::Time;
 use crate::net::Net;
 use crate::report::figures;
-use crate::stress::meter::Times;
+use crate::stress::meter::{REACHED, SATURATED, Times};
+use crate::stress::pace::Next;
 use crate::stress::plan::Plan;
 use crate::stress::record::{Record, Trial};
-use crate::stress::run::{REACHED, SATURATED};
 use crate::stress::world::World;
 use crate::units::Span;
 

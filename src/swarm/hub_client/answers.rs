@@ -1,6 +1,6 @@
 //! What an honest client of the hub receives: held against what it is owed, and taken to the board.
 
-use super::super::board::{Kind, TOPICS, Topic, topics_of};
+use super::super::board::{TOPICS, TopicIndex, TopicKind, topics_of};
 use super::super::replies::{Front, Value, parse};
 use super::super::{Scene, Violation, ensure};
 use super::{Expected, HubClient};
@@ -66,9 +66,9 @@ impl HubClient {
     fn take(&mut self, value: Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
         let is_push = matches!(value, Value::Push(_));
         let kind = match value.elements().first().map(Value::text) {
-            Some(b"message") => Some(Kind::Channel),
-            Some(b"pmessage") => Some(Kind::Pattern),
-            Some(b"smessage") => Some(Kind::Shard),
+            Some(b"message") => Some(TopicKind::Channel),
+            Some(b"pmessage") => Some(TopicKind::Pattern),
+            Some(b"smessage") => Some(TopicKind::Shard),
             _ => None,
         };
         if let Some(kind) = kind {
@@ -96,7 +96,7 @@ impl HubClient {
         self.settle(expected, value, scene)
     }
 
-    fn message(&mut self, kind: Kind, value: &Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
+    fn message(&mut self, kind: TopicKind, value: &Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
         let words: Vec<&[u8]> = value.elements().iter().map(Value::text).collect();
         let (name, channel, payload) = match words[..] {
             [_, channel, payload] => (channel, channel, payload),
@@ -167,7 +167,7 @@ impl HubClient {
         Ok(())
     }
 
-    fn left(&mut self, topic: Topic, window: Option<usize>, scene: &mut Scene<'_>) {
+    fn left(&mut self, topic: TopicIndex, window: Option<usize>, scene: &mut Scene<'_>) {
         self.confirmed.remove(&topic);
         if let Some(window) = window {
             scene.board.windows[window].left = Some(scene.board.tick());

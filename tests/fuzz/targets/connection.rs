@@ -5,13 +5,13 @@
 
 use slabd::buffer::BufferMode;
 use slabd::codec::resp::{CommandLimits, Frame, Parser, frame};
+use slabd::hub::Hub;
 use slabd::limits::Limits;
 use slabd::net::Net;
 use slabd::net::sim::{End, SimNet};
 use slabd::reactor::Reactor;
 use slabd::service::echo::Echo;
 use slabd::service::hello::Hello;
-use slabd::service::hub::Hub;
 use slabd::service::{Options, Secret, Service};
 
 /// Pieces that a stream is cut into at most: each costs a turn, whose invariants cost more than itself.

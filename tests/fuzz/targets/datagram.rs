@@ -1,10 +1,9 @@
 //! Datagrams to the hub, with a password and without: the answer is not longer than the question, is no error, and is what the same
 //! command would be answered on a stream; without the password there is none, and nothing is published.
 
-use slabd::codec::FramingLimits;
-use slabd::codec::resp::CommandLimits;
-use slabd::service::hub::Hub;
-use slabd::service::{Options, Reply, Secret, Service, Taken};
+use slabd::clock::Time;
+use slabd::hub::Hub;
+use slabd::service::{ConnectionId, Options, Reply, Secret, Service, Taken};
 
 use super::no_server::NoServer;
 
@@ -24,7 +23,7 @@ pub fn datagram(data: &[u8]) {
     hub.check_invariants();
     assert!(answer.len() <= datagram.len(), "{} bytes to {}", answer.len(), shown());
     assert!(!answer.starts_with(b"-"), "an error to {}", shown());
-    assert!((0..3).all(|session| !hub.listens(session)), "subscribed by {}", shown());
+    assert!((0..3).all(|connection| !hub.listens(ConnectionId(connection))), "subscribed by {}", shown());
     let Some(command) = command else {
         assert!(answer.is_empty() && !hub.has_output(), "without the password: {}", shown());
         return;
@@ -41,31 +40,31 @@ pub fn datagram(data: &[u8]) {
 
 fn hub(password: Option<Secret>) -> Hub {
     let mut hub = Hub::new(&Options { password, ..Options::default() });
-    for session in 0..3 {
-        hub.connected(&mut Reply::new(session, &mut Vec::new()).from(([127, 0, 0, 1], 1000).into()));
+    for connection in 0..3 {
+        let mut greeting = Vec::new();
+        let reply = Reply::to(ConnectionId(connection), Time::ZERO, &mut greeting);
+        hub.connected(&mut reply.from(([127, 0, 0, 1], 1000).into()));
     }
     hub
 }
 
 fn ask(hub: &mut Hub, datagram: &[u8]) -> Vec<u8> {
+    // Answers to other datagrams stay.
     let mut answer = b"before".to_vec();
-    let mut reply = Reply::new(0, &mut answer).from(([127, 0, 0, 9], 1000).into());
-    hub.datagram(datagram, &mut reply);
+    let mut reply = Reply::to_datagram(([127, 0, 0, 9], 1000).into(), Time::ZERO, &mut answer);
+    hub.datagram(datagram, &mut reply, &mut NoServer::default());
     assert_eq!(reply.answers_datagram(), !reply.is_empty());
+    assert!(!reply.is_late(), "nothing is undelivered");
     answer.split_off(6)
 }
 
 /// What a session is answered to the same command, whose end is the end of its line.
 fn by_stream(command: &[u8]) -> Vec<u8> {
-    let limits = FramingLimits { line_max: 64, commands: CommandLimits::default() };
     let (mut hub, mut answer) = (hub(None), Vec::new());
-    let mut reply = Reply::new(0, &mut answer);
-    let ended = [command, b"\n"].concat();
-    let taken = hub.take(&ended, 0, &limits, &mut reply);
-    assert!(matches!(taken, Taken::Message { .. }), "{taken:?} of {}", command.escape_ascii());
-    if reply.wants_consultation() {
-        hub.consult(&mut NoServer, &mut reply);
-    }
+    let mut reply = Reply::to(ConnectionId(0), Time::ZERO, &mut answer);
+    let mut ended = [command, b"\n"].concat();
+    let taken = hub.receive(&mut ended, 0, &mut reply, &mut NoServer::default());
+    assert!(matches!(taken, Taken::Message(_)), "{taken:?} of {}", command.escape_ascii());
     answer
 }
 

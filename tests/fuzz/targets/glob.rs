@@ -1,6 +1,6 @@
 //! The matcher of patterns beside a table of what matches what, and its promise about steps.
 
-use slabd::service::hub::glob::matches;
+use slabd::hub::glob::matches;
 
 /// The first byte is the length of the pattern, as far as there are bytes; the others are pattern and text.
 pub fn glob(data: &[u8]) {

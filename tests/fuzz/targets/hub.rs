@@ -1,26 +1,43 @@
 //! Who receives what in which order: sequences of commands of a few sessions beside a model that keeps, for each session, its
 //! subscriptions and the messages that it is still owed. Every answer is compared whole, and every delivery.
+//!
+//! A command that must wait is given again when the hub says so, as the loop does it. Its session
+//! does nothing else meanwhile.
 
 use slabd::clock::Time;
+use slabd::hub::Hub;
+use slabd::limits::BACKLOG_MAX;
 use slabd::net::Transferred;
 use slabd::outbox::Outbox;
-use slabd::service::hub::Hub;
 use slabd::service::server::Parting;
-use slabd::service::{Deliveries, Options, Reply, Service};
+use slabd::service::{ConnectionId, Options, Output, Reply, Service, Taken};
 
 use super::hub_model::{Kind, Mode, Model, SESSIONS, bulk};
 use super::no_server::NoServer;
 
 /// The bytes are operations, each with its arguments behind it, until they end. Then all that is owed is delivered.
 pub fn hub(data: &[u8]) {
-    let mut run =
-        Run { hub: Hub::new(&Options::default()), model: Model::default(), bytes: data.iter().copied(), published: 0 };
+    let mut run = Run {
+        hub: Hub::new(&Options::default()),
+        model: Model::default(),
+        bytes: data.iter().copied(),
+        published: 0,
+        put_off: Vec::new(),
+        resumed: Vec::new(),
+        queued: 0,
+        has_waited: false,
+    };
     while let Some(operation) = run.bytes.next() {
         run.step(operation);
-        run.hub.check_invariants();
+        run.check();
     }
-    run.deliver(usize::MAX, usize::MAX);
-    assert!(!run.hub.has_output(), "output is left");
+    // Of those that wait, one at least goes on in each turn.
+    for _ in 0..=SESSIONS {
+        run.deliver(usize::MAX, usize::MAX);
+        run.go_on();
+        run.check();
+    }
+    assert!(!run.hub.has_output() && run.put_off.is_empty(), "output is left");
     run.model.check_all_delivered();
 }
 
@@ -30,6 +47,20 @@ struct Run<'a> {
     bytes: std::iter::Copied<std::slice::Iter<'a, u8>>,
     /// Publishes so far: each message differs from the others.
     published: usize,
+    /// Commands that must wait, and whose they are.
+    put_off: Vec<(u32, Command)>,
+    /// Sessions that are to go on with theirs, in order.
+    resumed: Vec<u32>,
+    /// Bytes of messages since nothing was undelivered: at least those that are.
+    queued: usize,
+    /// Since then a command had to wait.
+    has_waited: bool,
+}
+
+/// A command that may have to wait.
+enum Command {
+    Publish { kind: Kind, channel: Vec<u8>, payload: Vec<u8> },
+    ReplyMode(Mode),
 }
 
 impl Run<'_> {
@@ -37,16 +68,27 @@ impl Run<'_> {
         usize::from(self.bytes.next().unwrap_or_default())
     }
 
-    /// The lower four bits are what is done, the next ones who does it.
+    /// What holds between operations.
+    fn check(&self) {
+        self.hub.check_invariants();
+        for session in 0..SESSIONS {
+            assert_eq!(self.hub.listens(ConnectionId(session)), self.model.listens(session), "session {session}");
+        }
+    }
+
+    /// The lower four bits are what is done, the next two who does it; the highest two make a publish large.
     fn step(&mut self, operation: u8) {
         let session = u32::from(operation >> 4) % SESSIONS;
+        if self.waits(session) && !matches!(operation & 15, 11 | 12) {
+            return;
+        }
         if !self.model.is_open(session) && operation & 15 != 12 {
             self.connect(session);
         }
         match operation & 15 {
             0..=2 => self.subscribe(session),
             3 | 4 => self.unsubscribe(session),
-            5..=7 => self.publish(session),
+            5..=7 => self.publish(session, operation >= 192),
             8 => self.simple(session, &[b"RESET"], Model::reset),
             9 => {
                 let resp3 = self.next() & 1 == 1;
@@ -54,12 +96,16 @@ impl Run<'_> {
             }
             10 => {
                 self.simple(session, &[b"QUIT"], Model::quit);
-                self.hub.closing(session);
+                self.hub.closing(ConnectionId(session));
             }
             11 => self.close(session),
             12 => {
-                let (count, bytes) = (self.next() % 8 + 1, self.next() * 4);
-                self.deliver(count, bytes);
+                let (count, bytes) = (self.next(), self.next() * 4);
+                // Others may come before those that are to go on.
+                self.deliver(count % 8 + 1, bytes);
+                if count < 128 {
+                    self.go_on();
+                }
             }
             13 => self.reply_mode(session),
             14 => self.simple(session, &[b"PING"], Model::ping),
@@ -71,14 +117,19 @@ impl Run<'_> {
         if self.model.is_known(session) {
             self.ended(session);
         }
-        self.hub.connected(&mut Reply::new(session, &mut Vec::new()).from(([127, 0, 0, 1], 1000).into()));
+        let mut greeting = Vec::new();
+        let reply = Reply::to(ConnectionId(session), Time::ZERO, &mut greeting);
+        self.hub.connected(&mut reply.from(([127, 0, 0, 1], 1000).into()));
+        assert!(greeting.is_empty());
         self.model.connect(session);
     }
 
     /// A connection breaks; sometimes its last answer was due before.
     fn close(&mut self, session: u32) {
+        self.put_off.retain(|(other, _)| *other != session);
+        self.resumed.retain(|other| *other != session);
         if self.next() & 1 == 1 {
-            self.hub.closing(session);
+            self.hub.closing(ConnectionId(session));
             self.model.closing(session);
         } else {
             self.ended(session);
@@ -88,7 +139,7 @@ impl Run<'_> {
     fn ended(&mut self, session: u32) {
         let parting =
             Parting { peer: None, reason: "peer-closed", transferred: Transferred::default(), now: Time::ZERO };
-        self.hub.closed(session, &parting);
+        self.hub.closed(ConnectionId(session), &parting);
         self.model.ended(session);
     }
 
@@ -97,7 +148,7 @@ impl Run<'_> {
         let names: Vec<Vec<u8>> = (0..1 + self.next() % 3).map(|_| self.name(kind)).collect();
         let expected = self.model.subscribe(session, kind, &names);
         let answer = self.command(session, &with_names(kind.subscribe(), &names));
-        assert_eq!(shown(&answer), shown(&expected));
+        assert_answer(&answer, &expected);
     }
 
     fn unsubscribe(&mut self, session: u32) {
@@ -111,16 +162,15 @@ impl Run<'_> {
         self.model.check_unsubscribed(session, kind, &names, rest);
     }
 
-    fn publish(&mut self, session: u32) {
+    fn publish(&mut self, session: u32, is_large: bool) {
         let kind = if self.next().is_multiple_of(4) { Kind::Shard } else { Kind::Channel };
         let channel = self.name(kind);
         self.published += 1;
-        let length = self.next() % 64;
-        let payload = format!("{:0>length$}", self.published);
-        let expected = self.model.publish(session, kind, &channel, payload.as_bytes());
-        let command: &[u8] = if kind == Kind::Shard { b"SPUBLISH" } else { b"PUBLISH" };
-        let answer = self.command(session, &[command, &channel, payload.as_bytes()]);
-        assert_eq!(shown(&answer), shown(&expected));
+        // Three of the largest, and others must wait.
+        let length = self.next() % 64 * if is_large { 2048 } else { 1 };
+        let mut payload = self.published.to_string().into_bytes();
+        payload.resize(length.max(payload.len()), b'.');
+        self.attempt(session, Command::Publish { kind, channel, payload });
     }
 
     fn hello(&mut self, session: u32, resp3: bool) {
@@ -129,39 +179,96 @@ impl Run<'_> {
     }
 
     fn reply_mode(&mut self, session: u32) {
-        let (mode, word): (Mode, &[u8]) =
-            [(Mode::On, &b"ON"[..]), (Mode::Off, b"OFF"), (Mode::Skip, b"SKIP")][self.next() % 3];
-        let expected = self.model.reply_mode(session, mode);
-        let answer = self.command(session, &[b"CLIENT", b"REPLY", word]);
-        assert_eq!(shown(&answer), shown(&expected));
+        let mode = [Mode::On, Mode::Off, Mode::Skip][self.next() % 3];
+        self.attempt(session, Command::ReplyMode(mode));
+    }
+
+    /// A command that is carried out, or put off.
+    fn attempt(&mut self, session: u32, command: Command) {
+        let is_idle = !self.hub.has_output();
+        if is_idle {
+            (self.queued, self.has_waited) = (0, false);
+        }
+        let (answer, waits) = match &command {
+            Command::Publish { kind, channel, payload } => {
+                let word: &[u8] = if *kind == Kind::Shard { b"SPUBLISH" } else { b"PUBLISH" };
+                let (answer, waits) = self.give(session, &[word, channel, payload]);
+                let (undelivered, at_most) = (self.model.undelivered(), self.queued);
+                match waits {
+                    true => assert!(at_most >= BACKLOG_MAX || self.has_waited, "of {at_most} bytes"),
+                    false => assert!(undelivered < BACKLOG_MAX, "{undelivered} bytes are undelivered"),
+                }
+                (answer, waits)
+            }
+            Command::ReplyMode(mode) => self.give(session, &[b"CLIENT", b"REPLY", mode.word()]),
+        };
+        if waits {
+            assert!(!is_idle && answer.is_empty(), "{:?}", shown(&answer));
+            // Nobody waits but behind a publish for which there is no room.
+            assert!(self.has_waited || matches!(command, Command::Publish { .. }));
+            self.has_waited = true;
+            return self.put_off.push((session, command));
+        }
+        let expected = match command {
+            Command::Publish { kind, channel, payload } => {
+                self.queued += channel.len() + payload.len();
+                self.model.publish(session, kind, &channel, &payload)
+            }
+            Command::ReplyMode(mode) => self.model.reply_mode(session, mode),
+        };
+        assert_answer(&answer, &expected);
+    }
+
+    fn waits(&self, session: u32) -> bool {
+        self.put_off.iter().any(|(other, _)| *other == session)
+    }
+
+    /// Those whose turn has come give their commands again.
+    fn go_on(&mut self) {
+        for session in std::mem::take(&mut self.resumed) {
+            let place = self.put_off.iter().position(|(other, _)| *other == session);
+            // It may have ended meanwhile.
+            if let Some(place) = place {
+                let (_, command) = self.put_off.remove(place);
+                self.attempt(session, command);
+            }
+        }
     }
 
     /// A command whose answer the model knows whole.
     fn simple(&mut self, session: u32, words: &[&[u8]], expected: fn(&mut Model, u32) -> Vec<u8>) {
         let expected = expected(&mut self.model, session);
         let answer = self.command(session, words);
-        assert_eq!(shown(&answer), shown(&expected), "{:?}", shown(words[0]));
+        assert_answer(&answer, &expected);
     }
 
+    /// A command that never waits.
     fn command(&mut self, session: u32, words: &[&[u8]]) -> Vec<u8> {
+        let (answer, waits) = self.give(session, words);
+        assert!(!waits, "{:?} must wait", shown(words[0]));
+        answer
+    }
+
+    /// What a session is answered to a command, and whether it must wait.
+    fn give(&mut self, session: u32, words: &[&[u8]]) -> (Vec<u8>, bool) {
         let mut message = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
             message.extend(bulk(word));
         }
         // What others have written before stays.
         let mut answer = b"before".to_vec();
-        let mut reply = Reply::new(session, &mut answer);
-        self.hub.message(&message, &mut reply);
-        if reply.wants_consultation() {
-            self.hub.consult(&mut NoServer, &mut reply);
-        }
-        answer.split_off(6)
+        let mut reply = Reply::to(ConnectionId(session), Time::ZERO, &mut answer);
+        let mut input = message.clone();
+        let taken = self.hub.receive(&mut input, 0, &mut reply, &mut NoServer::default());
+        assert!(taken == Taken::Message(message.len()) || taken == Taken::Later && input == message, "{taken:?}");
+        assert_eq!(&answer[..6], b"before");
+        (answer.split_off(6), taken == Taken::Later)
     }
 
     /// One turn's deliveries, of no more than so many and so many bytes.
     fn deliver(&mut self, count: usize, bytes: usize) {
-        let mut outbox = Outbox::default();
-        self.hub.poll_output(&mut Deliveries::new(&mut outbox, count, bytes));
+        let (mut outbox, mut server) = (Outbox::default(), NoServer::default());
+        self.hub.collect(&mut Output::new(Time::ZERO, &mut server, &mut outbox, count, bytes));
         let entries = outbox.entries();
         let total: usize = entries.iter().map(|entry| entry.range.len()).sum();
         assert!(
@@ -171,7 +278,13 @@ impl Run<'_> {
         );
         assert!(!entries.is_empty() || !self.hub.has_output(), "nothing was delivered, and there is output");
         for entry in entries {
+            assert!(entry.close.is_none() && !entry.is_own);
             self.model.delivered(entry.slot, outbox.bytes(&entry.range));
+        }
+        for session in outbox.take_resumed() {
+            // Of one that is closing, nothing is read any more.
+            assert!(self.waits(session) || !self.model.is_open(session), "session {session} does not wait");
+            self.resumed.push(session);
         }
     }
 
@@ -194,6 +307,11 @@ impl Run<'_> {
 
 fn with_names<'a>(command: &'a [u8], names: &'a [Vec<u8>]) -> Vec<&'a [u8]> {
     std::iter::once(command).chain(names.iter().map(Vec::as_slice)).collect()
+}
+
+/// Escaped only where they differ: answers may be long.
+fn assert_answer(answer: &[u8], expected: &[u8]) {
+    assert!(answer == expected, "{} is answered, not {}", shown(answer), shown(expected));
 }
 
 fn shown(bytes: &[u8]) -> String {

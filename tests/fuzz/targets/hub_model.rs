@@ -1,8 +1,9 @@
 //! The model of target `hub`: what the hub must do, the obvious way. Every message is kept for every session that it is for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
-use slabd::service::hub::glob;
+use slabd::hub::glob;
 
 /// Sessions there are; a number is used again when its session has ended.
 pub const SESSIONS: u32 = 4;
@@ -35,10 +36,22 @@ pub enum Mode {
     Skip,
 }
 
+impl Mode {
+    pub fn word(self) -> &'static [u8] {
+        [&b"ON"[..], b"OFF", b"SKIP"][self as usize]
+    }
+}
+
 type Topic = (Kind, Vec<u8>);
 
-/// What is owed: the words that a message has.
-type Message = Vec<Vec<u8>>;
+/// What is owed.
+struct Message {
+    /// Of its publish.
+    number: usize,
+    /// Channel and payload together, in bytes.
+    length: usize,
+    words: Vec<Vec<u8>>,
+}
 
 #[derive(Default)]
 struct Session {
@@ -49,7 +62,7 @@ struct Session {
     mute: bool,
     mute_next: bool,
     topics: Vec<Topic>,
-    owed: VecDeque<Message>,
+    owed: VecDeque<Rc<Message>>,
 }
 
 #[derive(Default)]
@@ -57,6 +70,7 @@ pub struct Model {
     sessions: [Session; SESSIONS as usize],
     /// Those that anybody has, in the order in which they came to be.
     patterns: Vec<Vec<u8>>,
+    published: usize,
 }
 
 impl Model {
@@ -76,9 +90,16 @@ impl Model {
         *self.of(session) = Session { known: true, ..Session::default() };
     }
 
+    pub fn listens(&self, session: u32) -> bool {
+        !self.sessions[session as usize].topics.is_empty()
+    }
+
+    /// It is sent no more, not even what it is owed.
     pub fn closing(&mut self, session: u32) {
-        self.of(session).closing = true;
-        self.of(session).topics.clear();
+        let own = self.of(session);
+        own.closing = true;
+        own.topics.clear();
+        own.owed.clear();
         self.forget_patterns();
     }
 
@@ -88,7 +109,7 @@ impl Model {
     }
 
     fn forget_patterns(&mut self) {
-        let Model { sessions, patterns } = self;
+        let Model { sessions, patterns, .. } = self;
         patterns.retain(|pattern| sessions.iter().any(|session| session.has(Kind::Pattern, pattern)));
     }
 
@@ -110,11 +131,11 @@ impl Model {
         refused.then(|| if answers { error.into_bytes() } else { Vec::new() })
     }
 
-    /// Confirmations come even where answers are off.
+    /// What it is owed comes first. That and confirmations come even where answers are off.
     pub fn subscribe(&mut self, session: u32, kind: Kind, names: &[Vec<u8>]) -> Vec<u8> {
         let answers = self.answers(session);
+        let mut answer = self.owed(session);
         let own = &mut self.sessions[session as usize];
-        let mut answer = Vec::new();
         for name in names {
             if !own.has(kind, name) {
                 let full = kind == Kind::Pattern && own.count(&[Kind::Pattern]) == PATTERNS_MAX;
@@ -132,7 +153,7 @@ impl Model {
         answer
     }
 
-    /// All that a session is owed, which comes before the answer to what ends subscriptions.
+    /// All that a session is owed, which comes before the answer to what changes subscriptions.
     pub fn owed(&mut self, session: u32) -> Vec<u8> {
         let own = self.of(session);
         std::mem::take(&mut own.owed).iter().flat_map(|message| encode(message, own.resp3)).collect()
@@ -181,12 +202,15 @@ impl Model {
         }
         let (channel, payload) = (channel.to_vec(), payload.to_vec());
         let word = if kind == Kind::Shard { &b"smessage"[..] } else { b"message" };
-        let mut topics = vec![((kind, channel.clone()), vec![word.to_vec(), channel.clone(), payload.clone()])];
+        self.published += 1;
+        let (number, length) = (self.published, channel.len() + payload.len());
+        let words = vec![word.to_vec(), channel.clone(), payload.clone()];
+        let mut topics = vec![((kind, channel.clone()), Rc::new(Message { number, length, words }))];
         let matching = self.patterns.iter().filter(|pattern| glob::matches(pattern, &channel, &mut 0));
         if kind == Kind::Channel {
             topics.extend(matching.map(|pattern| {
-                let message = vec![b"pmessage".to_vec(), pattern.clone(), channel.clone(), payload.clone()];
-                ((Kind::Pattern, pattern.clone()), message)
+                let words = vec![b"pmessage".to_vec(), pattern.clone(), channel.clone(), payload.clone()];
+                ((Kind::Pattern, pattern.clone()), Rc::new(Message { number, length, words }))
             }));
         }
         let mut receivers = 0;
@@ -256,19 +280,31 @@ impl Model {
         if self.answers(session) { error.to_vec() } else { Vec::new() }
     }
 
-    /// A session is sent these bytes: the next of the messages that it is owed, one or more.
+    /// A session is sent these bytes: all the messages that it is owed, in one write.
     pub fn delivered(&mut self, session: u32, mut bytes: &[u8]) {
+        assert!(!bytes.is_empty() && self.is_open(session), "session {session} is sent {}", bytes.escape_ascii());
         let own = self.of(session);
-        assert!(!bytes.is_empty());
         while !bytes.is_empty() {
             let message = own.owed.pop_front();
-            let expected = encode(message.as_deref().unwrap_or_default(), own.resp3);
+            let expected = message.as_ref().map_or(Vec::new(), |message| encode(message, own.resp3));
             let rest = bytes.strip_prefix(&expected[..]).filter(|_| message.is_some());
             let Some(rest) = rest else {
                 panic!("session {session} is owed {}, not {}", expected.escape_ascii(), bytes.escape_ascii());
             };
             bytes = rest;
         }
+        assert!(own.owed.is_empty(), "session {session} is owed {} more", own.owed.len());
+    }
+
+    /// Bytes of the messages that anybody is owed, each counted once.
+    pub fn undelivered(&self) -> usize {
+        let owed: BTreeMap<usize, usize> = self
+            .sessions
+            .iter()
+            .flat_map(|session| &session.owed)
+            .map(|message| (message.number, message.length))
+            .collect();
+        owed.values().sum()
     }
 
     pub fn check_all_delivered(&self) {
@@ -296,9 +332,9 @@ impl Session {
     }
 }
 
-fn encode(message: &[Vec<u8>], resp3: bool) -> Vec<u8> {
-    let mut bytes = format!("{}{}\r\n", if resp3 { '>' } else { '*' }, message.len()).into_bytes();
-    message.iter().for_each(|word| bytes.extend(bulk(word)));
+fn encode(Message { words, .. }: &Message, resp3: bool) -> Vec<u8> {
+    let mut bytes = format!("{}{}\r\n", if resp3 { '>' } else { '*' }, words.len()).into_bytes();
+    words.iter().for_each(|word| bytes.extend(bulk(word)));
     bytes
 }
 

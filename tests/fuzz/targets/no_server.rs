@@ -1,22 +1,37 @@
-//! The server that the hub consults, where there is none: it knows no connections and has no settings.
+//! The server around a service where there is none: it knows no connections and has no settings but its limits.
 
-use slabd::clock::Time;
-use slabd::service::server::{Facts, Section, Server};
+use std::net::SocketAddr;
 
-pub struct NoServer;
+use slabd::limits::Limits;
+use slabd::metrics::Metrics;
+use slabd::service::ConnectionId;
+use slabd::service::server::{Facts, Server};
+
+#[derive(Default)]
+pub struct NoServer {
+    limits: Limits,
+}
 
 impl Server for NoServer {
-    fn now(&self) -> Time {
-        Time::ZERO
+    fn limits(&self) -> &Limits {
+        &self.limits
     }
 
-    fn connection(&self, _session: u32) -> Option<Facts> {
+    fn connection(&self, _connection: ConnectionId) -> Option<Facts> {
         None
     }
 
-    fn kill(&mut self, _session: u32) {}
+    fn peer(&self, _connection: ConnectionId) -> Option<SocketAddr> {
+        None
+    }
 
-    fn sections(&self) -> Vec<Section> {
+    fn local(&self, _connection: ConnectionId) -> Option<SocketAddr> {
+        None
+    }
+
+    fn kill(&mut self, _connection: ConnectionId) {}
+
+    fn metrics(&self, _wanted: &dyn Fn(&str) -> bool) -> Vec<Metrics> {
         Vec::new()
     }
 

@@ -2,33 +2,19 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+
+use subtle::ConstantTimeEq;
 
 use crate::clock::Time;
+use crate::limits::{COUNTED_NETWORKS_MAX, FREE_GUESSES, GUESS_PENALTY, GUESSERS_MAX, GUESSES_FORGIVEN};
 use crate::service::{Options, Secret};
-
-/// Wrong passwords that one source may send before each further guess must wait [`PENALTY`]: people mistype, programs guess.
-pub const FREE_GUESSES: u32 = 5;
-
-/// The wait from one guess to the next, past that.
-pub const PENALTY: Duration = Duration::from_secs(5);
-
-/// A source that has not guessed for so long starts anew.
-const FORGIVEN: Duration = Duration::from_secs(600);
 
 /// Marks the guesses of datagrams, whose senders can be forged: they must not lock anyone out who connects.
 const DATAGRAM: u64 = 1 << 62;
 
 /// Marks the guesses of the operator's listener: whoever else guesses on this machine must not lock the operator out.
 const OPERATOR: u64 = 1 << 61;
-
-/// Sources whose guesses are remembered: some 3 MB. Then the stalest is forgotten first, as far as a look at some finds it.
-const GUESSERS_MAX: usize = 1 << 16;
-
-/// Networks whose datagrams are counted at a time, each 24 bytes.
-const NETWORKS: usize = 4096;
 
 pub struct Access {
     password: Option<Secret>,
@@ -83,9 +69,9 @@ impl Access {
 
     fn try_password(&mut self, source: u64, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
         let Some(password) = &self.password else { return Attempt::NoPassword };
-        let before = self.guesses.get(&source).filter(|guesses| now.since(guesses.last) < FORGIVEN).copied();
+        let before = self.guesses.get(&source).filter(|guesses| now.since(guesses.last) < GUESSES_FORGIVEN).copied();
         let wrong = before.map_or(0, |guesses| guesses.wrong);
-        let too_soon = before.is_some_and(|one| one.wrong >= FREE_GUESSES && now.since(one.last) < PENALTY);
+        let too_soon = before.is_some_and(|one| one.wrong >= FREE_GUESSES && now.since(one.last) < GUESS_PENALTY);
         if too_soon {
             return Attempt::TooSoon;
         }
@@ -126,14 +112,12 @@ impl Access {
     }
 }
 
-/// Compares in a time that depends on the length of what was given alone, so that it tells nothing about the password.
+/// Compares in a time that depends on the length of what was given alone. A comparison of the two
+/// slices would end early when their lengths differ, and so tell how long the password is.
 fn is_equal(password: &[u8], given: &[u8]) -> bool {
-    let mut difference = usize::from(password.len() != given.len());
-    for (index, byte) in given.iter().enumerate() {
-        let own = password.get(index % password.len().max(1)).copied().unwrap_or(0);
-        difference |= usize::from(own ^ byte);
-    }
-    black_box(difference) == 0
+    let same_length = password.len().ct_eq(&given.len());
+    let same_bytes = given.iter().zip(password.iter().cycle()).map(|(given, own)| given.ct_eq(own));
+    same_bytes.fold(same_length, |all, same| all & same).into()
 }
 
 /// What counts as one guesser: an IPv4 address; of an IPv6 address, the network of 64 bits that one subscriber has whole.
@@ -178,9 +162,9 @@ impl DatagramRate {
             return true;
         }
         if self.buckets.is_empty() {
-            self.buckets = vec![Bucket::default(); NETWORKS];
+            self.buckets = vec![Bucket::default(); COUNTED_NETWORKS_MAX];
         }
-        let place = self.hasher.hash_one(network) as usize % NETWORKS;
+        let place = self.hasher.hash_one(network) as usize % COUNTED_NETWORKS_MAX;
         let bucket = &mut self.buckets[place];
         let (rate, idle) = (self.rate as f32, now.since(bucket.last).as_secs_f32());
         if bucket.last == Time::ZERO || (bucket.network != network && idle >= 1.0) {
@@ -199,6 +183,8 @@ impl DatagramRate {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn access(password: Option<&str>, datagram_rate: u32) -> Access {

@@ -1,21 +1,15 @@
 //! The commands of pub/sub: to subscribe and unsubscribe, to publish, and to ask who listens.
 
-use super::channels::{Channels, Kind};
-use super::commands::{is, other_subcommand, word};
-use super::publish::TooDear;
-use super::{State, glob};
+use super::Call;
+use super::help::other_subcommand;
+use super::words::{is, word};
 use crate::codec::resp::{self, Command, Protocol};
-use crate::limits::{CHANNEL_NAME_MAX, PATTERN_MAX};
-use crate::service::Reply;
-
-/// Longest PUBSUB CHANNELS in bytes, so that asking for it does not make the asker a slow consumer.
-const LIST_MAX: usize = 512 * 1024;
+use crate::hub::channels::{Channels, Kind};
+use crate::hub::{Shared, TooDear, glob};
+use crate::limits::{CHANNEL_NAME_MAX, LIST_MAX, LIST_STEPS_MAX, PATTERN_MAX};
 
 /// What looking at a topic costs, in steps of matching.
 const TOPIC_STEPS: usize = 16;
-
-/// Steps that one PUBSUB CHANNELS may take: all the channels there can be, with a few hundred each. Some 30 ms at worst.
-const LIST_STEPS_MAX: usize = 16 << 20;
 
 /// The words that a confirmation begins with, and which subscriptions its count counts.
 fn confirmation(kind: Kind, subscribed: bool) -> &'static [u8] {
@@ -24,89 +18,89 @@ fn confirmation(kind: Kind, subscribed: bool) -> &'static [u8] {
         (Kind::Channel, false) => b"unsubscribe",
         (Kind::Pattern, true) => b"psubscribe",
         (Kind::Pattern, false) => b"punsubscribe",
-        (Kind::Shard, true) => b"ssubscribe",
-        (Kind::Shard, false) => b"sunsubscribe",
+        (Kind::Shard | Kind::Feed, true) => b"ssubscribe",
+        (Kind::Shard | Kind::Feed, false) => b"sunsubscribe",
     }
 }
 
 fn count(channels: &Channels, session: u32, kind: Kind) -> usize {
     match kind {
-        Kind::Channel | Kind::Pattern => channels.count(session),
         Kind::Shard => channels.shard_count(session),
+        _ => channels.count(session),
     }
 }
 
-pub fn subscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    subscribe_to(state, words, reply, Kind::Channel);
+pub fn subscribe(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+    subscribe_to(shared, words, call, Kind::Channel);
 }
 
-pub fn psubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    subscribe_to(state, words, reply, Kind::Pattern);
+pub fn psubscribe(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+    subscribe_to(shared, words, call, Kind::Pattern);
 }
 
-pub fn ssubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    subscribe_to(state, words, reply, Kind::Shard);
+pub fn ssubscribe(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+    subscribe_to(shared, words, call, Kind::Shard);
 }
 
-pub fn unsubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    unsubscribe_from(state, words, reply, Kind::Channel);
+pub fn unsubscribe(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+    unsubscribe_from(shared, words, call, Kind::Channel);
 }
 
-pub fn punsubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    unsubscribe_from(state, words, reply, Kind::Pattern);
+pub fn punsubscribe(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+    unsubscribe_from(shared, words, call, Kind::Pattern);
 }
 
-pub fn sunsubscribe(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    unsubscribe_from(state, words, reply, Kind::Shard);
+pub fn sunsubscribe(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+    unsubscribe_from(shared, words, call, Kind::Shard);
 }
 
 /// Each name is confirmed by a message of its own. Confirmations are no answers: they come even where those are off, as in Redis.
-fn subscribe_to(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
-    let (session, protocol) = (reply.session, state.protocol(reply.session));
+fn subscribe_to(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>, kind: Kind) {
+    let (session, protocol) = (call.session, shared.protocol(call.session));
     let names = words.iter().skip(1);
     if let Some(error) = names.clone().find_map(|name| too_long(kind, name)) {
-        return resp::error(reply.bytes_mut(), error.as_bytes());
+        return call.error(&error);
     }
     for name in names {
-        if state.channels.subscribe(session, kind, name).is_err() {
-            return resp::error(reply.bytes_mut(), b"ERR too many subscriptions");
+        if shared.subscribe(session, kind, name, call.out()).is_err() {
+            call.keep();
+            return call.error("ERR too many subscriptions");
         }
-        let count = count(&state.channels, session, kind);
-        confirm(reply.bytes_mut(), protocol, confirmation(kind, true), Some(name), count);
-        state.kept = reply.len();
+        let count = count(&shared.channels, session.index, kind);
+        confirm(call.out(), protocol, confirmation(kind, true), Some(name), count);
+        call.keep();
     }
 }
 
 /// The error for a name or pattern that is longer than any may be.
 pub fn too_long(kind: Kind, name: &[u8]) -> Option<String> {
     let (what, most) = match kind {
-        Kind::Channel | Kind::Shard => ("channel name", CHANNEL_NAME_MAX),
         Kind::Pattern => ("pattern", PATTERN_MAX),
+        _ => ("channel name", CHANNEL_NAME_MAX),
     };
     (name.len() > most).then(|| format!("ERR {what} is longer than {most} bytes"))
 }
 
-fn unsubscribe_from(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>, kind: Kind) {
-    let (session, protocol) = (reply.session, state.protocol(reply.session));
-    state.deliver_now(reply);
-    // All of it.
-    state.kept = usize::MAX;
+fn unsubscribe_from(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>, kind: Kind) {
+    let (session, protocol) = (call.session, shared.protocol(call.session));
+    shared.deliver_now(session, call.out());
     let word = confirmation(kind, false);
-    if words.len() > 1 {
-        for name in words.iter().skip(1) {
-            state.channels.unsubscribe(session, kind, name);
-            confirm(reply.bytes_mut(), protocol, word, Some(name), count(&state.channels, session, kind));
+    for name in words.iter().skip(1) {
+        shared.channels.unsubscribe(session.index, kind, name);
+        let count = count(&shared.channels, session.index, kind);
+        confirm(call.out(), protocol, word, Some(name), count);
+    }
+    if words.len() == 1 {
+        let (out, mut any) = (call.out(), false);
+        shared.channels.unsubscribe_all(session.index, kind, |name, remaining| {
+            any = true;
+            confirm(out, protocol, word, Some(name), remaining);
+        });
+        if !any {
+            confirm(out, protocol, word, None, count(&shared.channels, session.index, kind));
         }
-        return;
     }
-    let (out, mut any) = (reply.bytes_mut(), false);
-    state.channels.unsubscribe_all(session, kind, |name, remaining| {
-        any = true;
-        confirm(out, protocol, word, Some(name), remaining);
-    });
-    if !any {
-        confirm(out, protocol, word, None, count(&state.channels, session, kind));
-    }
+    call.keep();
 }
 
 /// `subscribe channel count`, and the like.
@@ -120,9 +114,9 @@ fn confirm(out: &mut Vec<u8>, protocol: Protocol, word: &[u8], name: Option<&[u8
     resp::integer(out, count as i64);
 }
 
-pub fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
-    let out = reply.bytes_mut();
-    let channels = &state.channels;
+pub fn pubsub(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+    let out = call.out();
+    let channels = &shared.channels;
     let numbers = |out: &mut Vec<u8>, kind: Kind| {
         resp::array(out, 2 * (words.len() - 2));
         for name in words.iter().skip(2) {
@@ -132,8 +126,8 @@ pub fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
         }
     };
     match word(words, 1) {
-        name if is(name, "channels") && words.len() <= 3 => list(state, Kind::Channel, words.get(2), out),
-        name if is(name, "shardchannels") && words.len() <= 3 => list(state, Kind::Shard, words.get(2), out),
+        name if is(name, "channels") && words.len() <= 3 => list(shared, Kind::Channel, words.get(2), out),
+        name if is(name, "shardchannels") && words.len() <= 3 => list(shared, Kind::Shard, words.get(2), out),
         name if is(name, "numsub") => numbers(out, Kind::Channel),
         name if is(name, "shardnumsub") => numbers(out, Kind::Shard),
         name if is(name, "numpat") && words.len() == 2 => resp::integer(out, channels.pattern_count() as i64),
@@ -142,12 +136,12 @@ pub fn pubsub(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
 }
 
 /// The names of a kind that match, in one walk. How many they are is known at its end and then put before them.
-fn list(state: &mut State, kind: Kind, pattern: Option<&[u8]>, out: &mut Vec<u8>) {
+fn list(shared: &mut Shared, kind: Kind, pattern: Option<&[u8]>, out: &mut Vec<u8>) {
     if let Some(error) = pattern.and_then(|pattern| too_long(Kind::Pattern, pattern)) {
         return resp::error(out, error.as_bytes());
     }
     let (start, mut count, mut steps) = (out.len(), 0, 0);
-    for (_, name) in state.channels.topics(kind) {
+    for (_, name) in shared.channels.topics(kind) {
         if pattern.is_none_or(|pattern| glob::matches(pattern, name, &mut steps)) {
             resp::bulk(out, name);
             count += 1;
@@ -156,7 +150,7 @@ fn list(state: &mut State, kind: Kind, pattern: Option<&[u8]>, out: &mut Vec<u8>
             break;
         }
     }
-    state.publisher.note_searched(steps + TOPIC_STEPS * state.channels.topic_count());
+    shared.fanout.note_searched(steps + TOPIC_STEPS * shared.channels.topic_count());
     let mut head = Vec::new();
     resp::array(&mut head, count);
     if steps > LIST_STEPS_MAX {
@@ -170,49 +164,44 @@ fn list(state: &mut State, kind: Kind, pattern: Option<&[u8]>, out: &mut Vec<u8>
     out.splice(start..start, head);
 }
 
-pub fn publish(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+pub fn publish(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     if let Some(error) = too_long(Kind::Channel, word(words, 1)) {
-        return resp::error(reply.bytes_mut(), error.as_bytes());
+        return call.error(&error);
     }
-    match state.publish(word(words, 1), word(words, 2)) {
-        Ok(receivers) => resp::integer(reply.bytes_mut(), receivers as i64),
+    match shared.publish(word(words, 1), word(words, 2)) {
+        Ok(receivers) => resp::integer(call.out(), receivers as i64),
         Err(TooDear) => {
             resp::error(
-                reply.bytes_mut(),
+                call.out(),
                 b"ERR that channel name takes too long to match with all patterns; a shorter one does not",
             );
         }
     }
 }
 
-pub fn spublish(state: &mut State, words: Command<'_>, reply: &mut Reply<'_>) {
+pub fn spublish(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     if let Some(error) = too_long(Kind::Shard, word(words, 1)) {
-        return resp::error(reply.bytes_mut(), error.as_bytes());
+        return call.error(&error);
     }
-    let receivers = state.publish_shard(word(words, 1), word(words, 2));
-    resp::integer(reply.bytes_mut(), receivers as i64);
+    let receivers = shared.publish_shard(word(words, 1), word(words, 2));
+    resp::integer(call.out(), receivers as i64);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::hub::Hub;
-    use crate::service::{Options, Service};
+    use crate::hub::Hub;
+    use crate::hub::tests::{exchange, subscribe};
 
-    fn answer(hub: &mut Hub, session: u32, words: &[&[u8]]) -> String {
-        let (mut message, mut answer) = (Vec::new(), Vec::new());
+    fn answer(hub: &mut Hub, connection: u32, words: &[&[u8]]) -> String {
+        let mut message = Vec::new();
         resp::array(&mut message, words.len());
         words.iter().for_each(|word| resp::bulk(&mut message, word));
-        hub.message(&message, &mut Reply::new(session, &mut answer));
-        String::from_utf8(answer).unwrap()
+        String::from_utf8(exchange(hub, connection, &message).0).unwrap()
     }
 
     fn hub() -> Hub {
-        let mut hub = Hub::new(&Options::default());
-        for session in 0..4 {
-            hub.connected(&mut Reply::new(session, &mut Vec::new()));
-        }
-        hub
+        crate::hub::tests::hub(4)
     }
 
     #[test]
@@ -243,7 +232,7 @@ mod tests {
             answer(&mut hub, 2, &[b"SUBSCRIBE", b"a", &[b'x'; 5000]]),
             "-ERR channel name is longer than 4096 bytes\r\n"
         );
-        assert!(!hub.state.channels.is_subscribed(2), "all or none");
+        assert!(!hub.shared.channels.is_subscribed(2), "all or none");
     }
 
     #[test]
@@ -254,9 +243,9 @@ mod tests {
             let mut hub = hub();
             for number in 0..1023 {
                 let name = format!("{number:0>503}");
-                hub.state.channels.subscribe(number % 2, Kind::Channel, name.as_bytes()).unwrap();
+                subscribe(&mut hub, number % 2, Kind::Channel, name.as_bytes());
             }
-            hub.state.channels.subscribe(2, Kind::Channel, &vec![b'x'; length]).unwrap();
+            subscribe(&mut hub, 2, Kind::Channel, &vec![b'x'; length]);
             let listed = answer(&mut hub, 3, &[b"PUBSUB", b"CHANNELS"]);
             let expected = if fits { LIST_MAX - usize::from(length == rest - 10) } else { 65 };
             assert_eq!((listed.len(), listed.starts_with("*1024\r\n$503\r\n0")), (expected, fits));

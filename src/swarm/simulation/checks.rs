@@ -1,7 +1,7 @@
 //! What must be so after every turn, beside the loop's own invariants.
 
 use super::super::{Violation, ensure};
-use super::World;
+use super::Simulation;
 use crate::clock::Tick;
 use crate::limits::DATAGRAMS_PER_BATCH;
 use crate::net::sim::ClientId;
@@ -19,11 +19,10 @@ pub(super) struct Wait {
     turns: u32,
 }
 
-impl World {
+impl Simulation {
     /// What the loop relies on, the kernel must be going to do; and what the kernel has, the loop must know of or be going to be told.
     pub(super) fn check_against_the_kernel(&mut self) -> Result<(), Violation> {
         let net = self.reactor.net();
-        let is_held_up = self.reactor.is_backlogged();
         let (mut streams, mut outcome) = (0, Ok(()));
         self.reactor.each_stream(|slot, stream, watch| {
             streams += 1;
@@ -32,7 +31,7 @@ impl World {
             let wait = &mut self.waits[slot as usize];
             let same =
                 Wait { client: Some(net.client_at(stream)), unread: state.unread, held: watch.held, turns: wait.turns };
-            let waits = *wait == same && state.has_unread && watch.reads && !is_held_up;
+            let waits = *wait == same && state.has_unread && watch.reads;
             *wait = Wait { turns: if waits { wait.turns + 1 } else { 0 }, ..same };
             let fault = if watch.relies_on_input_edge && state.has_unread && !state.edge_is_due {
                 "has unread input, no edge comes, and the loop does not know"

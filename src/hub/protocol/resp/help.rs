@@ -1,7 +1,8 @@
-//! The subcommands of CLIENT, CONFIG and the like: what HELP answers of them, and whether there is one of a name.
+//! The subcommands of CLIENT, CONFIG and the like: what HELP answers of them, and the errors for
+//! those that cannot be carried out.
 
-use super::commands::is;
-use crate::codec::resp;
+use super::words::{is, shown, word, wrong_number};
+use crate::codec::resp::{self, Command};
 
 /// Of each command, its subcommands: their names, and the rest of the line.
 const TEXTS: &[(&str, &[(&str, &str)])] = &[
@@ -58,18 +59,30 @@ const TEXTS: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
+/// HELP, or what cannot be carried out: a subcommand that there is not, or not with so many words.
+pub fn other_subcommand(command: &str, words: Command<'_>, out: &mut Vec<u8>) {
+    let (upper, name) = (command.to_ascii_uppercase(), word(words, 1));
+    if is(name, "help") && words.len() == 2 {
+        write(&upper, out);
+    } else if has(&upper, name) {
+        wrong_number(&format!("{command}|{}", shown(name).to_ascii_lowercase()), out);
+    } else {
+        resp::error(out, format!("ERR unknown subcommand '{}'. Try {upper} HELP.", shown(name)).as_bytes());
+    }
+}
+
 fn lines(command: &str) -> &'static [(&'static str, &'static str)] {
     TEXTS.iter().find(|(name, _)| *name == command).map_or(&[], |(_, lines)| lines)
 }
 
 /// The lines of a command, by its name in capitals.
-pub fn write(command: &str, out: &mut Vec<u8>) {
+fn write(command: &str, out: &mut Vec<u8>) {
     resp::array(out, lines(command).len() + 1);
     resp::simple(out, &format!("{command} <subcommand> [<arg> ...]. Subcommands are:"));
     lines(command).iter().for_each(|(names, rest)| resp::simple(out, &format!("{names} {rest}")));
 }
 
 /// Whether a command has such a subcommand.
-pub fn has(command: &str, subcommand: &[u8]) -> bool {
+fn has(command: &str, subcommand: &[u8]) -> bool {
     lines(command).iter().flat_map(|(names, _)| names.split(", ")).any(|name| is(subcommand, name))
 }

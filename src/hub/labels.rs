@@ -3,14 +3,8 @@
 //! Nearly every connection of a client library says which it is, in the same few words. Those are kept once; a connection keeps two
 //! numbers, one byte each.
 
+use crate::limits::{LABEL_MAX, LIBRARY_TEXTS_MAX};
 use std::collections::HashMap;
-
-/// Longest name of a connection or library, in bytes: names are for people.
-pub const LABEL_MAX: usize = 128;
-
-/// Different texts about libraries that are kept while a connection has them; more are taken and forgotten. A number is one byte, and 0 is
-/// none.
-const LIBRARY_TEXTS_MAX: usize = 255;
 
 #[derive(Default)]
 pub struct Labels {
@@ -20,6 +14,8 @@ pub struct Labels {
     libraries: HashMap<u32, [u8; 2]>,
     /// One that no connection has makes way for another.
     texts: Vec<Text>,
+    /// Bytes of all names and texts.
+    held: usize,
 }
 
 #[derive(Default)]
@@ -51,15 +47,16 @@ impl Labels {
     /// An empty name takes it away.
     pub fn set_name(&mut self, session: u32, name: &[u8]) -> Result<(), Unsuitable> {
         check(name)?;
-        match name {
-            [] => self.names.remove(&session),
-            _ => self.names.insert(session, name.into()),
-        };
+        self.forget_name(session);
+        if !name.is_empty() {
+            self.held += name.len();
+            self.names.insert(session, name.into());
+        }
         Ok(())
     }
 
     pub fn forget_name(&mut self, session: u32) {
-        self.names.remove(&session);
+        self.held -= self.names.remove(&session).map_or(0, |name| name.len());
     }
 
     pub fn library(&self, session: u32, attribute: Attribute) -> &[u8] {
@@ -86,6 +83,7 @@ impl Labels {
                 let room = self.texts.len() < LIBRARY_TEXTS_MAX;
                 room.then(|| self.texts.push(Text::default())).map(|()| self.texts.len() - 1)
             })?;
+            self.held = self.held - self.texts[index].bytes.len() + text.len();
             self.texts[index].bytes = text.into();
             Some(index)
         });
@@ -114,12 +112,9 @@ impl Labels {
         name + library
     }
 
-    /// Memory held, in bytes; of the tables by their capacity.
+    /// Memory held, in bytes; of the tables by their capacity. O(1).
     pub fn bytes(&self) -> usize {
-        let names: usize = self.names.values().map(|name| name.len()).sum();
-        let texts: usize = self.texts.iter().map(|text| text.bytes.len()).sum();
-        names
-            + texts
+        self.held
             + self.names.capacity() * size_of::<(u32, Box<[u8]>)>()
             + self.libraries.capacity() * size_of::<(u32, [u8; 2])>()
             + self.texts.capacity() * size_of::<Text>()

@@ -15,16 +15,17 @@ use super::datagrams::Datagrams;
 use super::hostile::Hostile;
 use super::hub_client::HubClient;
 use super::line_client::LineClient;
-use super::plan::{Plan, Service};
-use super::{PASSWORD, Scene, Tally, Violation, ensure};
+use super::plan::SeedPlan;
+use super::{PASSWORD, Scene, ServiceKind, Tally, Violation, ensure};
 use checks::Wait;
 
 use crate::clock::{Tick, Time};
 use crate::connection::Reason;
 use crate::net::Net;
-use crate::net::sim::{ClientId, Entry, Faults, SimNet, Trace};
+use crate::net::sim::{ClientId, Faults, SimNet, Trace, TraceEntry};
 use crate::reactor::Reactor;
-use crate::service::{Options, SERVICES, Secret};
+use crate::service::{Options, Secret};
+use crate::services::SERVICES;
 
 /// From the end of all faults, everybody is served or closed within this time.
 const CALM: Duration = Duration::from_secs(60);
@@ -32,12 +33,12 @@ const CALM: Duration = Duration::from_secs(60);
 /// Bytes that an honest client lets be on their way to it, once it is calm.
 const WINDOW: usize = 64 * 1024;
 
-pub struct World {
-    plan: Plan,
+pub struct Simulation {
+    plan: SeedPlan,
     reactor: Reactor<SimNet>,
     random: fastrand::Rng,
     board: Board,
-    services: Vec<(Service, SocketAddr)>,
+    services: Vec<(ServiceKind, SocketAddr)>,
     operator: Option<SocketAddr>,
     hub_clients: Vec<HubClient>,
     line_clients: Vec<LineClient>,
@@ -53,8 +54,8 @@ pub struct World {
     most_held: usize,
 }
 
-impl World {
-    pub fn new(plan: Plan) -> World {
+impl Simulation {
+    pub fn new(plan: SeedPlan) -> Simulation {
         let mut random = fastrand::Rng::with_seed(plan.seed ^ 0x05ee_d0fc_11e4_7500);
         let net = SimNet::with_faults(random.u64(..), Faults::default());
         let mut reactor = Reactor::new(net, plan.limits.clone(), plan.buffers);
@@ -88,7 +89,7 @@ impl World {
         let datagrams = Datagrams::new(board.enrol(u64::MAX));
         let shapes = plan.hostile.iter().zip(1..);
         let hostile = shapes.map(|(shape, number)| Hostile::new(*shape, number, &services, &mut random)).collect();
-        World {
+        Simulation {
             reactor,
             random,
             board,
@@ -108,7 +109,7 @@ impl World {
     }
 
     /// Has all that happens told as it happens.
-    pub fn watch(&mut self, watcher: fn(&Entry)) {
+    pub fn watch(&mut self, watcher: fn(&TraceEntry)) {
         self.reactor.net_mut().trace_mut().watch(watcher);
     }
 
@@ -119,7 +120,7 @@ impl World {
     /// The plan, and why connections were closed so far.
     pub fn in_words(&self) -> String {
         let stats = self.reactor.stats();
-        let reasons = Reason::ALL.iter().map(|reason| (reason.name(), stats.closed_for(*reason)));
+        let reasons = Reason::ALL.into_iter().map(|(reason, name)| (name, stats.closed_for(reason)));
         let reasons = reasons.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}"));
         format!("{:#?}\nclosed: {}", self.plan, reasons.collect::<Vec<_>>().join(", "))
     }
@@ -221,7 +222,7 @@ impl World {
         };
         let appetite = if self.random.bool() { usize::MAX } else { self.random.usize(1..400) };
         match service {
-            Service::Hub => self.hub_clients.push(HubClient::new(id, self.board.enrol(id.number()), appetite)),
+            ServiceKind::Hub => self.hub_clients.push(HubClient::new(id, self.board.enrol(id.number()), appetite)),
             _ => self.line_clients.push(LineClient::new(id, service, appetite)),
         }
     }
@@ -385,5 +386,5 @@ struct Cast<'a> {
     line_clients: &'a mut Vec<LineClient>,
     hostile: &'a mut Vec<Hostile>,
     datagrams: &'a mut Datagrams,
-    services: &'a [(Service, SocketAddr)],
+    services: &'a [(ServiceKind, SocketAddr)],
 }

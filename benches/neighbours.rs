@@ -1,0 +1,161 @@
+//! What clients notice of what another one asks for.
+//!
+//!     cargo bench --bench neighbours                                everything, a minute
+//!     cargo bench --bench neighbours -- monitor --rounds 9          one section
+//!
+//! Sections:
+//! - `monitor`: commands a second with redis-benchmark's PING and a pipeline of 32, while one
+//!   connection has MONITOR and reads all it gets, divided by those without. redis-server's own
+//!   ratio stands beside slabd's.
+//! - `inspect`: what an honest client waits for PING, in milliseconds, while 64 others ask `CLIENT
+//!   LIST LADDR` without end beside 6,000 idle connections. redis-server does not know that
+//!   question.
+//!
+//! slabd runs with its default settings; in `inspect`, with no deadlines and no limit on silent
+//! connections.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use support::load::{ClosedLoop, Exchange, Held, Honest, RedisBenchmark, Talk};
+use support::server::{self, Server};
+use support::{Options, Table, median, range};
+
+/// The rate with MONITOR divided by that without is not to be below this.
+const MONITOR_TARGET: f64 = 0.37;
+/// The honest client's 99th percentile is not to be above this, in milliseconds.
+const INSPECT_TARGET: f64 = 10.0;
+
+const CLIENTS: u64 = 50;
+const PIPELINE: u64 = 32;
+const ASKERS: usize = 64;
+/// A question without result, which looks at every connection.
+const QUESTION: Exchange = Exchange {
+    request: b"*4\r\n$6\r\nCLIENT\r\n$4\r\nLIST\r\n$5\r\nLADDR\r\n$9\r\n1.2.3.4:5\r\n",
+    reply: b"$0\r\n\r\n",
+};
+const PING: Talk = Talk { greeting: b"", request: b"PING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"" };
+
+fn main() -> Result<()> {
+    let numbers = [("rounds", 5), ("requests", 500_000), ("idle", 6000)];
+    let Some(options) = Options::read(&["monitor", "inspect"], &numbers)? else { return Ok(()) };
+    support::prepare()?;
+    if options.wants("monitor") && server::check_installed("redis-benchmark", "redis-tools") {
+        monitor(&options)?;
+    }
+    if options.wants("inspect") {
+        inspect(&options)?;
+    }
+    Ok(())
+}
+
+fn monitor(options: &Options) -> Result<()> {
+    println!("## PING with pipeline {PIPELINE}, {CLIENTS} clients, while one has MONITOR\n");
+    let slabd = options.includes("slabd").then(|| Server::slabd_with_deadlines("hub", &[])).transpose()?;
+    let redis = if options.includes("redis") { Server::redis()? } else { None };
+    let servers = [("redis", redis), ("slabd", slabd)];
+    let requests = options.number("requests");
+    let benchmark = RedisBenchmark { test: "ping_mbulk", clients: CLIENTS, pipeline: PIPELINE, requests };
+    let mut measured = servers.each_ref().map(|_| (Vec::new(), Vec::new(), 0));
+    for _ in 0..options.number("rounds") {
+        for ((_, server), (without, with, lines)) in servers.iter().zip(&mut measured) {
+            let Some(server) = server else { continue };
+            without.push(benchmark.run(server.address)?);
+            let (rate, seen) = beside_monitor(server, || benchmark.run(server.address))?;
+            with.push(rate);
+            *lines += seen;
+        }
+    }
+    let mut table =
+        Table::new(&["server", "requests/s without", "with", "ratio", "range", "target", "lines per request"]);
+    for ((label, _), (without, with, lines)) in
+        servers.iter().zip(&measured).filter(|(_, (rates, ..))| !rates.is_empty())
+    {
+        let ratios: Vec<f64> = with.iter().zip(without).map(|(with, without)| with / without).collect();
+        table.row(vec![
+            label.to_string(),
+            format!("{:.0}", median(without)),
+            format!("{:.0}", median(with)),
+            format!("{:.3}", median(&ratios)),
+            range(&ratios),
+            if *label == "slabd" { format!("≥ {MONITOR_TARGET}") } else { "–".into() },
+            format!("{:.2}", *lines as f64 / (requests * with.len() as u64) as f64),
+        ]);
+    }
+    table.print();
+    Ok(())
+}
+
+/// Does something while a connection has MONITOR; returns how many lines that got as well.
+fn beside_monitor(server: &Server, work: impl FnOnce() -> Result<f64>) -> Result<(f64, u64)> {
+    let mut stream = TcpStream::connect(server.address)?;
+    stream.write_all(b"MONITOR\r\n")?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).context("MONITOR")?;
+    ensure!(answer == *b"+OK\r\n", "no MONITOR: {answer:?}");
+    thread::scope(|scope| {
+        let mut reader = stream.try_clone()?;
+        let reading = scope.spawn(move || {
+            let (mut chunk, mut lines) = (vec![0; 256 * 1024], 0);
+            while let Ok(count @ 1..) = reader.read(&mut chunk) {
+                lines += chunk[..count].iter().filter(|byte| **byte == b'\n').count() as u64;
+            }
+            lines
+        });
+        let done = work();
+        let closed = reading.is_finished();
+        // The reader's next read finds the end.
+        let _ = stream.shutdown(Shutdown::Both);
+        let lines = reading.join().map_err(|_| anyhow!("the thread that reads MONITOR failed"))?;
+        if closed {
+            println!("{} closed the connection that has MONITOR\n", server.name);
+        }
+        Ok((done?, lines))
+    })
+}
+
+fn inspect(options: &Options) -> Result<()> {
+    let idle = options.number("idle") as usize;
+    println!("## PING of an honest client beside {idle} idle connections and {ASKERS} that ask CLIENT LIST LADDR\n");
+    let server = Server::slabd("hub", &[])?;
+    let held = Held::open(&server, idle, &PING)?;
+    held.talk(&PING, 1)?;
+    let mut table = Table::new(&["askers", "PING p50", "p99", "target", "questions/s"]);
+    for askers in [0, ASKERS] {
+        let mut clients = ClosedLoop::connect(server.address, askers, QUESTION)?;
+        let (stop, span) = (AtomicBool::new(false), Duration::from_secs(4));
+        let (waits, asked) = thread::scope(|scope| {
+            let asking = scope.spawn(|| -> Result<u64> {
+                let mut asked = 0;
+                while askers > 0 && !stop.load(Ordering::Relaxed) {
+                    clients.run(4 * askers as u64)?;
+                    asked += 4 * askers as u64;
+                }
+                Ok(asked)
+            });
+            let honest = Honest::start(server.address)?;
+            thread::sleep(span);
+            let waits = honest.stop();
+            stop.store(true, Ordering::Relaxed);
+            let asked = asking.join().map_err(|_| anyhow!("the askers' thread failed"))??;
+            anyhow::Ok((waits?, asked))
+        })?;
+        table.row(vec![
+            askers.to_string(),
+            format!("{:.2}", waits[0]),
+            format!("{:.2}", waits[1]),
+            if askers > 0 { format!("≤ {INSPECT_TARGET}") } else { "–".into() },
+            format!("{:.0}", asked as f64 / span.as_secs_f64()),
+        ]);
+    }
+    table.print();
+    held.reset()
+}

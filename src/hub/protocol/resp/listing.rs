@@ -1,0 +1,192 @@
+//! Which sessions a command means, and how each is described.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use super::RespState;
+use super::words::{is, shown, word};
+use crate::clock::Time;
+use crate::codec::resp::{self, Command, Protocol};
+use crate::hub::Shared;
+use crate::hub::channels::Kind;
+use crate::hub::labels::Attribute;
+use crate::hub::sessions::SessionId;
+use crate::service::server::Server;
+
+/// What it costs to ask the kernel for one address, in steps of looking at a session.
+const ADDRESS_STEPS: usize = 16;
+
+/// And to ask for all that there is to know.
+pub const DESCRIBE_STEPS: usize = 64;
+
+/// Where a session comes from, by IPv4 without asking the kernel.
+pub fn peer(shared: &Shared, server: &dyn Server, session: SessionId) -> Option<SocketAddr> {
+    let own = shared.sessions.get(session);
+    own.peer().or_else(|| server.peer(own.connection()?))
+}
+
+/// Which sessions are meant.
+#[derive(Default)]
+pub struct Filter {
+    /// Serial numbers, in ascending order.
+    ids: Option<Vec<u32>>,
+    is_pubsub: Option<bool>,
+    address: Option<Wanted>,
+    local_address: Option<Wanted>,
+    age_min: u64,
+    /// Leave out the one that asks.
+    pub skips_asker: bool,
+    now: Time,
+}
+
+/// An address; `None`: what is no address, and so nobody's.
+type Wanted = Option<SocketAddr>;
+
+fn wanted(word: &[u8]) -> Wanted {
+    // Another spelling of an address is not what CLIENT LIST shows, and means nobody.
+    let address = std::str::from_utf8(word).ok()?.parse::<SocketAddr>().ok()?;
+    (address.to_string().as_bytes() == word).then_some(address)
+}
+
+impl Filter {
+    /// The sessions with these serial numbers.
+    pub fn of(ids: Vec<u32>) -> Filter {
+        Filter { ids: Some(ids), ..Filter::default() }
+    }
+
+    /// The session that comes from an address.
+    pub fn of_address(address: &[u8], now: Time) -> Filter {
+        Filter { address: Some(wanted(address)), now, ..Filter::default() }
+    }
+
+    /// Reads `ID 1 2 TYPE pubsub …` from word `at` on; else the error to answer.
+    pub fn parse(words: Command<'_>, mut at: usize, now: Time) -> Result<Filter, String> {
+        let mut filter = Filter { now, ..Filter::default() };
+        while at < words.len() {
+            let (name, value) = (word(words, at), words.get(at + 1).ok_or("ERR syntax error")?);
+            at += 2;
+            if is(name, "id") {
+                let mut ids = filter.ids.take().unwrap_or_default();
+                ids.push(id(value)?);
+                while let Some(Ok(more)) = words.get(at).map(id) {
+                    ids.push(more);
+                    at += 1;
+                }
+                filter.ids = Some(ids);
+            } else if is(name, "type") {
+                if !["normal", "pubsub", "master", "replica", "slave"].iter().any(|kind| is(value, kind)) {
+                    return Err(format!("ERR Unknown client type '{}'", shown(value)));
+                }
+                match is(value, "pubsub") || is(value, "normal") {
+                    true => filter.is_pubsub = Some(is(value, "pubsub")),
+                    // There are none of these.
+                    false => filter.ids = Some(Vec::new()),
+                }
+            } else if is(name, "addr") {
+                filter.address = Some(wanted(value));
+            } else if is(name, "laddr") {
+                filter.local_address = Some(wanted(value));
+            } else if is(name, "user") {
+                if value != b"default" {
+                    return Err(format!("ERR No such user '{}'", shown(value)));
+                }
+            } else if is(name, "maxage") {
+                let age = resp::number(value).and_then(|age| u64::try_from(age).ok());
+                filter.age_min = age.ok_or("ERR maxage is not an integer or out of range")?;
+            } else if is(name, "skipme") && (is(value, "yes") || is(value, "no")) {
+                filter.skips_asker = is(value, "yes");
+            } else {
+                return Err("ERR syntax error".into());
+            }
+        }
+        // Sorted, to be searched: there may be a thousand, and each session is looked up in them.
+        filter.ids.iter_mut().for_each(|ids| ids.sort_unstable());
+        Ok(filter)
+    }
+
+    /// Whether a session is meant. What the hub knows itself is compared first; the kernel is asked
+    /// for what is left, which adds to the steps taken.
+    pub fn means(
+        &self,
+        shared: &Shared,
+        server: &dyn Server,
+        session: SessionId,
+        asker: SessionId,
+        steps: &mut usize,
+    ) -> bool {
+        let own = shared.sessions.get(session);
+        let is_known = self.ids.as_ref().is_none_or(|ids| ids.binary_search(&session.serial).is_ok())
+            && self.is_pubsub.is_none_or(|wanted| wanted == shared.channels.is_subscribed(session.index))
+            && own.age(self.now).as_secs() >= self.age_min
+            && !(self.skips_asker && session == asker);
+        let mut is_at = |wanted: &Option<Wanted>, ask: &dyn Fn() -> Option<SocketAddr>| match wanted {
+            None => true,
+            Some(None) => false,
+            Some(wanted) => {
+                *steps += ADDRESS_STEPS;
+                ask() == *wanted
+            }
+        };
+        is_known
+            && is_at(&self.address, &|| peer(shared, server, session))
+            && is_at(&self.local_address, &|| server.local(own.connection()?))
+    }
+}
+
+fn id(word: &[u8]) -> Result<u32, String> {
+    let number = resp::number(word).filter(|id| *id > 0).and_then(|id| u32::try_from(id).ok());
+    number.ok_or_else(|| "ERR Invalid client ID".into())
+}
+
+/// One line of CLIENT LIST: Redis's fields, those of them that mean something here, then ours.
+pub fn describe(shared: &Shared, server: &dyn Server, session: SessionId, line: &mut String) {
+    let own = shared.sessions.get(session);
+    let Some(facts) = own.connection().and_then(|connection| server.connection(connection)) else { return };
+    let address = |address: Option<SocketAddr>| address.map_or("?:0".into(), |address| address.to_string());
+    let name = String::from_utf8_lossy(shared.labels.name(session.index).unwrap_or_default());
+    let library = |attribute| String::from_utf8_lossy(shared.labels.library(session.index, attribute));
+    let counts = shared.channels.counts(session.index);
+    let mut flags = String::new();
+    for (on, letter) in [
+        (counts[Kind::Feed as usize] > 0, 'O'),
+        (shared.channels.is_subscribed(session.index), 'P'),
+        (facts.is_closing, 'c'),
+        (facts.is_blocked, 'b'),
+    ] {
+        flags.extend(on.then_some(letter));
+    }
+    if flags.is_empty() {
+        flags.push('N');
+    }
+    let user_bytes = facts.user_bytes + shared.bytes_of(session);
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        line,
+        "id={} addr={} laddr={} fd={} name={name} age={} idle={} flags={flags} db=0 sub={} psub={} ssub={} multi=-1 qbuf={} \
+         qbuf-free={} argv-mem=0 multi-mem=0 obl={} oll={} omem={} tot-mem={user_bytes} events={} cmd={} user={} \
+         redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} user-mem={user_bytes} kernel-mem={}",
+        session.serial,
+        address(facts.peer),
+        address(facts.local),
+        facts.file,
+        own.age(facts.now).as_secs(),
+        facts.idle.as_secs(),
+        counts[0],
+        counts[1],
+        counts[2],
+        facts.input.0,
+        facts.input.1 - facts.input.0,
+        facts.output.0,
+        usize::from(facts.output.0 > 0),
+        facts.output.1,
+        RespState::of(&own).command_name(),
+        if facts.is_blocked { "rw" } else { "r" },
+        if shared.is_authenticated(session) { "default" } else { "(none)" },
+        if shared.protocol(session) == Protocol::Resp3 { 3 } else { 2 },
+        library(Attribute::LibraryName),
+        library(Attribute::LibraryVersion),
+        facts.transferred.received,
+        facts.transferred.sent,
+        facts.kernel_bytes,
+    );
+}

@@ -1,0 +1,207 @@
+//! Typed metrics: what can be measured, with its kind, unit and help. INFO and the status table
+//! render them; Prometheus and a page can.
+
+use std::borrow::Cow;
+use std::fmt;
+
+#[derive(Clone, Debug)]
+pub struct Metric {
+    /// As the status table shows it; unique in its section. INFO's key is made from it.
+    pub title: Cow<'static, str>,
+    /// Its family, the one label that its members differ by, and the value of that:
+    /// `connections{reason="idle-timeout"}`.
+    pub family: Option<(&'static str, &'static str, String)>,
+    pub kind: MetricKind,
+    pub unit: MetricUnit,
+    /// One sentence.
+    pub help: &'static str,
+    pub value: MetricValue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows, until the process ends or someone resets the counters.
+    Counter,
+    Gauge,
+    /// A text.
+    Info,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricUnit {
+    /// How many of what the title names.
+    Count,
+    Connections,
+    Messages,
+    Datagrams,
+    Bytes,
+    Seconds,
+    Milliseconds,
+    Microseconds,
+    Percent,
+    /// A text has no unit.
+    Text,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetricValue {
+    /// `None`: the kernel does not tell it, or there is nothing to take a mean of.
+    Count(Option<u64>),
+    Ratio(f64),
+    Text(String),
+}
+
+impl From<u64> for MetricValue {
+    fn from(count: u64) -> MetricValue {
+        MetricValue::Count(Some(count))
+    }
+}
+
+impl From<Option<u64>> for MetricValue {
+    fn from(count: Option<u64>) -> MetricValue {
+        MetricValue::Count(count)
+    }
+}
+
+impl fmt::Display for MetricValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MetricValue::Count(Some(count)) => count.fmt(f),
+            MetricValue::Count(None) => f.pad("-"),
+            MetricValue::Ratio(ratio) => f.pad(&format!("{ratio:.2}")),
+            MetricValue::Text(text) => f.pad(text),
+        }
+    }
+}
+
+/// A section of metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub title: &'static str,
+    pub list: Vec<Metric>,
+}
+
+/// The title of a section of `T`, and how to add its metrics.
+pub type MetricSection<T> = (&'static str, fn(&T, &mut Metrics));
+
+/// Computes the sections whose titles are wanted, and no others.
+pub fn compute<T>(of: &T, sections: &[MetricSection<T>], wanted: &dyn Fn(&str) -> bool) -> Vec<Metrics> {
+    let wanted = sections.iter().filter(|(title, _)| wanted(title));
+    let computed = wanted.map(|(title, add_to)| {
+        let mut metrics = Metrics { title, list: Vec::new() };
+        add_to(of, &mut metrics);
+        metrics
+    });
+    computed.collect()
+}
+
+/// The title, unit, value and help of a metric.
+type MetricRow<V> = (&'static str, MetricUnit, V, &'static str);
+
+impl Metrics {
+    pub fn counters<V: Into<MetricValue>>(&mut self, rows: impl IntoIterator<Item = MetricRow<V>>) {
+        rows.into_iter().for_each(|row| self.add(MetricKind::Counter, row));
+    }
+
+    pub fn gauges<V: Into<MetricValue>>(&mut self, rows: impl IntoIterator<Item = MetricRow<V>>) {
+        rows.into_iter().for_each(|row| self.add(MetricKind::Gauge, row));
+    }
+
+    pub fn text(&mut self, title: &'static str, text: String, help: &'static str) {
+        self.add(MetricKind::Info, (title, MetricUnit::Text, MetricValue::Text(text), help));
+    }
+
+    fn add<V: Into<MetricValue>>(&mut self, kind: MetricKind, (title, unit, value, help): MetricRow<V>) {
+        let (title, value) = (title.into(), value.into());
+        self.list.push(Metric { title, family: None, kind, unit, help, value });
+    }
+
+    /// Adds a family: the label of each member, and its value. Titles are `prefix` and the label.
+    pub fn family(
+        &mut self,
+        (kind, unit): (MetricKind, MetricUnit),
+        (name, label): (&'static str, &'static str),
+        prefix: &str,
+        help: &'static str,
+        members: impl IntoIterator<Item = (&'static str, u64)>,
+    ) {
+        for (member, value) in members {
+            let title = format!("{prefix}{member}").into();
+            let family = Some((name, label, member.into()));
+            self.list.push(Metric { title, family, kind, unit, help, value: value.into() });
+        }
+    }
+
+    /// The metrics that are whole numbers and known, by title.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.list.iter().filter_map(|metric| match metric.value {
+            MetricValue::Count(Some(count)) => Some((&*metric.title, count)),
+            _ => None,
+        })
+    }
+}
+
+/// A title as a name for INFO or Prometheus: lowercase letters, digits and underscores.
+pub fn key(title: &str) -> String {
+    let parts = title.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    parts.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("_")
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    /// What is true of all metrics, whoever has them.
+    pub fn check(sections: &[Metrics]) {
+        let (mut series, mut rows) = (HashSet::new(), HashSet::new());
+        for Metrics { title: section, list } in sections {
+            for metric in list {
+                let title = format!("{section}/{}", metric.title);
+                assert!(rows.insert((key(section), key(&metric.title))), "{title} is there twice");
+                let (name, label, value) = metric.family.clone().unwrap_or(("", "", String::new()));
+                let own = if name.is_empty() { key(&metric.title) } else { name.into() };
+                for name in [format!("{}_{own}", key(section)).as_str(), label] {
+                    let is_valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                    let begins_well = !name.starts_with(|c: char| c.is_ascii_digit());
+                    assert!(begins_well && name.chars().all(is_valid), "{title}: {name}");
+                }
+                assert!(series.insert((section, own, value)), "{title} is a series twice");
+                let help = metric.help;
+                assert!(help.ends_with('.') && help.len() > 10, "{title}: {help}");
+                let is_text = matches!(metric.value, MetricValue::Text(_));
+                assert_eq!(metric.kind == MetricKind::Info, is_text, "{title}");
+                assert_eq!(metric.unit == MetricUnit::Text, is_text, "{title}");
+                for (word, unit) in [
+                    (", us", MetricUnit::Microseconds),
+                    (", ms", MetricUnit::Milliseconds),
+                    (", s", MetricUnit::Seconds),
+                    ("percent", MetricUnit::Percent),
+                ] {
+                    assert_eq!(title.ends_with(word), metric.unit == unit, "{title} in {:?}", metric.unit);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_shown_padded_and_unknown_ones_as_a_dash() {
+        let text = |value: MetricValue| format!("{value:>5}|{value:<5}|{value}");
+        assert_eq!(text(7.into()), "    7|7    |7");
+        assert_eq!(text(None.into()), "    -|-    |-");
+        assert_eq!(text(MetricValue::Ratio(1.256)), " 1.26|1.26 |1.26");
+        assert_eq!(text(MetricValue::Text("a b".into())), "  a b|a b  |a b");
+    }
+
+    #[test]
+    fn a_name_has_lowercase_letters_digits_and_single_underscores() {
+        for (title, name) in [
+            ("user memory, bytes", "user_memory_bytes"),
+            ("write-buffers", "write_buffers"),
+            ("system TCP sockets", "system_tcp_sockets"),
+            ("net.ipv4.tcp_syncookies", "net_ipv4_tcp_syncookies"),
+        ] {
+            assert_eq!(key(title), name);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Phase 5 for one connection: read and serve, until the input is drained or a budget is used up.
+//!
+//! Bytes are read into one chunk that all connections share. The service is given them there and
+//! answers at once; only the part of a message that is left over moves to a buffer of the connection.
+
+use std::io;
+
+use super::core::Core;
+use crate::buffer::Use;
+use crate::clock::Tick;
+use crate::connection::{Flags, Reason};
+use crate::net::Net;
+use crate::outbox::Outbox;
+use crate::service::{ConnectionId, Reply, Service, Taken};
+
+/// What the input of a connection led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The connection goes on. `timer`: its deadline may have come nearer.
+    GoOn { timer: bool },
+    /// What has been answered is still owed; then it closes.
+    CloseAfterSending(Reason),
+    /// It is over at once.
+    Abort(Reason),
+}
+
+/// Whether the connection is to close in order, and why; or at once.
+type Ending = Result<Option<Reason>, Reason>;
+
+/// One connection, and what the loop lends it for its turn.
+pub struct Intake<'a, N: Net> {
+    core: &'a mut Core<N>,
+    service: &'a mut dyn Service,
+    outbox: &'a mut Outbox,
+    slot: u32,
+    /// Where in the outbox its answers of this turn begin.
+    start: u32,
+    /// Messages served so far.
+    messages: usize,
+}
+
+impl<'a, N: Net> Intake<'a, N> {
+    pub fn new(
+        core: &'a mut Core<N>,
+        service: &'a mut dyn Service,
+        outbox: &'a mut Outbox,
+        slot: u32,
+    ) -> Intake<'a, N> {
+        let start = outbox.position();
+        Intake { core, service, outbox, slot, start, messages: 0 }
+    }
+
+    /// Serves the connection for this turn. Its answers are in the outbox, not yet committed.
+    pub fn run(mut self, chunk: &mut [u8], now: Tick) -> Served {
+        let mut reads = 0;
+        let ended = loop {
+            if self.unsent() >= self.core.limits.high_watermark {
+                self.flags().set(Flags::PAUSED);
+                break Ok(None);
+            }
+            // First what an earlier turn left, then new input.
+            let step = if self.flags().has(Flags::UNDECODED) {
+                self.serve_held()
+            } else if self.flags().has(Flags::READABLE) && reads < self.core.limits.reads_per_turn {
+                reads += 1;
+                self.read(chunk)
+            } else {
+                break Ok(None);
+            };
+            let goes_on = self.messages < self.core.limits.messages_per_turn && !self.is_waiting();
+            if step != Ok(None) || !goes_on {
+                break step;
+            }
+        };
+        let core = self.core;
+        core.stats.work.messages += self.messages as u64;
+        let connection = &mut core.connections[self.slot as usize];
+        let (before, partial) = (connection.state(), core.pool.len(&connection.input) > 0);
+        let timer = connection.received(self.messages, partial, now);
+        core.stats.moved(before, connection.state());
+        match ended {
+            Ok(None) => Served::GoOn { timer },
+            Ok(Some(reason)) => Served::CloseAfterSending(reason),
+            Err(reason) => Served::Abort(reason),
+        }
+    }
+
+    fn flags(&mut self) -> &mut Flags {
+        &mut self.core.connections[self.slot as usize].flags
+    }
+
+    /// Whether the service lets it wait.
+    fn is_waiting(&self) -> bool {
+        self.core.connections[self.slot as usize].is_waiting()
+    }
+
+    /// What it is owed, with the answers of this turn.
+    fn unsent(&self) -> usize {
+        let connection = &self.core.connections[self.slot as usize];
+        self.core.pool.len(&connection.output) + (self.outbox.position() - self.start) as usize
+    }
+
+    /// Reads once and serves what came.
+    fn read(&mut self, chunk: &mut [u8]) -> Ending {
+        let core = &mut *self.core;
+        let connection = &mut core.connections[self.slot as usize];
+        core.stats.work.reads += 1;
+        let length = match core.net.read(&mut connection.stream, chunk) {
+            Ok(0) => return self.end_of_stream(),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.flags.clear(Flags::READABLE);
+                return Ok(None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
+            Err(error) => return Err(Reason::of_error(&error)),
+        };
+        core.stats.bytes_in += length as u64;
+        // A short read drained the socket (epoll(7)), which saves asking again; but the end of a stream
+        // that has already been announced must still be read.
+        if length < chunk.len() && !connection.flags.has(Flags::READ_ON) {
+            connection.flags.clear(Flags::READABLE);
+        }
+        if core.pool.len(&connection.input) > 0 || core.pool.is_fixed() {
+            self.hold(&chunk[..length])?;
+            return self.serve_held();
+        }
+        let (used, scanned, ended) = self.serve(&mut chunk[..length], 0);
+        if ended.is_none() {
+            self.hold(&chunk[used..length])?;
+            self.core.pool.set_scanned(&self.core.connections[self.slot as usize].input, scanned);
+        }
+        Ok(ended)
+    }
+
+    /// Serves what the connection's buffer holds. It is taken out of the pool meanwhile, so that the
+    /// service may ask about the rest.
+    fn serve_held(&mut self) -> Ending {
+        let input = &self.core.connections[self.slot as usize].input;
+        let already = self.core.pool.scanned(input);
+        let (mut bytes, done) = self.core.pool.lift(input);
+        let (used, scanned, ended) = self.serve(&mut bytes[done..], already);
+        let Core { pool, connections, .. } = &mut *self.core;
+        let input = &mut connections[self.slot as usize].input;
+        pool.lower(input, bytes, done);
+        pool.consume(input, used);
+        pool.set_scanned(input, scanned);
+        Ok(ended)
+    }
+
+    /// Moves a part of the chunk to the connection's buffer.
+    fn hold(&mut self, bytes: &[u8]) -> Result<(), Reason> {
+        let Core { pool, connections, .. } = &mut *self.core;
+        let input = &mut connections[self.slot as usize].input;
+        pool.append(input, Use::Read(self.slot), bytes).map_err(|_over_budget| Reason::MemoryBudget)
+    }
+
+    /// Serves the messages at the front of `input`, up to the turn's budget. How many bytes they took,
+    /// how many of the rest were scanned in vain, and whether the connection is to close.
+    fn serve(&mut self, input: &mut [u8], already: usize) -> (usize, usize, Option<Reason>) {
+        let (mut used, mut scanned) = (0, already);
+        // One connection's answers to what it has pipelined must not pile up: it goes on in a later turn.
+        let full = self.outbox.len() + self.core.limits.high_watermark;
+        self.flags().clear(Flags::UNDECODED);
+        while used < input.len() {
+            if self.messages == self.core.limits.messages_per_turn || self.outbox.len() >= full {
+                self.flags().set(Flags::UNDECODED);
+                return (used, 0, None);
+            }
+            let mut reply = Reply::to(ConnectionId(self.slot), self.core.now, self.outbox.bytes_mut());
+            let taken = self.service.receive(&mut input[used..], scanned, &mut reply, self.core);
+            let (trust, closes) = (reply.changes_trust(), reply.closes_for());
+            if let Some(trusted) = trust {
+                let unsent = self.unsent();
+                self.core.connections[self.slot as usize].change_trust(trusted, unsent);
+            }
+            match taken {
+                Taken::Message(length) => {
+                    (used, scanned) = (used + length, 0);
+                    self.messages += 1;
+                }
+                Taken::Incomplete => return (used, input.len() - used, None),
+                Taken::Later => {
+                    let core = &mut *self.core;
+                    let connection = &mut core.connections[self.slot as usize];
+                    let before = connection.state();
+                    connection.wait_for_service();
+                    core.stats.moved(before, connection.state());
+                    return (used, 0, None);
+                }
+            }
+            if closes.is_some() {
+                return (used, 0, closes);
+            }
+        }
+        (used, 0, None)
+    }
+
+    /// The peer sent its last byte: what is left may be a last message.
+    fn end_of_stream(&mut self) -> Ending {
+        let Core { pool, connections, now, .. } = &mut *self.core;
+        let rest = pool.bytes_mut(&connections[self.slot as usize].input);
+        let mut reply = Reply::to(ConnectionId(self.slot), *now, self.outbox.bytes_mut());
+        self.messages += usize::from(self.service.ended(rest, &mut reply));
+        Ok(Some(Reason::PeerClosed))
+    }
+}
