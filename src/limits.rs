@@ -65,6 +65,10 @@ pub const EVENTS_PER_POLL: usize = 1024;
 /// one write, so this is what a reader must be able to take at once.
 pub const BACKLOG_MAX: usize = 256 * 1024;
 
+/// Bytes of messages, without their framing, that one receiver is sent at once; a larger message goes
+/// alone.
+pub const BATCH_MAX: usize = 2 * BACKLOG_MAX;
+
 /// Undelivered messages at which publishes wait, one counted for each topic that it goes to: however
 /// small messages are, a walk over them is short.
 pub const BACKLOG_POSTS_MAX: usize = 16 * 1024;
@@ -134,6 +138,10 @@ pub const CONNECTIONS_MAX: usize = 1 << 22;
 
 /// What one connection takes up in slab and wheel in a release build, in bytes; a test pins it.
 pub const CONNECTION_BYTES: usize = 44;
+
+/// The share of the memory budget, one in so many, that input may take while publishes wait. Beyond
+/// it, more of a large message is left in the kernel.
+pub const INPUT_SHARE: usize = 4;
 
 /// Connections freed in one turn: to close a socket takes some 10 us.
 pub const REAPS_PER_TURN: usize = 256;
@@ -219,6 +227,10 @@ pub const SPARE_BUFFERS_MAX: usize = 1 << 20;
 
 /// Bytes of a peer's word that an error shows, as in Redis.
 pub const SHOWN_MAX: usize = 128;
+
+/// Answers of walks that wait for their askers to come again: further ones are forgotten, and their
+/// walks made anew.
+pub const WALKS_KEPT: usize = 4;
 
 /// Longest CLIENT LIST and longest PUBSUB CHANNELS, in bytes, so that asking for it does not make the
 /// asker a slow consumer.

@@ -278,13 +278,19 @@ impl<N: Net> Reactor<N> {
     /// Phase 10: frees the connections that are over, at most a budget of them.
     fn reap(&mut self, now: Time) {
         self.core.evict();
-        let core = &mut self.core;
+        let Reactor { core, services, .. } = self;
+        // They receive nothing any more, though to free them may take more turns than this.
+        for (slot, _) in &core.carry.closed[core.carry.told..] {
+            let service = core.connections[*slot as usize].flags.service();
+            services[service as usize].closing(ConnectionId(*slot));
+        }
         core.upkeep.peak_bytes = core.upkeep.peak_bytes.max(core.bytes_in_use());
         let any_closed = !core.carry.closed.is_empty();
         for _ in 0..REAPS_PER_TURN {
             let Some((slot, state)) = self.core.carry.closed.pop() else { break };
             self.part(slot, state, now);
         }
+        self.core.carry.told = self.core.carry.closed.len();
         let core = &mut self.core;
         if any_closed {
             // Less fits any budget.

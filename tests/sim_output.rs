@@ -104,7 +104,7 @@ fn the_memory_budget_closes_who_asks_for_more_and_nobody_else() {
 #[test]
 fn fixed_buffers_serve_the_same_and_cost_what_they_say() {
     let net = SimNet::new(0);
-    let mut sim = Sim::on(net, Box::new(Hello), limits(), BufferMode::Fixed(256));
+    let mut sim = Sim::on(net, Box::new(Hello), Limits { reads_per_turn: 4, ..limits() }, BufferMode::Fixed(256));
     let clients: Vec<ClientId> = (0..5).map(|_| sim.accepted()).collect();
     let ledger = sim.reactor.ledger();
     assert_eq!((ledger.read_buffers, ledger.write_buffers), (5 * 256, 5 * 256));

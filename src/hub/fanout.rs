@@ -19,7 +19,7 @@ use super::encoding::{By, Encoding};
 use super::messages::Messages;
 use super::sessions::Sessions;
 use crate::limits::{
-    BACKLOG_MAX, BACKLOG_POSTS_MAX, MONITOR_BACKLOG_MAX, SEARCHED_MAX, SPARE_MESSAGES_MAX, SPARE_QUEUES_MAX,
+    BACKLOG_MAX, BACKLOG_POSTS_MAX, BATCH_MAX, MONITOR_BACKLOG_MAX, SEARCHED_MAX, SPARE_MESSAGES_MAX, SPARE_QUEUES_MAX,
     VISITS_PER_QUEUE, VISITS_PER_TURN,
 };
 use crate::service::Output;
@@ -31,7 +31,9 @@ pub struct Fanout {
     /// Queues that are in use, in the order in which they have their turns.
     order: VecDeque<u32>,
     /// Queues that are not in use.
-    spare: Vec<u32>,
+    spare: VecDeque<u32>,
+    /// Those of them, the last, that have kept their memory.
+    warm: usize,
     /// Posts that are undelivered.
     posts: usize,
     /// What the queues' lists of posts take up.
@@ -46,8 +48,9 @@ pub struct Fanout {
     /// Counts turns: an encoding lasts for one.
     turn: u32,
     batch: Batch,
-    /// Steps of searching in this turn.
+    /// Steps of searching that commands took in this turn, and that deliveries took.
     searched: usize,
+    looked_through: usize,
     pub published: u64,
     pub delivered: u64,
 }
@@ -83,6 +86,8 @@ struct Batch {
     encoding: Option<Encoding>,
     range: Range<u32>,
     count: usize,
+    /// The number of the last post that a receiver has had with it.
+    last: u32,
     // What follows is filled for each receiver anew, and kept for its memory.
     /// The queues of the receiver's topics.
     found: Vec<u32>,
@@ -100,14 +105,14 @@ impl Fanout {
     /// Whether so much is undelivered, or was searched for in this turn, that a publish must wait.
     pub fn is_backlogged(&self) -> bool {
         self.messages.held() >= BACKLOG_MAX
-            || self.posts >= BACKLOG_POSTS_MAX
+            || self.posts.max(self.messages.len()) >= BACKLOG_POSTS_MAX
             || self.latest > u32::MAX / 2
             || self.has_searched_enough()
     }
 
     /// Whether so much is undelivered that MONITOR shows no more.
     pub fn is_overfull(&self) -> bool {
-        self.messages.held() >= MONITOR_BACKLOG_MAX
+        self.messages.held() >= MONITOR_BACKLOG_MAX || self.messages.len() >= 4 * BACKLOG_POSTS_MAX
     }
 
     pub fn has_searched_enough(&self) -> bool {
@@ -154,7 +159,11 @@ impl Fanout {
     /// published before it unsubscribed comes before the confirmation, and nothing after.
     pub fn deliver_now(&mut self, channels: &mut Channels, session: u32, encoding: Encoding, out: &mut Vec<u8>) {
         self.forget_orphans(channels);
-        self.find_queues(channels, session);
+        // One command may ask for each of its names.
+        if self.had(session) == self.latest {
+            return;
+        }
+        self.searched += self.find_queues(channels, session);
         self.find_posts(self.had(session));
         for (_, queue, place) in &self.batch.posts {
             let Queue { topic, posts, .. } = &self.queues[*queue as usize];
@@ -169,7 +178,7 @@ impl Fanout {
     /// subscribers of another.
     pub fn collect(&mut self, channels: &mut Channels, sessions: &Sessions, output: &mut Output<'_>) {
         self.forget_orphans(channels);
-        self.searched = 0;
+        (self.searched, self.looked_through) = (0, 0);
         self.turn = self.turn.wrapping_add(1);
         self.batch.encoding = None;
         let mut visits = VISITS_PER_TURN;
@@ -221,9 +230,10 @@ impl Fanout {
         Some(visited)
     }
 
-    /// Sends a session all that waits for it. False: the turn has no room for that.
+    /// Sends a session what waits for it, at most a batch. False: the turn has no room for that, or
+    /// there is more for the next turn.
     fn serve(&mut self, session: u32, channels: &Channels, sessions: &Sessions, output: &mut Output<'_>) -> bool {
-        if !output.has_room(0) {
+        if !output.has_room(0) || self.looked_through >= SEARCHED_MAX {
             return false;
         }
         // Nobody can be reached there for now.
@@ -233,22 +243,24 @@ impl Fanout {
         };
         self.make_batch(session, encoding, channels, output);
         let delivered = output.deliver(connection, &self.batch.range);
-        if delivered {
-            self.delivered += self.batch.count as u64;
-            self.has_had_all(session);
+        if !delivered {
+            return false;
         }
-        delivered
+        self.delivered += self.batch.count as u64;
+        self.has_had(session, self.batch.last);
+        self.batch.last == self.latest
     }
 
     /// Puts what waits for a session into one range of the outbox, unless the last batch is the same.
     fn make_batch(&mut self, session: u32, encoding: Encoding, channels: &Channels, output: &mut Output<'_>) {
-        self.find_queues(channels, session);
+        self.looked_through += self.find_queues(channels, session);
         let had = self.had(session);
         let batch = &self.batch;
         if batch.encoding == Some(encoding) && batch.had == had && batch.queues == batch.found {
             return;
         }
         self.find_posts(had);
+        self.cut_batch();
         self.encode(encoding, channels, output);
         let batch = &mut self.batch;
         std::mem::swap(&mut batch.queues, &mut batch.found);
@@ -267,6 +279,24 @@ impl Fanout {
                 start..bytes.len() as u32
             }
         };
+    }
+
+    /// Leaves for the next turn what is more than a reader can take at once: patterns that overlap
+    /// multiply a backlog.
+    fn cut_batch(&mut self) {
+        let (queues, messages, latest) = (&self.queues, &self.messages, self.latest);
+        let Batch { posts, last, .. } = &mut self.batch;
+        let mut bytes = 0;
+        let most = posts.iter().position(|(_, queue, place)| {
+            let (channel, payload) = messages.get(queues[*queue as usize].posts[*place as usize].message);
+            bytes += channel.len() + payload.len();
+            bytes > BATCH_MAX
+        });
+        *last = latest;
+        if let Some(most) = most.map(|most| most.max(1)).filter(|most| *most < posts.len()) {
+            posts.truncate(most);
+            *last = posts[most - 1].0;
+        }
     }
 
     /// Encodes the posts found, those that this turn has not encoded yet, and notes where they are.
@@ -293,8 +323,8 @@ impl Fanout {
         }
     }
 
-    /// Finds the queues of a session's topics: looks through whichever are fewer.
-    fn find_queues(&mut self, channels: &Channels, session: u32) {
+    /// Finds the queues of a session's topics: looks through whichever are fewer. Returns the steps.
+    fn find_queues(&mut self, channels: &Channels, session: u32) -> usize {
         let found = &mut self.batch.found;
         found.clear();
         let subscriptions = channels.len(session);
@@ -305,7 +335,7 @@ impl Fanout {
         } else {
             found.extend(channels.topics_of(session).filter_map(|topic| channels.queue(topic)));
         }
-        self.searched += self.order.len().min(subscriptions);
+        self.order.len().min(subscriptions)
     }
 
     /// Finds the posts of those queues behind a number, in the order of their publishes.
@@ -329,9 +359,12 @@ impl Fanout {
 
     /// Nothing waits for a session any more.
     fn has_had_all(&mut self, session: u32) {
-        if self.latest == 0 {
-            return;
+        if self.latest > 0 {
+            self.has_had(session, self.latest);
         }
+    }
+
+    fn has_had(&mut self, session: u32, last: u32) {
         let index = session as usize;
         if index >= self.had.len() {
             self.had.resize(index + 1, 0);
@@ -339,14 +372,15 @@ impl Fanout {
         if self.had[index] == 0 {
             self.met.push(session);
         }
-        self.had[index] = self.latest;
+        self.had[index] = last;
     }
 
     fn start_queue(&mut self, channels: &mut Channels, topic: TopicId) -> u32 {
-        let queue = self.spare.pop().unwrap_or_else(|| {
+        let queue = self.spare.pop_back().unwrap_or_else(|| {
             self.queues.push(Queue { topic, posts: Vec::new(), unvisited: 0, until: 0 });
             self.queues.len() as u32 - 1
         });
+        self.warm = self.warm.saturating_sub(1);
         let own = &mut self.queues[queue as usize];
         (own.topic, own.unvisited, own.until) = (topic, 0, 0);
         channels.set_queue(topic, Some(queue));
@@ -392,11 +426,14 @@ impl Fanout {
         let posts = &mut self.queues[queue as usize].posts;
         let bytes = posts.capacity() * size_of::<Post>();
         // A publish allocates nothing once warm; what a rare burst has made of a queue goes back.
-        if self.spare.len() >= SPARE_QUEUES_MAX || bytes > SPARE_MESSAGES_MAX {
+        if self.warm >= SPARE_QUEUES_MAX || bytes > SPARE_MESSAGES_MAX {
             *posts = Vec::new();
             self.post_bytes -= bytes;
+            self.spare.push_front(queue);
+        } else {
+            self.warm += 1;
+            self.spare.push_back(queue);
         }
-        self.spare.push(queue);
     }
 
     /// Once nothing is undelivered, what sessions have had does not matter.
@@ -423,7 +460,7 @@ impl Fanout {
         if self.order.is_empty() {
             (self.queues, self.spare, self.order) = Default::default();
             (self.had, self.met, self.batch) = Default::default();
-            self.post_bytes = 0;
+            (self.post_bytes, self.warm) = (0, 0);
         }
     }
 
@@ -474,9 +511,12 @@ mod tests {
         let mut delivered = 0;
         while hub.has_output() {
             let turn = turn(&mut hub, 1024, 4 << 20);
-            // What is larger than a turn's bytes goes alone.
-            assert_eq!(turn.len(), 1);
-            delivered += turn[0].1.windows(8).filter(|word| word == b"pmessage").count();
+            // A receiver gets one of its sixteen at a time.
+            assert!((1..=2).contains(&turn.len()));
+            assert!(
+                turn.iter().all(|(_, bytes)| bytes.starts_with(b"*4\r\n$8\r\npmessage") && bytes.len() < 1_001_000)
+            );
+            delivered += turn.len();
         }
         assert_eq!((delivered, hub.shared.fanout.delivered), (512, 512));
         assert!(hub.shared.fanout.bytes() < 64 << 10, "what a large message needed is not kept");
@@ -683,6 +723,51 @@ mod tests {
             hub.shared.publish(b"a", b"").ok();
         }
         assert!(hub.shared.fanout.is_backlogged());
+    }
+
+    #[test]
+    fn a_receiver_of_overlapping_patterns_is_sent_a_batch_a_turn() {
+        let mut hub = hub(1);
+        ["a*", "*a", "*", "?"].iter().for_each(|name| subscribe(&mut hub, 0, Kind::Pattern, name.as_bytes()));
+        for payload in [BATCH_MAX / 2, BATCH_MAX - 2, BATCH_MAX / 2 + 1, 10] {
+            hub.shared.publish(b"a", &vec![b'x'; payload]).ok();
+        }
+        let (mut got, mut turns) = (Vec::new(), 0);
+        while hub.has_output() {
+            for (_, bytes) in turn(&mut hub, 10, 16 << 20) {
+                assert!(bytes.len() < BATCH_MAX + 1000);
+                got.extend(bytes);
+            }
+            turns += 1;
+        }
+        assert_eq!(got.windows(8).filter(|word| word == b"pmessage").count(), 16);
+        assert!(turns > 8, "{turns}");
+    }
+
+    #[test]
+    fn to_subscribe_again_to_all_costs_no_search_for_each() {
+        let mut hub = hub(2);
+        let names: Vec<String> = (0..1000).map(|name| name.to_string()).collect();
+        names.iter().for_each(|name| subscribe(&mut hub, 0, Kind::Channel, name.as_bytes()));
+        names.iter().for_each(|name| drop(hub.shared.publish(name.as_bytes(), b"x")));
+        let (answer, _) = exchange(&mut hub, 0, format!("SUBSCRIBE {}\r\n", names.join(" ")).as_bytes());
+        assert!(answer.starts_with(b"*3\r\n$7\r\nmessage") && answer.ends_with(b":1000\r\n"));
+        assert!(hub.shared.fanout.searched < 5000, "{} steps", hub.shared.fanout.searched);
+    }
+
+    #[test]
+    fn after_a_burst_a_publish_is_warm_again() {
+        let mut hub = hub(1);
+        (0..40).for_each(|name| subscribe(&mut hub, 0, Kind::Channel, format!("{name}").as_bytes()));
+        (0..40).for_each(|name| drop(hub.shared.publish(format!("{name}").as_bytes(), b"x")));
+        turn(&mut hub, 10, 1 << 20);
+        for _ in 0..2 {
+            hub.shared.publish(b"1", b"x").ok();
+            let fanout = &hub.shared.fanout;
+            assert!(fanout.warm < SPARE_QUEUES_MAX && fanout.queues[fanout.order[0] as usize].posts.capacity() > 1);
+            turn(&mut hub, 10, 1 << 20);
+            assert_eq!(hub.shared.fanout.warm, SPARE_QUEUES_MAX);
+        }
     }
 
     #[test]

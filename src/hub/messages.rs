@@ -69,6 +69,11 @@ impl Messages {
         }
     }
 
+    /// Messages that are kept, delivered ones behind an undelivered one included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

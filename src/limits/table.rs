@@ -227,7 +227,8 @@ settings! {
         /// Output not yet sent to the peer that the kernel takes before a write waits; 0: any amount.
         ///
         /// TCP_NOTSENT_LOWAT, tcp(7). It leaves the kernel free to have as much on its way as the peer
-        /// reads, and holds a peer that reads nothing to this much.
+        /// reads, and holds a peer that reads nothing to this much. A peer that stops acknowledging may
+        /// hold what was on its way, up to net.ipv4.tcp_wmem, until the user timeout.
         notsent_lowat: Size = 16 * 1024,
             in |limits| or_zero(limits.sockets.notsent_lowat, NOTSENT_LOWAT_MIN..=SOCKET_BUFFER_MAX);
 

@@ -60,6 +60,8 @@ pub struct Carry {
     pub(super) receivable: VecDeque<u8>,
     /// Connections that are over and have yet to be reaped, with the state that each was in before.
     pub(super) closed: Vec<(u32, State)>,
+    /// Of these, the first so many whose services have been told.
+    pub(super) told: usize,
 }
 
 /// What is filled and emptied within a turn; kept for its memory.

@@ -8,7 +8,8 @@ use std::io;
 use super::core::Core;
 use crate::buffer::Use;
 use crate::clock::Tick;
-use crate::connection::{Flags, Reason};
+use crate::connection::{Flags, Reason, State};
+use crate::limits::INPUT_SHARE;
 use crate::net::Net;
 use crate::outbox::Outbox;
 use crate::service::{ConnectionId, Reply, Service, Taken};
@@ -61,7 +62,10 @@ impl<'a, N: Net> Intake<'a, N> {
             // First what an earlier turn left, then new input.
             let step = if self.flags().has(Flags::UNDECODED) {
                 self.serve_held()
-            } else if self.flags().has(Flags::READABLE) && reads < self.core.limits.reads_per_turn {
+            } else if self.flags().has(Flags::READABLE)
+                && reads < self.core.limits.reads_per_turn
+                && !self.must_hold_off()
+            {
                 reads += 1;
                 self.read(chunk)
             } else {
@@ -92,6 +96,16 @@ impl<'a, N: Net> Intake<'a, N> {
     /// Whether the service lets it wait.
     fn is_waiting(&self) -> bool {
         self.core.connections[self.slot as usize].is_waiting()
+    }
+
+    /// Whether more of a large message must stay in the kernel: while others wait for their services,
+    /// what they are all sent must not fill the memory budget.
+    fn must_hold_off(&self) -> bool {
+        let core = &*self.core;
+        let held = core.pool.len(&core.connections[self.slot as usize].input);
+        held >= core.limits.high_watermark
+            && core.pool.read_bytes() >= core.limits.memory_budget / INPUT_SHARE
+            && core.stats.states[State::Waiting.index()] > 0
     }
 
     /// What it is owed, with the answers of this turn.
@@ -162,7 +176,8 @@ impl<'a, N: Net> Intake<'a, N> {
         // One connection's answers to what it has pipelined must not pile up: it goes on in a later turn.
         let full = self.outbox.len() + self.core.limits.high_watermark;
         self.flags().clear(Flags::UNDECODED);
-        while used < input.len() {
+        // Its service may have had it killed meanwhile.
+        while used < input.len() && self.core.connections[self.slot as usize].is_serving() {
             if self.messages == self.core.limits.messages_per_turn || self.outbox.len() >= full {
                 self.flags().set(Flags::UNDECODED);
                 return (used, 0, None);
@@ -174,8 +189,13 @@ impl<'a, N: Net> Intake<'a, N> {
                 let unsent = self.unsent();
                 self.core.connections[self.slot as usize].change_trust(trusted, unsent);
             }
+            if closes.is_some() {
+                self.messages += usize::from(matches!(taken, Taken::Message(_)));
+                return (input.len(), 0, closes);
+            }
             match taken {
                 Taken::Message(length) => {
+                    debug_assert!((1..=input.len() - used).contains(&length), "what a service says it used");
                     (used, scanned) = (used + length, 0);
                     self.messages += 1;
                 }
@@ -188,9 +208,6 @@ impl<'a, N: Net> Intake<'a, N> {
                     core.stats.moved(before, connection.state());
                     return (used, 0, None);
                 }
-            }
-            if closes.is_some() {
-                return (used, 0, closes);
             }
         }
         (used, 0, None)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use slabd::hub::glob;
+use slabd::limits::BATCH_MAX;
 
 /// Sessions there are; a number is used again when its session has ended.
 pub const SESSIONS: u32 = 4;
@@ -280,12 +281,15 @@ impl Model {
         if self.answers(session) { error.to_vec() } else { Vec::new() }
     }
 
-    /// A session is sent these bytes: all the messages that it is owed, in one write.
+    /// A session is sent these bytes: all the messages that it is owed in one write, or a batch of them
+    /// and not one message less than fits.
     pub fn delivered(&mut self, session: u32, mut bytes: &[u8]) {
         assert!(!bytes.is_empty() && self.is_open(session), "session {session} is sent {}", bytes.escape_ascii());
         let own = self.of(session);
+        let mut batch = 0;
         while !bytes.is_empty() {
             let message = own.owed.pop_front();
+            batch += message.as_ref().map_or(0, |message| message.length);
             let expected = message.as_ref().map_or(Vec::new(), |message| encode(message, own.resp3));
             let rest = bytes.strip_prefix(&expected[..]).filter(|_| message.is_some());
             let Some(rest) = rest else {
@@ -293,7 +297,9 @@ impl Model {
             };
             bytes = rest;
         }
-        assert!(own.owed.is_empty(), "session {session} is owed {} more", own.owed.len());
+        let next = own.owed.front().map_or(0, |message| message.length);
+        let is_cut = next > 0 && batch + next > BATCH_MAX;
+        assert!(own.owed.is_empty() || is_cut, "session {session} is owed {} more", own.owed.len());
     }
 
     /// Bytes of the messages that anybody is owed, each counted once.

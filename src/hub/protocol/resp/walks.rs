@@ -10,7 +10,7 @@ use super::Call;
 use super::listing::{DESCRIBE_STEPS, Filter, describe};
 use crate::hub::Shared;
 use crate::hub::sessions::SessionId;
-use crate::limits::{LIST_MAX, WALK_STEPS_PER_TURN};
+use crate::limits::{LIST_MAX, WALK_STEPS_PER_TURN, WALKS_KEPT};
 use crate::service::Output;
 use crate::service::server::Server;
 
@@ -57,13 +57,14 @@ impl Call<'_, '_> {
     /// What a walk over all sessions finds; `None`: it is not over, and the command comes again.
     pub fn walk(&mut self, shared: &Shared, task: WalkTask, filter: impl FnOnce() -> Filter) -> Option<Found> {
         let asker = self.session;
-        if !self.walks.knows(asker) {
+        let mut found = self.walks.take(asker);
+        if found.is_none() {
             let walk = Walk { asker, task, filter: filter(), at: 0, found: Found::default() };
             self.walks.queue.push_back(walk);
             // A short one is over at once.
             self.walks.go_on(shared, self.server);
+            found = self.walks.take(asker);
         }
-        let found = self.walks.take(asker);
         if found.is_none() {
             self.wait();
         }
@@ -91,16 +92,7 @@ impl Walks {
 
     /// The asker is gone.
     pub fn closed(&mut self, session: SessionId) {
-        if !self.queue.is_empty() {
-            self.queue.retain(|walk| walk.asker != session);
-        }
         self.take(session);
-    }
-
-    /// Whether a session has asked for a walk and not had what it found.
-    fn knows(&self, session: SessionId) -> bool {
-        let asked = self.queue.iter().map(|walk| walk.asker);
-        asked.chain(self.done.iter().map(|(asker, _)| *asker)).any(|asker| asker == session)
     }
 
     fn take(&mut self, session: SessionId) -> Option<Found> {
@@ -117,10 +109,15 @@ impl Walks {
     fn go_on(&mut self, shared: &Shared, server: &mut dyn Server) {
         while self.used < WALK_STEPS_PER_TURN {
             let Some(walk) = self.queue.front_mut() else { return };
-            if walk.at < shared.sessions.places() {
+            let is_wanted = shared.sessions.get(walk.asker).serial != 0;
+            if is_wanted && walk.at < shared.sessions.places() {
                 self.used += walk.step(shared, server);
-            } else if let Some(walk) = self.queue.pop_front() {
-                self.done.push((walk.asker, walk.found));
+                continue;
+            }
+            let over = self.queue.pop_front().filter(|_| is_wanted);
+            self.done.extend(over.map(|walk| (walk.asker, walk.found)));
+            if self.done.len() > WALKS_KEPT {
+                self.done.remove(0);
             }
         }
     }
