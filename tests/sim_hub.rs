@@ -6,7 +6,7 @@
 mod sim;
 
 use slabd::connection::Reason;
-use slabd::limits::{INFO_STEPS, Limits, SEARCHED_MAX, WALK_STEPS_PER_TURN};
+use slabd::limits::{INFO_STEPS, Limits, REAPS_PER_TURN, SEARCHED_MAX, WALK_STEPS_PER_TURN};
 use slabd::net::sim::{ClientId, End};
 
 use sim::{SECOND, Sim, hub, limits, subscriber};
@@ -299,6 +299,25 @@ fn walks_are_made_one_after_the_other_and_end_with_their_askers() {
         order.extend(answered.copied());
     }
     assert_eq!(order, [askers[0], askers[1], askers[3], askers[4], askers[5]]);
+}
+
+#[test]
+fn subscribers_that_are_over_receive_nothing_though_to_free_them_takes_several_turns() {
+    let mut sim = hub(Limits { max_connections: 2000, max_connections_per_source: 2000, ..limits() });
+    let subscribers = sim.crowd(2 * REAPS_PER_TURN + 1);
+    subscribers.iter().for_each(|subscriber| sim.send(*subscriber, "SUBSCRIBE a\r\n"));
+    sim.turns(4);
+    let publisher = sim.accepted();
+    subscribers.iter().for_each(|subscriber| sim.net().client_reset(*subscriber));
+    for left in [REAPS_PER_TURN + 1, 1, 0] {
+        sim.turn();
+        assert_eq!(sim.reactor.connections(), left + 1);
+        sim.send(publisher, "PUBLISH a x\r\n");
+        if left == 0 {
+            sim.turn();
+        }
+    }
+    assert_eq!(sim.received(publisher), ":0\r\n".repeat(3));
 }
 
 /// A batch is 64 datagrams: each that is taken is carried out whole, so the backlog is asked about before each.
