@@ -320,6 +320,18 @@ fn subscribers_that_are_over_receive_nothing_though_to_free_them_takes_several_t
     assert_eq!(sim.received(publisher), ":0\r\n".repeat(3));
 }
 
+#[test]
+fn the_list_of_clients_tells_the_last_command_and_what_is_waited_for() {
+    let mut sim = hub(limits());
+    let subscriber = subscriber(&mut sim, "a");
+    let asker = sim.accepted();
+    let list = sim.exchange(asker, "CLIENT LIST\r\n");
+    assert!(list.contains(" flags=P ") && list.contains(" events=r cmd=subscribe user=default "), "{list}");
+    assert!(list.contains(" flags=N ") && list.contains(" events=r cmd=client user=default "), "{list}");
+    assert_eq!(sim.exchange(asker, "CLIENT KILL ID 1\r\n"), ":1\r\n");
+    assert_eq!(sim.net().client_saw(subscriber), End::Fin);
+}
+
 /// A batch is 64 datagrams: each that is taken is carried out whole, so the backlog is asked about before each.
 #[test]
 fn a_backlog_stops_datagrams_within_their_batch() {
