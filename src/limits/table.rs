@@ -236,7 +236,7 @@ settings! {
         ///
         /// Half of it is the largest window that a peer is offered. A peer that sends all the time keeps
         /// its rate with this much; one that sends and never reads costs no more.
-        receive_buffer: Size = 80 * 1024,
+        receive_buffer: Size = 72 * 1024,
             in |limits| or_zero(limits.sockets.receive_buffer, SOCKET_BUFFER_MIN..=SOCKET_BUFFER_MAX);
     }
 }
