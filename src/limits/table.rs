@@ -156,8 +156,8 @@ settings! {
 
         /// Reads of one connection in one turn, of up to 32 KiB each.
         ///
-        /// A fast sender may hold the loop for 64 KiB.
-        reads_per_turn: Count<usize> = 2, in |_| 1..=BUDGET_MAX;
+        /// A fast sender may hold the loop for 128 KiB.
+        reads_per_turn: Count<usize> = 4, in |_| 1..=BUDGET_MAX;
 
         /// Batches of 64 datagrams received in one turn, from all sockets together.
         datagram_batches_per_turn: Count<usize> = 1, in |_| 1..=BUDGET_MAX;
@@ -236,7 +236,7 @@ settings! {
         ///
         /// Half of it is the largest window that a peer is offered. A peer that sends all the time keeps
         /// its rate with this much; one that sends and never reads costs no more.
-        receive_buffer: Size = 72 * 1024,
+        receive_buffer: Size = 76 * 1024,
             in |limits| or_zero(limits.sockets.receive_buffer, SOCKET_BUFFER_MIN..=SOCKET_BUFFER_MAX);
     }
 }
