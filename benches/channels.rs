@@ -1,26 +1,26 @@
-//! Publishers to several channels with the same readers: how many publishes a second slabd and
-//! redis-server deliver, whether they close readers that read all the time, and what an honest
-//! client notices meanwhile.
+//! Measures publishers to several channels with the same subscribers: the publishes per second that
+//! slabd and redis-server deliver, whether they close subscribers that read all the time, and the
+//! waits of an honest client beside them.
 //!
 //!     cargo bench --bench channels                                  everything, some minutes
 //!     cargo bench --bench channels -- spread --rounds 5             one section
-//!     cargo bench --bench channels -- --skip redis                  without a server
+//!     cargo bench --bench channels -- --skip redis                  without redis
 //!
 //! Sections:
-//! - `spread`: 50 publishers, to 1, 2, 4 or 8 channels in turn, readers of all of them.
+//! - `spread`: 50 publishers to 1, 2, 4 or 8 channels in turn, with subscribers of all channels.
 //! - `readers`: up to 1,000 publishers to one channel.
-//! - `large`: one publisher, messages of 100 KB.
+//! - `large`: one publisher with messages of 100 KB.
 //!
-//! Each publisher has one PUBLISH in flight and sends the next when it has its reply; each
-//! subscriber has all channels. A round ends when all is delivered, or after `--seconds` with what
-//! was delivered until then ("slow"), or when the server closes a connection ("closed"). Every byte
-//! of every message is checked, and at the end their number by channel. slabd runs with its default
-//! settings, each round on a new process.
+//! Each publisher has one PUBLISH in flight and sends the next when it has its reply. Each
+//! subscriber has all channels. A round ends when all messages are delivered, after `--seconds`
+//! ("slow"), or when the server closes a connection ("closed"). The benchmark checks every byte of
+//! every message, and at the end the number of messages by channel. slabd runs with its default
+//! settings, with a new process for each round.
 //!
-//! How to read it: servers take turns, and each round gives one ratio of publishes a second between
-//! neighbours in time; the tables show medians. PING is what an honest client on a connection of
-//! its own waits, in milliseconds; it shares its core with publishers and subscribers, so some of
-//! that is theirs.
+//! How to read it: the servers take turns, and each round gives one ratio of publishes per second
+//! between neighbours in time. The tables show medians. PING is the wait of an honest client on its
+//! own connection, in milliseconds. This client shares its core with publishers and subscribers,
+//! which cause a part of its waits.
 
 #![forbid(unsafe_code)]
 
@@ -38,18 +38,18 @@ use support::load::{Honest, STALL_TIMEOUT, Stream, slot_of};
 use support::server::Server;
 use support::{Options, Table, median};
 
-/// A round, and what slabd is to reach in it.
+/// The load of a round, and slabd's targets in it.
 struct Load {
     subscribers: usize,
     publishers: usize,
     publishes: usize,
     channels: usize,
     payload: usize,
-    /// Its publishes a second, divided by those of redis-server.
+    /// Minimum ratio of slabd's publishes per second to those of redis-server.
     beside_redis: Option<f64>,
-    /// The same, divided by its own when all goes to one channel.
+    /// Minimum ratio of slabd's publishes per second to its rate with one channel.
     beside_one: Option<f64>,
-    /// 99th percentile of the honest client's waits, in milliseconds.
+    /// Maximum of the 99th percentile of the honest client's waits, in milliseconds.
     ping: Option<f64>,
 }
 
@@ -63,10 +63,11 @@ const LOAD: Load = Load {
     beside_one: None,
     ping: None,
 };
-const SPREAD: Load = Load { beside_redis: Some(2.0), beside_one: Some(0.5), ping: Some(5.0), ..LOAD };
+const SPREAD: Load =
+    Load { beside_redis: Some(2.0), beside_one: Some(0.5), ping: Some(5.0), ..LOAD };
 const FEW: Load = Load { subscribers: 100, publishes: 40_000, ..LOAD };
 
-/// Each is compared with the last one above it that has one channel.
+/// The loads of `spread`. Each is compared with the last one before it that has one channel.
 const SPREADS: [Load; 5] = [
     LOAD,
     Load { channels: 2, ..SPREAD },
@@ -80,12 +81,15 @@ const READERS: [Load; 4] = [
     Load { subscribers: 20, publishers: 400, publishes: 200_000, beside_redis: Some(1.4), ..LOAD },
     Load { publishers: 1000, publishes: 20_000, beside_redis: Some(4.0), ping: Some(20.0), ..LOAD },
 ];
-const LARGE: [Load; 1] = [Load { subscribers: 10, publishers: 1, publishes: 500, payload: 100_000, ..LOAD }];
+const LARGE: [Load; 1] =
+    [Load { subscribers: 10, publishers: 1, publishes: 500, payload: 100_000, ..LOAD }];
 
 fn main() -> Result<()> {
     let sections = [("spread", &SPREADS[..]), ("readers", &READERS), ("large", &LARGE)];
     let names = sections.map(|(name, _)| name);
-    let Some(options) = Options::read(&names, &[("rounds", 3), ("seconds", 20)])? else { return Ok(()) };
+    let Some(options) = Options::read(&names, &[("rounds", 3), ("seconds", 20)])? else {
+        return Ok(());
+    };
     support::prepare()?;
     for (name, loads) in sections {
         if options.wants(name) {
@@ -96,11 +100,11 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What one round came to.
+/// The measurements of one round.
 struct Round {
-    /// Publishes delivered a second.
+    /// Publishes delivered per second.
     rate: f64,
-    /// Processor time of the server for one delivery, in microseconds.
+    /// Processor time of the server per delivery, in microseconds.
     cost: f64,
     /// Median and 99th percentile of the honest client's waits, in milliseconds.
     ping: [f64; 2],
@@ -115,16 +119,22 @@ enum End {
 }
 
 fn compare(options: &Options, loads: &[Load]) -> Result<()> {
-    let labels: Vec<&str> = ["redis", "slabd"].into_iter().filter(|label| options.includes(label)).collect();
-    // Rounds by load and server.
-    let mut rounds: Vec<Vec<Vec<Round>>> = loads.iter().map(|_| labels.iter().map(|_| Vec::new()).collect()).collect();
+    let labels: Vec<&str> =
+        ["redis", "slabd"].into_iter().filter(|label| options.includes(label)).collect();
+    // The rounds, by load and server.
+    let mut rounds: Vec<Vec<Vec<Round>>> =
+        loads.iter().map(|_| labels.iter().map(|_| Vec::new()).collect()).collect();
     for _ in 0..options.number("rounds") {
         for (load, rounds) in loads.iter().zip(&mut rounds) {
             for (label, rounds) in labels.iter().zip(rounds) {
-                let server =
-                    if *label == "redis" { Server::redis()? } else { Some(Server::slabd_with_deadlines("hub", &[])?) };
+                let server = if *label == "redis" {
+                    Server::redis()?
+                } else {
+                    Some(Server::slabd_with_deadlines("hub", &[])?)
+                };
                 if let Some(server) = server {
-                    let round = Crowd::connect(server.address, load)?.run(&server, options.number("seconds"));
+                    let round = Crowd::connect(server.address, load)?
+                        .run(&server, options.number("seconds"));
                     rounds.push(round.with_context(|| format!("{label}, {}", load.name()))?);
                 }
             }
@@ -158,16 +168,29 @@ fn report(loads: &[Load], labels: &[&str], rounds: &[Vec<Vec<Round>>]) {
         for (server, label) in labels.iter().enumerate() {
             let own = &rounds[index][server];
             let Some(end) = own.iter().map(|round| round.end).max() else { continue };
-            let middle = |value: &dyn Fn(&Round) -> f64| median(&own.iter().map(value).collect::<Vec<_>>());
+            let middle =
+                |value: &dyn Fn(&Round) -> f64| median(&own.iter().map(value).collect::<Vec<_>>());
             let beside = |other: &[Round]| {
-                let ratios = own.iter().zip(other).map(|(own, other)| own.rate / other.rate).collect::<Vec<_>>();
-                if end == End::Closed || ratios.is_empty() { "–".into() } else { format!("{:.2}", median(&ratios)) }
+                let ratios = own
+                    .iter()
+                    .zip(other)
+                    .map(|(own, other)| own.rate / other.rate)
+                    .collect::<Vec<_>>();
+                if end == End::Closed || ratios.is_empty() {
+                    "–".into()
+                } else {
+                    format!("{:.2}", median(&ratios))
+                }
             };
             let target = |target: Option<f64>| {
-                target.filter(|_| *label == "slabd").map_or("–".into(), |target| target.to_string())
+                target
+                    .filter(|_| *label == "slabd")
+                    .map_or("–".into(), |target| target.to_string())
             };
-            let redis =
-                labels.iter().position(|label| *label == "redis").map_or(&[][..], |redis| &rounds[index][redis]);
+            let redis = labels
+                .iter()
+                .position(|label| *label == "redis")
+                .map_or(&[][..], |redis| &rounds[index][redis]);
             table.row(vec![
                 load.name(),
                 label.to_string(),
@@ -199,58 +222,62 @@ impl Load {
     }
 }
 
-/// Channel names are one letter each.
+/// Returns the name of a channel, which is one letter.
 fn letter(channel: usize) -> char {
     char::from(b'A' + channel as u8)
 }
 
-/// Where a message has the letter of its channel.
+/// The position of the channel's letter in a message.
 const LETTER_AT: usize = b"*3\r\n$7\r\nmessage\r\n$1\r\n".len();
 
-/// Subscribers and publishers, in this order, and what they say and hear.
+/// The subscribers and publishers, in this order, with their requests and messages.
 struct Crowd {
     net: MioNet,
     ready: Vec<Ready>,
     chunk: Box<[u8]>,
     clients: Vec<Client>,
     subscribers: usize,
-    /// By channel.
+    /// The publish to each channel.
     requests: Vec<Vec<u8>>,
-    /// What a subscriber gets of it.
+    /// The resulting message of each channel.
     messages: Vec<Vec<u8>>,
     reply: Vec<u8>,
     publishes: usize,
     sent: usize,
-    /// Messages received whole, by channel.
+    /// Number of messages received whole, by channel.
     delivered: Vec<usize>,
 }
 
 struct Client {
     stream: Stream,
-    /// Bytes of the message or the reply in the making.
+    /// Bytes received of the current message or reply.
     received: usize,
-    /// The channel of that message, or of a publisher's request.
+    /// The channel of the current message, or of a publisher's request.
     channel: usize,
-    /// Bytes of a publisher's request.
+    /// Unsent bytes of a publisher's request.
     unsent: usize,
 }
 
 impl Crowd {
-    /// Connects all, and subscribes those who are to be.
+    /// Connects all clients, and subscribes the subscribers.
     fn connect(server: SocketAddr, load: &Load) -> Result<Crowd> {
         let mut net = MioNet::new()?;
         let mut clients = Vec::new();
         for slot in 0..load.subscribers + load.publishers {
             let source = Ipv4Addr::new(127, 0, 1, if slot < load.subscribers { 1 } else { 2 });
-            let options = ConnectOptions { source: Some(source.into()), ..ConnectOptions::default() };
-            let stream = net.connect(server, &options, Token::connection(slot as u32, Generation::FIRST))?;
+            let options =
+                ConnectOptions { source: Some(source.into()), ..ConnectOptions::default() };
+            let stream =
+                net.connect(server, &options, Token::connection(slot as u32, Generation::FIRST))?;
             clients.push(Client { stream, received: 0, channel: 0, unsent: 0 });
         }
         let payload = "x".repeat(load.payload);
         let length = load.payload;
         let encode = |command: &str| -> Vec<Vec<u8>> {
             let head = format!("*3\r\n$7\r\n{command}\r\n$1\r\n");
-            let whole = |channel| format!("{head}{}\r\n${length}\r\n{payload}\r\n", letter(channel)).into_bytes();
+            let whole = |channel| {
+                format!("{head}{}\r\n${length}\r\n{payload}\r\n", letter(channel)).into_bytes()
+            };
             (0..load.channels).map(whole).collect()
         };
         let mut crowd = Crowd {
@@ -271,31 +298,48 @@ impl Crowd {
     }
 
     fn subscribe(&mut self, channels: usize) -> Result<()> {
-        let (mut request, mut answer) = (format!("*{}\r\n$9\r\nSUBSCRIBE\r\n", channels + 1), String::new());
+        let (mut request, mut answer) =
+            (format!("*{}\r\n$9\r\nSUBSCRIBE\r\n", channels + 1), String::new());
         for channel in 0..channels {
             request += &format!("$1\r\n{}\r\n", letter(channel));
-            answer += &format!("*3\r\n$9\r\nsubscribe\r\n$1\r\n{}\r\n:{}\r\n", letter(channel), channel + 1);
+            answer += &format!(
+                "*3\r\n$9\r\nsubscribe\r\n$1\r\n{}\r\n:{}\r\n",
+                letter(channel),
+                channel + 1
+            );
         }
         let mut connected = vec![false; self.clients.len()];
         let mut missing = self.clients.len();
         while missing > 0 {
             self.poll(STALL_TIMEOUT)?;
-            ensure!(!self.ready.is_empty(), "{missing} not connected or not subscribed");
+            ensure!(
+                !self.ready.is_empty(),
+                "{missing} clients are not connected or not subscribed"
+            );
             for event in std::mem::take(&mut self.ready) {
                 let slot = slot_of(event.token)?;
                 let client = &mut self.clients[slot];
                 if !connected[slot] && event.writable && self.net.connected(&client.stream)? {
                     connected[slot] = true;
                     if slot < self.subscribers {
-                        ensure!(self.net.write(&mut client.stream, request.as_bytes())? == request.len(), "cut short");
+                        ensure!(
+                            self.net.write(&mut client.stream, request.as_bytes())?
+                                == request.len(),
+                            "the request was cut short"
+                        );
                     } else {
                         missing -= 1;
                     }
                 }
                 if connected[slot] && event.readable {
-                    let Ok(count) = self.net.read(&mut client.stream, &mut self.chunk) else { continue };
+                    let Ok(count) = self.net.read(&mut client.stream, &mut self.chunk) else {
+                        continue;
+                    };
                     let due = answer.as_bytes().get(client.received..client.received + count);
-                    ensure!(count > 0 && due == Some(&self.chunk[..count]), "a wrong answer to SUBSCRIBE");
+                    ensure!(
+                        count > 0 && due == Some(&self.chunk[..count]),
+                        "a wrong answer to SUBSCRIBE"
+                    );
                     client.received += count;
                     if client.received == answer.len() {
                         client.received = 0;
@@ -307,7 +351,8 @@ impl Crowd {
         Ok(())
     }
 
-    /// Publishes until all is delivered, or the time is over, or the server closes one of them.
+    /// Publishes until all messages are delivered, the time has passed, or the server closes a
+    /// client.
     fn run(mut self, server: &Server, seconds: u64) -> Result<Round> {
         let due = self.publishes * self.subscribers;
         let honest = Honest::start(server.address)?;
@@ -341,8 +386,13 @@ impl Crowd {
         let ping = honest.stop()?;
         if end == End::Delivered {
             for (channel, delivered) in self.delivered.iter().enumerate() {
-                let publishes = (0..self.publishes).skip(channel).step_by(self.delivered.len()).count();
-                ensure!(*delivered == publishes * self.subscribers, "{delivered} of {}", letter(channel));
+                let publishes =
+                    (0..self.publishes).skip(channel).step_by(self.delivered.len()).count();
+                ensure!(
+                    *delivered == publishes * self.subscribers,
+                    "{delivered} deliveries of channel {}",
+                    letter(channel)
+                );
             }
         }
         let delivered = self.delivered.iter().sum::<usize>().max(1) as f64;
@@ -354,7 +404,7 @@ impl Crowd {
         })
     }
 
-    /// Begins the next publish, if any is left.
+    /// Starts the next publish, if one is left.
     fn publish(&mut self, slot: usize) -> Result<()> {
         if self.sent < self.publishes {
             let client = &mut self.clients[slot];
@@ -365,7 +415,7 @@ impl Crowd {
         self.send(slot)
     }
 
-    /// Sends as much of a publisher's request as there is room for.
+    /// Sends a publisher's request, as far as there is room.
     fn send(&mut self, slot: usize) -> Result<()> {
         let client = &mut self.clients[slot];
         while client.unsent > 0 {
@@ -380,8 +430,8 @@ impl Crowd {
         Ok(())
     }
 
-    /// Reads all that has come to one client, and checks it. False when the server has closed the
-    /// connection.
+    /// Reads and checks all bytes that have come to one client. Returns false when the server has
+    /// closed the connection.
     fn receive(&mut self, slot: usize) -> Result<bool> {
         loop {
             let count = match self.net.read(&mut self.clients[slot].stream, &mut self.chunk) {
@@ -397,7 +447,7 @@ impl Crowd {
                 let client = &mut self.clients[slot];
                 let due = self.reply.get(client.received..client.received + count);
                 if due != Some(&self.chunk[..count]) {
-                    // It tells of fewer subscribers than there were.
+                    // The reply counts fewer subscribers, because the server has closed some.
                     return Ok(false);
                 }
                 client.received += count;
@@ -406,24 +456,30 @@ impl Crowd {
                     self.publish(slot)?;
                 }
             }
-            // A short read has taken all there was.
+            // A short read has drained the socket.
             if count < self.chunk.len() {
                 return Ok(true);
             }
         }
     }
 
-    /// Compares so many bytes with the messages that they are of.
+    /// Compares the first `count` bytes of the chunk with the messages due.
     fn check_messages(&mut self, slot: usize, count: usize) -> Result<()> {
         let client = &mut self.clients[slot];
         let mut bytes = &self.chunk[..count];
         while !bytes.is_empty() {
-            if let Some(letter) = LETTER_AT.checked_sub(client.received).and_then(|at| bytes.get(at)) {
+            if let Some(letter) =
+                LETTER_AT.checked_sub(client.received).and_then(|at| bytes.get(at))
+            {
                 client.channel = usize::from(letter.wrapping_sub(b'A'));
             }
-            let message = self.messages.get(client.channel).context("a message of a channel that nobody has")?;
+            let message =
+                self.messages.get(client.channel).context("a message has an unknown channel")?;
             let piece = bytes.len().min(message.len() - client.received);
-            ensure!(bytes[..piece] == message[client.received..client.received + piece], "a wrong message");
+            ensure!(
+                bytes[..piece] == message[client.received..client.received + piece],
+                "a wrong message"
+            );
             client.received += piece;
             bytes = &bytes[piece..];
             if client.received == message.len() {

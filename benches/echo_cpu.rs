@@ -1,26 +1,25 @@
-//! What one message costs the server: processor time for TCP echo of 6 bytes, beside a minimal C epoll loop
-//! (benches/floor/echo.c) and redis-server's PING.
+//! Measures the cost of a message: the server's processor time for TCP echo of 6 bytes, beside a
+//! minimal C epoll loop (benches/floor/echo.c) and redis-server's PING.
 //!
 //!     cargo bench --bench echo_cpu                                  everything, some minutes
 //!     cargo bench --bench echo_cpu -- echo --rounds 15              one section
-//!     cargo bench --bench echo_cpu -- --skip redis                  without a server
+//!     cargo bench --bench echo_cpu -- --skip redis                  without redis
 //!
 //! Sections:
-//! - `echo`: 50 clients in a closed loop, each sending when it has its reply.
-//! - `idle`: the same, with 15,000 idle connections beside them, and without, on two processes of each server.
-//! - `churn`: accept, one echo, close; 50 at a time, the client closes first.
-//! - `bulk`: 200 MB in pieces of 64 KiB over one connection, as fast as they come back; megabytes a
-//!   second, and slabd with its default settings.
+//! - `echo`: 50 clients in a closed loop. Each sends when it has its reply.
+//! - `idle`: the same, with and without 15,000 idle connections, on two processes of each server.
+//! - `churn`: accept, one echo, close, for 50 connections at a time. The client closes first.
+//! - `bulk`: 200 MB in pieces of 64 KiB over one connection, as fast as they come back, in
+//!   megabytes per second. slabd has its default settings here.
 //!
-//! The C loop is level-triggered, as a minimal program is; a second row shows it edge-triggered, as slabd and mio are.
-//! Which of the two is cheaper depends on the machine and the load; hold slabd against the lower one.
+//! The C loop is level-triggered, as a minimal program is. A second row shows it edge-triggered, as
+//! slabd and mio are. The machine and the load decide which of the two costs less. Compare slabd
+//! with the lower one.
 //!
-//! How to read it: servers take turns, one round each (A B C A B C …), and every round gives one ratio between
-//! neighbours in time; the tables show medians of these. Compare ratios, not microseconds, which change from
-//! machine to machine and from hour to hour. The total is exact (the scheduler's own count, in nanoseconds). User
-//! and system are divided by the timer interrupt's samples over all rounds together; the ± beside user is one
-//! standard deviation of that, so ask for more rounds when it matters. "sleeps" is how often per message the server
-//! ran out of work: a server that is quicker than its clients sleeps more, and pays for it.
+//! How to read it: the servers take turns, one round each (A B C A B C …), and each round gives one
+//! ratio between neighbours in time. The tables show the medians of these ratios. Compare ratios,
+//! not microseconds, which differ between machines and hours. benches/hub_cpu.rs explains the
+//! columns.
 
 #![forbid(unsafe_code)]
 
@@ -41,7 +40,9 @@ const CLIENTS: usize = 50;
 
 fn main() -> Result<()> {
     let numbers = [("rounds", 9), ("messages", 200_000), ("connections", 20_000), ("idle", 15_000)];
-    let Some(options) = Options::read(&["echo", "idle", "churn", "bulk"], &numbers)? else { return Ok(()) };
+    let Some(options) = Options::read(&["echo", "idle", "churn", "bulk"], &numbers)? else {
+        return Ok(());
+    };
     support::prepare()?;
     if options.wants("echo") {
         echo(&options)?;
@@ -58,7 +59,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn closed_loop<'a>(label: &str, server: &'a Server, exchange: Exchange, messages: u64) -> Result<Contender<'a>> {
+fn closed_loop<'a>(
+    label: &str,
+    server: &'a Server,
+    exchange: Exchange,
+    messages: u64,
+) -> Result<Contender<'a>> {
     let mut clients = ClosedLoop::connect(server.address, CLIENTS, exchange)?;
     Ok(Contender::new(label, server, move || clients.run(messages)))
 }
@@ -69,8 +75,10 @@ fn echo(options: &Options) -> Result<()> {
     let (floor, edge) = (Server::floor_echo()?, Server::floor_echo_edge()?);
     let slabd = options.includes("slabd").then(|| Server::slabd("echo", &[])).transpose()?;
     let redis = if options.includes("redis") { Server::redis()? } else { None };
-    let mut contenders =
-        vec![closed_loop("C floor", &floor, ECHO, messages)?, closed_loop("C floor, edge", &edge, ECHO, messages)?];
+    let mut contenders = vec![
+        closed_loop("C floor", &floor, ECHO, messages)?,
+        closed_loop("C floor, edge", &edge, ECHO, messages)?,
+    ];
     if let Some(slabd) = &slabd {
         contenders.push(closed_loop("slabd", slabd, ECHO, messages)?);
     }
@@ -82,12 +90,13 @@ fn echo(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The idle connections of one server are closed before the next is looked at: this process may not open as many
-/// files as both would need.
+/// Measures one server after the other, because the idle connections of both need more files than
+/// one process may open.
 fn idle(options: &Options) -> Result<()> {
     let (messages, count) = (options.number("messages"), options.number("idle") as usize);
     println!("## The same beside {count} idle connections\n");
-    let talk = Talk { greeting: b"", request: ECHO.request, reply_starts: ECHO.reply, reply_ends: b"" };
+    let talk =
+        Talk { greeting: b"", request: ECHO.request, reply_starts: ECHO.reply, reply_ends: b"" };
     let compare = |name: &str, start: &dyn Fn() -> Result<Server>| -> Result<()> {
         if !options.includes(name) {
             return Ok(());
@@ -113,12 +122,14 @@ fn churn(options: &Options) -> Result<()> {
     let slabd = options.includes("slabd").then(|| Server::slabd("echo", &[])).transpose()?;
     let edge = Server::floor_echo_edge()?;
     let mut contenders = Vec::new();
-    for (label, server) in [("C floor", Some(&floor)), ("C floor, edge", Some(&edge)), ("slabd", slabd.as_ref())] {
+    for (label, server) in
+        [("C floor", Some(&floor)), ("C floor, edge", Some(&edge)), ("slabd", slabd.as_ref())]
+    {
         let Some(server) = server else { continue };
         let files = server.open_files()?;
         contenders.push(Contender::new(label, server, move || {
             load::churn(server.address, CLIENTS, connections, ECHO)?;
-            // The last ones are closed by the server a moment later, and that belongs to the cost.
+            // The server closes the last connections a moment later, which is part of the cost.
             server.until_open_files(|open| open <= files)
         }));
     }
@@ -127,14 +138,15 @@ fn churn(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Bulk, in megabytes a second, divided by that of the C loop is not to be below this.
+/// Minimum ratio of slabd's megabytes per second to those of the C loop.
 const BULK_TARGET: f64 = 0.95;
 const PIECE: usize = 64 * 1024;
 const PIECES: usize = 200_000_000 / PIECE;
 
 fn bulk(options: &Options) -> Result<()> {
     println!("## Echo of 200 MB in pieces of 64 KiB over one connection, MB/s\n");
-    let (floor, slabd) = (Server::floor_echo_waiting()?, Server::slabd_with_deadlines("echo", &[])?);
+    let (floor, slabd) =
+        (Server::floor_echo_waiting()?, Server::slabd_with_deadlines("echo", &[])?);
     let (mut theirs, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.number("rounds") {
         let (their, our) = (echo_bulk(floor.address)?, echo_bulk(slabd.address)?);
@@ -145,12 +157,18 @@ fn bulk(options: &Options) -> Result<()> {
     let mut table = Table::new(&["C floor, waiting", "slabd", "ratio", "all rounds", "target"]);
     let numbers = [&theirs, &ours].map(|rates| format!("{:.0}", median(rates)));
     let [theirs, ours] = numbers;
-    table.row(vec![theirs, ours, format!("{:.3}", median(&ratios)), range(&ratios), format!("≥ {BULK_TARGET}")]);
+    table.row(vec![
+        theirs,
+        ours,
+        format!("{:.3}", median(&ratios)),
+        range(&ratios),
+        format!("≥ {BULK_TARGET}"),
+    ]);
     table.print();
     Ok(())
 }
 
-/// One thread sends, and one receives and checks. Returns megabytes a second.
+/// Sends in one thread, and receives and checks in another. Returns the megabytes per second.
 fn echo_bulk(server: SocketAddr) -> Result<f64> {
     let mut receiver = TcpStream::connect(server)?;
     let mut sender = receiver.try_clone()?;

@@ -1,32 +1,40 @@
-//! What honest clients notice of a flood: silent connections, ten times as many as a server has slots, against slabd
-//! with each of its ways to admit connections, and against redis-server, memcached and nginx with the same number of slots.
+//! Measures the effect of a silent flood on honest clients. The flood opens ten times as many
+//! connections as a server has slots. It attacks slabd with each of its admission policies, and
+//! redis-server, memcached and nginx with the same number of slots.
 //!
 //!     cargo bench --bench flood                                     everything, some minutes
-//!     cargo bench --bench flood -- slabd nginx --settle 5           some servers; a shorter wait for what is left
-//!     cargo bench --bench flood -- --rate 0                         the flood as fast as it can
+//!     cargo bench --bench flood -- slabd nginx --settle 5           some servers, a shorter wait
+//!     cargo bench --bench flood -- --rate 0                         the flood as fast as possible
 //!     cargo bench --bench flood -- --slots 4000 --rate 3200
 //!
-//! How to read it: forty honest clients connect, each from its own address, think for 80 ms on average, ask one question,
-//! get the answer, and leave; then the next try begins. "Served" is the percentage of tries that got their answer within
-//! 3 s, before the flood and, from when it has opened as many as there are slots, during it; who is refused, reset or cut
-//! off was not served. p50 and p99 are the waits of those that were, thinking not counted, so a server that serves few may
-//! serve those quickly. The flood opens `rate` connections a second from a thousand addresses until there were ten times
-//! as many as slots, at least for 5 s, and says nothing on them. It holds 15,000 at most; what a server neither accepts nor
-//! ends keeps it below its rate.
+//! The load: forty honest clients, each from a different address, connect, pause for 80 ms on
+//! average, ask one question, get the answer, leave and try again. The flood opens `rate` silent
+//! connections per second from a thousand addresses. It goes on for at least 5 s, until it has
+//! opened ten times the number of slots. It holds at most 15,000 connections. A server that neither
+//! accepts nor closes connections therefore keeps the flood below its rate.
 //!
-//! What governs is the eviction age: slots divided by rate, 1.25 s by default. Who recycles the oldest silent
-//! connection serves everyone who speaks sooner than that. With `--rate 0` it is some tens of milliseconds, and the rates
-//! differ: from a server that accepts slowly, the flood gets less. Who waits long in the accept queue may have
-//! spoken when their turn comes, so there a longer p50 may go with more who are served.
+//! How to read it: "served" is the percentage of tries that got their answer within 3 s, before the
+//! flood and during it. "During" begins when the flood has opened as many connections as there are
+//! slots. A try that is refused, reset or cut off was not served. p50 and p99 are the waits of
+//! served tries, without the pause. A server that serves few tries may serve those quickly.
 //!
-//! "Own core" is how long the honest waited for their own core for each try, before and during: what of their waits is not the server's.
+//! The decisive figure is the age at eviction: slots divided by rate, 1.25 s by default. A server
+//! that recycles the oldest silent connection serves every client that sends sooner than that. With
+//! `--rate 0`, this age is some tens of milliseconds, and the rates differ, because a slow accept
+//! slows the flood down. A client that waits long in the accept queue may have sent its question
+//! before it is accepted, so a longer p50 can go together with more served tries.
 //!
-//! "User" is what the server grew by per connection that it held at the peak; "kernel" is one end of a connection: its
-//! structures, and what waits in its socket (needs root and ss). The last columns compare memory and open files,
-//! `settle` seconds after the flood, with before.
-//! Servers have a core of their own; the flood and the honest share the other. There the flood has the lowest priority, `--nice 19`: it
-//! sends as much as before, since the honest use little of that core, but they are not kept waiting by its time slices. With `--nice 0`
-//! the scheduler of the clients' core shows in their p99: some milliseconds, whoever the server is.
+//! "Own core" is the time per try, before and during the flood, that honest clients waited for
+//! their own core. This part of their waits is not the server's.
+//!
+//! "User" is the server's growth per connection held at the peak. "Kernel" is one end of a
+//! connection: its structures and the bytes queued in its socket (needs root and ss). The last
+//! columns compare memory and open files, `settle` seconds after the flood, with those before it.
+//!
+//! The servers run on one core, and the flood and the honest clients share another one. The flood
+//! has the lowest priority there, `--nice 19`. It sends as much as before, because honest clients
+//! use little of that core, but its time slices do not delay them. With `--nice 0`, the scheduler
+//! of the clients' core adds some milliseconds to their p99 with any server.
 
 #![forbid(unsafe_code)]
 
@@ -51,14 +59,16 @@ use honest::{Honest, PING, Probe, Question, Tally, milliseconds};
 use support::server::Server;
 use support::{Options, Table};
 
-/// The flood is so many times the slots.
+/// Connections of the flood, as a multiple of the slots.
 const TIMES: u64 = 10;
-/// More than it needs to fill a server and its accept queue, and less than one process may open.
+/// Connections that the flood holds: enough to fill a server and its accept queue, and fewer than
+/// one process may open.
 const HOLD: usize = 15_000;
 const QUIET: Duration = Duration::from_secs(5);
 const FLOOD_AT_LEAST: Duration = Duration::from_secs(5);
 
-const VERSION: Question = Question { request: b"version\r\n", reply_starts: b"VERSION ", reply_ends: b"\r\n" };
+const VERSION: Question =
+    Question { request: b"version\r\n", reply_starts: b"VERSION ", reply_ends: b"\r\n" };
 const GET: Question = Question {
     request: b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     reply_starts: b"HTTP/1.1 200 OK\r\n",
@@ -71,7 +81,7 @@ fn main() -> Result<()> {
     let Some(options) = Options::read(&sections, &numbers)? else { return Ok(()) };
     support::prepare()?;
     let (slots, rate) = (options.number("slots"), options.number("rate"));
-    let pace = if rate == 0 { "as fast as it can".into() } else { format!("{rate} a second") };
+    let pace = if rate == 0 { "as fast as possible".into() } else { format!("{rate}/s") };
     println!("## Silent flood of {} connections, {pace}, against {slots} slots\n", TIMES * slots);
     let mut measured = Vec::new();
     let mut failed = 0;
@@ -80,9 +90,11 @@ fn main() -> Result<()> {
             continue;
         }
         for (server, question) in contenders(section, slots) {
-            match server.and_then(|server| server.map(|server| measure(&server, question, &options)).transpose()) {
+            match server.and_then(|server| {
+                server.map(|server| measure(&server, question, &options)).transpose()
+            }) {
                 Ok(row) => measured.extend(row),
-                // The others are still worth their row.
+                // The benchmark goes on with the other servers.
                 Err(error) => {
                     println!("FAILED {section}: {error:#}\n");
                     failed += 1;
@@ -95,9 +107,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The servers of a section, each started when its turn comes, and what is asked of them.
-fn contenders(section: &str, slots: u64) -> impl Iterator<Item = (Result<Option<Server>>, Question)> {
-    let ways: &[&str] = if section == "slabd" { &["recycle", "refuse", "random-drop"] } else { &[""] };
+/// Returns the servers of a section and the request of their clients. Each server starts when the
+/// iterator reaches it.
+fn contenders(
+    section: &str,
+    slots: u64,
+) -> impl Iterator<Item = (Result<Option<Server>>, Question)> {
+    let ways: &[&str] =
+        if section == "slabd" { &["recycle", "refuse", "random-drop"] } else { &[""] };
     ways.iter().map(move |way| match section {
         "slabd" => {
             let arguments = ["--max-silent", &slots.to_string(), "--admission", way];
@@ -113,7 +130,7 @@ struct Measured {
     name: String,
     before: Tally,
     during: Tally,
-    /// How long the honest had to wait for their own core, for each try, before and during.
+    /// Wait of the honest clients for their own core per try, before and during the flood.
     own: [Duration; 2],
     outcome: Outcome,
     quiet: Reading,
@@ -131,7 +148,7 @@ fn measure(server: &Server, question: Question, options: &Options) -> Result<Mea
     sleep(QUIET);
     let own_before = gauge::core_wait(honest::THREAD);
     let before = probe.stop();
-    // Those who left last are gone from the server too.
+    // Gives the server time to close the last connections.
     sleep(Duration::from_millis(200));
     let quiet = Reading::of(process);
     let watch = Watch::start(process);
@@ -145,12 +162,13 @@ fn measure(server: &Server, question: Question, options: &Options) -> Result<Mea
     });
     let slots = options.number("slots");
     let filled = attacker.wait_until(FLOOD_AT_LEAST, |counts| counts.opened >= slots);
-    ensure!(filled, "{name}: the flood does not get going: {:?}", attacker.counts());
+    ensure!(filled, "{name}: the flood does not fill the slots: {:?}", attacker.counts());
     give_way(options.number("nice"))?;
     let probe = Probe::start(honest);
     let enough = TIMES * slots;
     let planned = enough.checked_div(u64::from(rate)).map_or(Duration::ZERO, Duration::from_secs);
-    let (began, least, most) = (Instant::now(), FLOOD_AT_LEAST, FLOOD_AT_LEAST + planned.mul_f64(1.25));
+    let (began, least, most) =
+        (Instant::now(), FLOOD_AT_LEAST, FLOOD_AT_LEAST + planned.mul_f64(1.25));
     while began.elapsed() < least || (attacker.counts().opened < enough && began.elapsed() < most) {
         sleep(Duration::from_millis(10));
     }
@@ -161,22 +179,28 @@ fn measure(server: &Server, question: Question, options: &Options) -> Result<Mea
     let peak = watch.stop();
     sleep(Duration::from_secs(options.number("settle")));
     let settled = Reading::of(process);
-    ensure!(settled.resident > 0, "{name} has not survived it");
+    ensure!(settled.resident > 0, "{name} has not survived the flood");
     eprintln!("{name}: honest {during}; before: {before}; {:?}", outcome.counts);
-    let own = [(own_before, &before), (own_during, &during)].map(|(wait, tally)| wait / tally.tries().max(1) as u32);
+    let own = [(own_before, &before), (own_during, &during)]
+        .map(|(wait, tally)| wait / tally.tries().max(1) as u32);
     Ok(Measured { name, before, during, own, outcome, quiet, peak, kernel, settled })
 }
 
-/// Lets the honest clients, who share the flood's core, run before it. Else they would be measured with their own scheduler.
+/// Gives the honest clients priority on the core that they share with the flood. Otherwise the
+/// flood's time slices would be part of their waits.
 fn give_way(nice: u64) -> Result<()> {
     if nice == 0 {
         return Ok(());
     }
-    let thread = gauge::thread_named(flood::THREAD).context("no thread of the flood")?;
+    let thread = gauge::thread_named(flood::THREAD).context("the flood has no thread")?;
     let mut command = Command::new("renice");
-    command.args(["-n", &nice.to_string(), "-p"]).arg(thread.file_name().unwrap_or_default()).stdout(Stdio::null());
-    let status = command.status().context("renice (apt-get install bsdutils)")?;
-    ensure!(status.success(), "renice of the flood: {status}");
+    command
+        .args(["-n", &nice.to_string(), "-p"])
+        .arg(thread.file_name().unwrap_or_default())
+        .stdout(Stdio::null());
+    let status =
+        command.status().context("cannot start renice; install it by apt-get install bsdutils")?;
+    ensure!(status.success(), "renice of the flood failed: {status}");
     Ok(())
 }
 
@@ -202,7 +226,8 @@ fn report(measured: &[Measured], settle: u64) {
     ]);
     for Measured { name, before, during, own, outcome, quiet, peak, kernel, settled } in measured {
         let bytes = |bytes: Option<u64>| bytes.map_or("–".into(), |bytes| bytes.to_string());
-        let wait = |wait: Duration| if during.served > 0 { milliseconds(wait) } else { "–".into() };
+        let wait =
+            |wait: Duration| if during.served > 0 { milliseconds(wait) } else { "–".into() };
         let growth = |now: u64, before: u64| now as i64 - before as i64;
         table.row(vec![
             name.clone(),

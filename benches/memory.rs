@@ -1,20 +1,23 @@
-//! What a connection costs in memory: growth of the server's resident memory with 15,000 connections, just
-//! accepted, and after each has exchanged 3 messages. slabd beside a C loop that keeps nothing, memcached, nginx and
-//! Redis.
+//! Measures the memory of a connection: the growth of the server's resident memory with 15,000
+//! connections, when they are just accepted and after each has exchanged 3 messages. Compares slabd
+//! with a C loop that keeps nothing, memcached, nginx and Redis.
 //!
 //!     cargo bench --bench memory
 //!     cargo bench --bench memory -- slabd floor --connections 5000
 //!
-//! How to read it: "fresh" and "after 3 messages" are bytes of user memory per connection: what the process grew
-//! by since before the connections came, divided by their number. Before that, one connection did the same traffic
-//! and was closed, so what is allocated once is not counted; nginx sets its connection table aside at the start
-//! (worker_connections 19,900), which therefore shows in "before" alone. All servers get 3 s to tidy up before
-//! each reading. The clients come from a hundred addresses, 127.0.0.2 and up.
+//! How to read it: "fresh" and "after 3 messages" are bytes of user memory per connection, which is
+//! the growth of the process divided by the number of connections. Before the first reading, one
+//! connection does the same traffic and is closed, so memory that is allocated only once does not
+//! count. nginx allocates its connection table at the start (worker_connections 19,900), so the
+//! table shows only in "before". Each server gets 3 s to free memory before a reading. The clients
+//! come from a hundred addresses, 127.0.0.2 and up.
 //!
-//! "kernel" is what the kernel's tables grew by per connection: its sockets, files, inodes, names and epoll entries,
-//! from /proc/slabinfo (needs root). Both ends of every connection are on this machine, so it is for two sockets (but
-//! one epoll entry); halve it for a server alone. Data waiting in a socket is not in it; here none waits. The second
-//! table divides it. The figures are of the whole machine: what else opens sockets meanwhile shows in them.
+//! "kernel" is the growth of the kernel's tables per connection: sockets, files, inodes, names and
+//! epoll entries, from /proc/slabinfo (needs root). Both ends of each connection are on this
+//! machine, so the figure covers two sockets but only one epoll entry. Halve it for a server alone.
+//! It does not include data queued in a socket, and here no data is queued. The second table
+//! divides it by cache. The figures cover the whole machine, so other programs that open sockets
+//! disturb them.
 
 #![forbid(unsafe_code)]
 
@@ -31,15 +34,22 @@ use support::server::Server;
 use support::{Options, Table};
 
 const MESSAGES: usize = 3;
-/// Longer than slabd waits before it gives memory back (1 s), and than Redis lets an idle client keep its buffers
-/// (2 s).
+/// Wait before a reading. slabd returns memory after 1 s, and Redis frees an idle client's buffers
+/// after 2 s.
 const SETTLE: Duration = Duration::from_secs(3);
 
-const ECHO: Talk = Talk { greeting: b"", request: b"PING\r\n", reply_starts: b"PING\r\n", reply_ends: b"" };
-const HELLO: Talk =
-    Talk { greeting: b"Hello\r\n", request: b"you\r\n", reply_starts: b"Hello, you!\r\n", reply_ends: b"" };
-const REDIS: Talk = Talk { greeting: b"", request: b"PING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"" };
-const MEMCACHED: Talk = Talk { greeting: b"", request: b"version\r\n", reply_starts: b"VERSION ", reply_ends: b"\r\n" };
+const ECHO: Talk =
+    Talk { greeting: b"", request: b"PING\r\n", reply_starts: b"PING\r\n", reply_ends: b"" };
+const HELLO: Talk = Talk {
+    greeting: b"Hello\r\n",
+    request: b"you\r\n",
+    reply_starts: b"Hello, you!\r\n",
+    reply_ends: b"",
+};
+const REDIS: Talk =
+    Talk { greeting: b"", request: b"PING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"" };
+const MEMCACHED: Talk =
+    Talk { greeting: b"", request: b"version\r\n", reply_starts: b"VERSION ", reply_ends: b"\r\n" };
 const HTTP: Talk = Talk {
     greeting: b"",
     request: b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -52,7 +62,9 @@ type Start = fn() -> Result<Option<Server>>;
 
 fn main() -> Result<()> {
     let sections = ["slabd", "floor", "memcached", "nginx", "redis"];
-    let Some(options) = Options::read(&sections, &[("connections", 15_000)])? else { return Ok(()) };
+    let Some(options) = Options::read(&sections, &[("connections", 15_000)])? else {
+        return Ok(());
+    };
     support::prepare()?;
     let connections = options.number("connections") as usize;
     let wants = |section: &str| options.wants(section) && options.includes(section);
@@ -73,9 +85,11 @@ fn main() -> Result<()> {
         if !wants(section) {
             continue;
         }
-        match start().and_then(|server| server.map(|server| measure(server, talk, connections)).transpose()) {
+        match start()
+            .and_then(|server| server.map(|server| measure(server, talk, connections)).transpose())
+        {
             Ok(row) => measured.extend(row),
-            // The others are still worth their row.
+            // The benchmark goes on with the other servers.
             Err(error) => {
                 println!("FAILED {section}: {error:#}\n");
                 failed += 1;
@@ -120,7 +134,8 @@ fn read(server: &Server) -> Result<Reading> {
     Ok(Reading { resident: server.resident()?, kernel: Kernel::read() })
 }
 
-/// Waits for connections that others have closed to leave the kernel: they share caches with what is measured here.
+/// Waits until earlier connections have left TIME-WAIT, because they share the kernel's caches with
+/// the measured ones.
 fn until_quiet() -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(75);
     loop {
@@ -131,7 +146,10 @@ fn until_quiet() -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            println!("NOT QUIET: {waiting} connections of others in TIME-WAIT; the kernel figures are unreliable.\n");
+            println!(
+                "NOT QUIET: {waiting} earlier connections are in TIME-WAIT; the kernel figures \
+                 are unreliable.\n"
+            );
             return Ok(());
         }
         eprintln!("waiting for {waiting} earlier connections in TIME-WAIT");
@@ -140,7 +158,15 @@ fn until_quiet() -> Result<()> {
 }
 
 fn report(measured: &[Measured], connections: usize) {
-    let header = ["server", "connections", "before, MiB", "after, MiB", "fresh, B", "after 3 messages, B", "kernel, B"];
+    let header = [
+        "server",
+        "connections",
+        "before, MiB",
+        "after, MiB",
+        "fresh, B",
+        "after 3 messages, B",
+        "kernel, B",
+    ];
     let mut table = Table::new(&header);
     let per_connection = |bytes: i64| format!("{:.0}", bytes as f64 / connections as f64);
     let mebibytes = |bytes: u64| format!("{:.2}", bytes as f64 / f64::from(1 << 20));
@@ -161,10 +187,12 @@ fn report(measured: &[Measured], connections: usize) {
         ]);
     }
     table.print();
-    let Some(one) = measured.iter().find(|measured| measured.name.contains("floor")).or(measured.first()) else {
+    let Some(one) =
+        measured.iter().find(|measured| measured.name.contains("floor")).or(measured.first())
+    else {
         return;
     };
-    println!("The kernel's part by cache, both ends, while {} was measured:\n", one.name);
+    println!("Kernel memory by cache, both ends, during the run of {}:\n", one.name);
     let mut table = Table::new(&["cache", "B per connection", "objects per connection"]);
     for (cache, growth) in one.after.kernel.since(&one.before.kernel) {
         let objects = growth.objects as f64 / connections as f64;
@@ -173,12 +201,13 @@ fn report(measured: &[Measured], connections: usize) {
     table.print();
 }
 
-/// What a connection takes of the kernel: the socket, its inode and name, the file, and the entry in epoll.
+/// The kernel's caches of a connection: the socket, its inode and name, the file, and the epoll
+/// entry.
 const CACHES: [&str; 5] = ["TCP", "sock_inode_cache", "dentry", "filp", "eventpoll_epi"];
-/// Whoever looks into /proc meanwhile makes one of these and a dentry for every file it sees there.
+/// A reader of /proc creates one of these, and a dentry, for each file that it sees.
 const PROC_INODES: &str = "proc_inode_cache";
 
-/// The kernel's object caches, of the whole machine. Empty when slabinfo may not be read.
+/// The kernel's object caches of the whole machine. Empty if slabinfo cannot be read.
 struct Kernel {
     caches: BTreeMap<String, Cache>,
 }
@@ -187,31 +216,41 @@ struct Kernel {
 struct Cache {
     objects: i64,
     object_bytes: i64,
-    /// Whole pages, as the kernel takes them.
+    /// Size in whole pages, in bytes.
     bytes: i64,
 }
 
 impl Kernel {
     fn read() -> Kernel {
         let mut caches = BTreeMap::new();
-        // Two lines of heading, then: name active_objs num_objs objsize objperslab pagesperslab : … slabdata
-        // active_slabs num_slabs sharedavail. slabinfo(5).
+        // After two heading lines, each line has: name active_objs num_objs objsize objperslab
+        // pagesperslab : … slabdata active_slabs num_slabs sharedavail (slabinfo(5)).
         for line in fs::read_to_string("/proc/slabinfo").unwrap_or_default().lines().skip(2) {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            let number = |index: usize| fields.get(index).and_then(|field| field.parse::<i64>().ok()).unwrap_or(0);
+            let number = |index: usize| {
+                fields.get(index).and_then(|field| field.parse::<i64>().ok()).unwrap_or(0)
+            };
             let bytes = number(14) * number(5) * slabd::sys::page_size() as i64;
-            caches.insert(fields[0].to_string(), Cache { objects: number(2), object_bytes: number(3), bytes });
+            caches.insert(
+                fields[0].to_string(),
+                Cache { objects: number(2), object_bytes: number(3), bytes },
+            );
         }
         Kernel { caches }
     }
 
-    /// Growth of the caches that connections use.
+    /// Returns the growth of the caches that connections use.
     fn since(&self, earlier: &Kernel) -> BTreeMap<&'static str, Cache> {
         let growth = |name: &str| {
             let (now, before) = (self.caches.get(name)?, earlier.caches.get(name)?);
-            Some(Cache { objects: now.objects - before.objects, bytes: now.bytes - before.bytes, ..*now })
+            Some(Cache {
+                objects: now.objects - before.objects,
+                bytes: now.bytes - before.bytes,
+                ..*now
+            })
         };
-        let mut grown: BTreeMap<_, _> = CACHES.iter().filter_map(|&name| Some((name, growth(name)?))).collect();
+        let mut grown: BTreeMap<_, _> =
+            CACHES.iter().filter_map(|&name| Some((name, growth(name)?))).collect();
         if let (Some(dentries), Some(of_proc)) = (grown.get_mut("dentry"), growth(PROC_INODES)) {
             dentries.objects -= of_proc.objects;
             dentries.bytes -= of_proc.objects * dentries.object_bytes;

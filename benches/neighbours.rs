@@ -1,17 +1,17 @@
-//! What clients notice of what another one asks for.
+//! Measures how much the expensive commands of one client slow down others.
 //!
 //!     cargo bench --bench neighbours                                everything, a minute
 //!     cargo bench --bench neighbours -- monitor --rounds 9          one section
 //!
 //! Sections:
-//! - `monitor`: commands a second with redis-benchmark's PING and a pipeline of 32, while one
-//!   connection has MONITOR and reads all it gets, divided by those without. redis-server's own
-//!   ratio stands beside slabd's.
-//! - `inspect`: what an honest client waits for PING, in milliseconds, while 64 others ask `CLIENT
-//!   LIST LADDR` without end beside 6,000 idle connections. redis-server does not know that
-//!   question.
+//! - `monitor`: commands per second of redis-benchmark's PING with a pipeline of 32, while one
+//!   connection monitors all commands and reads them. The ratio divides this rate by the rate
+//!   without MONITOR. The table shows the ratios of redis-server and slabd.
+//! - `inspect`: the wait of an honest client for PING, in milliseconds, while 64 others send
+//!   `CLIENT LIST LADDR` without end beside 6,000 idle connections. redis-server does not have this
+//!   command.
 //!
-//! slabd runs with its default settings; in `inspect`, with no deadlines and no limit on silent
+//! slabd runs with its default settings. In `inspect` it has no deadlines and no limit on silent
 //! connections.
 
 #![forbid(unsafe_code)]
@@ -29,20 +29,21 @@ use support::load::{ClosedLoop, Exchange, Held, Honest, RedisBenchmark, Talk};
 use support::server::{self, Server};
 use support::{Options, Table, median, range};
 
-/// The rate with MONITOR divided by that without is not to be below this.
+/// Minimum ratio of the rate with MONITOR to the rate without.
 const MONITOR_TARGET: f64 = 0.37;
-/// The honest client's 99th percentile is not to be above this, in milliseconds.
+/// Maximum of the honest client's 99th percentile, in milliseconds.
 const INSPECT_TARGET: f64 = 10.0;
 
 const CLIENTS: u64 = 50;
 const PIPELINE: u64 = 32;
 const ASKERS: usize = 64;
-/// A question without result, which looks at every connection.
+/// A command that searches all connections and finds none.
 const QUESTION: Exchange = Exchange {
     request: b"*4\r\n$6\r\nCLIENT\r\n$4\r\nLIST\r\n$5\r\nLADDR\r\n$9\r\n1.2.3.4:5\r\n",
     reply: b"$0\r\n\r\n",
 };
-const PING: Talk = Talk { greeting: b"", request: b"PING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"" };
+const PING: Talk =
+    Talk { greeting: b"", request: b"PING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"" };
 
 fn main() -> Result<()> {
     let numbers = [("rounds", 5), ("requests", 500_000), ("idle", 6000)];
@@ -58,12 +59,14 @@ fn main() -> Result<()> {
 }
 
 fn monitor(options: &Options) -> Result<()> {
-    println!("## PING with pipeline {PIPELINE}, {CLIENTS} clients, while one has MONITOR\n");
-    let slabd = options.includes("slabd").then(|| Server::slabd_with_deadlines("hub", &[])).transpose()?;
+    println!("## PING with pipeline {PIPELINE}, {CLIENTS} clients, beside one with MONITOR\n");
+    let slabd =
+        options.includes("slabd").then(|| Server::slabd_with_deadlines("hub", &[])).transpose()?;
     let redis = if options.includes("redis") { Server::redis()? } else { None };
     let servers = [("redis", redis), ("slabd", slabd)];
     let requests = options.number("requests");
-    let benchmark = RedisBenchmark { test: "ping_mbulk", clients: CLIENTS, pipeline: PIPELINE, requests };
+    let benchmark =
+        RedisBenchmark { test: "ping_mbulk", clients: CLIENTS, pipeline: PIPELINE, requests };
     let mut measured = servers.each_ref().map(|_| (Vec::new(), Vec::new(), 0));
     for _ in 0..options.number("rounds") {
         for ((_, server), (without, with, lines)) in servers.iter().zip(&mut measured) {
@@ -74,12 +77,20 @@ fn monitor(options: &Options) -> Result<()> {
             *lines += seen;
         }
     }
-    let mut table =
-        Table::new(&["server", "requests/s without", "with", "ratio", "range", "target", "lines per request"]);
+    let mut table = Table::new(&[
+        "server",
+        "requests/s without",
+        "with",
+        "ratio",
+        "range",
+        "target",
+        "lines per request",
+    ]);
     for ((label, _), (without, with, lines)) in
         servers.iter().zip(&measured).filter(|(_, (rates, ..))| !rates.is_empty())
     {
-        let ratios: Vec<f64> = with.iter().zip(without).map(|(with, without)| with / without).collect();
+        let ratios: Vec<f64> =
+            with.iter().zip(without).map(|(with, without)| with / without).collect();
         table.row(vec![
             label.to_string(),
             format!("{:.0}", median(without)),
@@ -94,13 +105,14 @@ fn monitor(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Does something while a connection has MONITOR; returns how many lines that got as well.
+/// Does the work while a connection monitors all commands. Also returns the number of lines that
+/// this connection got.
 fn beside_monitor(server: &Server, work: impl FnOnce() -> Result<f64>) -> Result<(f64, u64)> {
     let mut stream = TcpStream::connect(server.address)?;
     stream.write_all(b"MONITOR\r\n")?;
     let mut answer = [0; 5];
     stream.read_exact(&mut answer).context("MONITOR")?;
-    ensure!(answer == *b"+OK\r\n", "no MONITOR: {answer:?}");
+    ensure!(answer == *b"+OK\r\n", "the server answers MONITOR with {answer:?}");
     thread::scope(|scope| {
         let mut reader = stream.try_clone()?;
         let reading = scope.spawn(move || {
@@ -112,11 +124,11 @@ fn beside_monitor(server: &Server, work: impl FnOnce() -> Result<f64>) -> Result
         });
         let done = work();
         let closed = reading.is_finished();
-        // The reader's next read finds the end.
+        // Ends the reader's next read.
         let _ = stream.shutdown(Shutdown::Both);
         let lines = reading.join().map_err(|_| anyhow!("the thread that reads MONITOR failed"))?;
         if closed {
-            println!("{} closed the connection that has MONITOR\n", server.name);
+            println!("{} closed the connection with MONITOR\n", server.name);
         }
         Ok((done?, lines))
     })
@@ -124,7 +136,9 @@ fn beside_monitor(server: &Server, work: impl FnOnce() -> Result<f64>) -> Result
 
 fn inspect(options: &Options) -> Result<()> {
     let idle = options.number("idle") as usize;
-    println!("## PING of an honest client beside {idle} idle connections and {ASKERS} that ask CLIENT LIST LADDR\n");
+    println!(
+        "## PING beside {idle} idle connections and {ASKERS} clients that send CLIENT LIST LADDR\n"
+    );
     let server = Server::slabd("hub", &[])?;
     let held = Held::open(&server, idle, &PING)?;
     held.talk(&PING, 1)?;

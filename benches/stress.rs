@@ -1,14 +1,17 @@
-//! What the load generator itself can do: `slabd stress` beside redis-benchmark, and what it says of servers' memory.
+//! Measures the load generator: the rate of `slabd stress` beside redis-benchmark, and the accuracy
+//! of its memory figures.
 //!
 //!     cargo bench --bench stress                                    everything, some minutes
 //!     cargo bench --bench stress -- rate --rounds 15                one section
 //!     cargo bench --bench stress -- hold --skip nginx
 //!
 //! Sections:
-//! - `rate`: requests per second that either generator drives redis-server at, with the same clients and pipeline, in turns (A B A B …);
-//!   the table shows medians, and the median of the ratios of neighbours. Generator and server have a core each.
-//! - `hold`: 15,000 connections held to each of redis-server, nginx, memcached and slabd. The growth of the resident set is read from outside as
-//!   well, while they are held; the two are to agree within 5 %.
+//! - `rate`: requests per second of each generator against redis-server, with the same clients and
+//!   pipeline. The generators take turns (A B A B …). The table shows medians, and the median of
+//!   the ratios of neighbours. Generator and server each have a core.
+//! - `hold`: 15,000 connections held to each of redis-server, nginx, memcached and slabd. The
+//!   benchmark also reads the growth of the resident set from outside. The two figures must agree
+//!   within 5 %.
 
 #![forbid(unsafe_code)]
 
@@ -26,10 +29,10 @@ use support::load::RedisBenchmark;
 use support::server::{self, Server};
 use support::{Options, Table, median, range};
 
-/// Requests per second, divided by redis-benchmark's, are not to be below this.
+/// Minimum ratio of the requests per second to those of redis-benchmark.
 const RATE_TARGET: f64 = 0.9;
 
-/// What is said of memory and what is read from outside are to differ by no more than this share.
+/// Maximum relative difference between the reported memory and the memory read from outside.
 const MEMORY_TARGET: f64 = 0.05;
 
 const CLIENTS: u64 = 50;
@@ -61,12 +64,21 @@ fn rate(options: &Options) -> Result<()> {
         return Ok(());
     }
     println!("\n## Requests per second against redis-server, {CLIENTS} clients\n");
-    let mut table = Table::new(&["pipeline", "redis-benchmark", "slabd stress", "ratio", "range", "not below", ""]);
+    let mut table = Table::new(&[
+        "pipeline",
+        "redis-benchmark",
+        "slabd stress",
+        "ratio",
+        "range",
+        "not below",
+        "",
+    ]);
     for (pipeline, times) in [(1, 1), (32, 8)] {
         let requests = options.number("requests") * times;
         let (mut theirs, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.number("rounds") {
-            let benchmark = RedisBenchmark { test: "ping_mbulk", clients: CLIENTS, pipeline, requests };
+            let benchmark =
+                RedisBenchmark { test: "ping_mbulk", clients: CLIENTS, pipeline, requests };
             let their = benchmark.run(redis.address)?;
             let our = slabd_stress(redis.address, pipeline, requests)?;
             theirs.push(their);
@@ -92,13 +104,19 @@ fn slabd_stress(server: SocketAddr, pipeline: u64, requests: u64) -> Result<f64>
     let target = format!("resp://{server}");
     let numbers = [pipeline, requests, CLIENTS].map(|number| number.to_string());
     let [pipeline, requests, clients] = numbers.each_ref().map(String::as_str);
-    let words = ["ping", &target, "-c", clients, "-P", pipeline, "-n", requests, "-d", "60s", "--assert", "errors=0"];
+    let words = [
+        "ping", &target, "-c", clients, "-P", pipeline, "-n", requests, "-d", "60s", "--assert",
+        "errors=0",
+    ];
     let record = stress(&words)?.finish()?;
-    ensure!(record["requests"]["answered"].as_u64() == requests.parse().ok(), "not all answered: {record}");
-    record["requests"]["rate"].as_f64().context("no rate")
+    ensure!(
+        record["requests"]["answered"].as_u64() == requests.parse().ok(),
+        "some requests have no answer: {record}"
+    );
+    record["requests"]["rate"].as_f64().context("the report has no rate")
 }
 
-/// A run of `slabd stress` under way.
+/// A run of `slabd stress` in progress.
 struct Run {
     child: std::process::Child,
     file: std::path::PathBuf,
@@ -113,7 +131,8 @@ fn stress(words: &[&str]) -> Result<Run> {
 }
 
 impl Run {
-    /// Reads the server's memory meanwhile: seconds since the start, and bytes.
+    /// Waits for the end of the run. Also returns readings of the server's memory during the run:
+    /// seconds since its start, and bytes.
     fn finish_beside(mut self, server: &Server) -> Result<(Value, Vec<(f64, u64)>)> {
         let began = Instant::now();
         let mut readings = Vec::new();
@@ -135,9 +154,18 @@ impl Run {
 
 fn hold(options: &Options) -> Result<()> {
     let connections = options.number("connections");
-    println!("\n## What `slabd stress hold` says of {connections} connections, and what was read from outside\n");
-    let mut table =
-        Table::new(&["server", "user bytes each", "from outside", "difference", "kernel bytes each", "at most", ""]);
+    println!(
+        "\n## Memory of {connections} connections: by `slabd stress hold`, and from outside\n"
+    );
+    let mut table = Table::new(&[
+        "server",
+        "user bytes each",
+        "from outside",
+        "difference",
+        "kernel bytes each",
+        "at most",
+        "",
+    ]);
     let servers: [(&str, &str, &[&str], Option<Server>); 4] = [
         ("slabd", "resp", &[], Some(Server::slabd("hub", &[])?)),
         ("redis", "resp", &[], Server::redis()?),
@@ -149,15 +177,30 @@ fn hold(options: &Options) -> Result<()> {
         let target = format!("{scheme}://{}", server.address);
         let count = connections.to_string();
         let before = server.resident()?;
-        let run = stress(&[&["hold", &target, "-c", &count, "-d", "8s", "--assert", "errors=0"], words].concat())?;
+        let run = stress(
+            &[&["hold", &target, "-c", &count, "-d", "8s", "--assert", "errors=0"], words].concat(),
+        )?;
         let (record, readings) = run.finish_beside(&server)?;
-        ensure!(record["connections"]["open_at_peak"].as_u64() == Some(connections), "not all were open: {record}");
-        // The one nearest to when the program read: redis-server's memory changes for seconds after traffic.
-        let at = record["server"]["peak_at_s"].as_f64().context("no time of the reading")?;
-        let nearest = readings.iter().min_by(|one, other| (one.0 - at).abs().total_cmp(&(other.0 - at).abs()));
-        let outside = (nearest.context("nothing was read")?.1 as f64 - before as f64) / connections as f64;
-        let said = record["server"]["user_bytes_per_connection"].as_f64().context("no memory was told")?;
-        let kernel = record["server"]["kernel_bytes_per_connection"].as_f64().context("no kernel memory was told")?;
+        ensure!(
+            record["connections"]["open_at_peak"].as_u64() == Some(connections),
+            "some connections were not open: {record}"
+        );
+        // Takes the reading nearest in time to that of the program, because the memory of
+        // redis-server changes for seconds after traffic.
+        let at = record["server"]["peak_at_s"]
+            .as_f64()
+            .context("the report has no time of its reading")?;
+        let nearest = readings
+            .iter()
+            .min_by(|one, other| (one.0 - at).abs().total_cmp(&(other.0 - at).abs()));
+        let outside = (nearest.context("the run ended before a reading")?.1 as f64 - before as f64)
+            / connections as f64;
+        let said = record["server"]["user_bytes_per_connection"]
+            .as_f64()
+            .context("the report has no user memory")?;
+        let kernel = record["server"]["kernel_bytes_per_connection"]
+            .as_f64()
+            .context("the report has no kernel memory")?;
         let difference = (said - outside).abs() / outside.abs().max(1.0);
         table.row(vec![
             server.name.clone(),

@@ -1,15 +1,16 @@
-//! Timers set, moved, taken out and fired: the crate's timer wheel against a sorted map (BTreeMap) keyed by deadline
-//! and id.
+//! Measures setting, moving, removing and firing timers: the crate's timer wheel beside a sorted
+//! map (BTreeMap) by deadline and id.
 //!
 //!     cargo bench --bench timers
 //!
-//! How to read it: nanoseconds per operation, the median of several repetitions, for 1,000, 100,000 and 1,000,000
-//! timers with deadlines spread evenly over the wheel's reach. In "set and fired" every timer that fires is set
-//! again, as a server's keepalive would be; "million a second" says how many that makes. Both "fire" and "set and
-//! fired" ask at each of 8,192 ticks what is due, which a few timers alone have to pay for.
+//! How to read it: the figures are nanoseconds per operation, as medians of several repetitions.
+//! There are 1,000, 100,000 and 1,000,000 timers, with deadlines spread evenly over the wheel's
+//! reach. In "set and fired", each timer that fires is set again, as a server's keepalive timer is.
+//! "million/s" is the rate of that. "fire" and "set and fired" check 8,192 ticks for due timers, a
+//! cost that few timers have to share.
 //!
-//! The map needs, beside itself, each timer's deadline by id, to find what it should move; the wheel has that within
-//! its 12 bytes. Both sides get the same ids and deadlines in the same order.
+//! The map also needs a table of deadlines by id, to find a timer that moves. The wheel has the
+//! deadline within its 12 bytes per timer. Both get the same ids and deadlines in the same order.
 
 #![forbid(unsafe_code)]
 
@@ -27,8 +28,16 @@ use support::{Options, Table, median};
 fn main() -> Result<()> {
     let Some(options) = Options::read(&[], &[("rounds", 5), ("timers", 0)])? else { return Ok(()) };
     println!("## Timers: ns per operation\n");
-    let mut table =
-        Table::new(&["timers", "kept in", "set", "move", "take out", "fire", "set and fired", "million a second"]);
+    let mut table = Table::new(&[
+        "timers",
+        "kept in",
+        "set",
+        "move",
+        "remove",
+        "fire",
+        "set and fired",
+        "million/s",
+    ]);
     let sizes = match options.number("timers") {
         0 => vec![1_000, 100_000, 1_000_000],
         size => vec![size as usize],
@@ -38,10 +47,14 @@ fn main() -> Result<()> {
         let (mut wheel, mut map) = (Vec::new(), Vec::new());
         for _ in 0..options.number("rounds") {
             wheel.push(plan.run(&|| TimerWheel::new(size, Tick(0))));
-            map.push(plan.run(&|| SortedMap { by_deadline: BTreeMap::new(), due: vec![None; size] }));
+            map.push(
+                plan.run(&|| SortedMap { by_deadline: BTreeMap::new(), due: vec![None; size] }),
+            );
         }
         for (name, rounds) in [("TimerWheel", wheel), ("BTreeMap", map)] {
-            let column = |column: usize| median(&rounds.iter().map(|round| round[column]).collect::<Vec<_>>());
+            let column = |column: usize| {
+                median(&rounds.iter().map(|round| round[column]).collect::<Vec<_>>())
+            };
             let mut cells = vec![size.to_string(), name.to_string()];
             cells.extend((0..5).map(|index| format!("{:.1}", column(index))));
             cells.push(format!("{:.1}", 1e3 / column(4)));
@@ -52,7 +65,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What both can do. Ticks start at 0 and do not wrap here, so that the map may compare them.
+/// The operations of both. Ticks start at 0 and do not wrap here, so the map can compare them.
 trait Timers {
     fn arm(&mut self, id: u32, due: Tick);
     fn disarm(&mut self, id: u32);
@@ -75,7 +88,7 @@ impl Timers for TimerWheel {
 
 struct SortedMap {
     by_deadline: BTreeMap<(u32, u32), ()>,
-    /// By id; `None` when not armed.
+    /// The deadline of each id. `None` if the timer is not armed.
     due: Vec<Option<u32>>,
 }
 
@@ -101,16 +114,16 @@ impl Timers for SortedMap {
     }
 }
 
-/// Ids and deadlines, drawn beforehand so that drawing them is not measured.
+/// The ids and deadlines, drawn before the measurement.
 struct Plan {
     size: usize,
-    /// Every id once, in random order.
+    /// All ids, in random order.
     ids: Vec<u32>,
-    /// Ticks ahead, a power of two of them: taken in a ring.
+    /// Distances of deadlines in ticks, used as a ring.
     ahead: Vec<u32>,
 }
 
-/// Fewer operations than this give no steady time, so small sizes are repeated.
+/// Minimum number of operations for a steady time. Small sizes are repeated.
 const OPERATIONS: usize = 1_000_000;
 
 impl Plan {
@@ -126,7 +139,7 @@ impl Plan {
         self.ahead[index % self.ahead.len()]
     }
 
-    /// Nanoseconds per operation: set, move, take out, fire, set and fired.
+    /// Returns the nanoseconds per operation: set, move, remove, fire, set and fired.
     fn run<T: Timers>(&self, new: &dyn Fn() -> T) -> [f64; 5] {
         let repeats = OPERATIONS.div_ceil(self.size);
         let mut nanos = [0.0; 5];
@@ -149,7 +162,7 @@ impl Plan {
             time(&mut || fill(&mut timers, offset));
             time(&mut || fill(&mut timers, offset + 1));
             time(&mut || {
-                // Another order than they were set in.
+                // The order differs from that of setting.
                 for &id in self.ids.iter().rev() {
                     timers.disarm(id);
                 }
@@ -167,7 +180,8 @@ impl Plan {
         nanos
     }
 
-    /// Half a revolution for all timers, and one more: each one that fires is set again.
+    /// Sets all timers and turns the wheel once through its reach. Sets each timer that fires
+    /// again. Returns the number of timers set.
     fn keep_alive<T: Timers>(&self, timers: &mut T) -> usize {
         for (index, &id) in self.ids.iter().enumerate() {
             timers.arm(id, Tick(HORIZON + self.ahead(index)));
@@ -184,7 +198,7 @@ impl Plan {
     }
 }
 
-/// Fires what is due and hands each to `fired`. How many there were.
+/// Fires all due timers and calls `fired` with each. Returns their number.
 fn drain<T: Timers>(timers: &mut T, now: Tick, mut fired: impl FnMut(&mut T, u32)) -> usize {
     let mut count = 0;
     while let Some(id) = timers.poll_expired(now) {

@@ -1,14 +1,15 @@
-//! What a turn costs with 100 and with 15,000 idle connections: one active connection in a closed loop, so that
-//! every message is a turn of its own.
+//! Measures the cost of a turn with 100 and with 15,000 idle connections. One active connection
+//! runs in a closed loop, so each message takes one turn.
 //!
 //!     cargo bench --bench turn                                      slabd and the C floor
 //!     cargo bench --bench turn -- --rounds 15 --messages 50000
 //!
-//! How to read it: a turn must cost what its events cost, never what the number of connections is, so the last
-//! ratio should be 1. The C floor (benches/floor/echo.c) keeps nothing per connection and shows what the kernel
-//! itself takes. Each turn here also wakes a sleeping process and puts it to sleep again, which is most of what is
-//! shown and varies; `--clients 50` keeps the server awake, and several connections share a turn. The two sizes
-//! alternate on two processes; ratios are medians over rounds.
+//! How to read it: the cost of a turn must follow its events, not the number of connections, so the
+//! last ratio should be 1. The C floor (benches/floor/echo.c) keeps nothing per connection and
+//! shows the cost of the kernel itself. Each turn here also wakes a sleeping process and puts it to
+//! sleep again, which is most of the cost and varies. `--clients 50` keeps the server awake, and
+//! several connections share a turn. The two sizes alternate on two processes. Ratios are medians
+//! over all rounds.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +23,10 @@ use support::{Options, Table, median, range};
 const FEW: usize = 100;
 
 fn main() -> Result<()> {
-    let Some(options) = Options::read(&[], &[("rounds", 9), ("messages", 30_000), ("clients", 1), ("many", 15_000)])?
+    let Some(options) = Options::read(
+        &[],
+        &[("rounds", 9), ("messages", 30_000), ("clients", 1), ("many", 15_000)],
+    )?
     else {
         return Ok(());
     };
@@ -32,7 +36,7 @@ fn main() -> Result<()> {
     let with_few = format!("{FEW} idle");
     let with_many = format!("{many} idle");
     let mut table = Table::new(&["server", &with_few, &with_many, "many ÷ few", "all rounds"]);
-    // One after the other: this process may not open as many files as both at once would need.
+    // One server after the other, because both at once need more files than one process may open.
     if options.includes("C floor") {
         compare("C floor", &Server::floor_echo, &options, &mut table)?;
     }
@@ -43,16 +47,25 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn compare(name: &str, start: &dyn Fn() -> Result<Server>, options: &Options, table: &mut Table) -> Result<()> {
-    let talk = Talk { greeting: b"", request: ECHO.request, reply_starts: ECHO.reply, reply_ends: b"" };
+fn compare(
+    name: &str,
+    start: &dyn Fn() -> Result<Server>,
+    options: &Options,
+    table: &mut Table,
+) -> Result<()> {
+    let talk =
+        Talk { greeting: b"", request: ECHO.request, reply_starts: ECHO.reply, reply_ends: b"" };
     let (few, many) = (start()?, start()?);
-    let _held = [Held::open(&few, FEW, &talk)?, Held::open(&many, options.number("many") as usize, &talk)?];
+    let _held =
+        [Held::open(&few, FEW, &talk)?, Held::open(&many, options.number("many") as usize, &talk)?];
     let active = options.number("clients") as usize;
-    let mut clients =
-        [ClosedLoop::connect(few.address, active, ECHO)?, ClosedLoop::connect(many.address, active, ECHO)?];
+    let mut clients = [
+        ClosedLoop::connect(few.address, active, ECHO)?,
+        ClosedLoop::connect(many.address, active, ECHO)?,
+    ];
     let messages = options.number("messages");
     let mut costs = [Vec::new(), Vec::new()];
-    // The first round does not count.
+    // The first round warms up and does not count.
     for round in 0..=options.number("rounds") {
         for (index, server) in [&few, &many].into_iter().enumerate() {
             let before = server.cpu()?;

@@ -1,12 +1,13 @@
-//! What one datagram costs the server: processor time for UDP echo of 64 bytes with 64 in flight, beside a minimal
-//! C loop over recvmmsg and sendmmsg (benches/floor/udp.c).
+//! Measures the cost of a datagram: the server's processor time for UDP echo of 64 bytes with 64 in
+//! flight, beside a minimal C loop over recvmmsg and sendmmsg (benches/floor/udp.c).
 //!
 //!     cargo bench --bench udp_cpu
 //!     cargo bench --bench udp_cpu -- --rounds 15 --datagrams 500000
 //!
-//! How to read it: the servers take turns, the ratio is the median over rounds. Every datagram carries a number and
-//! is checked when it comes back; "lost" must be 0. "per sleep" is how many datagrams the server finds, on average,
-//! before it runs out of work: batches cannot be larger than that for long, and larger ones are cheaper per datagram.
+//! How to read it: the servers take turns, and the ratio is the median over all rounds. Each
+//! datagram carries a number, and the client checks it when it comes back. "lost" must be 0. "per
+//! sleep" is the mean number of datagrams that the server handles before it runs out of work. Its
+//! batches cannot be larger than that for long, and larger batches cost less per datagram.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +21,9 @@ use support::{Options, Table, median, range};
 const IN_FLIGHT: usize = 64;
 
 fn main() -> Result<()> {
-    let Some(options) = Options::read(&[], &[("rounds", 9), ("datagrams", 400_000)])? else { return Ok(()) };
+    let Some(options) = Options::read(&[], &[("rounds", 9), ("datagrams", 400_000)])? else {
+        return Ok(());
+    };
     support::prepare()?;
     let datagrams = options.number("datagrams");
     println!("## UDP echo of {DATAGRAM} bytes, {IN_FLIGHT} in flight: server CPU per datagram\n");
@@ -34,7 +37,7 @@ fn main() -> Result<()> {
     }
     let mut rounds = vec![Vec::new(); servers.len()];
     let mut lost = vec![0; servers.len()];
-    // The first round does not count, but for what it loses.
+    // The first round counts only for its lost datagrams.
     for round in 0..=options.number("rounds") {
         for (index, server) in servers.iter().enumerate() {
             let before = server.cpu()?;
@@ -46,14 +49,25 @@ fn main() -> Result<()> {
             }
         }
     }
-    let mut table =
-        Table::new(&["server", "µs/datagram", "user", "system", "÷ floor", "all rounds", "per sleep", "lost"]);
+    let mut table = Table::new(&[
+        "server",
+        "µs/datagram",
+        "user",
+        "system",
+        "÷ floor",
+        "all rounds",
+        "per sleep",
+        "lost",
+    ]);
     let costs: Vec<Vec<f64>> = rounds
         .iter()
-        .map(|rounds| rounds.iter().map(|(cpu, received)| cpu.nanos as f64 / 1e3 / received).collect())
+        .map(|rounds| {
+            rounds.iter().map(|(cpu, received)| cpu.nanos as f64 / 1e3 / received).collect()
+        })
         .collect();
     for (index, server) in servers.iter().enumerate() {
-        let ratios: Vec<f64> = costs[index].iter().zip(&costs[0]).map(|(own, floor)| own / floor).collect();
+        let ratios: Vec<f64> =
+            costs[index].iter().zip(&costs[0]).map(|(own, floor)| own / floor).collect();
         let total = rounds[index].iter().fold(Cpu::default(), |sum, (cpu, _)| sum.plus(*cpu));
         let received: f64 = rounds[index].iter().map(|(_, received)| received).sum();
         let mean = total.nanos as f64 / 1e3 / received;

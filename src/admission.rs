@@ -1,11 +1,16 @@
-//! Who may come in when many want to: the set of silent connections, the caps per source, and what to do at either's limit.
+//! Admission of newcomers: the silent set, the caps per source, and the decision at their limits.
 //!
-//! A connection is *silent* until its first complete message. A flood of peers that connect and say nothing must not take the place of
-//! those who would speak, so silent connections are bounded, in order of age; when there is no room, the oldest makes way for
-//! the newcomer: who is honest has spoken long before its turn comes. How long that takes is the *eviction age*, about the size of the set ÷
-//! the flood's rate. The other two policies are there to be compared with: they serve a tenth of the honest or fewer.
+//! A connection is *silent* until its first complete message. Peers that connect and say nothing
+//! must not keep honest clients out. So the silent set is bounded and ordered by age. When there is
+//! no room, the oldest silent connection is recycled: it is reset, and its slot goes to the
+//! newcomer. An honest client sends a message long before it is the oldest. The *eviction age* is
+//! the time until a silent connection is recycled: about the size of the set divided by the rate of
+//! the flood.
+//!
+//! The two other policies exist for comparison. In a flood, they serve at most a tenth of the
+//! honest clients.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 
 use crate::clock::Tick;
@@ -15,24 +20,26 @@ use crate::sources::{SourceId, Sources};
 use crate::sys::errno;
 use crate::token::Token;
 
-/// Why a newcomer is refused.
+/// The reason why a newcomer is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Refusal {
-    /// `max-connections` are held, and none of them is silent.
+    /// No slot is free, and no silent connection can be recycled.
     Full,
-    /// The silent set is full: under another policy than to recycle, or of none but those who had no time to speak yet.
+    /// The silent set is full, and the policy does not recycle or no silent connection is old
+    /// enough.
     SilentSet,
-    /// Its source has `max-silent-per-source`, and more than half of the set is taken.
+    /// The source has reached `max-silent-per-source`, and more than half of the silent set is
+    /// taken.
     SourceSilent,
-    /// Its source has `max-connections-per-source`.
+    /// The source has reached `max-connections-per-source`.
     SourceConnections,
-    /// Its source has let too many deadlines pass.
+    /// The source has a penalty, because it let too many deadlines pass.
     Penalty,
 }
 
 impl Refusal {
-    /// With their names, in the order of the arms.
+    /// All refusals with their names, in the order of the arms.
     pub const ALL: [(Refusal, &'static str); 5] = [
         (Refusal::Full, "full"),
         (Refusal::SilentSet, "silent"),
@@ -42,36 +49,44 @@ impl Refusal {
     ];
 }
 
-/// What becomes of a newcomer.
+/// The decision about a newcomer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     Admit,
-    /// It takes the place of the oldest silent connection.
+    /// Admit the newcomer in the place of the oldest silent connection.
     Recycle,
     Refuse(Refusal),
 }
 
+/// The state of admission: the silent set, the sources and the accept gate.
 #[derive(Default)]
 pub struct Admission {
-    /// The silent set by age, the oldest first. Who has spoken or gone stays in it until it comes to the front, or half of it are such.
+    /// Connections in the order of accept, the oldest first. A connection that has spoken or closed
+    /// stays in it until it reaches the front, or until half of the entries are stale.
     by_age: VecDeque<Token>,
-    /// Those in it that are silent still.
+    /// Number of connections in `by_age` that are still silent.
     silent: usize,
     pub sources: Sources,
     pub gate: Gate,
-    /// Newcomers told in this turn that there is no slot.
+    /// Newcomers that got an error in this turn.
     pub told: usize,
     random: fastrand::Rng,
 }
 
 impl Admission {
-    /// Has random-drop play as this seed says.
+    /// Seeds the random decisions of the policy `random-drop`.
     pub fn seed(&mut self, seed: u64) {
         self.random = fastrand::Rng::with_seed(seed);
     }
 
-    /// Judges a newcomer. `is_full`: there is no slot for it.
-    pub fn judge(&mut self, source: SourceId, is_full: bool, limits: &Limits, now: Tick) -> Decision {
+    /// Judges a newcomer. `is_full` is true when no slot is free for it.
+    pub fn judge(
+        &mut self,
+        source: SourceId,
+        is_full: bool,
+        limits: &Limits,
+        now: Tick,
+    ) -> Decision {
         let (connections, silent) = match self.sources.is_trusted(source) {
             true => (0, 0),
             false => self.sources.counts(source),
@@ -82,13 +97,15 @@ impl Admission {
         if connections >= limits.connections_per_source() {
             return Decision::Refuse(Refusal::SourceConnections);
         }
-        // While there is room, a crowd behind one address is nobody's loss.
+        // While the silent set has room, many silent connections behind one address harm no other
+        // client.
         let half = limits.max_silent.min(limits.max_connections) / 2;
         if silent >= limits.max_silent_per_source && self.silent > half {
             return Decision::Refuse(Refusal::SourceSilent);
         }
         if limits.admission == Policy::RandomDrop && self.silent >= half {
-            let chance = 0.3 + 0.7 * (self.silent - half) as f64 / (limits.max_silent - half).max(1) as f64;
+            let chance =
+                0.3 + 0.7 * (self.silent - half) as f64 / (limits.max_silent - half).max(1) as f64;
             if self.random.f64() < chance {
                 return Decision::Refuse(Refusal::SilentSet);
             }
@@ -106,14 +123,14 @@ impl Admission {
         }
     }
 
-    /// A connection that was let in, and is silent.
+    /// Adds an admitted connection to the silent set.
     pub fn enters(&mut self, token: Token, source: SourceId) {
         self.by_age.push_back(token);
         self.silent += 1;
         self.sources.connected(source, true);
     }
 
-    /// It has spoken, or ends.
+    /// Takes a connection out of the count, because it has spoken or closes.
     pub fn no_longer_silent(&mut self, source: SourceId) {
         self.silent -= 1;
         if self.silent == 0 {
@@ -123,16 +140,17 @@ impl Admission {
         self.sources.no_longer_silent(source);
     }
 
-    /// Takes the connection out that is to make way for another: the oldest silent one, but among the oldest rather one whose source has more, and none
-    /// that has said something which is not read yet. So a flood from few sources pushes itself out before it pushes others. `of` tells about
-    /// a token while it is silent.
+    /// Removes and returns the connection to recycle. Among the oldest silent connections, it
+    /// prefers one without unread input whose source has several, so that a flood from few sources
+    /// evicts itself first. The second choice is one without unread input, the third any that is
+    /// not new. `of` returns the facts about a token, or `None` if it is not silent any more.
     pub fn take_oldest(&mut self, of: impl Fn(Token) -> Option<Silent>) -> Option<Token> {
         let mut oldest = [None; LOOK_AHEAD];
         let mut count = 0;
         while count < LOOK_AHEAD
             && let Some(token) = self.by_age.pop_front()
         {
-            // What is out of date is dropped on the way.
+            // Stale entries are dropped on the way.
             if let Some(silent) = of(token) {
                 oldest[count] = Some((token, silent));
                 count += 1;
@@ -141,10 +159,12 @@ impl Admission {
         let first = |wanted: &dyn Fn(Silent) -> bool| {
             oldest.iter().flatten().position(|(_, silent)| !silent.is_new && wanted(*silent))
         };
-        let is_one_of_many =
-            |silent: Silent| self.sources.counts(silent.source).1 > 1 && !self.sources.is_trusted(silent.source);
+        let is_one_of_many = |silent: Silent| {
+            self.sources.counts(silent.source).1 > 1 && !self.sources.is_trusted(silent.source)
+        };
         let chosen = first(&|silent| !silent.has_unread && is_one_of_many(silent));
-        let chosen = chosen.or_else(|| first(&|silent| !silent.has_unread)).or_else(|| first(&|_| true));
+        let chosen =
+            chosen.or_else(|| first(&|silent| !silent.has_unread)).or_else(|| first(&|_| true));
         for (index, looked_at) in oldest.iter().enumerate().rev() {
             if let Some((token, _)) = looked_at
                 && Some(index) != chosen
@@ -155,7 +175,8 @@ impl Admission {
         oldest[chosen?].map(|(token, _)| token)
     }
 
-    /// Drops what is out of date: at the front at once, elsewhere when there is much of it. Costs what has come since, on average.
+    /// Drops stale entries: at the front at once, elsewhere when there are many. On average, the
+    /// cost is constant per newcomer.
     pub fn forget_stale(&mut self, of: &impl Fn(Token) -> Option<Silent>) {
         while self.by_age.front().is_some_and(|token| of(*token).is_none()) {
             self.by_age.pop_front();
@@ -165,70 +186,90 @@ impl Admission {
         }
     }
 
-    /// Silent connections now.
+    /// Returns the number of silent connections.
     pub fn silent(&self) -> usize {
         self.silent
     }
 
-    /// Bytes of the set; the table of sources counts for itself.
+    /// Returns the memory of the silent set in bytes, without the table of sources.
     pub fn bytes(&self) -> usize {
         self.by_age.capacity() * size_of::<Token>()
     }
 
+    /// Frees the unused memory of the silent set.
     pub fn shrink(&mut self) {
         self.by_age.shrink_to_fit();
     }
+
+    /// Panics unless the silent set consists of these connections, each in the queue by age. For
+    /// tests.
+    pub fn check_invariants(&self, mut silent: HashSet<Token>) {
+        assert_eq!(self.silent, silent.len(), "the silent connections are miscounted");
+        self.by_age.iter().for_each(|token| {
+            silent.remove(token);
+        });
+        assert!(
+            silent.is_empty(),
+            "silent connections are missing from the queue by age: {silent:?}"
+        );
+    }
 }
 
-/// What is known of a silent connection.
+/// The facts about a silent connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silent {
-    /// Something has come from it that has not been read.
+    /// It has sent input that the loop has not read yet.
     pub has_unread: bool,
-    /// It has had no time to say anything, so it is no less honest than a newcomer.
+    /// It has had no time to send a message, so it is no less honest than a newcomer.
     pub is_new: bool,
     pub source: SourceId,
 }
 
-/// Whether connections are accepted at present.
+/// The accept gate: whether the loop accepts connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Gate {
     #[default]
     Open,
-    /// `max-connections` are held: newcomers are told so and closed. Opens when a few slots are free again ([`crate::limits::GATE_REOPENS`]), not at the
-    /// first: else each that is freed would be fought for by whoever asks again most often.
+    /// All slots are in use: newcomers get an error. The gate opens when a few slots are free
+    /// ([`crate::limits::GATE_REOPENS`]). If it opened at the first free slot, the client that
+    /// retries most often would get it.
     Full,
-    /// No file or memory to accept with; those that wait, wait in the kernel's accept queue. Opens when a connection is reaped, or after [`crate::limits::ACCEPT_RETRY`].
+    /// No file or memory is left to accept with. Newcomers wait in the kernel's accept queue. The
+    /// gate opens when a connection is reaped, or after [`crate::limits::ACCEPT_RETRY`].
     Exhausted,
 }
 
-/// What to do after an accept that failed.
+/// The meaning of a failed accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptError {
-    /// The queue is empty.
+    /// The accept queue is empty.
     Drained,
-    /// That connection is gone, and out of the queue; the next may be fine.
+    /// The connection has gone and has left the queue. The next accept may succeed.
     Aborted,
-    /// It failed for a reason of its listener or of that connection, which may wait on and fail again: a firewall or a security module
-    /// forbids it, say. accept(2) asks to retry after network errors; so it is, but not without end
-    /// ([`crate::limits::ACCEPT_FAILURES`]).
+    /// The listener or the connection causes an error that may repeat, such as a firewall rule.
+    /// accept(2) asks to retry after network errors. The loop retries, but only
+    /// [`crate::limits::ACCEPT_FAILURES`] times in a row.
     Failed,
-    /// Every accept will fail until something is freed.
+    /// Every accept fails until a file or memory is freed.
     Exhausted,
 }
 
-/// Whether an accept failed for want of a file, so that the spare one helps to turn the connection away.
+/// Returns whether an accept failed because no file was left. Then the spare file helps to close
+/// the connection.
 pub fn is_out_of_files(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(errno::EMFILE | errno::ENFILE))
 }
 
 impl AcceptError {
+    /// Classifies the error of an accept.
     pub fn of(error: &io::Error) -> AcceptError {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptError::Drained,
             Some(errno::ECONNABORTED) => AcceptError::Aborted,
-            Some(errno::EMFILE | errno::ENFILE | errno::ENOBUFS | errno::ENOMEM) => AcceptError::Exhausted,
-            // Of epoll: too many watches.
+            Some(errno::EMFILE | errno::ENFILE | errno::ENOBUFS | errno::ENOMEM) => {
+                AcceptError::Exhausted
+            }
+            // From epoll: too many watches.
             Some(errno::ENOSPC) => AcceptError::Exhausted,
             _ => AcceptError::Failed,
         }
@@ -263,38 +304,49 @@ mod tests {
     }
 
     #[test]
-    fn the_silent_set_at_its_limit_one_below_and_one_above() {
-        for (policy, verdict) in
-            [(Policy::Recycle, Decision::Recycle), (Policy::Refuse, Decision::Refuse(Refusal::SilentSet))]
-        {
+    fn a_newcomer_is_admitted_only_below_the_limit_of_the_silent_set() {
+        for (policy, verdict) in [
+            (Policy::Recycle, Decision::Recycle),
+            (Policy::Refuse, Decision::Refuse(Refusal::SilentSet)),
+        ] {
             for (silent, expected) in [(3, Decision::Admit), (4, verdict), (5, verdict)] {
                 let mut admission = Admission::default();
                 fill(&mut admission, silent);
                 let newcomer = source(&mut admission, 200);
-                assert_eq!(admission.judge(newcomer, false, &limits(policy), Tick(0)), expected, "{policy}, {silent}");
+                assert_eq!(
+                    admission.judge(newcomer, false, &limits(policy), Tick(0)),
+                    expected,
+                    "{policy}, {silent}"
+                );
             }
         }
     }
 
     #[test]
-    fn a_full_slab_recycles_while_there_is_a_silent_one() {
+    fn a_full_slab_recycles_while_a_connection_is_silent() {
         let mut admission = Admission::default();
         let newcomer = source(&mut admission, 200);
         let full = Decision::Refuse(Refusal::Full);
         assert_eq!(admission.judge(newcomer, true, &limits(Policy::Recycle), Tick(0)), full);
         fill(&mut admission, 1);
-        assert_eq!(admission.judge(newcomer, true, &limits(Policy::Recycle), Tick(0)), Decision::Recycle);
+        assert_eq!(
+            admission.judge(newcomer, true, &limits(Policy::Recycle), Tick(0)),
+            Decision::Recycle
+        );
         assert_eq!(admission.judge(newcomer, true, &limits(Policy::Refuse), Tick(0)), full);
     }
 
     #[test]
-    fn random_drop_begins_at_half_the_set_and_is_certain_at_its_limit() {
+    fn random_drop_starts_at_half_the_silent_set_and_refuses_all_at_its_limit() {
         let refused = |silent: u32| {
-            let mut admission = Admission { random: fastrand::Rng::with_seed(7), ..Admission::default() };
+            let mut admission =
+                Admission { random: fastrand::Rng::with_seed(7), ..Admission::default() };
             fill(&mut admission, silent);
             let newcomer = source(&mut admission, 200);
             let limits = limits(Policy::RandomDrop);
-            (0..1000).filter(|_| admission.judge(newcomer, false, &limits, Tick(0)) != Decision::Admit).count()
+            (0..1000)
+                .filter(|_| admission.judge(newcomer, false, &limits, Tick(0)) != Decision::Admit)
+                .count()
         };
         assert_eq!(refused(1), 0);
         assert!((250..350).contains(&refused(2)), "{}", refused(2));
@@ -303,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn caps_of_one_source_at_their_limit_one_below_and_one_above() {
+    fn a_source_is_refused_at_and_above_its_caps_and_admitted_below() {
         let judge = |of_source: u32, others: u32, speak: bool| {
             let mut admission = Admission::default();
             fill(&mut admission, others);
@@ -317,7 +369,7 @@ mod tests {
             admission.judge(one, false, &limits(Policy::Recycle), Tick(0))
         };
         assert_eq!(judge(1, 2, false), Decision::Admit);
-        assert_eq!(judge(2, 0, false), Decision::Admit, "half of the set is free");
+        assert_eq!(judge(2, 0, false), Decision::Admit, "more than half of the silent set is free");
         assert_eq!(judge(2, 1, false), Decision::Refuse(Refusal::SourceSilent));
         assert_eq!(judge(2, 0, true), Decision::Admit);
         assert_eq!(judge(3, 0, true), Decision::Refuse(Refusal::SourceConnections));
@@ -332,39 +384,57 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_makes_way_and_not_one_that_has_just_said_something() {
+    fn the_oldest_silent_connection_is_recycled_unless_it_has_unread_input() {
         let mut admission = Admission::default();
         fill(&mut admission, 4);
         let sources: Vec<SourceId> = (0..4).map(|last| source(&mut admission, last)).collect();
-        let silent =
-            |token, has_unread| Some(Silent { has_unread, is_new: false, source: sources[slot(token) as usize] });
-        // Slot 0 has spoken, slot 1 has something unread.
-        let oldest = admission.take_oldest(|token| silent(token, slot(token) == 1).filter(|_| slot(token) != 0));
+        let silent = |token, has_unread| {
+            Some(Silent { has_unread, is_new: false, source: sources[slot(token) as usize] })
+        };
+        // Slot 0 has spoken, and slot 1 has unread input.
+        let oldest = admission
+            .take_oldest(|token| silent(token, slot(token) == 1).filter(|_| slot(token) != 0));
         assert_eq!(oldest.map(slot), Some(2));
-        assert_eq!(admission.take_oldest(|token| silent(token, true)).map(slot), Some(1), "if all have, the oldest");
+        assert_eq!(
+            admission.take_oldest(|token| silent(token, true)).map(slot),
+            Some(1),
+            "the oldest, if all have unread input"
+        );
         let new = |token| silent(token, false).map(|silent| Silent { is_new: true, ..silent });
-        assert_eq!(admission.take_oldest(new), None, "who has just come stays");
+        assert_eq!(admission.take_oldest(new), None, "a new connection is not recycled");
         assert_eq!(admission.take_oldest(|_| None), None);
         assert!(admission.by_age.is_empty());
     }
 
     #[test]
-    fn a_source_with_several_makes_way_before_one_with_one() {
+    fn of_two_sources_the_one_with_more_silent_connections_is_recycled_first() {
         let mut admission = Admission::default();
         let (alone, many) = (source(&mut admission, 1), source(&mut admission, 2));
         for (number, source) in [alone, many, many].into_iter().enumerate() {
             admission.enters(Token::connection(number as u32, Generation::FIRST), source);
         }
         let of = |token| {
-            Some(Silent { has_unread: false, is_new: false, source: if slot(token) == 0 { alone } else { many } })
+            Some(Silent {
+                has_unread: false,
+                is_new: false,
+                source: if slot(token) == 0 { alone } else { many },
+            })
         };
-        assert_eq!(admission.take_oldest(of).map(slot), Some(1), "not the oldest, which is its source's only one");
+        assert_eq!(
+            admission.take_oldest(of).map(slot),
+            Some(1),
+            "not the oldest, because its source has no other"
+        );
         admission.no_longer_silent(many);
-        assert_eq!(admission.take_oldest(of).map(slot), Some(0), "where each has one, the oldest");
+        assert_eq!(
+            admission.take_oldest(of).map(slot),
+            Some(0),
+            "the oldest, if each source has one"
+        );
     }
 
     #[test]
-    fn who_has_spoken_is_forgotten_in_time_though_an_older_one_stays_silent() {
+    fn stale_entries_are_dropped_behind_an_older_silent_connection() {
         let mut admission = Admission::default();
         fill(&mut admission, 1);
         for slot in 1..100_000 {
@@ -383,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_sorted_as_the_man_page_says() {
+    fn accept_errors_are_classified_as_in_the_man_page() {
         let of = |errno| AcceptError::of(&io::Error::from_raw_os_error(errno));
         assert_eq!(of(errno::EAGAIN), AcceptError::Drained);
         assert_eq!(of(errno::ECONNABORTED), AcceptError::Aborted);

@@ -1,12 +1,12 @@
 //! Buffers that a connection has only while it needs one.
 //!
-//! A complete message is decoded where it was read and answered where the turn collects its output, so
-//! most connections never own a buffer. Two things need one: part of a message, and output that the peer
-//! is too slow for. Such a buffer comes from a pool in size classes of powers of two, is named by a four-byte
-//! index, and goes back the moment it is empty.
+//! The service decodes a complete message where it was read, and the turn sends the answer from the
+//! outbox. So most connections never own a buffer. Two things need one: part of a message, and
+//! output that the peer is too slow to take. The pool lends buffers in size classes of powers of
+//! two. A four-byte index names a buffer, which goes back to the pool as soon as it is empty.
 //!
-//! In fixed mode ([`BufferMode::Fixed`]) every connection keeps two buffers of a given size for life
-//! instead, so that the cost of that common design can be measured on the same server.
+//! In fixed mode ([`BufferMode::Fixed`]), every connection instead keeps two buffers of a given
+//! size for life. It exists to measure the cost of that common design on the same server.
 
 use std::num::NonZeroU32;
 
@@ -14,21 +14,22 @@ use slab::Slab;
 
 use crate::limits::{EVICTION_MARGIN, SPARE_BUFFERS_MAX};
 
-/// How connections come by buffers.
+/// How connections get buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BufferMode {
-    /// From the pool, while there is something to hold.
+    /// From the pool, while there are bytes to hold.
     Pooled,
-    /// Two of this many bytes from accept to close. They still grow for a larger message, and shrink back.
+    /// Two buffers of this size in bytes, from accept to close. They grow for a larger message and
+    /// shrink back.
     Fixed(usize),
 }
 
-/// What a buffer holds and for which slot; the ledger counts the kinds apart.
+/// The use of a buffer, and the slot of its connection. The ledger counts the two uses separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// Input: part of a message.
     Read(u32),
-    /// Output: what the peer has not taken yet.
+    /// Output: bytes that the kernel has not taken yet.
     Write(u32),
 }
 
@@ -39,7 +40,7 @@ impl Use {
     }
 }
 
-/// Names a buffer in the pool. One is stored per connection and use: `Option<BufferId>` is four bytes.
+/// The name of a buffer in the pool. An `Option<BufferId>` takes four bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BufferId(NonZeroU32);
 
@@ -54,47 +55,49 @@ impl BufferId {
     }
 }
 
-/// The budget does not allow another buffer, or a larger one.
+/// The memory budget has no room for another buffer, or for a larger one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BudgetExceeded;
 
-/// Smallest buffer: 2^6 = 64 bytes, a cache line.
+/// The smallest buffer: 2^6 = 64 bytes, a cache line.
 const CLASS_MIN: u32 = 6;
-/// Largest buffer that the pool keeps for reuse: 2^20 = 1 MiB.
+/// The largest buffer that the pool keeps for reuse: 2^20 = 1 MiB.
 const CLASS_MAX: u32 = 20;
 const CLASSES: usize = (CLASS_MAX - CLASS_MIN + 1) as usize;
 
 struct Buffer {
     bytes: Vec<u8>,
-    /// Bytes at the front that are done with.
+    /// Bytes at the front that have been consumed.
     done: u32,
-    /// Bytes after `done` that a scan for the end of a message has passed.
+    /// Bytes after `done` in which a scan found no end of a message.
     scanned: u32,
-    /// Where it stands among the buffers of its class that are lent out.
+    /// Index of this buffer in the list of its class.
     place: u32,
     used_for: Use,
 }
 
+/// The pool: all lent and spare buffers, and the memory budget.
 pub struct BufferPool {
     mode: BufferMode,
     buffers: Slab<Buffer>,
-    /// Keys of the buffers lent out, by class, so that the largest are found at once; those above the last class are in it.
+    /// Keys of the lent buffers by class, to find a largest one quickly. Buffers above the last
+    /// class are in its list.
     lent: [Vec<u32>; CLASSES],
     spare: [Vec<Vec<u8>>; CLASSES],
     spare_bytes: usize,
     read_bytes: usize,
     write_bytes: usize,
-    /// Bytes of the budget that the connections themselves take up.
+    /// Bytes of the budget that the connections take without their buffers.
     reserved: usize,
-    /// What the kernel may hold besides for a connection with unsent output, in bytes.
+    /// Bytes that the kernel may buffer for each connection with unsent output.
     kernel_bytes_per_write: usize,
-    /// Buffers lent out for output.
+    /// Number of buffers lent for output.
     writes: usize,
     budget: usize,
 }
 
 impl BufferPool {
-    /// A pool that holds at most `budget` bytes, together with what is reserved.
+    /// Creates a pool. Its buffers and the reserved bytes together stay within `budget` bytes.
     pub fn new(mode: BufferMode, budget: usize) -> BufferPool {
         BufferPool {
             mode,
@@ -111,7 +114,7 @@ impl BufferPool {
         }
     }
 
-    /// Takes `bytes` off the budget for what is not buffers. An error when it is more than there is.
+    /// Reserves `bytes` of the budget for other memory. Fails when the budget is used up.
     pub fn set_reserved(&mut self, bytes: usize) -> Result<(), BudgetExceeded> {
         self.reserved = bytes;
         self.make_way(0)
@@ -125,19 +128,23 @@ impl BufferPool {
         self.kernel_bytes_per_write = bytes;
     }
 
-    /// What counts against the budget but for spare buffers, which go first.
+    /// Returns the bytes that count against the budget. Spare buffers do not: they are freed first.
     fn used(&self) -> usize {
-        self.reserved + self.read_bytes + self.write_bytes + self.writes * self.kernel_bytes_per_write
+        self.reserved
+            + self.read_bytes
+            + self.write_bytes
+            + self.writes * self.kernel_bytes_per_write
     }
 
-    /// Bytes of the budget that may be used before the largest are closed.
+    /// Returns the bytes of the budget that may be used before connections are evicted.
     pub fn eviction_bound(&self) -> usize {
         self.budget - self.budget / EVICTION_MARGIN
     }
 
-    /// The slot with the largest buffer, to the power of two, while the budget is nearly used up: it must go before the budget is.
+    /// Returns the slot to evict while the budget is nearly used up: one with a buffer of the
+    /// largest class. Evicting early keeps the budget from being exceeded.
     pub fn largest_over_budget(&self) -> Option<u32> {
-        // Fixed buffers are as large for everybody.
+        // In fixed mode, all connections hold about the same memory, so none is a better choice.
         let is_near = !self.is_fixed() && self.used() > self.eviction_bound();
         let largest = self.lent.iter().rev().find_map(|class| class.last()).filter(|_| is_near)?;
         Some(self.buffers[*largest as usize].used_for.slot())
@@ -147,13 +154,14 @@ impl BufferPool {
         matches!(self.mode, BufferMode::Fixed(_))
     }
 
-    /// What a new connection starts with: nothing, or its fixed buffer.
+    /// Returns the buffer that a new connection starts with: none, or a fixed one.
     pub fn open(&mut self, used_for: Use) -> Result<Option<BufferId>, BudgetExceeded> {
         match self.mode {
             BufferMode::Pooled => Ok(None),
             BufferMode::Fixed(size) => {
                 let mut bytes = self.lend(size)?;
-                // The design this mode stands for declares `[0; SIZE]`: all of it is touched.
+                // The design that this mode stands for declares `[0; SIZE]`, which touches all of
+                // the memory.
                 bytes.resize(size, 0);
                 bytes.clear();
                 self.count(used_for, 0, bytes.capacity());
@@ -162,8 +170,14 @@ impl BufferPool {
         }
     }
 
-    /// Appends `input` to the buffer in `slot`, taking one from the pool when there is none.
-    pub fn append(&mut self, slot: &mut Option<BufferId>, used_for: Use, input: &[u8]) -> Result<(), BudgetExceeded> {
+    /// Appends `input` to the buffer in `slot`. Lends a buffer if there is none. Fails when the
+    /// budget is used up.
+    pub fn append(
+        &mut self,
+        slot: &mut Option<BufferId>,
+        used_for: Use,
+        input: &[u8],
+    ) -> Result<(), BudgetExceeded> {
         if input.is_empty() {
             return Ok(());
         }
@@ -179,8 +193,13 @@ impl BufferPool {
         Ok(())
     }
 
-    /// Puts `front` before what the buffer holds.
-    pub fn prepend(&mut self, slot: &mut Option<BufferId>, used_for: Use, front: &[u8]) -> Result<(), BudgetExceeded> {
+    /// Inserts `front` before the bytes of the buffer. Fails when the budget is used up.
+    pub fn prepend(
+        &mut self,
+        slot: &mut Option<BufferId>,
+        used_for: Use,
+        front: &[u8],
+    ) -> Result<(), BudgetExceeded> {
         let mut behind = slot.take();
         let joined = self.append(slot, used_for, front).and_then(|()| {
             let rest = self.bytes(&behind).to_vec();
@@ -190,7 +209,7 @@ impl BufferPool {
         joined
     }
 
-    /// What the buffer holds; nothing when there is no buffer.
+    /// Returns the bytes in the buffer; none if there is no buffer.
     pub fn bytes(&self, slot: &Option<BufferId>) -> &[u8] {
         slot.as_ref().map_or(&[], |id| {
             let buffer = &self.buffers[id.key()];
@@ -198,7 +217,7 @@ impl BufferPool {
         })
     }
 
-    /// The same, to be changed in place.
+    /// Returns the same bytes, mutable.
     pub fn bytes_mut(&mut self, slot: &Option<BufferId>) -> &mut [u8] {
         slot.as_ref().map_or(&mut [], |id| {
             let buffer = &mut self.buffers[id.key()];
@@ -206,8 +225,8 @@ impl BufferPool {
         })
     }
 
-    /// Takes the memory of a buffer out of the pool for a while, and tells how many of its first bytes
-    /// are done with. The buffer seems empty until [`Self::lower`].
+    /// Takes the memory of a buffer out of the pool. Returns it with the number of consumed bytes
+    /// at its front. The buffer seems empty until [`Self::lower`].
     pub fn lift(&mut self, slot: &Option<BufferId>) -> (Vec<u8>, usize) {
         slot.as_ref().map_or_else(Default::default, |id| {
             let buffer = &mut self.buffers[id.key()];
@@ -215,7 +234,7 @@ impl BufferPool {
         })
     }
 
-    /// Puts back what [`Self::lift`] took.
+    /// Puts the memory from [`Self::lift`] back.
     pub fn lower(&mut self, slot: &Option<BufferId>, bytes: Vec<u8>, done: usize) {
         if let Some(id) = slot {
             let buffer = &mut self.buffers[id.key()];
@@ -227,12 +246,12 @@ impl BufferPool {
         self.bytes(slot).len()
     }
 
-    /// Bytes it takes up, filled or not.
+    /// Returns the capacity of the buffer in bytes.
     pub fn capacity(&self, slot: &Option<BufferId>) -> usize {
         slot.as_ref().map_or(0, |id| self.buffers[id.key()].bytes.capacity())
     }
 
-    /// How many of [`Self::bytes`] a scan for the end of a message has already passed.
+    /// Returns the number of [`Self::bytes`] in which a scan found no end of a message.
     pub fn scanned(&self, slot: &Option<BufferId>) -> usize {
         slot.as_ref().map_or(0, |id| self.buffers[id.key()].scanned as usize)
     }
@@ -243,7 +262,7 @@ impl BufferPool {
         }
     }
 
-    /// Drops the first `count` bytes. A buffer that is empty then goes back to the pool.
+    /// Drops the first `count` bytes. An empty buffer then goes back to the pool.
     pub fn consume(&mut self, slot: &mut Option<BufferId>, count: usize) {
         let Some(id) = slot else { return };
         let buffer = &mut self.buffers[id.key()];
@@ -260,7 +279,7 @@ impl BufferPool {
         }
     }
 
-    /// Gives the buffer in `slot` back, whatever it holds.
+    /// Gives the buffer in `slot` back to the pool, with any bytes in it.
     pub fn release(&mut self, slot: &mut Option<BufferId>) {
         let Some(id) = slot.take() else { return };
         self.delist(id.key());
@@ -270,34 +289,39 @@ impl BufferPool {
         self.keep(buffer.bytes);
     }
 
-    /// Bytes lent out for partial input.
+    /// Returns the bytes lent for partial input.
     pub fn read_bytes(&self) -> usize {
         self.read_bytes
     }
 
-    /// Bytes lent out for unsent output.
+    /// Returns the bytes lent for unsent output.
     pub fn write_bytes(&self) -> usize {
         self.write_bytes
     }
 
-    /// Bytes of free buffers kept for reuse.
+    /// Returns the bytes of free buffers kept for reuse.
     pub fn spare_bytes(&self) -> usize {
         self.spare_bytes
     }
 
-    /// Bytes of the pool's own tables.
+    /// Returns the bytes of the pool's own tables.
     pub fn table_bytes(&self) -> usize {
         self.buffers.capacity() * size_of::<Buffer>()
             + self.spare.iter().map(|class| class.capacity() * size_of::<Vec<u8>>()).sum::<usize>()
             + self.lent.iter().map(|class| class.capacity() * size_of::<u32>()).sum::<usize>()
     }
 
-    /// Buffers lent out.
+    /// Returns the part of the budget that is reserved for other memory than buffers, in bytes.
+    pub fn reserved(&self) -> usize {
+        self.reserved
+    }
+
+    /// Returns the number of buffers lent.
     pub fn lent(&self) -> usize {
         self.buffers.len()
     }
 
-    /// Frees every buffer that is not lent out, and the table when none is.
+    /// Frees all spare buffers, and the table of buffers if none is lent.
     pub fn shrink_to_fit(&mut self) {
         self.drop_spare();
         self.lent.iter_mut().for_each(Vec::shrink_to_fit);
@@ -308,20 +332,35 @@ impl BufferPool {
         }
     }
 
-    /// What is counted is what is there. For tests: it walks everything.
+    /// Panics if a counter disagrees with the buffers. For tests: it walks all of them.
     pub fn check_invariants(&self) {
         let is_read = |buffer: &Buffer| matches!(buffer.used_for, Use::Read(_));
         let (read, write): (Vec<_>, Vec<_>) =
             self.buffers.iter().map(|(_, buffer)| buffer).partition(|buffer| is_read(buffer));
-        let capacity = |buffers: &[&Buffer]| buffers.iter().map(|buffer| buffer.bytes.capacity()).sum::<usize>();
-        assert_eq!((self.read_bytes, self.write_bytes), (capacity(&read), capacity(&write)), "bytes lent out");
-        assert_eq!(self.writes, write.len(), "buffers lent out for output");
-        assert_eq!(self.lent.iter().map(Vec::len).sum::<usize>(), self.buffers.len(), "lists by class");
+        let capacity = |buffers: &[&Buffer]| {
+            buffers.iter().map(|buffer| buffer.bytes.capacity()).sum::<usize>()
+        };
+        assert_eq!(
+            (self.read_bytes, self.write_bytes),
+            (capacity(&read), capacity(&write)),
+            "the lent bytes are miscounted"
+        );
+        assert_eq!(self.writes, write.len(), "the output buffers are miscounted");
+        let listed = self.lent.iter().map(Vec::len).sum::<usize>();
+        assert_eq!(listed, self.buffers.len(), "a buffer is missing from the lists by class");
         for (key, buffer) in &self.buffers {
             let class = listed_class(buffer.bytes.capacity());
-            assert_eq!(self.lent[class].get(buffer.place as usize), Some(&(key as u32)), "its place in the list");
+            assert_eq!(
+                self.lent[class].get(buffer.place as usize),
+                Some(&(key as u32)),
+                "a buffer is not at its place in its list"
+            );
         }
-        assert_eq!(self.spare_bytes, self.spare.iter().flatten().map(Vec::capacity).sum::<usize>(), "bytes kept");
+        assert_eq!(
+            self.spare_bytes,
+            self.spare.iter().flatten().map(Vec::capacity).sum::<usize>(),
+            "the spare bytes are miscounted"
+        );
     }
 
     fn insert(&mut self, bytes: Vec<u8>, used_for: Use) -> BufferId {
@@ -331,24 +370,25 @@ impl BufferPool {
         BufferId::new(key)
     }
 
-    /// Puts a buffer onto the list of its class.
+    /// Adds a buffer to the list of its class.
     fn enlist(&mut self, key: usize) {
         let list = &mut self.lent[listed_class(self.buffers[key].bytes.capacity())];
         self.buffers[key].place = list.len() as u32;
         list.push(key as u32);
     }
 
-    /// Takes it off: the last takes its place.
+    /// Removes a buffer from the list of its class. The last buffer of the list moves to its place.
     fn delist(&mut self, key: usize) {
         let buffer = &self.buffers[key];
-        let (list, place) = (&mut self.lent[listed_class(buffer.bytes.capacity())], buffer.place as usize);
+        let (list, place) =
+            (&mut self.lent[listed_class(buffer.bytes.capacity())], buffer.place as usize);
         list.swap_remove(place);
         if let Some(moved) = list.get(place) {
             self.buffers[*moved as usize].place = place as u32;
         }
     }
 
-    /// An empty buffer of at least `size` bytes: a spare one, or a new one.
+    /// Returns an empty buffer of at least `size` bytes: a spare one or a new one.
     fn lend(&mut self, size: usize) -> Result<Vec<u8>, BudgetExceeded> {
         let class = class_for(size);
         if let Some(bytes) = self.spare.get_mut(class).and_then(Vec::pop) {
@@ -359,7 +399,8 @@ impl BufferPool {
         Ok(Vec::with_capacity(capacity_of(class)))
     }
 
-    /// Sees to it that `more` bytes fit the budget, at the cost of the spare buffers.
+    /// Makes room for `more` bytes in the budget by freeing spare buffers. Fails if that is not
+    /// enough.
     fn make_way(&mut self, more: usize) -> Result<(), BudgetExceeded> {
         let needed = self.used() + more;
         if needed + self.spare_bytes > self.budget {
@@ -373,26 +414,26 @@ impl BufferPool {
         self.spare_bytes = 0;
     }
 
-    /// Room for `more` bytes at the end: by moving to the front what is left, else in a larger buffer.
+    /// Makes room for `more` bytes at the end of a buffer. It moves the bytes to the front if that
+    /// helps, and otherwise to a larger buffer.
     fn make_room(&mut self, id: &BufferId, more: usize) -> Result<(), BudgetExceeded> {
-        let buffer = &mut self.buffers[id.key()];
+        let key = id.key();
+        let buffer = &mut self.buffers[key];
         let (done, old) = (buffer.done as usize, buffer.bytes.capacity());
         let held = buffer.bytes.len() - done;
         if buffer.bytes.len() + more <= old {
             return Ok(());
         }
-        // Moving is worth it only when it frees at least as much as it copies.
+        // Moving pays only if it frees at least as much as it copies.
         if held + more <= old && done >= held {
             buffer.bytes.copy_within(done.., 0);
             buffer.bytes.truncate(held);
             buffer.done = 0;
             return Ok(());
         }
-        let new = capacity_of(class_for(held + more)).max(old);
-        let mut larger = self.lend(new)?;
-        let key = id.key();
+        let mut larger = self.lend((held + more).max(old))?;
         self.delist(key);
-        let buffer = &mut self.buffers[id.key()];
+        let buffer = &mut self.buffers[key];
         larger.extend_from_slice(&buffer.bytes[done..]);
         buffer.done = 0;
         let used_for = buffer.used_for;
@@ -403,7 +444,7 @@ impl BufferPool {
         Ok(())
     }
 
-    /// An empty fixed buffer that had grown goes back to its size.
+    /// Shrinks an empty fixed buffer to `size`, if it had grown.
     fn shrink(&mut self, slot: &mut Option<BufferId>, size: usize) {
         let Some(id) = slot else { return };
         let old = self.buffers[id.key()].bytes.capacity();
@@ -426,7 +467,7 @@ impl BufferPool {
         *bytes = *bytes - old + new;
     }
 
-    /// Keeps a free buffer for reuse, unless enough are kept.
+    /// Keeps a free buffer for reuse, unless the pool has enough spare ones.
     fn keep(&mut self, mut bytes: Vec<u8>) {
         let class = class_for(bytes.capacity());
         if class < CLASSES
@@ -440,17 +481,18 @@ impl BufferPool {
     }
 }
 
-/// Index of the smallest class that holds `size` bytes. Sizes above the largest kept class get one too.
+/// Returns the smallest class that holds `size` bytes, also above the largest kept class.
 fn class_for(size: usize) -> usize {
     let bits = size.max(1).next_power_of_two().trailing_zeros();
     bits.saturating_sub(CLASS_MIN) as usize
 }
 
-/// The list that a buffer of so many bytes is on.
+/// Returns the class whose list has a buffer of this capacity.
 fn listed_class(capacity: usize) -> usize {
     class_for(capacity).min(CLASSES - 1)
 }
 
+/// Returns the buffer size of a class in bytes.
 fn capacity_of(class: usize) -> usize {
     1 << (class as u32 + CLASS_MIN)
 }
@@ -468,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lent_until_there_is_something_to_hold_and_all_goes_back() {
+    fn a_buffer_is_lent_only_while_there_are_bytes_to_hold() {
         let mut pool = pool();
         let mut slot = pool.open(READ).unwrap();
         assert_eq!(slot, None);
@@ -485,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_in_front_comes_first() {
+    fn prepended_bytes_come_first() {
         let mut pool = pool();
         let mut slot = None;
         pool.append(&mut slot, WRITE, b"xxbehind").unwrap();
@@ -496,14 +538,16 @@ mod tests {
     }
 
     #[test]
-    fn a_size_class_at_its_limit_one_below_and_one_above() {
-        for (size, class) in [(1, 64), (63, 64), (64, 64), (65, 128), (1 << 20, 1 << 20), ((1 << 20) + 1, 1 << 21)] {
+    fn a_size_fits_its_class_at_the_limit_and_one_below_but_not_one_above() {
+        for (size, class) in
+            [(1, 64), (63, 64), (64, 64), (65, 128), (1 << 20, 1 << 20), ((1 << 20) + 1, 1 << 21)]
+        {
             assert_eq!(capacity_of(class_for(size)), class, "{size}");
         }
     }
 
     #[test]
-    fn growing_keeps_the_bytes_and_counts_the_capacity() {
+    fn a_growing_buffer_keeps_its_bytes_and_its_capacity_is_counted() {
         let mut pool = pool();
         let mut slot = None;
         let mut expected = Vec::new();
@@ -522,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_at_its_limit_one_below_and_one_above() {
+    fn a_buffer_fits_the_budget_at_its_limit_and_above_but_not_one_byte_below() {
         for (budget, fits) in [(127, false), (128, true), (129, true)] {
             let mut pool = BufferPool::new(BufferMode::Pooled, budget);
             let mut first = None;
@@ -535,9 +579,9 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_is_named_when_the_budget_is_nearly_used_up_and_not_before() {
+    fn the_largest_buffer_is_named_only_when_the_budget_is_nearly_used_up() {
         for (small, named) in [(55, None), (56, None), (57, Some(2))] {
-            // An eighth of the budget is kept free: 7,168 of 8,192 bytes may be used.
+            // The bound leaves an eighth of the budget free: 7,168 of 8,192 bytes may be used.
             let mut pool = BufferPool::new(BufferMode::Pooled, 8192);
             let (mut large, mut slots) = (None, Vec::new());
             pool.append(&mut large, Use::Write(2), &[0; 2048 + 1024]).unwrap();
@@ -554,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_holds_for_unsent_output_counts() {
+    fn kernel_buffers_for_unsent_output_count_against_the_budget() {
         let mut pool = BufferPool::new(BufferMode::Pooled, 100_000);
         pool.set_kernel_bytes_per_write(90_000);
         let (mut read, mut write) = (None, None);
@@ -568,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scan_position_follows_the_bytes() {
+    fn the_scan_position_moves_with_consumed_bytes() {
         let mut pool = pool();
         let mut slot = None;
         pool.append(&mut slot, READ, b"abcdef").unwrap();
@@ -580,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_buffers_stay_for_life_and_shrink_back() {
+    fn a_fixed_buffer_stays_for_life_and_shrinks_back() {
         let mut pool = BufferPool::new(BufferMode::Fixed(4096), BUDGET);
         let mut slot = pool.open(READ).unwrap();
         assert_eq!(pool.read_bytes(), 4096);
@@ -593,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_buffers_are_bounded() {
+    fn the_pool_keeps_a_bounded_amount_of_spare_buffers() {
         let mut pool = BufferPool::new(BufferMode::Pooled, 64 << 20);
         let mut slots: Vec<Option<BufferId>> = (0..100).map(|_| None).collect();
         for slot in &mut slots {
@@ -602,5 +646,41 @@ mod tests {
         slots.iter_mut().for_each(|slot| pool.release(slot));
         assert!(pool.spare_bytes() <= SPARE_BUFFERS_MAX);
         assert_eq!(pool.read_bytes(), 0);
+    }
+
+    #[test]
+    fn the_pool_keeps_spare_buffers_up_to_the_bound() {
+        let mut pool = BufferPool::new(BufferMode::Pooled, 64 << 20);
+        let mut slots: Vec<Option<BufferId>> = (0..10).map(|_| None).collect();
+        for slot in &mut slots {
+            pool.append(slot, READ, &[0; 128 * 1024]).unwrap();
+        }
+        slots.iter_mut().for_each(|slot| pool.release(slot));
+        assert_eq!(pool.spare_bytes(), SPARE_BUFFERS_MAX, "eight buffers of 128 KiB");
+    }
+
+    #[test]
+    fn spare_buffers_are_dropped_when_they_no_longer_fit_the_budget() {
+        for (reserved, kept) in
+            [(BUDGET / 2 - 1, true), (BUDGET / 2, true), (BUDGET / 2 + 1, false)]
+        {
+            let (mut pool, mut slot) = (pool(), None);
+            pool.append(&mut slot, READ, &vec![0; BUDGET / 2]).unwrap();
+            pool.release(&mut slot);
+            assert_eq!(pool.set_reserved(reserved), Ok(()));
+            assert_eq!(pool.spare_bytes(), if kept { BUDGET / 2 } else { 0 }, "{reserved}");
+        }
+    }
+
+    #[test]
+    fn the_memory_of_the_pools_tables_is_that_of_all_its_lists() {
+        let mut pool = pool();
+        pool.buffers.reserve_exact(3);
+        pool.spare[3].reserve_exact(20);
+        pool.lent[2].reserve_exact(100);
+        let entry = size_of::<Buffer>();
+        assert_eq!(pool.table_bytes(), 3 * entry + 20 * size_of::<Vec<u8>>() + 100 * 4);
+        pool.shrink_to_fit();
+        assert_eq!(pool.table_bytes(), 0);
     }
 }

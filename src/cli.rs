@@ -1,23 +1,26 @@
-//! The command line: flags into [`SettingSources`], and errors into one clear line.
+//! The command line: reads flags into a [`Request`], and turns errors into one line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{SettingSources, Settings};
+use crate::config::{Config, Setting, SettingSources, Settings};
 use crate::lab::LabArgs;
 use crate::stress::args::StressArgs;
 
-/// A single-threaded event loop server: very many stateful connections in very little memory, over TCP and UDP.
+/// Columns of a line of help, without the indent.
+const HELP_WIDTH: usize = 90;
+
+/// A single-threaded event loop server for very many connections in very little memory.
 #[derive(Parser, Debug)]
 #[command(name = "slabd", version, args_conflicts_with_subcommands = true)]
-#[command(
-    after_help = "Without a command, slabd serves. Log level by RUST_LOG (error, warn, info, debug, trace; info).\n\
-    Signals: TERM or INT drains and exits, a second one exits at once; HUP reads the configuration again; USR1 writes\n\
-    the status to the log."
-)]
+#[command(after_help = "Without a command, slabd serves.\n\
+    RUST_LOG sets the log level: error, warn, info, debug or trace [default: info].\n\
+    Signals: TERM and INT drain and exit, a second one exits at once; HUP reads the configuration\n\
+    again; USR1 writes the status to the log.\n\
+    A time without a unit is in seconds, and a size without a unit is in bytes.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Task>,
@@ -27,21 +30,23 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Task {
-    /// Serve: listen, and answer until told to stop. What slabd does without a command
+    /// Serve until a signal stops it. This is the default command
     Serve(Box<ServeArgs>),
-    /// Test a server: load and floods, with progress, percentiles and a verdict
+    /// Test a server with load and floods, and report progress, percentiles and a verdict
     Stress(Box<StressArgs>),
-    /// Experiments that own both ends, each with a claim, a measurement and a verdict; without a name they are listed
+    /// Run an experiment on both ends of a connection: a claim, a measurement and a verdict.
+    /// Without a name, list the experiments
     Lab(LabArgs),
 }
 
 #[derive(Args, Clone, Debug)]
 struct ServeArgs {
-    /// Read settings from this TOML file: the names of the flags without the dashes. Flags win over it
+    /// TOML file with settings, under the names of the flags without dashes. Flags win over the
+    /// file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Check the configuration, print it whole as a config file, and exit
+    /// Check the configuration, print all of it as a config file, and exit
     #[arg(long)]
     check: bool,
 
@@ -49,7 +54,7 @@ struct ServeArgs {
     settings: Settings,
 }
 
-/// What the command line asks for.
+/// The action that the command line requests.
 #[derive(Debug)]
 pub enum Request {
     Serve(SettingSources),
@@ -57,19 +62,21 @@ pub enum Request {
     Check(SettingSources),
     Stress(Box<StressArgs>),
     Lab(LabArgs),
-    /// Print this text and exit 0: help or version.
+    /// Print the help or the version and exit with 0.
     Print(String),
 }
 
-/// Reads the command line; on error, a line for the user.
+/// Reads the command line. An error is one line for the user.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let matches = Cli::command().try_get_matches_from(&args);
+    let matches = command().try_get_matches_from(&args);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Request::Print(error.render().to_string())),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                    Ok(Request::Print(error.render().to_string()))
+                }
                 _ => Err(one_line(&error, &args)),
             };
         }
@@ -84,19 +91,117 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
     Ok(if args.check { Request::Check(sources) } else { Request::Serve(sources) })
 }
 
-/// clap's message without its usage paragraph. An unknown flag without a lookalike gets the list of all.
+/// Returns the command line with help of at most 100 columns.
+fn command() -> Command {
+    folded(Cli::command())
+}
+
+/// Puts the help of each flag on lines below it, folded at [`HELP_WIDTH`]. clap indents them by ten
+/// columns.
+fn folded(command: Command) -> Command {
+    let command = command.next_line_help(true).mut_args(|arg| match arg.get_help() {
+        Some(help) => {
+            let help = fold(&help.to_string());
+            arg.help(help)
+        }
+        None => arg,
+    });
+    command.mut_subcommands(folded).mut_subcommands(|task| match task.get_about() {
+        Some(about) => {
+            let about = fold(&about.to_string());
+            task.about(about)
+        }
+        None => task,
+    })
+}
+
+/// Breaks a text into lines of at most [`HELP_WIDTH`]. A default on a separate line stays there.
+/// Other line breaks count as spaces.
+fn fold(text: &str) -> String {
+    let (help, default) = text.split_once("\n[").unwrap_or((text, ""));
+    let mut folded = String::new();
+    let mut length = 0;
+    for word in help.split_whitespace() {
+        let more = word.chars().count();
+        if length > 0 {
+            let fits = length + 1 + more <= HELP_WIDTH;
+            folded.push(if fits { ' ' } else { '\n' });
+            length = if fits { length + 1 } else { 0 };
+        }
+        folded.push_str(word);
+        length += more;
+    }
+    if !default.is_empty() {
+        folded.push_str("\n[");
+        folded.push_str(default);
+    }
+    folded
+}
+
+/// Returns clap's message without its usage paragraph. For an unknown flag that resembles no other,
+/// the line lists all flags.
 fn one_line(error: &clap::Error, args: &[OsString]) -> String {
     let rendered = error.render().to_string();
     let lines = rendered.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
+    let lines: Vec<&str> = lines
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
+        .collect();
     let mut line = lines.join("; ").trim_start_matches("error: ").to_string();
-    if error.kind() == ErrorKind::UnknownArgument && error.get(ContextKind::SuggestedArg).is_none() {
-        let all = Cli::command();
-        let command = args.iter().skip(1).find_map(|arg| all.find_subcommand(arg)).unwrap_or(&all);
-        let flags = command.get_arguments().filter_map(|arg| arg.get_long()).map(|name| format!("--{name}"));
-        line = format!("{line}; accepted are {}", flags.collect::<Vec<_>>().join(", "));
+    if error.kind() == ErrorKind::UnknownArgument && error.get(ContextKind::SuggestedArg).is_none()
+    {
+        let flags = task_of(args);
+        let flags =
+            flags.get_arguments().filter_map(|arg| arg.get_long()).map(|name| format!("--{name}"));
+        line = format!("{line}; accepted: {}", flags.collect::<Vec<_>>().join(", "));
+    }
+    let is_command = error.get(ContextKind::InvalidSubcommand).is_some();
+    if is_command && error.kind() == ErrorKind::ArgumentConflict {
+        line.push_str("; accepted: a command before all flags, or a config file after --config");
+    } else if is_command {
+        let all = command();
+        let tasks: Vec<&str> = all.get_subcommands().map(Command::get_name).collect();
+        line.push_str(&format!(
+            "; accepted: {} or flags; a config file goes after --config",
+            tasks.join(", ")
+        ));
+    }
+    let missing = ErrorKind::InvalidValue == error.kind()
+        && error.get(ContextKind::InvalidValue).is_some_and(|value| value.to_string().is_empty());
+    if let Some(flag) = error.get(ContextKind::InvalidArg).filter(|_| missing) {
+        let flag = flag.to_string();
+        let expected = expected_value(&flag).or_else(|| expected_by_task(&flag, &task_of(args)));
+        line.extend(expected.map(|expected| format!("; {expected}")));
     }
     line
+}
+
+/// Returns the command that the arguments name, or that of slabd itself.
+fn task_of(args: &[OsString]) -> Command {
+    let all = command();
+    args.iter().skip(1).find_map(|arg| all.find_subcommand(arg)).unwrap_or(&all).clone()
+}
+
+/// Returns the accepted values of a setting, from a flag such as `--idle-timeout <TIME>`.
+fn expected_value(flag: &str) -> Option<String> {
+    let name = flag.trim_start_matches('-').split(' ').next()?;
+    Setting::named(name)?.set(&mut Config::default(), &[String::new()]).err()
+}
+
+/// Returns the accepted values of a flag that is no setting, from a flag such as `--seed <SEED>`:
+/// the error of its parser for an empty value, or the first sentence of its help.
+fn expected_by_task(flag: &str, task: &Command) -> Option<String> {
+    let name = flag.trim_start_matches('-').split(' ').next()?;
+    let arg = task.get_arguments().find(|arg| arg.get_long() == Some(name))?;
+    let empty = [task.get_name().to_string(), format!("--{name}=")];
+    let refused = task.clone().try_get_matches_from(empty).err();
+    match refused.as_ref().and_then(std::error::Error::source) {
+        Some(expected) => Some(expected.to_string()),
+        None => {
+            let help = arg.get_help()?.to_string().replace('\n', " ");
+            let sentence = help.split(['.', '[', ';']).next()?.trim();
+            Some(format!("--{name}: {sentence}"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -108,22 +213,33 @@ mod tests {
     }
 
     #[test]
-    fn the_command_is_consistent() {
-        Cli::command().debug_assert();
+    fn the_command_line_passes_the_checks_of_clap() {
+        command().debug_assert();
     }
 
     #[test]
-    fn serve_is_what_happens_without_a_command() {
+    fn no_line_of_the_help_of_serve_is_wider_than_100_columns() {
+        for line in ["--help", "serve --help"] {
+            let Ok(Request::Print(text)) = parse_words(line) else { panic!("{line}") };
+            let wide = text.lines().find(|line| line.chars().count() > 100);
+            assert_eq!(wide, None);
+        }
+    }
+
+    #[test]
+    fn slabd_serves_without_a_command() {
         for line in ["--backlog 7", "serve --backlog 7"] {
             let Ok(Request::Serve(sources)) = parse_words(line) else { panic!("{line}") };
             assert_eq!(sources.flags.texts("backlog"), Some(&["7".to_string()][..]));
         }
         assert!(matches!(parse_words("--check"), Ok(Request::Check(_))));
-        assert!(matches!(parse_words("--help"), Ok(Request::Print(text)) if text.contains("--max-connections")));
+        assert!(
+            matches!(parse_words("--help"), Ok(Request::Print(text)) if text.contains("--backlog"))
+        );
     }
 
     #[test]
-    fn errors_are_one_line_that_names_the_flag_and_what_is_accepted() {
+    fn an_error_is_one_line_that_names_the_flag_and_the_accepted_values() {
         for (line, named, accepted) in [
             ("--max-conections 5", "--max-conections", "--max-connections"),
             ("--qqqq", "--qqqq", "--listen"),
@@ -132,9 +248,17 @@ mod tests {
             ("--buffers huge", "--buffers", "fixed:4096"),
             ("--backlog", "--backlog", "<COUNT>"),
             ("--max-connections many", "--max-connections", "many"),
-            ("frobnicate", "frobnicate", ""),
+            ("frobnicate", "frobnicate", "serve, stress, lab"),
+            ("--check slabd.toml", "slabd.toml", "after --config"),
+            ("--idle-timeout", "--idle-timeout", "such as 30s"),
+            ("--max-silent -5", "-5", "a whole number"),
             ("lab memory --qqqq", "--qqqq", "--html, --connections, --seeds, --seed, --quick"),
-            ("lab --html x", "<NAME>", ""),
+            ("lab sim --seed", "--seed <SEED>", "a whole number, 0 or more, such as 7"),
+            ("lab sim --html", "--html <FILE>", "--html: Write the result to this file"),
+            ("stress ping resp://127.0.0.1:1 -c", "--connections", "a positive whole number"),
+            ("stress ping resp://127.0.0.1:1 -d", "--duration", "such as 30s"),
+            ("stress ping resp://127.0.0.1:1 --json", "--json", "--json: File to write"),
+            ("--config", "--config <FILE>", "--config: TOML file with settings"),
         ] {
             let error = parse_words(line).unwrap_err();
             assert!(error.contains(named) && error.contains(accepted), "{line}: {error}");

@@ -1,35 +1,39 @@
-//! Time as the loop sees it: the one file that reads a clock.
+//! Time as the loop sees it. No other file reads a clock.
 //!
-//! The loop reads [`Clock::now`] once per turn and passes the answer down, so everything below it can
-//! run on virtual time. Deadlines are kept per connection as a [`Tick`], four bytes long.
+//! The loop reads [`Clock::now`] once per turn and passes the time down, so all code below it can
+//! run on virtual time. Each connection stores its deadline as a [`Tick`] of four bytes.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A moment on the monotonic clock: nanoseconds since the loop was made.
+/// A moment on the monotonic clock, in nanoseconds since the loop was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(u64);
 
 impl Time {
+    /// The moment when the loop was created.
     pub const ZERO: Time = Time(0);
 
+    /// Returns the moment this many nanoseconds after [`Time::ZERO`].
     pub const fn from_nanos(nanos: u64) -> Time {
         Time(nanos)
     }
 
+    /// Returns the nanoseconds since [`Time::ZERO`].
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
+    /// Returns the seconds since [`Time::ZERO`].
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1e9
     }
 
-    /// The tick this moment lies in.
+    /// Returns the tick of this moment.
     pub fn tick(self) -> Tick {
         Tick((self.0 / TICK_NANOS) as u32)
     }
 
-    /// How long from `earlier` until this moment; zero when it is not later.
+    /// Returns the time from `earlier` to this moment, or zero if `earlier` is later.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -45,31 +49,34 @@ impl std::ops::Add<Duration> for Time {
 
 const TICK_NANOS: u64 = 16_000_000;
 
-/// A moment in units of 16 ms, the grain of every deadline. Wraps after 795 days, so two ticks are
-/// compared by their distance ([`Tick::distance_from`]), never by their value: right for any two moments less
-/// than 397 days apart.
+/// A moment in units of 16 ms, the precision of every deadline.
+///
+/// Ticks wrap after 795 days. So [`Tick::distance_from`] compares two ticks by their distance,
+/// which is right for moments less than 397 days apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tick(pub u32);
 
 impl Tick {
+    /// The length of a tick, 16 ms.
     pub const LENGTH: Duration = Duration::from_nanos(TICK_NANOS);
 
-    /// How many ticks lie between `earlier` and this one; negative when this one is the earlier.
+    /// Returns the number of ticks from `earlier` to this one. Negative if this one is the earlier.
     pub fn distance_from(self, earlier: Tick) -> i32 {
         self.0.wrapping_sub(earlier.0) as i32
     }
 
+    /// Returns the tick this many ticks later.
     pub fn plus(self, ticks: u32) -> Tick {
         Tick(self.0.wrapping_add(ticks))
     }
 
-    /// The length of a timeout in ticks. Rounded up, and one more because the present tick is already
-    /// partly over: a deadline may come up to two ticks late, never early.
+    /// Returns the length of a timeout in ticks: rounded up, and one more for the part of the
+    /// present tick that has passed. So a deadline fires up to two ticks late, and never early.
     pub fn count(timeout: Duration) -> u32 {
         u32::try_from(timeout.as_nanos().div_ceil(TICK_NANOS as u128) + 1).unwrap_or(u32::MAX / 2)
     }
 
-    /// From `now` until the start of this tick; zero when it has begun.
+    /// Returns the time from `now` to the start of this tick, or zero if it has begun.
     pub fn wait_from(self, now: Time) -> Duration {
         let ticks = self.distance_from(now.tick());
         if ticks <= 0 {
@@ -79,28 +86,30 @@ impl Tick {
     }
 }
 
-/// The real clock, and the processor time this process has used.
+/// The real clock, and the processor time of this process.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
 }
 
 impl Clock {
+    /// Starts a clock. Its [`Time::ZERO`] is the moment of this call.
     pub fn start() -> Clock {
         Clock { origin: Instant::now() }
     }
 
+    /// Returns the time since the start of this clock.
     pub fn now(&self) -> Time {
         Time(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// The time of day, since 1970 in UTC.
+    /// Returns the time since 1970 in UTC.
     pub fn unix_time() -> Duration {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
-    /// Processor time of the whole process, user and system together. With one thread, its growth over
-    /// wall time is the share of time the loop was busy, and costs nothing per turn to know.
+    /// Returns the processor time of the process, user and system together. Its growth divided by
+    /// the elapsed time is the share of time that the loop was busy. It costs nothing per turn.
     pub fn cpu_time() -> Duration {
         crate::sys::cpu_time()
     }
@@ -113,7 +122,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     #[test]
-    fn ticks_compare_by_distance_across_the_wrap() {
+    fn distances_of_ticks_are_right_across_the_wrap() {
         let before = Tick(u32::MAX - 1);
         let after = before.plus(3);
         assert_eq!(after, Tick(1));
@@ -122,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_never_early_and_at_most_two_ticks_late() {
+    fn a_timeout_fires_never_early_and_at_most_two_ticks_late() {
         for start in [0, 1, 15 * MS, 16 * MS - 1, 16 * MS] {
             for timeout in [1, 15, 16, 17, 1000] {
                 let timeout = Duration::from_millis(timeout);
@@ -136,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_a_past_tick_is_no_wait() {
+    fn the_wait_for_a_past_tick_is_zero() {
         let now = Time(100 * 16 * MS);
         assert_eq!(Tick(99).wait_from(now), Duration::ZERO);
         assert_eq!(Tick(100).wait_from(now), Duration::ZERO);

@@ -1,8 +1,7 @@
-//! Pure wire formats: bytes in, values out. No session, no reason to close, no clock.
+//! Pure wire formats: bytes in, values out. A codec has no session, no reason to close, no clock.
 //!
-//! A stream has no boundaries of its own; a framing gives it some. Framings are stateless: they look
-//! at bytes and say where the first message is. What they have already scanned in vain they are told
-//! again, so no byte is looked at twice.
+//! A framing finds the first message in the bytes of a stream. Framings are stateless. The caller
+//! passes the number of bytes scanned before, so a framing does not scan them twice.
 
 pub mod line;
 pub mod resp;

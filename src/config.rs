@@ -1,7 +1,8 @@
-//! What can be set, by flag and by file, and what it resolves to.
+//! The configuration: settings from flags and file, resolved and checked.
 //!
-//! [`Settings`] is what someone wrote: some of the settings, by name. [`Config`] is what holds: flags over file over defaults,
-//! checked. Both come from the same rows, which are here for what is set at start, and in [`crate::limits`] for the rest.
+//! [`Settings`] holds the settings that were given, by name. [`Config`] holds every setting: flags
+//! win over the file, and the file over the defaults. The rows of the settings that are read at
+//! start are here, and the other rows are in [`crate::limits`].
 
 mod running;
 mod settings;
@@ -10,14 +11,14 @@ mod values;
 use std::fmt;
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::Value;
 
 use crate::buffer::BufferMode;
 use crate::limits::{
-    ACCEPT_QUEUE_DEFAULT, ACCEPT_QUEUE_MAX, CONNECTION_BYTES, CONNECTIONS_MAX, DATAGRAM_RATE, FILES_RESERVED,
-    LIMIT_ROWS, LISTENERS_MAX, Limits, RESERVED_SLOTS, SOCKET_ROWS,
+    ACCEPT_QUEUE_DEFAULT, ACCEPT_QUEUE_MAX, CONNECTION_BYTES, CONNECTIONS_MAX, DATAGRAM_RATE,
+    FILES_RESERVED, LIMIT_ROWS, LISTENERS_MAX, Limits, RESERVED_SLOTS, SOCKET_ROWS,
 };
 use crate::memory::OBJECTS_BYTES_DEFAULT;
 use crate::service::Secret;
@@ -29,53 +30,55 @@ pub use settings::Settings;
 pub use values::{Buffers, Listen};
 
 settings! {
-    /// Everything resolved and checked.
+    /// The value of every setting, resolved and checked.
     pub struct Config in Config[] as START_ROWS {
         "":
-        /// Serve SERVICE (hub, hello, echo, discard) on this address, by TCP and UDP. SERVICE+tcp or
-        /// SERVICE+udp: by one of them. Port 0: any free port. [::] is IPv6 alone. Repeatable.
+        /// Serve SERVICE (hub, hello, echo or discard) on this address by TCP and UDP, or only by
+        /// one with SERVICE+tcp or SERVICE+udp. Port 0 means any free port. [::] means IPv6 only.
+        /// Repeatable.
         listen: Vec<Listen> = vec![Listen::default()];
 
-        /// Length of the accept queue; the kernel takes net.core.somaxconn at most.
+        /// Maximum number of connections that wait in a listener's accept queue. The kernel lowers
+        /// it to net.core.somaxconn.
         ///
-        /// A burst of connections survives a busy turn. Linux takes at most net.core.somaxconn, which
-        /// is as much by default.
+        /// A burst of connections survives a busy turn. net.core.somaxconn has the same default.
         backlog: Count<u32> = ACCEPT_QUEUE_DEFAULT, in |_| 1..=ACCEPT_QUEUE_MAX;
 
-        /// Where connections have buffers: from a pool while they need one, or two fixed ones of 64B
-        /// to 1MiB for life.
+        /// Buffers of connections. pooled takes a buffer from a pool while a connection needs one.
+        /// fixed:BYTES gives each connection two buffers of 64B to 1MiB for its life.
         ///
-        /// The fixed ones are there to show what they cost.
+        /// Fixed buffers exist to show what they cost.
         buffers: Buffers = BufferMode::Pooled;
 
-        /// Password that peers of `hub` must give. The process list shows it, so this is for trying
-        /// out; else use a file, SLABD_REQUIREPASS, or a systemd credential of the name requirepass.
+        /// Password that clients of `hub` must give. The process list shows it. In production use
+        /// --requirepass-file, SLABD_REQUIREPASS, or a systemd credential named requirepass.
         ///
-        /// Without one, only this machine is served.
+        /// Without a password, `hub` serves only clients on this machine.
         requirepass: Option<Secret> = None;
 
-        /// Read that password from the first line of this file.
+        /// File whose first line is the password of `hub`.
         requirepass_file: Option<PathBuf> = None;
 
-        /// Datagrams a second that `hub` takes from one network (/24, or /56 of IPv6); 0: any number.
+        /// Maximum number of datagrams a second that `hub` takes from one network, an IPv4 /24 or
+        /// an IPv6 /56. 0 means any number.
         ///
-        /// A hundred sensors may send a hundred messages a second each. A forged flood from one
-        /// network stays below a tenth of what one core serves.
+        /// Enough for a hundred sensors with a hundred messages a second each. A forged flood from
+        /// one network stays below a tenth of what one core serves.
         datagram_rate: Count<u32> = DATAGRAM_RATE;
 
         "Admission":
-        /// A hub for the operator on this loopback address: admission does not apply, and 8 slots are
-        /// kept.
+        /// Serve the operator a hub on this loopback address. Admission does not apply there, and 8
+        /// slots are reserved.
         ///
-        /// The operator gets in when nobody else does. The wrong passwords of others do not count
-        /// here.
+        /// The operator can connect while a flood keeps others out. Wrong passwords of other
+        /// clients do not delay the operator.
         admin: Option<SocketAddr> = None;
 
         with limits: Limits, warnings: Vec<String>;
     }
 }
 
-/// A setting: read at start only, or free to change while the server runs.
+/// A setting: one that is read at start only, or one that can change while the server runs.
 #[derive(Clone, Copy)]
 pub enum Setting {
     AtStart(&'static Row<Config>),
@@ -83,15 +86,18 @@ pub enum Setting {
 }
 
 impl Setting {
+    /// Returns every setting, in the order of `--help` and `--check`.
     pub fn all() -> impl Iterator<Item = Setting> {
         let live = LIMIT_ROWS.iter().chain(SOCKET_ROWS).map(Setting::Live);
         START_ROWS.iter().map(Setting::AtStart).chain(live)
     }
 
+    /// Returns the setting of this name, if there is one.
     pub fn named(name: &str) -> Option<Setting> {
         Setting::all().find(|setting| setting.name() == name)
     }
 
+    /// Returns the texts of its row.
     pub fn about(self) -> &'static About {
         match self {
             Setting::AtStart(row) => &row.about,
@@ -99,11 +105,12 @@ impl Setting {
         }
     }
 
+    /// Returns its name, which flag, file and CONFIG share.
     pub fn name(self) -> &'static str {
         self.about().name
     }
 
-    /// The default, as people read it.
+    /// Returns the default in the form that flags have, or in words.
     pub fn default(self) -> String {
         match self.about().follows {
             "" => match shown(self.get(&Config::default())) {
@@ -114,7 +121,7 @@ impl Setting {
         }
     }
 
-    /// Takes what someone wrote. An error quotes it and says what is accepted.
+    /// Sets its value from the given texts. An error says which texts are accepted.
     pub fn set(self, config: &mut Config, texts: &[String]) -> Result<(), String> {
         match self {
             Setting::AtStart(row) => (row.set)(config, texts),
@@ -122,6 +129,7 @@ impl Setting {
         }
     }
 
+    /// Returns its value as in a file. `None` when it is unset or secret.
     pub fn get(self, config: &Config) -> Option<Value> {
         match self {
             Setting::AtStart(row) => (row.get)(config),
@@ -129,7 +137,7 @@ impl Setting {
         }
     }
 
-    /// Whether the value is accepted, and which values are.
+    /// Returns whether its value is in its range, and the range in words. `None` without a range.
     pub fn range(self, config: &Config) -> Option<(bool, String)> {
         match self {
             Setting::AtStart(row) => (row.range)(config),
@@ -152,7 +160,7 @@ impl Setting {
     }
 }
 
-/// A configuration that cannot be used: one line that names the setting and what is accepted.
+/// Why a configuration cannot be used: one line that names the setting and what is accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);
 
@@ -165,14 +173,15 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Settings {
-    /// Fills in the defaults and checks everything. `file_limit`: how many files this process may open.
+    /// Fills in the defaults and checks every setting. `file_limit` is the number of files that
+    /// this process may open.
     pub fn resolve(self, file_limit: u64) -> Result<Config, ConfigError> {
         let mut config = Config::default();
         for setting in Setting::all() {
             match self.texts(setting.name()) {
-                Some(texts) => {
-                    setting.set(&mut config, texts).map_err(|why| ConfigError(format!("{}: {why}", setting.name())))?
-                }
+                Some(texts) => setting
+                    .set(&mut config, texts)
+                    .map_err(|why| ConfigError(format!("{}: {why}", setting.name())))?,
                 None => setting.follow(&mut config),
             }
         }
@@ -187,12 +196,20 @@ impl Settings {
         }
         if config.admin.is_some() {
             let connections = config.limits.max_connections;
-            within("max-connections, with --admin,", connections, 2 * RESERVED_SLOTS, CONNECTIONS_MAX)?;
+            let least = 2 * RESERVED_SLOTS;
+            within("max-connections", connections, least, CONNECTIONS_MAX).map_err(|error| {
+                let reserved = format!("; admin reserves {RESERVED_SLOTS} slots for the operator");
+                ConfigError(error.0 + &reserved)
+            })?;
         }
         config.warn_of_a_small_budget();
-        config.requirepass = values::password(config.requirepass, config.requirepass_file.as_deref())?;
-        if let (None, Some(open)) = (&config.requirepass, config.listen.iter().find(|listen| listen.is_open_hub())) {
-            let warning = "no password is set, so only this machine is served; see --requirepass-file";
+        config.requirepass =
+            values::password(config.requirepass, config.requirepass_file.as_deref())?;
+        if let (None, Some(open)) =
+            (&config.requirepass, config.listen.iter().find(|listen| listen.is_open_hub()))
+        {
+            let warning =
+                "no password is set, so only this machine is served; see --requirepass-file";
             config.warnings.push(format!("{open}: {warning}"));
         }
         Ok(config)
@@ -200,19 +217,31 @@ impl Settings {
 }
 
 impl Config {
-    /// Each setting in its range, and in its place among the others.
+    /// Checks each setting against its range, and settings that depend on each other.
     fn check(&self) -> Result<(), ConfigError> {
         for setting in Setting::all() {
-            if let Some((false, accepted)) = setting.range(self) {
+            if let Some((false, range)) = setting.range(self) {
                 let (name, value) = (setting.name(), shown(setting.get(self)));
-                return Err(ConfigError(format!("{name} is {value}: accepted is {accepted}")));
+                let accepted = match name {
+                    "low-watermark" => format!("{range} (below high-watermark)"),
+                    "output-limit" => format!("{range} (at least twice high-watermark)"),
+                    "output-soft-limit" => format!("{range} (up to output-limit)"),
+                    _ => range,
+                };
+                return Err(out_of_range(name, &value, &accepted));
             }
         }
-        within("listen", self.listen.len(), 1, LISTENERS_MAX)?;
+        within("number of listen addresses", self.listen.len(), 1, LISTENERS_MAX)?;
         check_for_twins(&self.listen)?;
-        match self.admin.filter(|admin| !admin.ip().is_loopback()) {
-            Some(admin) => Err(ConfigError(format!(
-                "admin is {admin}: accepted is an address of this machine, such as 127.0.0.1:9998"
+        let Some(admin) = self.admin else { return Ok(()) };
+        if !admin.ip().is_loopback() {
+            let accepted = "a loopback address, such as 127.0.0.1:9998";
+            return Err(out_of_range("admin", &admin.to_string(), accepted));
+        }
+        let twin = self.listen.iter().find(|listen| listen.tcp && listen.address == admin);
+        match twin.filter(|_| admin.port() != 0) {
+            Some(listen) => Err(ConfigError(format!(
+                "listen and admin both name {admin} ({listen}); give each its own port"
             ))),
             None => Ok(()),
         }
@@ -226,11 +255,15 @@ impl Config {
         let fit = self.limits.memory_budget / (each + OBJECTS_BYTES_DEFAULT as usize);
         if fit < self.limits.max_connections {
             let (budget, buffers) = (Size(self.limits.memory_budget), Buffers(self.buffers));
-            self.warnings.push(format!("memory-budget {budget} has room for {fit} connections with {buffers} buffers"));
+            let wanted = self.limits.max_connections;
+            self.warnings.push(format!(
+                "memory-budget {budget} has room for {fit} connections with {buffers} buffers, \
+                 and max-connections is {wanted}"
+            ));
         }
     }
 
-    /// The whole configuration as a file: what `--check` prints, and what `--config` reads.
+    /// Returns the configuration as a file. `--check` prints it, and `--config` reads it.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         for setting in Setting::all() {
@@ -241,34 +274,42 @@ impl Config {
         text
     }
 
-    /// The settings that differ from `running`, each with its value there and here.
+    /// Returns the settings that differ from `running`: each with its value there, then here.
     pub fn changes(&self, running: &Config) -> Vec<(Setting, String, String)> {
         let changed = Setting::all().filter(|setting| !setting.is_same(self, running));
-        changed.map(|setting| (setting, shown(setting.get(running)), shown(setting.get(self)))).collect()
+        changed
+            .map(|setting| (setting, shown(setting.get(running)), shown(setting.get(self))))
+            .collect()
     }
 }
 
-/// The same address cannot be listened on twice, by the same transport.
+/// Fails if two listeners share an address and a transport.
 fn check_for_twins(listen: &[Listen]) -> Result<(), ConfigError> {
     for (index, one) in listen.iter().enumerate().filter(|(_, one)| one.address.port() != 0) {
         let shares = |other: &&Listen| (one.tcp && other.tcp) || (one.udp && other.udp);
-        if let Some(other) = listen[..index].iter().find(|other| other.address == one.address && shares(other)) {
-            return Err(ConfigError(format!("listen names {} twice: {other} and {one}", one.address)));
+        if let Some(other) =
+            listen[..index].iter().find(|other| other.address == one.address && shares(other))
+        {
+            return Err(ConfigError(format!(
+                "listen names {} twice ({other} and {one}); give each its own port",
+                one.address
+            )));
         }
     }
     Ok(())
 }
 
 fn connections_possible(file_limit: u64) -> usize {
-    let possible = usize::try_from(file_limit.saturating_sub(FILES_RESERVED)).unwrap_or(CONNECTIONS_MAX);
+    let possible =
+        usize::try_from(file_limit.saturating_sub(FILES_RESERVED)).unwrap_or(CONNECTIONS_MAX);
     possible.clamp(1, CONNECTIONS_MAX)
 }
 
 fn too_many_connections(wanted: usize, file_limit: u64) -> String {
     let possible = connections_possible(file_limit);
     format!(
-        "max-connections lowered from {wanted} to {possible}: this process may open {file_limit} files, and keeps \
-         {FILES_RESERVED} for itself; raise the limit (ulimit -n) to hold more"
+        "max-connections lowered from {wanted} to {possible}: this process may open {file_limit} \
+         files and reserves {FILES_RESERVED}; raise the limit (ulimit -n) to hold more"
     )
 }
 
@@ -276,22 +317,43 @@ fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), Con
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(ConfigError(format!("{name} is {value}: accepted is {least} to {most}")))
+    Err(out_of_range(name, &value.to_string(), &format!("{least} to {most}")))
 }
 
-/// Where settings come from: asked again at SIGHUP.
+fn out_of_range(name: &str, value: &str, accepted: &str) -> ConfigError {
+    ConfigError(format!("{name} is {value}; accepted: {accepted}"))
+}
+
+/// Returns a path without control characters, because an error is one line.
+fn shown_path(path: &Path) -> String {
+    path.display().to_string().replace(char::is_control, " ")
+}
+
+/// The sources of settings. SIGHUP reads them again.
 #[derive(Clone, Debug)]
 pub struct SettingSources {
     pub flags: Settings,
+    /// The file of `--config`.
     pub file: Option<PathBuf>,
 }
 
 impl SettingSources {
+    /// Reads the file, and resolves both. `file_limit` is the number of files that this process may
+    /// open. Fails when the configuration cannot be used.
     pub fn load(&self, file_limit: u64) -> Result<Config, ConfigError> {
         let file = self.file.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-        let mut config = self.flags.clone().over(file).resolve(file_limit)?;
+        let mut config = self.flags.clone().over(file).resolve(file_limit).map_err(|error| {
+            // The file is at fault if the flags alone are usable.
+            let path =
+                self.file.as_deref().filter(|_| self.flags.clone().resolve(file_limit).is_ok());
+            match path {
+                Some(path) => ConfigError(format!("config file {}: {error}", shown_path(path))),
+                None => error,
+            }
+        })?;
         if self.flags.texts("requirepass").is_some() {
-            let warning = "--requirepass shows the password in the process list; see --requirepass-file";
+            let warning =
+                "--requirepass shows the password in the process list; see --requirepass-file";
             config.warnings.push(warning.into());
         }
         Ok(config)
@@ -300,7 +362,6 @@ impl SettingSources {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use super::*;
@@ -315,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_is_the_hub_on_loopback_with_the_documented_defaults() {
+    fn an_empty_configuration_is_a_hub_on_loopback_with_the_documented_defaults() {
         let config = resolve("").unwrap();
         assert_eq!(config.listen, ["hub=127.0.0.1:9999".parse().unwrap()]);
         let limits = Limits { max_connections: 19_936, ..Limits::default() };
@@ -325,23 +386,28 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_that_others_reach_needs_a_password_or_warns() {
+    fn a_hub_on_a_public_address_warns_if_it_has_no_password() {
         let open = "listen = [\"hub=0.0.0.0:7\"]";
         let config = resolve(open).unwrap();
         assert!(config.warnings[0].contains("hub=0.0.0.0:7: no password"), "{:?}", config.warnings);
         let config = resolve(&format!("{open}\nrequirepass = \"secret\"")).unwrap();
         assert!(config.warnings.is_empty() && config.requirepass.is_some());
-        // Shown neither where the configuration is printed nor where it is logged.
-        assert!(!config.to_toml().contains("secret\"") && !format!("{config:?}").contains("\"secret"));
+        // Neither `--check` nor a log line shows the password.
+        assert!(
+            !config.to_toml().contains("secret\"") && !format!("{config:?}").contains("\"secret")
+        );
         assert!(resolve(&format!("requirepass = \"{}\"", "x".repeat(512))).is_ok());
         assert!(resolve(&format!("requirepass = \"{}\"", "x".repeat(513))).is_err());
-        assert!(resolve("requirepass-file = \"/nonexistent\"").unwrap_err().0.contains("/nonexistent"));
+        assert!(
+            resolve("requirepass-file = \"/nonexistent\"").unwrap_err().0.contains("/nonexistent")
+        );
     }
 
     #[test]
-    fn what_check_prints_is_a_file_that_means_the_same() {
+    fn the_output_of_check_reads_back_as_the_same_configuration() {
         let config = resolve(
-            "listen = [\"echo+udp=[::1]:0\", \"discard=0.0.0.0:9\"]\nbuffers = \"fixed:4096\"\nidle-timeout = 0",
+            "listen = [\"echo+udp=[::1]:0\", \"discard=0.0.0.0:9\"]\nbuffers = \"fixed:4096\"\n\
+             idle-timeout = 0",
         )
         .unwrap();
         assert_eq!(resolve(&config.to_toml()).unwrap(), config);
@@ -356,12 +422,16 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_setting_and_what_is_accepted() {
+    fn an_error_names_the_setting_and_the_accepted_values() {
         for (toml, named, accepted) in [
             ("no-such-key = 1", "no-such-key", "max-connections"),
             ("listen = [\"nope=127.0.0.1:1\"]", "nope", "hello, echo, discard, hub"),
             ("listen = [\"hello+sctp=127.0.0.1:1\"]", "sctp", "+tcp and +udp"),
-            ("listen = [\"hello=localhost:1\"]", "localhost:1", "SERVICE=ADDR:PORT"),
+            ("listen = [\"hello=localhost:1\"]", "localhost:1", "expected ADDR:PORT"),
+            ("listen = [\"hello=127.0.0.1:65536\"]", "65536", "0 to 65535"),
+            ("listen = []", "listen: ", "empty list"),
+            ("idle-timeout = true", "idle-timeout: ", "found boolean"),
+            ("max-silent = 99999999999", "max-silent", "1 to 65535"),
             ("listen = [\"hello\"]", "hello", "SERVICE=ADDR:PORT"),
             ("idle-timeout = \"5 parsecs\"", "5 parsecs", "ms, s, m, h or d"),
             ("memory-budget = \"1MB\"", "1MB", "KiB"),
@@ -369,7 +439,11 @@ mod tests {
             ("buffers = \"some\"", "some", "fixed:4096"),
             ("messages-per-turn = 0", "messages-per-turn", "1 to"),
             ("low-watermark = \"64KiB\"", "low-watermark", "0 to 65535"),
-            ("listen = [\"echo=127.0.0.1:7\", \"hello+udp=127.0.0.1:7\"]", "127.0.0.1:7 twice", "hello+udp"),
+            (
+                "listen = [\"echo=127.0.0.1:7\", \"hello+udp=127.0.0.1:7\"]",
+                "127.0.0.1:7 twice",
+                "hello+udp",
+            ),
             ("drain-timeout = 0", "drain-timeout", "1ms or more"),
             ("trusted-sources = \"10.0.0.1/8\"", "10.0.0.1/8", "prefix"),
         ] {
@@ -379,7 +453,13 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_at_its_bounds_one_below_and_one_above() {
+    fn an_error_is_one_line_even_if_a_path_has_a_line_break() {
+        let error = resolve("requirepass-file = \"/no/such\\nfile\"").unwrap_err();
+        assert!(error.0.contains("/no/such file") && !error.0.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_limit_is_accepted_at_its_bounds_and_refused_beyond_them() {
         for (toml, fits) in [
             ("max-line = 0", false),
             ("max-line = 1", true),
@@ -388,7 +468,10 @@ mod tests {
             ("memory-budget = 65535", false),
             ("memory-budget = 65536", true),
             ("memory-budget = 65537", true),
-            ("listen = [\"echo+tcp=127.0.0.1:7\", \"hello+udp=127.0.0.1:7\", \"echo=[::1]:7\"]", true),
+            (
+                "listen = [\"echo+tcp=127.0.0.1:7\", \"hello+udp=127.0.0.1:7\", \"echo=[::1]:7\"]",
+                true,
+            ),
             ("max-connections = 0", false),
             ("max-connections = 1", true),
             ("max-connections = 4194304", true),
@@ -403,26 +486,42 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_bounded_by_files_and_that_is_said() {
-        for (wanted, resolved, warned) in [(19_935, 19_935, false), (19_936, 19_936, false), (19_937, 19_936, true)] {
+    fn max_connections_is_lowered_to_the_files_of_the_process_with_a_warning() {
+        for (wanted, resolved, warned) in
+            [(19_935, 19_935, false), (19_936, 19_936, false), (19_937, 19_936, true)]
+        {
             let config = resolve(&format!("max-connections = {wanted}")).unwrap();
-            assert_eq!((config.limits.max_connections, !config.warnings.is_empty()), (resolved, warned));
+            assert_eq!(
+                (config.limits.max_connections, !config.warnings.is_empty()),
+                (resolved, warned)
+            );
         }
     }
 
     #[test]
-    fn what_cannot_change_live_is_named() {
+    fn changes_tell_live_settings_from_settings_read_at_start() {
         let running = resolve("").unwrap();
         let new = resolve("backlog = 1\nbuffers = \"fixed:64\"\nidle-timeout = \"1s\"").unwrap();
         let changes = new.changes(&running);
-        let shown: Vec<_> = changes.iter().map(|(setting, old, new)| (setting.name(), &old[..], &new[..])).collect();
-        assert_eq!(shown, [("backlog", "4096", "1"), ("buffers", "pooled", "fixed:64"), ("idle-timeout", "5m", "1s")]);
-        let live: Vec<_> = changes.iter().map(|(setting, ..)| matches!(setting, Setting::Live(_))).collect();
+        let shown: Vec<_> = changes
+            .iter()
+            .map(|(setting, old, new)| (setting.name(), &old[..], &new[..]))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("backlog", "4096", "1"),
+                ("buffers", "pooled", "fixed:64"),
+                ("idle-timeout", "5m", "1s")
+            ]
+        );
+        let live: Vec<_> =
+            changes.iter().map(|(setting, ..)| matches!(setting, Setting::Live(_))).collect();
         assert_eq!(live, [false, false, true]);
     }
 
     #[test]
-    fn options_at_their_bounds_one_below_and_one_above() {
+    fn a_socket_option_is_accepted_at_its_bounds_and_refused_beyond_them() {
         for (toml, fits) in [
             ("keepalive = 0", true),
             ("keepalive = \"999ms\"", false),
@@ -450,9 +549,9 @@ mod tests {
         assert_eq!(resolve("").unwrap().limits.sockets, SocketOptions::default());
     }
 
-    /// Ticks wrap, so no timeout may be longer.
+    /// Ticks wrap, so timeouts are bounded.
     #[test]
-    fn the_longest_timeout_at_its_limit_one_below_and_one_above() {
+    fn a_timeout_of_30_days_is_accepted_and_a_longer_one_is_refused() {
         for time in ["29d", "30d", "2592000"] {
             assert!(resolve(&format!("idle-timeout = \"{time}\"")).is_ok(), "{time}");
         }
@@ -463,15 +562,18 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_number_is_a_time_in_seconds() {
+    fn a_time_without_a_unit_is_in_seconds() {
         let config = resolve("idle-timeout = 5\nmessage-timeout = \"7\"").unwrap();
         let seconds = Duration::from_secs;
-        assert_eq!((config.limits.idle_timeout, config.limits.message_timeout), (seconds(5), seconds(7)));
+        assert_eq!(
+            (config.limits.idle_timeout, config.limits.message_timeout),
+            (seconds(5), seconds(7))
+        );
     }
 
-    /// Each flag names a password in a way of its own, and there is one password.
+    /// Two settings can give the password, but there is only one password.
     #[test]
-    fn a_password_file_of_the_flags_wins_over_a_password_of_the_file() {
+    fn a_password_from_the_flags_wins_over_one_from_the_file() {
         for (flags, file) in [
             ("requirepass-file = \"/nonexistent\"", "requirepass = \"secret\""),
             ("requirepass = \"secret\"", "requirepass-file = \"/nonexistent\""),
@@ -482,12 +584,17 @@ mod tests {
     }
 
     #[test]
-    fn every_row_has_help_a_name_of_its_own_and_a_default_in_its_range() {
+    fn every_setting_has_help_a_unique_name_and_a_default_in_its_range() {
         let config = resolve("").unwrap();
         let mut names: Vec<_> = Setting::all().map(Setting::name).collect();
         for setting in Setting::all() {
             assert!(!setting.about().help().is_empty(), "{}", setting.name());
-            assert_ne!(setting.range(&config).map(|(fits, _)| fits), Some(false), "{}", setting.name());
+            assert_ne!(
+                setting.range(&config).map(|(fits, _)| fits),
+                Some(false),
+                "{}",
+                setting.name()
+            );
         }
         let count = names.len();
         names.sort();

@@ -1,15 +1,16 @@
-//! One connection: its state, its deadlines, and its end. Every state transition is in this file.
+//! One connection: its state, its deadlines and its end. This file has every state transition.
 //!
 //! ```text
-//!            first message            part of one            rest of it
-//!   Silent ───────────────► Open ───────────────► Partial ───────────────► Open
-//!      │                      │                      │
-//!      └──────────┬───────────┴──────────────────────┘
-//!                 ▼ the peer half-closed, the service is done, a drain, an error to tell
-//!              Closing ──► Lingering ──► Closed      (Lingering only where input was left unread)
+//!            first message            part of the next         rest of it
+//!   Silent ───────────────► Open ─────────────────► Partial ─────────────► Open
+//!      │                      │                        │
+//!      └──────────┬───────────┴────────────────────────┘
+//!                 ▼ the peer half-closes, the service closes, a drain, an error to report
+//!              Closing ──► Lingering ──► Closed      (Lingering only if input may be unread)
 //! ```
 //!
-//! From every state a timeout, a reset or an error leads to `Closed` directly.
+//! If the next message must wait for its service, the connection goes to `Waiting` and later to
+//! `Partial`. A timeout, a reset or an error leads from any state to `Closed`.
 
 mod reason;
 
@@ -22,33 +23,37 @@ use crate::token::Generation;
 
 pub use reason::{Farewell, Reason};
 
-/// Where a connection stands. Each arm says what has happened, what may come, and which deadline runs.
+/// The state of a connection. Each arm says what has happened, what may follow, and which deadline
+/// runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Accepted; has not completed a message yet, though part of one may be here. Deadline: first message.
+    /// Accepted, without a complete message so far. Part of one may be buffered. Deadline: first
+    /// message.
     Silent,
-    /// Has completed a message and holds no part of another. Deadline: idle.
+    /// Has completed a message, and no part of another is buffered. Deadline: idle.
     Open,
-    /// Has sent part of a message. Deadline: message, from its first byte.
+    /// Has sent part of a message. Deadline: message, counted from its first byte.
     Partial,
-    /// The message at the front of its input waits for its service, which says when to go on. It is
-    /// not read meanwhile, and no deadline for input runs.
+    /// The next message waits for its service. The loop does not read the connection, and no
+    /// deadline for input runs.
     Waiting,
-    /// Is read no more; what it is owed is still being sent. Deadline: close.
+    /// No more messages are read, and pending output is still sent. Deadline: close.
     Closing(Reason),
-    /// All is sent and our side is shut, but input was left unread. Closing now would make the kernel
-    /// send a reset, and a reset destroys what the peer has not read yet; so input is read and dropped until
-    /// the peer closes. Deadline: close, still running from when `Closing` began.
+    /// All output is sent and the server's side is shut down, but input may be unread. Closing now
+    /// would make the kernel send a reset, which destroys data that the peer has not read yet. So
+    /// the loop reads and drops input until the peer closes. Deadline: close, counted from the
+    /// start of `Closing`.
     Lingering(Reason),
-    /// Over. Waits for the end of the turn to be reaped; nothing else may happen to it.
+    /// Closed, and waiting for phase 10. No other state follows.
     Closed(Reason),
 }
 
 impl State {
-    /// The states that outlast a turn.
-    pub const NAMES: [&'static str; 6] = ["silent", "open", "partial", "waiting", "closing", "lingering"];
+    /// Names of the states that may outlast a turn.
+    pub const NAMES: [&'static str; 6] =
+        ["silent", "open", "partial", "waiting", "closing", "lingering"];
 
-    /// The place among [`State::NAMES`]; after them when closed.
+    /// Returns the index in [`State::NAMES`]. For `Closed`, that is the index after the last.
     pub fn index(self) -> usize {
         match self {
             State::Silent => 0,
@@ -62,10 +67,10 @@ impl State {
     }
 }
 
-/// Services that there can be at a time: the index has three bits.
+/// Maximum number of services: the flags hold their index in three bits.
 pub const SERVICES_MAX: usize = 1 << (u16::BITS - Flags::SERVICE_SHIFT);
 
-/// Facts about a connection that combine freely with its state.
+/// The flags of a connection, which do not depend on its state.
 #[derive(Clone, Copy, Default)]
 pub struct Flags(u16);
 
@@ -74,32 +79,32 @@ impl Flags {
     pub const READABLE: Flags = Flags(1);
     /// A short read does not mean drained ([`Ready::read_on`]).
     pub const READ_ON: Flags = Flags(1 << 1);
-    /// On the list of connections to serve.
+    /// On the carry list.
     pub const QUEUED: Flags = Flags(1 << 2);
-    /// The input buffer may hold a complete message: decoding stopped at a budget.
+    /// The input buffer may hold a complete message, because decoding stopped at a budget.
     pub const UNDECODED: Flags = Flags(1 << 3);
-    /// Not read because too much output is unsent.
+    /// Not read, because too much output is unsent.
     pub const PAUSED: Flags = Flags(1 << 4);
-    /// The last write was short: the kernel will announce room for more.
+    /// The last write was short. A writable edge will announce room for more.
     pub const BLOCKED: Flags = Flags(1 << 5);
-    /// The kernel has been asked to announce room for output; that is asked once.
+    /// Registered for writable edges, which happens at most once.
     pub const WATCHES_WRITABLE: Flags = Flags(1 << 6);
-    /// The server is draining: what has arrived is answered, then the connection closes.
+    /// The server is draining. The connection closes when its input has been answered.
     pub const DRAINING: Flags = Flags(1 << 7);
-    /// Output of this turn lies in the outbox, on the flush list. More of it goes to the connection's buffer, behind.
+    /// On the flush list with a range of the outbox. More output goes to the connection's buffer.
     pub const IN_OUTBOX: Flags = Flags(1 << 8);
-    /// Has yet to give its password: less is read of it and owed to it.
+    /// Not authenticated yet: smaller limits on its input and output apply.
     pub const UNTRUSTED: Flags = Flags(1 << 9);
-    /// More output is unsent than the soft limit allows for long.
+    /// Unsent output exceeds the soft limit, which is allowed only for a time.
     pub const OVER_SOFT_LIMIT: Flags = Flags(1 << 10);
 
-    /// In the silent set: see [`admission`](crate::admission).
+    /// In the silent set of [`admission`](crate::admission).
     pub const SILENT: Flags = Flags(1 << 11);
 
-    /// Has been told why it is closed, which a reset could destroy.
+    /// Has been sent the reason for its close. A reset could destroy that message.
     pub const TOLD: Flags = Flags(1 << 12);
 
-    /// The bits above these hold the index of the service it speaks with.
+    /// The bits from here up hold the index of the connection's service.
     const SERVICE_SHIFT: u32 = 13;
 
     pub fn of_service(index: u8) -> Flags {
@@ -127,16 +132,17 @@ impl Flags {
     }
 }
 
-/// What to do with a connection once everything owed to it has been sent.
+/// The next step for a connection when all its output is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     GoOn,
-    /// Shut our side, then read and drop input until the peer closes.
+    /// Shut down the server's side, then read and drop input until the peer closes.
     ShutAndLinger,
     Close(Reason),
 }
 
-/// The timeouts of [`Limits`] in ticks; 0 means never. Computed once, read at every transition.
+/// The timeouts of [`Limits`] in ticks; 0 means never. They are converted once per change of
+/// limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     first_message: u32,
@@ -149,7 +155,8 @@ pub struct Timeouts {
 
 impl Timeouts {
     pub fn new(limits: &Limits) -> Timeouts {
-        let ticks = |timeout: std::time::Duration| if timeout.is_zero() { 0 } else { Tick::count(timeout) };
+        let ticks =
+            |timeout: std::time::Duration| if timeout.is_zero() { 0 } else { Tick::count(timeout) };
         Timeouts {
             first_message: ticks(limits.first_message_timeout),
             message: ticks(limits.message_timeout),
@@ -160,37 +167,45 @@ impl Timeouts {
         }
     }
 
-    /// Between complete messages, in ticks.
+    /// Returns the idle timeout in ticks.
     pub fn idle(&self) -> u32 {
         self.idle
     }
 }
 
-/// A slab entry: half a cache line. `S` is the network's stream, four bytes for a real one.
+/// A connection, stored in the slab: half a cache line. `S` is the network's stream, four bytes for
+/// a real one.
 pub struct Connection<S> {
     pub stream: S,
     pub generation: Generation,
-    /// Part of a message, or messages that a budget left for the next turn.
+    /// Part of a message, or messages that a budget left for a later turn.
     pub input: Option<BufferId>,
-    /// What the peer was too slow to take.
+    /// Output that the kernel has not taken yet.
     pub output: Option<BufferId>,
-    /// When the wait began that the state's deadline limits.
+    /// Start of the wait that the input deadline limits.
     since: Tick,
-    /// When the peer last took some of its output, or began to be owed it; meaningful while `BLOCKED`.
+    /// When the peer last took some output, or when output first waited. Valid while `BLOCKED`.
     blocked_since: Tick,
     state: State,
     pub flags: Flags,
-    /// Where it comes from.
+    /// The source that the connection comes from.
     pub source: SourceId,
-    /// When its unsent output passed the soft limit, in units of [`COARSE_TICKS`], rounded up; meaningful while `OVER_SOFT_LIMIT`.
+    /// When unsent output passed the soft limit, in units of [`COARSE_TICKS`], rounded up. Valid
+    /// while `OVER_SOFT_LIMIT`.
     over_soft_since: u16,
 }
 
-/// Ticks in the unit of a time stamp that only needs two bytes: about a second.
+/// Ticks per unit of a two-byte time stamp: about a second.
 const COARSE_TICKS: u32 = 64;
 
 impl<S> Connection<S> {
-    pub fn new(stream: S, generation: Generation, service: u8, source: SourceId, now: Tick) -> Connection<S> {
+    pub fn new(
+        stream: S,
+        generation: Generation,
+        service: u8,
+        source: SourceId,
+        now: Tick,
+    ) -> Connection<S> {
         Connection {
             stream,
             generation,
@@ -209,57 +224,63 @@ impl<S> Connection<S> {
         self.state
     }
 
-    /// Whether input is still wanted, be it only to be dropped.
+    /// Returns whether the loop reads input, even if only to drop it.
     pub fn reads(&self) -> bool {
         matches!(self.state, State::Silent | State::Open | State::Partial | State::Lingering(_))
     }
 
-    /// Whether messages are still taken.
+    /// Returns whether the connection still takes messages and output.
     pub fn is_serving(&self) -> bool {
         matches!(self.state, State::Silent | State::Open | State::Partial | State::Waiting)
     }
 
-    /// Whether its service lets it wait.
+    /// Returns whether the service makes the connection wait.
     pub fn is_waiting(&self) -> bool {
         self.state == State::Waiting
     }
 
-    /// Whether it has completed a message.
+    /// Returns whether the connection has completed a message and is not closing.
     pub fn has_spoken(&self) -> bool {
         matches!(self.state, State::Open | State::Partial | State::Waiting)
     }
 
-    /// The reason it is closing or closed for.
+    /// Returns the reason for the close, if the connection is closing or closed.
     pub fn reason(&self) -> Option<Reason> {
         match self.state {
-            State::Closing(reason) | State::Lingering(reason) | State::Closed(reason) => Some(reason),
+            State::Closing(reason) | State::Lingering(reason) | State::Closed(reason) => {
+                Some(reason)
+            }
             State::Silent | State::Open | State::Partial | State::Waiting => None,
         }
     }
 
-    /// When the wait began that its deadline limits: for an open connection, its last message.
+    /// Returns the start of the wait that the input deadline limits. For an open connection, that
+    /// is its last message.
     pub fn waits_since(&self) -> Tick {
         self.since
     }
 
-    /// Input was decoded: `complete` messages, and whether part of another is left. True when the deadline
-    /// may have come nearer, so that the timer must be looked at.
+    /// Records decoded input: `complete` messages, and whether part of another is left. Returns
+    /// true if the deadline may be nearer now, so that the timer must be checked.
     pub fn received(&mut self, complete: usize, partial: bool, now: Tick) -> bool {
         let before = self.state;
         self.state = match (before, complete, partial) {
-            (State::Waiting | State::Closing(_) | State::Lingering(_) | State::Closed(_), ..) => return false,
+            (State::Waiting | State::Closing(_) | State::Lingering(_) | State::Closed(_), ..) => {
+                return false;
+            }
             (State::Silent, 0, _) => State::Silent,
             (_, _, true) => State::Partial,
             (_, _, false) => State::Open,
         };
-        // A complete message starts a new wait, and so does the first byte of one; more bytes of a part do not.
+        // A complete message or the first byte of one starts a new wait. More bytes of a part do
+        // not.
         if complete > 0 || self.state != before {
             self.since = now;
         }
         self.state != before
     }
 
-    /// The next message must wait for the service.
+    /// Makes the next message wait for its service.
     pub fn wait_for_service(&mut self) {
         if self.is_serving() {
             self.state = State::Waiting;
@@ -267,7 +288,7 @@ impl<S> Connection<S> {
         }
     }
 
-    /// The service goes on with it. False: it did not wait.
+    /// Ends the wait for the service. Returns false if the connection did not wait.
     pub fn go_on(&mut self, now: Tick) -> bool {
         let waited = self.is_waiting();
         if waited {
@@ -277,19 +298,19 @@ impl<S> Connection<S> {
         waited
     }
 
-    /// Nothing more is read for messages, and what is held will not be decoded; what is owed goes out first. Keeps the reason of the first
-    /// call.
+    /// Starts to close after the pending output. The connection decodes no more messages. Only the
+    /// first call sets the reason.
     pub fn begin_closing(&mut self, reason: Reason, now: Tick) {
         if self.is_serving() {
             self.state = State::Closing(reason);
-            // There is nothing to read any more, so nothing that could be put off.
+            // A closing connection decodes no input, so neither flag applies.
             self.flags.clear(Flags::UNDECODED);
             self.flags.clear(Flags::PAUSED);
             self.since = now;
         }
     }
 
-    /// All that was owed is with the kernel: what comes next?
+    /// Handles the moment when all output is sent, and returns the next step.
     pub fn all_sent(&mut self) -> Sent {
         match self.state {
             State::Closing(reason) if reason.leaves_input_unread() => {
@@ -301,7 +322,7 @@ impl<S> Connection<S> {
         }
     }
 
-    /// The end, from any state. True the first time.
+    /// Closes the connection, from any state. Returns true the first time.
     pub fn close(&mut self, reason: Reason) -> bool {
         let first = !matches!(self.state, State::Closed(_));
         if first {
@@ -310,13 +331,14 @@ impl<S> Connection<S> {
         first
     }
 
-    /// The peer has given its password, or given it up; so much of its output is unsent.
+    /// Records whether the client is authenticated now. `unsent` is its unsent output in bytes.
     pub fn change_trust(&mut self, trusted: bool, unsent: usize) {
-        // Who gives it up may be owed more than strangers may: that was asked for when it was known, and is no reason to close it.
+        // A client that logs out may have more unsent output than the untrusted limit allows. It
+        // keeps its trust, because it requested that output while it was authenticated.
         self.flags.put(Flags::UNTRUSTED, !trusted && unsent <= UNTRUSTED_OUTPUT_MAX);
     }
 
-    /// The kernel reported an edge.
+    /// Records an edge that the kernel reported.
     pub fn note_ready(&mut self, event: &Ready) {
         if event.readable {
             self.flags.set(Flags::READABLE);
@@ -329,23 +351,24 @@ impl<S> Connection<S> {
         }
     }
 
-    /// Whether input is known or suspected that no further edge will announce.
+    /// Returns whether there may be input that no further edge will announce.
     pub fn has_input_waiting(&self) -> bool {
         self.flags.has(Flags::READABLE) || self.flags.has(Flags::UNDECODED)
     }
 
-    /// Little enough of its output is unsent: it is read again, and its wait for input begins anew.
+    /// Ends a pause: the connection is read again, and its wait for input starts anew.
     pub fn resume(&mut self, now: Tick) {
         self.flags.clear(Flags::PAUSED);
         self.since = now;
     }
 
-    /// The wait for the peer to take its output begins, or begins anew because it took some.
+    /// Starts the wait for the peer to take output, or restarts it because the peer took some.
     pub fn output_progress(&mut self, now: Tick) {
         self.blocked_since = now;
     }
 
-    /// So much output is unsent now. True when the soft limit has just been passed: the deadline may have come nearer.
+    /// Records the bytes of unsent output. Returns true if they have just passed the soft limit,
+    /// because the deadline may be nearer now.
     pub fn owes(&mut self, unsent: usize, soft_limit: usize, now: Tick) -> bool {
         let (over, was) = (unsent > soft_limit, self.flags.has(Flags::OVER_SOFT_LIMIT));
         self.flags.put(Flags::OVER_SOFT_LIMIT, over);
@@ -355,42 +378,47 @@ impl<S> Connection<S> {
         over && !was
     }
 
-    /// When the soft limit was passed, up to a second late. The upper bits are those of `blocked_since`, which is never hours from it.
+    /// Returns when the soft limit was passed, up to a second late. The upper bits come from
+    /// `blocked_since`, which is at most hours away.
     fn over_soft_since(&self) -> Tick {
         let near = self.blocked_since.0 / COARSE_TICKS;
         let behind = (near as u16).wrapping_sub(self.over_soft_since) as i16;
         Tick(near.wrapping_sub(behind as u32).wrapping_mul(COARSE_TICKS))
     }
 
-    /// The nearest deadline and what passing it means. `None`: no timeout applies.
+    /// Returns the nearest deadline and the reason to close when it passes. `None`: no timeout
+    /// applies.
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
         nearer(self.input_deadline(timeouts), self.output_deadline(timeouts))
     }
 
-    /// The same of one that may be idle, because it listens to others.
+    /// Returns the same for a subscriber, which has no idle timeout.
     pub fn deadline_of_listener(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
-        let input = self.input_deadline(timeouts).filter(|(_, reason)| *reason != Reason::IdleTimeout);
+        let input =
+            self.input_deadline(timeouts).filter(|(_, reason)| *reason != Reason::IdleTimeout);
         nearer(input, self.output_deadline(timeouts))
     }
 
-    /// When the peer must have sent something, or have closed.
+    /// Returns when the peer must have sent something or must have closed.
     fn input_deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
         let (ticks, reason) = match self.state {
             State::Silent => (timeouts.first_message, Reason::FirstMessageTimeout),
-            State::Open if self.flags.has(Flags::UNTRUSTED) => (timeouts.first_message, Reason::FirstMessageTimeout),
+            State::Open if self.flags.has(Flags::UNTRUSTED) => {
+                (timeouts.first_message, Reason::FirstMessageTimeout)
+            }
             State::Open => (timeouts.idle, Reason::IdleTimeout),
             State::Partial => (timeouts.message, Reason::MessageTimeout),
             State::Closing(_) => (timeouts.close, Reason::CloseTimeout),
-            // It was told all it was owed: lingering to the end is no failure of its own.
+            // All output is sent. If the peer does not close in time, the original reason stands.
             State::Lingering(reason) => (timeouts.close, reason),
             State::Waiting | State::Closed(_) => return None,
         };
-        // While it is paused it is the server that does not read.
+        // The server does not read a paused connection, so its input deadline does not run.
         let waits_for_input = ticks != 0 && !self.flags.has(Flags::PAUSED);
         waits_for_input.then(|| (self.since.plus(ticks), reason))
     }
 
-    /// When the peer must have taken some of its output, or enough of it.
+    /// Returns when the peer must have taken some output, or must be back below the soft limit.
     fn output_deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
         if let State::Closed(_) = self.state {
             return None;
@@ -398,12 +426,13 @@ impl<S> Connection<S> {
         let output = (self.flags.has(Flags::BLOCKED) && timeouts.output != 0)
             .then(|| (self.blocked_since.plus(timeouts.output), Reason::OutputTimeout));
         let over = self.flags.has(Flags::OVER_SOFT_LIMIT) && timeouts.output_soft != 0;
-        let soft = over.then(|| (self.over_soft_since().plus(timeouts.output_soft), Reason::OutputLimit));
+        let soft =
+            over.then(|| (self.over_soft_since().plus(timeouts.output_soft), Reason::OutputLimit));
         nearer(output, soft)
     }
 }
 
-/// Of two deadlines the one that comes first; of two at once, the first.
+/// Returns the earlier of two deadlines; the first if both are equal.
 fn nearer(one: Option<(Tick, Reason)>, other: Option<(Tick, Reason)>) -> Option<(Tick, Reason)> {
     match (one, other) {
         (Some(first), Some(second)) if second.0.distance_from(first.0) < 0 => Some(second),
@@ -425,23 +454,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_message_is_due_from_accept_whatever_dribbles_in() {
+    fn the_first_message_deadline_counts_from_accept_whatever_parts_arrive() {
         let mut connection = connection();
         assert!(!connection.received(0, true, Tick(105)));
         assert_eq!(connection.state(), State::Silent);
-        assert_eq!(connection.deadline(&timeouts()), Some((Tick(110), Reason::FirstMessageTimeout)));
+        assert_eq!(
+            connection.deadline(&timeouts()),
+            Some((Tick(110), Reason::FirstMessageTimeout))
+        );
         assert!(connection.received(1, false, Tick(108)));
         assert_eq!(connection.deadline(&timeouts()), Some((Tick(138), Reason::IdleTimeout)));
     }
 
     #[test]
-    fn bytes_do_not_push_a_messages_deadline_back() {
+    fn more_bytes_of_a_message_do_not_postpone_its_deadline() {
         let mut connection = connection();
         connection.received(1, false, Tick(100));
         assert!(connection.received(0, true, Tick(110)));
         assert!(!connection.received(0, true, Tick(120)));
         assert_eq!(connection.deadline(&timeouts()), Some((Tick(130), Reason::MessageTimeout)));
-        // The rest of one and the start of the next: a new wait, in the same state.
+        // The rest of one message and the start of the next begin a new wait in the same state.
         connection.received(1, true, Tick(125));
         assert_eq!(connection.deadline(&timeouts()), Some((Tick(145), Reason::MessageTimeout)));
         assert!(connection.received(1, false, Tick(126)));
@@ -449,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn blocked_output_has_a_deadline_of_its_own_and_the_nearer_one_counts() {
+    fn the_nearer_of_the_input_and_output_deadlines_applies() {
         let mut connection = connection();
         connection.received(1, false, Tick(100));
         connection.flags.set(Flags::BLOCKED);
@@ -460,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_connection_is_not_blamed_for_input_that_the_server_does_not_read() {
+    fn a_paused_connection_has_no_input_deadline() {
         let mut connection = connection();
         connection.received(1, true, Tick(100));
         connection.flags.set(Flags::PAUSED);
@@ -470,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_paused_when_it_closes_has_the_deadline_of_closing() {
+    fn a_paused_connection_that_closes_has_the_close_deadline() {
         let mut connection = connection();
         connection.received(1, false, Tick(100));
         connection.flags.set(Flags::PAUSED);
@@ -479,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_keeps_the_first_reason_and_one_deadline_to_the_end() {
+    fn a_closing_connection_keeps_its_first_reason_and_its_deadline() {
         let mut connection = connection();
         connection.begin_closing(Reason::LineTooLong, Tick(200));
         connection.begin_closing(Reason::PeerClosed, Tick(201));
@@ -495,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_closed_first_is_not_lingered_for() {
+    fn a_connection_does_not_linger_when_the_peer_closed_first() {
         let mut connection = connection();
         assert_eq!(connection.all_sent(), Sent::GoOn);
         connection.begin_closing(Reason::PeerClosed, Tick(200));
@@ -503,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_of_zero_never_comes() {
+    fn a_timeout_of_zero_never_expires() {
         let never = Limits {
             first_message_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
@@ -515,5 +547,15 @@ mod tests {
         let mut connection = connection();
         connection.flags.set(Flags::BLOCKED);
         assert_eq!(connection.deadline(&Timeouts::new(&never)), None);
+    }
+
+    #[test]
+    fn a_wait_begins_at_accept_and_again_with_each_complete_message() {
+        let mut connection = connection();
+        assert_eq!(connection.waits_since(), Tick(100));
+        connection.received(0, true, Tick(105));
+        assert_eq!(connection.waits_since(), Tick(100), "a part of a message begins no wait");
+        connection.received(1, false, Tick(107));
+        assert_eq!(connection.waits_since(), Tick(107));
     }
 }

@@ -1,6 +1,7 @@
-//! `slabd serve`: builds the loop from a configuration, turns it, and does what signals ask.
+//! `slabd serve`: builds the loop from a configuration, runs it, and acts on signals.
 
 use std::io;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use log::{error, info, warn};
@@ -21,32 +22,36 @@ use crate::status::Reporter;
 use crate::sys;
 use crate::units::Span;
 
-/// How serving ended.
+/// How the server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Every connection was closed in order, or the drain's time was up.
+    /// Every connection has closed, or the drain timed out.
     Drained,
-    /// A second signal asked to stop at once.
+    /// A second signal stopped it at once.
     AtOnce,
 }
 
-/// Serves until a signal ends it.
+/// Serves until a signal stops it. Fails if an address cannot be listened on.
 pub fn serve(sources: &SettingSources, config: Config, file_limit: u64) -> Result<Ended> {
-    // As many as there may be, and as the budget has room for.
-    let connections = config.limits.max_connections.min(config.limits.memory_budget / OBJECTS_BYTES_DEFAULT as usize);
+    // The memory budget may have room for fewer than max-connections.
+    let connections = config
+        .limits
+        .max_connections
+        .min(config.limits.memory_budget / OBJECTS_BYTES_DEFAULT as usize);
     let unfit = kernel::settings().warnings(config.backlog, connections);
     config.warnings.iter().chain(&unfit).for_each(|warning| warn!("{warning}"));
     let mut net = MioNet::new().context("cannot set up epoll")?;
-    net.watch_signals().context("cannot take over signals")?;
+    net.watch_signals().context("cannot install signal handlers")?;
     let mut reactor = Reactor::new(net, config.limits.clone(), config.buffers);
     open(&mut reactor, &config)?;
     reactor.set_report_every(config.limits.report_every);
-    let mut daemon = Daemon { reporter: Reporter::new(reactor.now()), reactor, sources, config, file_limit };
+    let mut daemon =
+        Daemon { reporter: Reporter::new(reactor.now()), reactor, sources, config, file_limit };
     info!("ready: up to {} connections", daemon.config.limits.max_connections);
     daemon.run()
 }
 
-/// Listens as configured. Services of one name share one value, whatever the number of addresses.
+/// Opens the configured listeners. All addresses of one service share one instance.
 fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
     let mut made: Vec<(&str, u8)> = Vec::new();
     let options = Options {
@@ -60,7 +65,8 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
             Some(&(_, index)) => index,
             None => {
                 let constructor = SERVICES.iter().find(|(name, _)| *name == listen.service);
-                let (_, construct) = constructor.with_context(|| format!("no service '{}'", listen.service))?;
+                let (_, construct) =
+                    constructor.with_context(|| format!("no service '{}'", listen.service))?;
                 let index = reactor.add_service(construct(&options));
                 made.push((&listen.service, index));
                 index
@@ -69,25 +75,37 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
         listen_on(reactor, listen, config.backlog, service)?;
     }
     if let Some(address) = config.admin {
-        // The same hub as everybody's, if there is one.
+        // The operator shares the clients' hub, if there is one.
         let service = match made.iter().find(|(name, _)| *name == "hub") {
             Some(&(_, index)) => index,
             None => reactor.add_service(Box::new(Hub::new(&options))),
         };
         let bound = reactor.listen_for_operator(address, config.backlog, service);
-        let address = bound.with_context(|| format!("cannot listen on {address} for the operator"))?;
-        info!("listening on admin {address} (tcp); try: redis-cli -h {} -p {}", address.ip(), address.port());
+        let address = bound.map_err(|error| bind_error(error, "tcp", address, "admin"))?;
+        info!(
+            "listening on admin {address} (tcp); try: redis-cli -h {} -p {}",
+            address.ip(),
+            address.port()
+        );
     }
     Ok(())
 }
 
-fn listen_on<N: Net>(reactor: &mut Reactor<N>, listen: &Listen, backlog: u32, service: u8) -> Result<()> {
+fn listen_on<N: Net>(
+    reactor: &mut Reactor<N>,
+    listen: &Listen,
+    backlog: u32,
+    service: u8,
+) -> Result<()> {
     let mut address = listen.address;
-    // With port 0 the kernel picks a port for TCP, and UDP must then get the same: another program may hold it there.
+    // With port 0 the kernel picks a port for TCP, and UDP needs the same. If another program holds
+    // it, the next attempt picks another.
     for attempt in 0..PORT_ATTEMPTS {
         address = listen.address;
         if listen.tcp {
-            address = reactor.listen(address, backlog, service).map_err(|error| bind_error(error, "tcp", listen))?;
+            address = reactor
+                .listen(address, backlog, service)
+                .map_err(|error| bind_error(error, "tcp", listen.address, &listen.service))?;
         }
         if !listen.udp {
             break;
@@ -97,13 +115,19 @@ fn listen_on<N: Net>(reactor: &mut Reactor<N>, listen: &Listen, backlog: u32, se
                 address = bound;
                 break;
             }
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && listen.tcp && listen.address.port() == 0 => {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && listen.tcp
+                    && listen.address.port() == 0 =>
+            {
                 reactor.unlisten_last();
                 if attempt + 1 == PORT_ATTEMPTS {
-                    return Err(bind_error(error, "udp", listen));
+                    return Err(bind_error(error, "udp", listen.address, &listen.service));
                 }
             }
-            Err(error) => return Err(bind_error(error, "udp", listen)),
+            Err(error) => {
+                return Err(bind_error(error, "udp", listen.address, &listen.service));
+            }
         }
     }
     let transport = match (listen.tcp, listen.udp) {
@@ -116,14 +140,25 @@ fn listen_on<N: Net>(reactor: &mut Reactor<N>, listen: &Listen, backlog: u32, se
     Ok(())
 }
 
-fn bind_error(error: io::Error, transport: &str, listen: &Listen) -> anyhow::Error {
+fn bind_error(
+    error: io::Error,
+    transport: &str,
+    address: SocketAddr,
+    service: &str,
+) -> anyhow::Error {
     let why = match error.kind() {
-        io::ErrorKind::AddrInUse => "the address is in use".to_string(),
-        io::ErrorKind::PermissionDenied => "permission denied; ports below 1024 need privileges".to_string(),
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_string(),
+        io::ErrorKind::AddrInUse => {
+            "the address is already in use; give another port, or 0 for any free one".into()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "permission denied; give a port of 1024 or above, or grant CAP_NET_BIND_SERVICE".into()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; give one of its own, or 0.0.0.0 for all".into()
+        }
         _ => error.to_string(),
     };
-    anyhow::anyhow!("cannot listen on {} by {transport} for {}: {why}", listen.address, listen.service)
+    anyhow::anyhow!("cannot listen on {address} by {transport} for {service}: {why}")
 }
 
 struct Daemon<'a> {
@@ -139,12 +174,15 @@ impl Daemon<'_> {
         while !self.reactor.is_drained() {
             self.reactor.turn().context("poll failed")?;
             let mut signals = self.reactor.take_signals();
-            // TERM and INT together are one wish.
+            // TERM and INT in one turn count once.
             signals.dedup();
             for signal in signals {
                 match signal {
                     Signal::Stop if self.reactor.is_draining() => {
-                        warn!("told to stop again: exiting with {} connections open", self.reactor.connections());
+                        warn!(
+                            "second stop signal: exiting with {} connections open",
+                            self.reactor.connections()
+                        );
                         return Ok(Ended::AtOnce);
                     }
                     Signal::Stop => self.drain(),
@@ -157,33 +195,38 @@ impl Daemon<'_> {
             }
         }
         match self.reactor.stats().closed_for(Reason::DrainTimeout) {
-            0 => info!("drained; goodbye"),
-            count => warn!("drain-timeout is over: {count} connections cut off; goodbye"),
+            0 => info!("drained: every connection has closed"),
+            count => warn!("drain timed out: {count} connections cut off"),
         }
         Ok(Ended::Drained)
     }
 
     fn drain(&mut self) {
         let timeout = self.config.limits.drain_timeout;
-        info!("stopping: {} connections to close, within {}", self.reactor.connections(), Span(timeout));
+        info!(
+            "stopping: {} connections have {} to finish",
+            self.reactor.connections(),
+            Span(timeout)
+        );
         self.reactor.drain();
     }
 
-    /// Takes over what can change while running, and names what cannot. An unusable configuration changes nothing.
+    /// Applies the settings that can change while the server runs, and logs the names of the
+    /// others. A configuration that cannot be used changes nothing.
     fn reload(&mut self) {
         let new = match self.sources.load(self.file_limit) {
             Ok(new) => new,
             Err(error) => return error!("configuration not changed: {error}"),
         };
         new.warnings.iter().for_each(|warning| warn!("{warning}"));
-        // What holds now may have come from CONFIG SET.
+        // CONFIG SET may have changed the limits since.
         self.config.limits = self.reactor.limits().clone();
         let changes = new.changes(&self.config);
         let (live, fixed): (Vec<_>, Vec<_>) =
             changes.into_iter().partition(|(setting, ..)| matches!(setting, Setting::Live(_)));
         if !fixed.is_empty() {
             let names: Vec<_> = fixed.iter().map(|(setting, ..)| setting.name()).collect();
-            warn!("changed only by a restart: {}", names.join(", "));
+            warn!("these settings need a restart to change: {}", names.join(", "));
         }
         for (setting, old, new) in &live {
             info!("{}: {old} -> {new}", setting.name());
@@ -194,12 +237,12 @@ impl Daemon<'_> {
         }
         info!(
             "configuration read again: {}",
-            if live.is_empty() { "nothing else changed" } else { "what can change is in force" }
+            if live.is_empty() { "no limit changed" } else { "the new limits are in force" }
         );
     }
 }
 
-/// How many files this process may open, after asking for as many as allowed.
+/// Raises the limit on open files as far as allowed, and returns it.
 pub fn file_limit() -> u64 {
     sys::raise_file_limit().unwrap_or(DEFAULT_FILE_LIMIT)
 }

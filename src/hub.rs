@@ -1,14 +1,15 @@
-//! The messaging hub: what all protocols share. Sessions, channels, fan-out, access.
+//! The messaging hub: the sessions, channels, fan-out and access rules that all protocols share.
 //!
-//! A protocol ([`protocol`]) takes a peer's bytes apart and uses the hub's verbs: subscribe,
-//! unsubscribe, publish. The hub knows sessions by their ids, and no sockets. What is published goes
-//! through [`fanout`] to the subscribers that [`channels`] knows, each in its own [`encoding`].
+//! A protocol ([`protocol`]) parses a peer's bytes and calls the hub's verbs: subscribe,
+//! unsubscribe, publish. The hub sees session ids and never a socket. [`fanout`] delivers each
+//! published message to the subscribers in [`channels`], in the [`encoding`] of each subscriber.
 
 mod access;
 pub mod channels;
 mod encoding;
 mod fanout;
 pub mod glob;
+mod invariants;
 mod labels;
 mod messages;
 mod protocol;
@@ -34,33 +35,36 @@ use protocol::Resp;
 use sessions::{AUTHENTICATED, OPERATOR, SessionId, Sessions};
 use waiting::Waiting;
 
+/// The service that runs the hub.
 pub struct Hub {
     resp: Resp,
     shared: Shared,
 }
 
-/// What all protocols share.
+/// The state that all protocols share.
 struct Shared {
     sessions: Sessions,
     labels: Labels,
     channels: Channels,
     fanout: Fanout,
     access: Access,
-    /// Sessions that wait with a publish, and those with a command that searches.
+    /// Sessions whose publish was deferred.
     publishers: Waiting,
+    /// Sessions whose search command was deferred.
     searchers: Waiting,
-    /// The latest last.
+    /// The last sessions that ended, oldest first.
     closed: VecDeque<Closed>,
+    /// Unix time at which the clock read [`Time::ZERO`].
     unix_start: Duration,
-    /// What the present publish goes to; kept for its memory.
+    /// Scratch list: the topics of the current publish. Reused, so a publish allocates nothing.
     topics: Vec<TopicId>,
     commands_processed: u64,
     datagrams_refused: u64,
-    /// Commands that MONITOR left out because too much was undelivered.
+    /// Commands that MONITOR did not show because the backlog was too large.
     commands_not_shown: u64,
 }
 
-/// A session that is gone, for CLIENT CLOSED.
+/// A session that has ended, as CLIENT CLOSED lists it.
 struct Closed {
     serial: u32,
     peer: Option<SocketAddr>,
@@ -69,7 +73,7 @@ struct Closed {
     reason: &'static str,
 }
 
-/// The patterns there are would take too long to match with a channel's name.
+/// A publish was refused because matching its channel's name with all patterns takes too long.
 struct TooDear;
 
 impl Hub {
@@ -95,7 +99,7 @@ impl Hub {
 
 /// The hub's verbs.
 impl Shared {
-    /// Whether a session has given the password, or none is needed.
+    /// Returns true if a session has given the password, or no password is set.
     fn is_authenticated(&self, session: SessionId) -> bool {
         self.sessions.get(session).is(AUTHENTICATED)
     }
@@ -106,8 +110,8 @@ impl Shared {
         }
     }
 
-    /// Subscribes a session, which gets what was published before ahead of the answer. Returns
-    /// whether the subscription is new.
+    /// Subscribes a session. Appends its pending messages to `out` first, so they precede the
+    /// confirmation. Returns true if the subscription is new.
     fn subscribe(
         &mut self,
         session: SessionId,
@@ -121,7 +125,7 @@ impl Shared {
         Ok(is_new)
     }
 
-    /// Appends what waits for a session to its answer: its subscriptions are about to change.
+    /// Appends a session's pending messages to its reply, before its subscriptions change.
     fn deliver_now(&mut self, session: SessionId, out: &mut Vec<u8>) {
         if self.fanout.has_output() && self.channels.listens(session.index) {
             let encoding = self.sessions.get(session).encoding();
@@ -129,12 +133,13 @@ impl Shared {
         }
     }
 
-    /// Publishes to a channel and to the patterns that match it; returns the receivers.
+    /// Publishes to a channel and to the patterns that match it. Returns the number of receivers.
     fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, TooDear> {
         self.topics.clear();
         self.topics.extend(self.channels.topic(Kind::Channel, channel));
         let mut steps = 0;
-        let all = self.channels.match_patterns(channel, &mut self.topics, &mut steps, PUBLISH_STEPS_MAX);
+        let all =
+            self.channels.match_patterns(channel, &mut self.topics, &mut steps, PUBLISH_STEPS_MAX);
         self.fanout.note_searched(steps);
         if !all {
             return Err(TooDear);
@@ -143,25 +148,27 @@ impl Shared {
         Ok(self.fanout.publish(&mut self.channels, &self.topics, channel, payload))
     }
 
-    /// Publishes to a shard channel, which no pattern matches; returns the receivers.
+    /// Publishes to a shard channel, which no pattern matches. Returns the number of receivers.
     fn publish_shard(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         let topic = self.channels.topic(Kind::Shard, channel);
         self.fanout.published += 1;
         self.fanout.publish(&mut self.channels, topic.as_slice(), channel, payload)
     }
 
-    /// Forgets what a session has said of itself: RESET, and its end.
+    /// Removes a session's subscriptions and name, for RESET and when the session ends.
     fn forget(&mut self, session: SessionId) {
         self.channels.close(session.index);
         self.labels.forget_name(session.index);
     }
 
-    /// What the hub holds for a session, in bytes.
+    /// Returns the memory that the hub holds for a session, in bytes.
     fn bytes_of(&self, session: SessionId) -> usize {
-        Sessions::BYTES_EACH + self.labels.bytes_of(session.index) + self.channels.bytes_of(session.index)
+        Sessions::BYTES_EACH
+            + self.labels.bytes_of(session.index)
+            + self.channels.bytes_of(session.index)
     }
 
-    /// The time of day, since 1970 in UTC.
+    /// Returns the time since 1970-01-01 00:00 UTC.
     fn unix_time(&self, now: Time) -> Duration {
         self.unix_start + now.since(Time::ZERO)
     }
@@ -173,7 +180,13 @@ impl Shared {
         }
         let Parting { peer, reason, transferred, now } = *parting;
         let peer = own.peer().or(peer);
-        self.closed.push_back(Closed { serial: own.serial, peer, age: own.age(now), transferred, reason });
+        self.closed.push_back(Closed {
+            serial: own.serial,
+            peer,
+            age: own.age(now),
+            transferred,
+            reason,
+        });
     }
 }
 
@@ -194,8 +207,16 @@ impl Service for Hub {
         }
     }
 
-    fn receive(&mut self, input: &mut [u8], scanned: usize, reply: &mut Reply<'_>, server: &mut dyn Server) -> Taken {
-        let session = reply.connection.map_or(SessionId::NONE, |connection| self.shared.sessions.of(connection));
+    fn receive(
+        &mut self,
+        input: &mut [u8],
+        scanned: usize,
+        reply: &mut Reply<'_>,
+        server: &mut dyn Server,
+    ) -> Taken {
+        let session = reply
+            .connection
+            .map_or(SessionId::NONE, |connection| self.shared.sessions.of(connection));
         self.resp.receive(&mut self.shared, session, input, scanned, reply, server)
     }
 
@@ -203,8 +224,8 @@ impl Service for Hub {
         self.resp.datagram(&mut self.shared, datagram, reply, server);
     }
 
-    /// As Redis's `timeout` spares subscribers and monitors. Whether they are still there, keepalive
-    /// finds out.
+    /// Subscribers and monitors are exempt from the idle timeout, as from Redis's `timeout`. TCP
+    /// keepalive detects the dead ones.
     fn listens(&self, connection: ConnectionId) -> bool {
         self.shared.channels.listens(self.shared.sessions.of(connection).index)
     }
@@ -218,7 +239,8 @@ impl Service for Hub {
         protocol::farewell(self.shared.sessions.get(session).encoding(), reason, out);
     }
 
-    /// It receives nothing from now on, so who publishes in this very turn must not count it.
+    /// A closing connection receives nothing more, so a publish later in this turn must not count
+    /// it as a receiver.
     fn closing(&mut self, connection: ConnectionId) {
         self.shared.channels.close(self.shared.sessions.of(connection).index);
     }
@@ -241,7 +263,10 @@ impl Service for Hub {
 
     fn has_output(&self) -> bool {
         let Shared { fanout, publishers, searchers, .. } = &self.shared;
-        fanout.has_output() || !publishers.is_empty() || !searchers.is_empty() || self.resp.has_work()
+        fanout.has_output()
+            || !publishers.is_empty()
+            || !searchers.is_empty()
+            || self.resp.has_work()
     }
 
     fn collect(&mut self, output: &mut Output<'_>) {
@@ -257,7 +282,12 @@ impl Service for Hub {
     fn bytes(&self) -> usize {
         let Shared { sessions, labels, channels, fanout, publishers, searchers, .. } = &self.shared;
         let waiting = publishers.bytes() + searchers.bytes();
-        sessions.bytes() + labels.bytes() + channels.bytes() + fanout.bytes() + waiting + self.resp.walk_bytes()
+        sessions.bytes()
+            + labels.bytes()
+            + channels.bytes()
+            + fanout.bytes()
+            + waiting
+            + self.resp.walk_bytes()
     }
 
     fn fixed_bytes(&self) -> usize {
@@ -266,7 +296,8 @@ impl Service for Hub {
     }
 
     fn shrink(&mut self) {
-        let Shared { sessions, labels, channels, fanout, publishers, searchers, .. } = &mut self.shared;
+        let Shared { sessions, labels, channels, fanout, publishers, searchers, .. } =
+            &mut self.shared;
         sessions.shrink();
         labels.shrink();
         channels.shrink();
@@ -276,9 +307,11 @@ impl Service for Hub {
     }
 
     fn check_invariants(&self) {
-        self.shared.sessions.check_invariants();
-        self.shared.channels.check_invariants();
-        self.shared.fanout.check_invariants();
+        self.check();
+    }
+
+    fn check_connections(&self, held: &[(ConnectionId, bool)]) {
+        self.shared.check_connections(held);
     }
 
     fn example(&self, host: &str, port: u16, stream: bool) -> String {
@@ -292,7 +325,7 @@ mod tests {
     use crate::outbox::Outbox;
     use crate::service::server::NoServer;
 
-    /// A hub with so many sessions, whose connections have the numbers from 0 on.
+    /// Returns a hub with this many sessions. Their connections are numbered from 0.
     pub fn hub(sessions: u32) -> Hub {
         let mut hub = Hub::new(&Options::default());
         (0..sessions).for_each(|connection| connect(&mut hub, connection));
@@ -304,7 +337,12 @@ mod tests {
     }
 
     pub fn disconnect(hub: &mut Hub, connection: u32) {
-        let parting = Parting { peer: None, reason: "eof", transferred: Transferred::default(), now: Time::ZERO };
+        let parting = Parting {
+            peer: None,
+            reason: "eof",
+            transferred: Transferred::default(),
+            now: Time::ZERO,
+        };
         hub.closed(ConnectionId(connection), &parting);
     }
 
@@ -317,7 +355,7 @@ mod tests {
         hub.shared.subscribe(session, kind, name, &mut Vec::new()).unwrap();
     }
 
-    /// What a connection is answered, and what becomes of its command.
+    /// Sends a command on a connection. Returns the reply and how the hub took the command.
     pub fn exchange(hub: &mut Hub, connection: u32, command: &[u8]) -> (Vec<u8>, Taken) {
         let mut answer = Vec::new();
         let mut reply = Reply::to(ConnectionId(connection), Time::ZERO, &mut answer);
@@ -325,11 +363,42 @@ mod tests {
         (answer, taken)
     }
 
-    /// What connections get in one turn of so many writes and bytes, in order.
+    /// Runs one turn with a budget of writes and bytes. Returns each delivery, in order.
     pub fn turn(hub: &mut Hub, writes: usize, bytes: usize) -> Vec<(u32, Vec<u8>)> {
         let (mut outbox, mut server) = (Outbox::default(), NoServer::default());
         hub.collect(&mut Output::new(Time::ZERO, &mut server, &mut outbox, writes, bytes));
         hub.check_invariants();
-        outbox.entries().iter().map(|entry| (entry.slot, outbox.bytes(&entry.range).to_vec())).collect()
+        outbox
+            .entries()
+            .iter()
+            .map(|entry| (entry.slot, outbox.bytes(&entry.range).to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn the_history_of_closed_sessions_counts_as_fixed_memory() {
+        let mut hub = hub(CLOSED_KEPT as u32 + 10);
+        let before = hub.fixed_bytes();
+        (0..CLOSED_KEPT as u32 + 10).for_each(|connection| disconnect(&mut hub, connection));
+        assert_eq!(hub.shared.closed.len(), CLOSED_KEPT);
+        let history = hub.fixed_bytes() - before;
+        assert_eq!(history, hub.shared.closed.capacity() * size_of::<Closed>());
+        assert!((CLOSED_KEPT..=2 * CLOSED_KEPT).contains(&hub.shared.closed.capacity()));
+    }
+
+    #[test]
+    fn the_memory_of_the_hub_is_that_of_all_its_parts() {
+        let mut hub = hub(10);
+        let sessions = hub.bytes();
+        assert_eq!(sessions, 10 * Sessions::BYTES_EACH);
+        subscribe(&mut hub, 1, Kind::Channel, b"a");
+        exchange(&mut hub, 2, b"CLIENT SETNAME x\r\n");
+        hub.shared.publish(b"a", b"x").ok();
+        let Shared { labels, channels, fanout, .. } = &hub.shared;
+        let parts = [labels.bytes(), channels.bytes(), fanout.bytes()];
+        assert!(parts.iter().all(|bytes| *bytes > 0), "{parts:?}");
+        let waiting = hub.shared.publishers.bytes() + hub.shared.searchers.bytes();
+        let walks = hub.resp.walk_bytes();
+        assert_eq!(hub.bytes(), sessions + parts.iter().sum::<usize>() + waiting + walks);
     }
 }

@@ -1,24 +1,24 @@
 //! slabd: a single-threaded server on one hand-written readiness loop.
 //!
-//! Start with [`reactor`]: its `turn()` is the loop. The README tells the reading order of the files; this page maps them.
+//! Start with [`reactor`], whose `turn()` is the loop. In this map, an arrow means "uses":
 //!
 //! ```text
-//!   main ─► cli ─► config ─► daemon ─┬─► services ─► hub                            what peers speak with
-//!                               │    └─► reactor ─┬─► service, outbox               input, and what comes of it
-//!                               └─► status        ├─► connection, timer, admission  states and deadlines
-//!                                     │           ├─► buffer, ledger, stats         what waits, and what is counted
-//!                   memory, kernel, metrics       └─► net ─► sys                    sockets and time
+//! main ─► cli ─► config ─► daemon ─┬─► services ─► hub                  protocols, sessions
+//!                                  ├─► status ─► metrics                reports for operators
+//!                                  └─► reactor ─┬─► service, outbox     input and output
+//!                                               ├─► connection, timer   states, deadlines
+//!                                               ├─► admission, sources  newcomers, floods
+//!                                               ├─► buffer, ledger      memory
+//!                                               └─► net ─► sys          sockets, time
 //! ```
 //!
-//! The [`reactor`] knows connections and no protocol; a [`service`] knows a protocol and no socket. The [`hub`] is the largest
-//! service: its sessions, channels and fan-out are shared by all protocols that it speaks. [`codec`] has the wire formats.
+//! The [`reactor`] knows connections and no protocol. A [`service`] knows a protocol and no socket.
+//! The largest service is the [`hub`], whose sessions and channels all its protocols share. The
+//! wire formats are in [`codec`].
 //!
-//! Beside the server, and on top of the same modules: [`lab`] and [`stress`], whose results are pages of [`report`]; and [`swarm`], which plays
-//! the loop among random clients on the simulated network.
-//!
-//! A byte's way: [`net::Net::read`] fills the chunk → the [`reactor`] gives it to [`service::Service::receive`] → whose answer
-//! goes to the [`outbox`] → and at the end of the turn to [`net::Net::write`]. What the peer does not take waits in a
-//! [`buffer`] of its connection.
+//! The tools use the same modules. [`stress`] tests a server's limits, and [`lab`] runs
+//! experiments. Both write a [`report`]. [`swarm`] runs the loop on the simulated network with
+//! random clients.
 
 #[forbid(unsafe_code)]
 pub mod admission;

@@ -1,47 +1,50 @@
-//! Where log lines go: standard error, and never by waiting for it.
+//! The log: lines to standard error, without ever blocking on it.
 //!
-//! The loop has one thread. Were it to wait for a pipe that nobody reads, or a terminal that is stopped, every connection would wait with it. So
-//! a line that cannot be written at once is dropped and counted, and the next one that can be written says how many are missing.
+//! The loop has one thread. If it blocked on a full pipe or a stopped terminal, every connection
+//! would wait. So a line that cannot be written at once is dropped and counted. The next line that
+//! can be written is preceded by the number of dropped lines.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys;
 
-/// A pipe that is ready for writing takes so much without a wait (PIPE_BUF, pipe(7)). Longer texts, such as the status, go in pieces.
+/// Bytes that a writable pipe accepts without blocking (PIPE_BUF, pipe(7)). A longer text, such as
+/// the status, is written in pieces.
 const PIECE: usize = 4096;
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that could not be written since the process began.
+/// Returns the number of lines dropped since the process started.
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Takes over the log, at the level that RUST_LOG asks for.
+/// Installs the logger, at the level of RUST_LOG.
 pub fn start() {
     let environment = env_logger::Env::default().default_filter_or("info");
     let lines = Box::new(Lines::default());
     env_logger::Builder::from_env(environment).target(env_logger::Target::Pipe(lines)).init();
 }
 
-/// Takes one line a call, which is how env_logger writes.
+/// A writer that gets one line per call, as env_logger writes them.
 #[derive(Default)]
 struct Lines {
-    /// Of the dropped lines, those that have been told of.
+    /// Dropped lines that a notice has reported.
     told: u64,
-    /// Only a part of the last one was written.
+    /// True when only a part of the last line was written.
     is_cut: bool,
 }
 
 impl Lines {
-    /// What goes before a line, where one is missing.
+    /// Returns the notice to write before the next line, if lines were dropped or cut.
     fn notice(&self, dropped: u64) -> Vec<u8> {
         let mut text = if self.is_cut { b"\n".to_vec() } else { Vec::new() };
         if dropped > self.told {
             let missing = dropped - self.told;
             text.extend_from_slice(
-                format!("[lines of log that nobody took in time, and were dropped: {missing}]\n").as_bytes(),
+                format!("[standard error was blocked, and log lines were dropped: {missing}]\n")
+                    .as_bytes(),
             );
         }
         text
@@ -55,15 +58,16 @@ impl Write for Lines {
         text.extend_from_slice(line);
         let pieces = text.chunks(PIECE);
         let count = pieces.len();
-        let written =
-            pieces.take_while(|piece| sys::can_write_to_stderr() && io::stderr().write_all(piece).is_ok()).count();
+        let written = pieces
+            .take_while(|piece| sys::can_write_to_stderr() && io::stderr().write_all(piece).is_ok())
+            .count();
         if written > 0 {
             (self.told, self.is_cut) = (dropped, written < count);
         }
         if written < count {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
-        // It is done with, one way or the other.
+        // Written or dropped, the line is finished.
         Ok(line.len())
     }
 

@@ -1,4 +1,4 @@
-//! The `slabd` program: reads the command line, serves, and turns the outcome into an exit code.
+//! The `slabd` program: parses the command line, runs the subcommand, and returns an exit code.
 
 #![forbid(unsafe_code)]
 
@@ -13,11 +13,11 @@ use slabd::log_lines;
 use slabd::report::Outcome;
 use slabd::stress::{self, StressError};
 
-/// The command line or the configuration cannot be used.
+/// Exit code for a wrong command line or configuration.
 const USAGE: u8 = 2;
-/// What was asked for failed, or was cut short.
+/// Exit code for a failure, or for work that was cut short.
 const FAILURE: u8 = 1;
-/// A claim of an experiment could not be tried on this machine.
+/// Exit code for an experiment with a claim that this machine cannot test.
 const UNTRIED: u8 = 3;
 
 fn main() -> ExitCode {
@@ -34,8 +34,7 @@ fn main() -> ExitCode {
         },
         Ok(Request::Serve(sources)) => serve(&sources),
         Ok(Request::Stress(args)) => match stress::command(&args) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(FAILURE),
+            Ok(()) => ExitCode::SUCCESS,
             Err(StressError::Usage(line)) => fail(USAGE, &line),
             Err(StressError::Failed(error)) => fail(FAILURE, &format!("{error:#}")),
         },
@@ -44,12 +43,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// env_logger takes any other word for the name of a module, and the server would be silent.
+/// Warns if RUST_LOG is not a level. env_logger would take it for a module's name and log nothing.
 fn warn_of_unknown_level() {
     let Ok(filter) = std::env::var("RUST_LOG") else { return };
     let is_module = filter.contains([',', '=', ':', '/']) || filter.starts_with("slabd");
     if !filter.is_empty() && !is_module && filter.parse::<log::LevelFilter>().is_err() {
-        eprintln!("slabd: RUST_LOG={filter} is no level: accepted are error, warn, info, debug, trace and off");
+        eprintln!(
+            "slabd: RUST_LOG: '{filter}' is not a level; \
+             accepted: error, warn, info, debug, trace or off"
+        );
     }
 }
 
@@ -83,7 +85,7 @@ fn experiment(options: &LabArgs) -> ExitCode {
 fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        // A reader that has gone away is no error: `slabd --help | head -1`.
+        // A reader that closes the pipe early is no error, as in `slabd --help | head -1`.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail(FAILURE, &format!("cannot write to standard output: {error}")),
     }

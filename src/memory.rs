@@ -1,31 +1,38 @@
-//! What the system says of memory: this process's resident set, and the kernel's share of its sockets.
+//! Memory figures from the system: the resident set of a process, and the kernel's share of
+//! sockets.
 //!
-//! The kernel's structures for one TCP connection are objects of fixed size in its own slabs. /proc/slabinfo tells those
-//! sizes to root; others get the sum measured on Linux 6.18 instead, marked as such.
+//! The kernel's structures for one TCP connection are objects of fixed size in its own slabs. Only
+//! root can read their sizes from /proc/slabinfo. Other users get the sum measured on Linux 6.18,
+//! marked as not measured.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::sys;
 
-/// Resident set of this process in bytes: /proc/self/smaps_rollup, proc(5). Of the places that tell it this one is exact; the counters
-/// behind statm may lag by some hundred pages per processor.
+/// Returns the resident set of this process in bytes, from /proc/self/smaps_rollup (proc(5)). This
+/// source is exact. The counters in statm may lag by some hundred pages per processor. Returns
+/// `None` if /proc is not readable.
 pub fn resident_bytes() -> Option<u64> {
     rollup("self")
 }
 
-/// The same of another process of this user.
+/// Returns the resident set of another process of this user in bytes, or `None` if it is not
+/// readable.
 pub fn resident_bytes_of(pid: u32) -> Option<u64> {
     rollup(&pid.to_string())
 }
 
-/// The same as the lagging counters have it, which costs that process nothing: the other makes it wait while its pages are walked.
+/// Returns the resident set of another process in bytes, from the lagging counters of statm.
+/// Reading them costs that process nothing, while smaps_rollup makes it wait until its pages are
+/// walked.
 pub fn resident_bytes_about(pid: u32) -> Option<u64> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     Some(statm.split_whitespace().nth(1)?.parse::<u64>().ok()? * sys::page_size())
 }
 
-/// Processor time of all threads of another process: /proc/PID/task/TID/schedstat, which counts nanoseconds.
+/// Returns the processor time of all threads of another process, from /proc/PID/task/TID/schedstat.
+/// The kernel counts it in nanoseconds.
 pub fn cpu_time_of(pid: u32) -> Option<Duration> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
     let nanoseconds = tasks.filter_map(|task| {
@@ -35,7 +42,8 @@ pub fn cpu_time_of(pid: u32) -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds.sum()))
 }
 
-/// When a process began, in the kernel's ticks since it booted: proc(5), field 22 of stat. The name before it may hold anything.
+/// Returns the start time of a process in the kernel's ticks since boot: proc(5), field 22 of stat.
+/// The name before that field may contain any character.
 pub fn started_at(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
@@ -48,12 +56,14 @@ fn rollup(process: &str) -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
-/// Pages that TCP holds for buffers in this whole network namespace, in bytes, and sockets in use: /proc/net/sockstat.
+/// Returns the memory of TCP buffers and the number of TCP sockets in this network namespace, from
+/// /proc/net/sockstat.
 pub fn tcp_socket_statistics() -> Option<TcpSockets> {
     let text = fs::read_to_string("/proc/net/sockstat").ok()?;
     parse_sockstat(&text)
 }
 
+/// TCP sockets of the network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpSockets {
     pub in_use: u64,
@@ -70,27 +80,31 @@ fn parse_sockstat(text: &str) -> Option<TcpSockets> {
     Some(TcpSockets { in_use: value("inuse")?, buffer_bytes: value("mem")? * sys::page_size() })
 }
 
-/// Bytes of the kernel's fixed structures for one TCP connection, and whether this kernel was asked.
+/// The bytes of the kernel's fixed structures for one TCP connection, and whether this kernel
+/// reported them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelObjects {
     pub bytes: u64,
     pub measured: bool,
 }
 
-/// The slabs that one accepted and polled TCP connection takes an object from: its protocol block, inode, file,
-/// directory entry, and epoll item with its wait queue entry.
-const OBJECTS: [&str; 6] = ["TCP", "sock_inode_cache", "filp", "dentry", "eventpoll_epi", "eventpoll_pwq"];
+/// The kernel's slabs that one accepted and polled TCP connection has an object in: protocol block,
+/// inode, file, directory entry, and epoll item with its wait queue entry.
+const OBJECTS: [&str; 6] =
+    ["TCP", "sock_inode_cache", "filp", "dentry", "eventpoll_epi", "eventpoll_pwq"];
 
-/// Their sum on Linux 6.18, x86-64, rounded up.
+/// The sum of their sizes on Linux 6.18, x86-64, rounded up, in bytes.
 pub const OBJECTS_BYTES_DEFAULT: u64 = 4096;
 
+/// Returns the kernel's structures per connection: measured, or else [`OBJECTS_BYTES_DEFAULT`].
 pub fn kernel_objects() -> KernelObjects {
     let measured = fs::read_to_string("/proc/slabinfo").ok().and_then(|text| parse_slabinfo(&text));
     KernelObjects { bytes: measured.unwrap_or(OBJECTS_BYTES_DEFAULT), measured: measured.is_some() }
 }
 
-/// Sum of the object sizes; each is taken as its share of the slab it lies in, so that padding counts. slabinfo(5). Slabs
-/// that were merged with others of their size are listed under another name and are left out; without TCP and the inode there is no sum.
+/// Returns the sum of the object sizes (slabinfo(5)). A size is an object's share of its slab, so
+/// it includes padding. A slab that the kernel has merged with another of its size has another name
+/// and is left out. Returns `None` if the TCP or the inode slab is not listed.
 fn parse_slabinfo(text: &str) -> Option<u64> {
     let share = |name: &str| {
         let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
@@ -107,19 +121,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_has_a_resident_set_and_the_kernel_counts_sockets() {
+    fn the_system_reports_a_resident_set_and_tcp_sockets() {
         assert!(resident_bytes().unwrap() > 100_000);
         assert!(tcp_socket_statistics().is_some());
         assert!((2000..20_000).contains(&kernel_objects().bytes));
     }
 
     #[test]
-    fn the_formats_of_the_kernel_are_read() {
-        let sockstat = "sockets: used 27\nTCP: inuse 2 orphan 0 tw 1 alloc 3 mem 5\nUDP: inuse 1 mem 0\n";
+    fn sockstat_and_slabinfo_are_parsed() {
+        let sockstat =
+            "sockets: used 27\nTCP: inuse 2 orphan 0 tw 1 alloc 3 mem 5\nUDP: inuse 1 mem 0\n";
         let page = sys::page_size();
-        assert_eq!(parse_sockstat(sockstat), Some(TcpSockets { in_use: 2, buffer_bytes: 5 * page }));
+        assert_eq!(
+            parse_sockstat(sockstat),
+            Some(TcpSockets { in_use: 2, buffer_bytes: 5 * page })
+        );
         assert_eq!(parse_sockstat("TCP: inuse x"), None);
-        let slabinfo = "slabinfo - version: 2.1\n# name ...\nTCP 10 12 2496 13 8 : tunables 0\nsock_inode_cache 1 1 832 19 4 : x\n\
+        let slabinfo = "slabinfo - version: 2.1\n# name ...\nTCP 10 12 2496 13 8 : tunables 0\n\
+                        sock_inode_cache 1 1 832 19 4 : x\n\
                         filp 1 1 256 16 1 : x\ntcp_bind_bucket 1 1 128 32 1 : x\n";
         assert_eq!(parse_slabinfo(slabinfo), Some(8 * page / 13 + 4 * page / 19 + page / 16));
         assert_eq!(parse_slabinfo("TCP 10"), None);

@@ -1,14 +1,14 @@
-//! Typed metrics: what can be measured, with its kind, unit and help. INFO and the status table
-//! render them; Prometheus and a page can.
+//! Typed metrics: values with kind, unit and help. INFO and the status table render them.
 
 use std::borrow::Cow;
 use std::fmt;
 
+/// A value with its title, kind, unit and help.
 #[derive(Clone, Debug)]
 pub struct Metric {
-    /// As the status table shows it; unique in its section. INFO's key is made from it.
+    /// The title in the status table, unique in its section. [`key`] turns it into INFO's key.
     pub title: Cow<'static, str>,
-    /// Its family, the one label that its members differ by, and the value of that:
+    /// The family, its label, and the member's value of that label, as in
     /// `connections{reason="idle-timeout"}`.
     pub family: Option<(&'static str, &'static str, String)>,
     pub kind: MetricKind,
@@ -18,18 +18,21 @@ pub struct Metric {
     pub value: MetricValue,
 }
 
+/// How a metric changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only grows, until the process ends or someone resets the counters.
+    /// Only grows, until the process ends or a client resets the counters.
     Counter,
+    /// Grows and shrinks.
     Gauge,
     /// A text.
     Info,
 }
 
+/// The unit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricUnit {
-    /// How many of what the title names.
+    /// A number of the things that the title names.
     Count,
     Connections,
     Messages,
@@ -43,9 +46,10 @@ pub enum MetricUnit {
     Text,
 }
 
+/// The value of a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MetricValue {
-    /// `None`: the kernel does not tell it, or there is nothing to take a mean of.
+    /// `None` if the kernel does not report it, or if a mean has no values.
     Count(Option<u64>),
     Ratio(f64),
     Text(String),
@@ -74,18 +78,22 @@ impl fmt::Display for MetricValue {
     }
 }
 
-/// A section of metrics.
+/// A titled section of metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub title: &'static str,
     pub list: Vec<Metric>,
 }
 
-/// The title of a section of `T`, and how to add its metrics.
+/// The title of a section of `T`, and the function that adds its metrics.
 pub type MetricSection<T> = (&'static str, fn(&T, &mut Metrics));
 
-/// Computes the sections whose titles are wanted, and no others.
-pub fn compute<T>(of: &T, sections: &[MetricSection<T>], wanted: &dyn Fn(&str) -> bool) -> Vec<Metrics> {
+/// Computes the sections whose titles are wanted.
+pub fn compute<T>(
+    of: &T,
+    sections: &[MetricSection<T>],
+    wanted: &dyn Fn(&str) -> bool,
+) -> Vec<Metrics> {
     let wanted = sections.iter().filter(|(title, _)| wanted(title));
     let computed = wanted.map(|(title, add_to)| {
         let mut metrics = Metrics { title, list: Vec::new() };
@@ -99,24 +107,31 @@ pub fn compute<T>(of: &T, sections: &[MetricSection<T>], wanted: &dyn Fn(&str) -
 type MetricRow<V> = (&'static str, MetricUnit, V, &'static str);
 
 impl Metrics {
+    /// Adds counters.
     pub fn counters<V: Into<MetricValue>>(&mut self, rows: impl IntoIterator<Item = MetricRow<V>>) {
         rows.into_iter().for_each(|row| self.add(MetricKind::Counter, row));
     }
 
+    /// Adds gauges.
     pub fn gauges<V: Into<MetricValue>>(&mut self, rows: impl IntoIterator<Item = MetricRow<V>>) {
         rows.into_iter().for_each(|row| self.add(MetricKind::Gauge, row));
     }
 
+    /// Adds a text.
     pub fn text(&mut self, title: &'static str, text: String, help: &'static str) {
         self.add(MetricKind::Info, (title, MetricUnit::Text, MetricValue::Text(text), help));
     }
 
-    fn add<V: Into<MetricValue>>(&mut self, kind: MetricKind, (title, unit, value, help): MetricRow<V>) {
+    fn add<V: Into<MetricValue>>(
+        &mut self,
+        kind: MetricKind,
+        (title, unit, value, help): MetricRow<V>,
+    ) {
         let (title, value) = (title.into(), value.into());
         self.list.push(Metric { title, family: None, kind, unit, help, value });
     }
 
-    /// Adds a family: the label of each member, and its value. Titles are `prefix` and the label.
+    /// Adds a family from the label and value of each member. A title is `prefix` and the label.
     pub fn family(
         &mut self,
         (kind, unit): (MetricKind, MetricUnit),
@@ -132,7 +147,7 @@ impl Metrics {
         }
     }
 
-    /// The metrics that are whole numbers and known, by title.
+    /// Returns the title and value of each metric that is a known whole number.
     pub fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
         self.list.iter().filter_map(|metric| match metric.value {
             MetricValue::Count(Some(count)) => Some((&*metric.title, count)),
@@ -141,7 +156,8 @@ impl Metrics {
     }
 }
 
-/// A title as a name for INFO or Prometheus: lowercase letters, digits and underscores.
+/// Turns a title into a name of lowercase letters, digits and underscores, as INFO and Prometheus
+/// need.
 pub fn key(title: &str) -> String {
     let parts = title.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
     parts.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("_")
@@ -152,17 +168,18 @@ pub mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    /// What is true of all metrics, whoever has them.
+    /// Checks what must hold for the metrics of every module.
     pub fn check(sections: &[Metrics]) {
         let (mut series, mut rows) = (HashSet::new(), HashSet::new());
         for Metrics { title: section, list } in sections {
             for metric in list {
                 let title = format!("{section}/{}", metric.title);
-                assert!(rows.insert((key(section), key(&metric.title))), "{title} is there twice");
+                assert!(rows.insert((key(section), key(&metric.title))), "{title} is a row twice");
                 let (name, label, value) = metric.family.clone().unwrap_or(("", "", String::new()));
                 let own = if name.is_empty() { key(&metric.title) } else { name.into() };
                 for name in [format!("{}_{own}", key(section)).as_str(), label] {
-                    let is_valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                    let is_valid =
+                        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
                     let begins_well = !name.starts_with(|c: char| c.is_ascii_digit());
                     assert!(begins_well && name.chars().all(is_valid), "{title}: {name}");
                 }
@@ -178,14 +195,19 @@ pub mod tests {
                     (", s", MetricUnit::Seconds),
                     ("percent", MetricUnit::Percent),
                 ] {
-                    assert_eq!(title.ends_with(word), metric.unit == unit, "{title} in {:?}", metric.unit);
+                    assert_eq!(
+                        title.ends_with(word),
+                        metric.unit == unit,
+                        "{title} in {:?}",
+                        metric.unit
+                    );
                 }
             }
         }
     }
 
     #[test]
-    fn values_are_shown_padded_and_unknown_ones_as_a_dash() {
+    fn a_value_is_padded_and_an_unknown_value_is_a_dash() {
         let text = |value: MetricValue| format!("{value:>5}|{value:<5}|{value}");
         assert_eq!(text(7.into()), "    7|7    |7");
         assert_eq!(text(None.into()), "    -|-    |-");
@@ -194,7 +216,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_name_has_lowercase_letters_digits_and_single_underscores() {
+    fn a_key_has_lowercase_letters_digits_and_single_underscores() {
         for (title, name) in [
             ("user memory, bytes", "user_memory_bytes"),
             ("write-buffers", "write_buffers"),

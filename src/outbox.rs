@@ -1,12 +1,14 @@
-//! What the services put out in one turn, in the order they did: the bytes in one buffer, and whose they are.
+//! The output of all services in one turn: the bytes in one buffer, and the connections they are
+//! for, in the order of the calls.
 //!
-//! Answers are written straight from here to their sockets at the end of the turn. Only what a peer is too slow to
-//! take is copied into a buffer of its connection.
+//! At the end of the turn, bytes are written from here straight to the sockets. Only the part that
+//! a socket does not take is copied to a buffer of its connection.
 
 use std::ops::Range;
 
 use crate::connection::Reason;
 
+/// The bytes and closes of one turn.
 #[derive(Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
@@ -14,30 +16,30 @@ pub struct Outbox {
     resumed: Vec<u32>,
 }
 
-/// Output of one connection.
+/// Output for one connection.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub slot: u32,
-    /// Where in the outbox's bytes. May be empty when there is only a close.
+    /// The range of the outbox's bytes. Empty if the entry is only a close.
     pub range: Range<u32>,
-    /// The connection asked for it; else others did.
+    /// True if the connection itself asked for this output.
     pub is_own: bool,
-    /// Close once it is sent, and why.
+    /// The reason to close the connection once the output is sent.
     pub close: Option<Reason>,
 }
 
 impl Outbox {
-    /// Where the next byte goes.
+    /// Returns the position of the next byte.
     pub fn position(&self) -> u32 {
         self.bytes.len() as u32
     }
 
-    /// Where services append their answers.
+    /// Returns the buffer that services append their answers to.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Everything since `start` is output of the connection in `slot`.
+    /// Makes everything since `start` output for the connection in `slot`.
     pub fn commit(&mut self, slot: u32, start: u32, close: Option<Reason>) {
         let range = start..self.position();
         if !range.is_empty() || close.is_some() {
@@ -45,24 +47,24 @@ impl Outbox {
         }
     }
 
-    /// A range is output for a connection that did not ask for it; several may share one.
+    /// Makes a range output for a connection that did not ask for it. Several may share one range.
     pub fn deliver(&mut self, slot: u32, range: Range<u32>) {
         if !range.is_empty() {
             self.entries.push(Entry { slot, range, is_own: false, close: None });
         }
     }
 
-    /// A connection is to close once it has been sent what it is owed.
+    /// Closes a connection once its pending output is sent.
     pub fn close(&mut self, slot: u32, reason: Reason) {
         self.entries.push(Entry { slot, range: 0..0, is_own: false, close: Some(reason) });
     }
 
-    /// A connection whose service let it wait is to go on.
+    /// Resumes a connection that waits for its service.
     pub fn resume(&mut self, slot: u32) {
         self.resumed.push(slot);
     }
 
-    /// The connections to go on with, in the order in which they were named.
+    /// Takes the list of resumed connections, in the order of the calls.
     pub fn take_resumed(&mut self) -> impl Iterator<Item = u32> {
         self.resumed.drain(..)
     }
@@ -75,6 +77,7 @@ impl Outbox {
         &self.bytes[range.start as usize..range.end as usize]
     }
 
+    /// Returns the bytes of output in this turn so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -88,13 +91,13 @@ impl Outbox {
         self.entries.clear();
     }
 
-    /// Memory held for the next turn, in bytes.
+    /// Returns the memory kept from turn to turn, in bytes.
     pub fn capacity_bytes(&self) -> usize {
         let resumed = self.resumed.capacity() * size_of::<u32>();
         resumed + self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
-    /// Gives back what of that memory is not in use.
+    /// Frees the part of that memory that is unused.
     pub fn shrink_to_fit(&mut self) {
         self.bytes.shrink_to_fit();
         self.entries.shrink_to_fit();

@@ -1,29 +1,33 @@
-//! THE LOOP. One thread, one table of connections, and turns: [`Reactor::turn`] is all there is to it.
+//! The event loop: one thread, one table of connections, ten phases per turn.
 //!
-//! A turn asks the kernel what is ready, serves it within budgets, and sends what came of it. Its ten
-//! phases are numbered here as in the README. A byte's way through them: `Net::read` fills the chunk,
-//! [`intake`] gives it to the [`Service`], whose answer is put into the [`Outbox`]; at the end of the
-//! turn it leaves by `Net::write`.
+//! [`Reactor::turn`] is one turn. It asks the kernel which sockets are ready, serves them within
+//! budgets, and sends their output. The documentation uses the same numbers and names for the
+//! phases.
 //!
-//! The loop has two halves: the [`Core`], which knows connections and no protocol, and the services,
-//! which know protocols and no socket. A phase that needs both lends the one to the other.
+//! A byte's way through a turn: `Net::read` fills a chunk that all connections share. [`intake`]
+//! passes the bytes to the connection's [`Service`], which appends its answer to the [`Outbox`].
+//! Phase 9 sends the answer with `Net::write`.
 //!
-//! Three rules explain the rest:
-//! - Readiness is edge-triggered. What a budget leaves undone stays on its work list, the *carry*.
-//!   While one of these holds work, the next poll does not wait.
-//! - Nothing is freed before the last phase. Until then a slot means the same connection to every
-//!   phase.
-//! - Costs follow events. No phase walks the table of connections.
+//! The loop has two halves. The [`Core`] owns the connections and contains no protocol. The
+//! services implement the protocols and never see a socket. A phase that needs both lends the core
+//! to the service.
+//!
+//! Three rules hold in every phase:
+//! - Readiness is edge-triggered. When a budget stops a socket before it is drained, the socket
+//!   stays on its *carry list*, because no new event will come for it. While a carry list holds
+//!   work, the next poll does not wait.
+//! - Nothing is freed before phase 10. Until then, a slot means the same connection in every phase.
+//! - A turn costs what its events cost. Only a change of limits and a drain walk all connections.
 
-mod connections;
-mod control;
-mod core;
-mod datagrams;
-mod intake;
-mod invariants;
-mod newcomers;
-mod sections;
-mod server;
+mod connections; // phases 5, 7 and 9 for one connection
+mod control; // between turns: setup, signals, drain; in phase 7: the loop's own timers
+mod core; // the half without protocols
+mod datagrams; // phase 6 for one batch
+mod intake; // phase 5: reads and decodes the input of one connection
+mod invariants; // checked by tests and simulations after every turn
+mod newcomers; // phase 4 for one new connection
+mod sections; // metrics
+mod server; // the loop as services see it; phase 10 for one connection
 
 pub use invariants::Watch;
 pub use sections::per_connection;
@@ -40,7 +44,8 @@ use crate::buffer::Use;
 use crate::clock::Time;
 use crate::connection::{Flags, Reason};
 use crate::limits::{
-    DATAGRAMS_PER_BATCH, REAPS_PER_TURN, RECYCLES_PER_TURN, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION, UNTRUSTED_OUTPUT_MAX,
+    DATAGRAMS_PER_BATCH, REAPS_PER_TURN, RECYCLES_PER_TURN, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION,
+    UNTRUSTED_OUTPUT_MAX,
 };
 use crate::net::Net;
 use crate::outbox::{Entry, Outbox};
@@ -48,19 +53,22 @@ use crate::service::{ConnectionId, Output, Service};
 use crate::sys::DatagramBatch;
 use crate::token::{Source, Token};
 
+/// The loop and its state, on the network `N`: mio or the simulation.
 pub struct Reactor<N: Net> {
-    /// The connections, and all that is known of them.
+    /// Connections, listeners, timers, buffers and counters.
     core: Core<N>,
+    /// Each connection's flags hold an index into this list.
     services: Vec<Box<dyn Service>>,
-    /// What the services put out in this turn.
+    /// Output of the services in this turn.
     outbox: Outbox,
-    /// Where all connections read.
+    /// Read buffer that all connections share.
     chunk: Box<[u8]>,
+    /// Buffers for one batch of datagrams and its answers.
     datagrams: DatagramBatch,
 }
 
 impl<N: Net> Reactor<N> {
-    /// One turn of the loop.
+    /// Runs one turn of the loop. Fails if poll fails.
     pub fn turn(&mut self) -> io::Result<()> {
         let timeout = self.poll_timeout(); // 1
         self.poll(timeout)?; //               2
@@ -75,12 +83,14 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Phase 1: no wait when work was carried over, else until the next timer, or until a service wants
-    /// to be woken.
+    /// Phase 1: works out the poll timeout. It is zero while work is carried over. Otherwise poll
+    /// waits for the next timer or the next wake-up that a service asked for.
     fn poll_timeout(&self) -> Option<Duration> {
         let Core { carry, admission, timers, now, .. } = &self.core;
+        // Without a free file, accepting waits for the retry timer.
         let accepts = !carry.acceptable.is_empty() && admission.gate != Gate::Exhausted;
-        let carried = !carry.ready.is_empty() || !carry.receivable.is_empty() || !carry.closed.is_empty();
+        let carried =
+            !carry.ready.is_empty() || !carry.receivable.is_empty() || !carry.closed.is_empty();
         if accepts || carried || self.has_output() {
             return Some(Duration::ZERO);
         }
@@ -89,7 +99,12 @@ impl<N: Net> Reactor<N> {
         waits.min()
     }
 
-    /// Phase 2: asks what became ready, and sorts it onto the work lists.
+    /// Returns true if a service has output that is not delivered yet.
+    pub fn has_output(&self) -> bool {
+        self.services.iter().any(|service| service.has_output())
+    }
+
+    /// Phase 2: polls the kernel for readiness events and sorts them onto the carry lists.
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let core = &mut self.core;
         if core.stats.turns > 0 {
@@ -117,19 +132,22 @@ impl<N: Net> Reactor<N> {
         polled
     }
 
-    /// Phase 3: the one reading of the clock. It is passed down; nothing below reads another.
+    /// Phase 3: reads the clock for this turn. All later phases get this `now` as a parameter.
     fn read_clock(&mut self) -> Time {
         self.core.now = self.core.net.now();
         self.core.now
     }
 
-    /// Phase 4: takes new connections, from each listener in turn.
+    /// Phase 4: accepts new connections, at most a budget, from the listeners in turn.
     fn accept(&mut self, now: Time) {
         self.core.admission.told = 0;
         for _ in 0..self.core.limits.accepts_per_turn {
             let core = &mut self.core;
-            // A connection that was closed to make way keeps its file until it is reaped.
-            if core.admission.gate == Gate::Exhausted || core.carry.closed.len() >= RECYCLES_PER_TURN {
+            // A recycled connection keeps its file until phase 10. Too many of them would use up
+            // all files.
+            if core.admission.gate == Gate::Exhausted
+                || core.carry.closed.len() >= RECYCLES_PER_TURN
+            {
                 break;
             }
             let Some(index) = core.carry.acceptable.pop_front() else { break };
@@ -148,9 +166,10 @@ impl<N: Net> Reactor<N> {
         self.core.stats.carried += self.core.carry.acceptable.len() as u64;
     }
 
-    /// Phase 5: serves the connections that are readable, or writable, or were left over.
+    /// Phase 5: serves ready connections, at most a budget, in the order of the carry list.
     fn serve_connections(&mut self, now: Time) {
         for _ in 0..self.core.carry.ready.len().min(self.core.limits.connections_per_turn) {
+            // The rest of the connections waits, so that the outbox stays small.
             if self.outbox.len() >= self.core.limits.output_per_turn {
                 break;
             }
@@ -163,7 +182,8 @@ impl<N: Net> Reactor<N> {
         self.core.stats.carried += self.core.carry.ready.len() as u64;
     }
 
-    /// Phase 6: takes datagrams a batch at a time, from each socket in turn, and answers them at once.
+    /// Phase 6: receives datagrams in batches, at most a budget, and answers each batch at once.
+    /// The sockets take turns.
     fn serve_datagrams(&mut self, now: Time) {
         for _ in 0..self.core.limits.datagram_batches_per_turn {
             let core = &mut self.core;
@@ -173,6 +193,7 @@ impl<N: Net> Reactor<N> {
                 Ok(count) => {
                     core.stats.datagrams_in += count as u64;
                     core.stats.work.datagrams += count as u64;
+                    // A full batch means that more datagrams may wait in the socket.
                     if count == DATAGRAMS_PER_BATCH {
                         core.carry.receivable.push_back(index);
                     }
@@ -188,8 +209,10 @@ impl<N: Net> Reactor<N> {
         self.core.stats.carried += self.core.carry.receivable.len() as u64;
     }
 
-    /// Phase 7: acts on the timers that are due.
+    /// Phase 7: expires timers, at most a budget. The ids of the loop's own timers come first, and
+    /// those of the connections follow, by slot.
     fn expire_timers(&mut self, now: Time) {
+        // After the process was stopped, deadlines wait until the input that arrived is read.
         if self.core.is_catching_up(now) {
             return;
         }
@@ -203,11 +226,12 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Phase 8: has the services put out what is for others, and gives all output of the turn to its
-    /// connections: bytes to send, closes, and inputs to go on with.
+    /// Phase 8: collects the services' output and hands it to its connections. Output is bytes to
+    /// send, closes, and connections to read again.
     fn collect(&mut self, now: Time) {
         self.close_drained();
-        let (writes, bytes) = (self.core.limits.deliveries_per_turn, self.core.limits.output_per_turn);
+        let (writes, bytes) =
+            (self.core.limits.deliveries_per_turn, self.core.limits.output_per_turn);
         for service in &mut self.services {
             service.collect(&mut Output::new(now, &mut self.core, &mut self.outbox, writes, bytes));
         }
@@ -218,26 +242,29 @@ impl<N: Net> Reactor<N> {
         self.outbox.take_resumed().for_each(|slot| self.core.go_on(slot));
     }
 
-    /// Gives one entry of the outbox to its connection: to be flushed, or to wait behind what is unsent.
+    /// Hands one entry of the outbox to its connection. Its bytes are flushed in this turn, or they
+    /// queue behind unsent output.
     fn hand_over(&mut self, entry: Entry, now: Time) {
         let Reactor { core, services, outbox, .. } = self;
         let Entry { slot, mut range, is_own, close } = entry;
         let Some(connection) = core.connections.get_mut(slot as usize) else { return };
-        // A closing connection has had its last answer; a closed one has none to come.
+        // A connection that is closing or closed takes no more output.
         if !connection.is_serving() {
             return;
         }
-        // Behind unsent output, more must queue. A blocked connection is flushed when it is writable
-        // again; one that has become so, or has output of this turn, is on the flush list already.
+        // New output queues behind unsent output. A blocked connection is flushed after its next
+        // writable edge. Any other connection with unsent output is on the flush list or the carry
+        // list already. In fixed mode, all output goes through the connection's buffer.
         let unsent = core.pool.len(&connection.output);
         let behind = unsent > 0 || connection.flags.has(Flags::IN_OUTBOX);
         if behind || core.pool.is_fixed() {
             let bytes = outbox.bytes(&range);
             let untrusted = behind && connection.flags.has(Flags::UNTRUSTED);
-            // What it asked for itself is bounded by the watermark, at which it is not read; one answer
-            // comes on top.
+            // Answers to the connection's own requests may exceed the limit by the high watermark.
+            // The loop stops reading at the watermark, but one answer may still pass it.
             let own = if is_own { core.limits.high_watermark } else { 0 };
-            let most = if untrusted { UNTRUSTED_OUTPUT_MAX } else { core.limits.output_limit + own };
+            let most =
+                if untrusted { UNTRUSTED_OUTPUT_MAX } else { core.limits.output_limit + own };
             if unsent + bytes.len() > most {
                 return core.close(slot, Reason::OutputLimit);
             }
@@ -265,7 +292,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Phase 9: writes to every connection that has something to send, once.
+    /// Phase 9: flushes each connection that has output, with one write.
     fn flush(&mut self, now: Time) {
         let mut flushes = std::mem::take(&mut self.core.turn.flushes);
         for flush in flushes.drain(..) {
@@ -275,11 +302,12 @@ impl<N: Net> Reactor<N> {
         self.outbox.clear();
     }
 
-    /// Phase 10: frees the connections that are over, at most a budget of them.
+    /// Phase 10: reaps closed connections, at most a budget. Then it updates the memory budget, the
+    /// accept gate and the trim timer.
     fn reap(&mut self, now: Time) {
         self.core.evict();
         let Reactor { core, services, .. } = self;
-        // They receive nothing any more, though to free them may take more turns than this.
+        // Services stop delivering to closed connections now, even if a later turn reaps them.
         for (slot, _) in &core.carry.closed[core.carry.told..] {
             let service = core.connections[*slot as usize].flags.service();
             services[service as usize].closing(ConnectionId(*slot));
@@ -293,26 +321,30 @@ impl<N: Net> Reactor<N> {
         self.core.carry.told = self.core.carry.closed.len();
         let core = &mut self.core;
         if any_closed {
-            // Less fits any budget.
+            // Fewer connections need a smaller reserve, so this cannot fail.
             let _ = core.reserve(core.connections.len());
             if core.admission.gate == Gate::Exhausted || core.has_room_again() {
                 core.admission.gate = Gate::Open;
             }
         }
-        core.upkeep.services_bytes = self
-            .services
-            .iter()
-            .fold((0, 0), |(bytes, fixed), service| (bytes + service.bytes(), fixed + service.fixed_bytes()));
+        core.upkeep.services_bytes =
+            self.services.iter().fold((0, 0), |(bytes, fixed), service| {
+                (bytes + service.bytes(), fixed + service.fixed_bytes())
+            });
+        // The heap is trimmed a while after a load drop, or after the last connection has gone.
         let (used, peak) = (core.bytes_in_use(), core.upkeep.peak_bytes);
         let dropped = peak >= TRIM_BYTES && used <= peak / TRIM_FRACTION;
-        let emptied = any_closed && core.connections.is_empty() && self.ledger().for_connections() >= TRIM_BYTES;
+        let emptied = any_closed
+            && core.connections.is_empty()
+            && self.ledger().for_connections() >= TRIM_BYTES;
         if (dropped || emptied) && self.core.timers.fires(LoopTimer::Trim as u32).is_none() {
             self.core.arm_loop_timer(LoopTimer::Trim, TRIM_DELAY, now);
         }
     }
 }
 
-/// Puts a listener or socket on its work list, unless it is there: there are few of them.
+/// Adds a listener or socket to its carry list, unless it is there. A list has at most a few
+/// entries, so a scan is cheap.
 fn push_once(list: &mut VecDeque<u8>, index: u8) {
     if !list.contains(&index) {
         list.push_back(index);

@@ -1,21 +1,23 @@
-//! A page of results, whoever made them: what `slabd stress` and `slabd lab` have in common.
+//! A page of results, for `slabd stress` and `slabd lab` alike.
 //!
-//! A [`Page`] is plain data: tables, plots and verdicts, in their order. It is printed as text, or written as one HTML file
-//! that needs nothing beside itself.
+//! A [`Page`] is plain data: tables, plots and verdicts in order. It is printed as text, or written
+//! as one HTML file that loads nothing else.
 
 pub mod figures;
 pub mod html;
 pub mod text;
 
+/// A page: a title, a summary, and sections in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// `slabd stress ping resp://127.0.0.1:6379`.
+    /// Command of the page: `slabd stress ping resp://127.0.0.1:6379`.
     pub title: String,
-    /// What was done, with the figures that matter to repeat it: a sentence or two.
+    /// A sentence or two about the run, with the figures needed to repeat it.
     pub summary: String,
     pub sections: Vec<Section>,
 }
 
+/// One part of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Section {
     Heading(String),
@@ -25,16 +27,17 @@ pub enum Section {
     Verdict(Verdict),
 }
 
+/// A table of text cells.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     pub title: String,
     pub columns: Vec<String>,
-    /// As many cells each as there are columns. All but the first are set flush right, as figures are.
+    /// Rows with one cell per column. All cells but the first are aligned right.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// The names of the columns stand in one text, with ` | ` between them.
+    /// Returns a table. `columns` has the names of the columns, separated by ` | `.
     pub fn new(title: &str, columns: &str, rows: impl IntoIterator<Item = Vec<String>>) -> Table {
         let columns = columns.split('|').map(|name| name.trim().to_string()).collect();
         Table { title: title.into(), columns, rows: rows.into_iter().collect() }
@@ -45,23 +48,24 @@ impl Table {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plot {
     pub title: String,
-    /// With its unit: `seconds`, `connections`.
+    /// Unit of the x axis: `seconds`, `connections`.
     pub x_label: String,
-    /// With its unit: `microseconds`.
+    /// Unit of the y axis: `microseconds`.
     pub y_label: String,
     pub y_is_logarithmic: bool,
     pub x: Vec<f64>,
-    /// As many values each as `x` has. None: a gap.
+    /// Series with one value per point of `x`; `None` is a gap.
     pub series: Vec<Series>,
 }
 
+/// A named line of a plot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
     pub name: String,
     pub values: Vec<Option<f64>>,
 }
 
-/// What was claimed, what was measured, and whether that bears the claim out.
+/// A claim, its measurement, and the outcome.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
     pub claim: String,
@@ -69,12 +73,14 @@ pub struct Verdict {
     pub outcome: Outcome,
 }
 
+/// The outcome of a verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
+    /// The measurement supports the claim.
     Holds,
     /// The measurement contradicts the claim.
     Fails,
-    /// It could not be measured here; the verdict says why.
+    /// The claim could not be measured on this machine; the verdict says why.
     #[default]
     Untried,
 }

@@ -1,12 +1,12 @@
-//! What a listener serves: the extension point. A service is a small file that implements [`Service`].
+//! The extension point: a service is a small file that implements [`Service`].
 //!
-//! A service is sans-IO: it is given bytes and the time, and says what it used of them, what it puts
-//! out, and when it wants to be woken. It never sees a socket, and it cannot block the loop but by
-//! being slow. One value of it serves every connection and datagram of its listeners.
+//! A service is sans-IO. It gets bytes and the time. It returns the number of bytes used, its
+//! output, and the time of its next wake-up. It never sees a socket, and it blocks the loop only
+//! while it computes. One value of a service serves every connection and datagram of its listeners.
 //!
-//! The rule that ties the calls: for each connection come one [`Service::connected`], any number of
-//! [`Service::receive`], and one [`Service::closed`], after which another connection may have its
-//! number. [`Service::collect`] comes once a turn, after all input.
+//! The order of calls for each connection: one [`Service::connected`], any number of
+//! [`Service::receive`], and one [`Service::closed`]. Then another connection may get the same
+//! [`ConnectionId`]. [`Service::collect`] runs once per turn, after all input.
 
 pub mod discard;
 pub mod echo;
@@ -23,103 +23,115 @@ use crate::connection::Reason;
 use crate::outbox::Outbox;
 use server::{Parting, Server};
 
-/// The number of a connection: nobody else's until [`Service::closed`] has told of its end.
+/// The number of a connection. It is unique until [`Service::closed`] has reported the end of the
+/// connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u32);
 
+/// A protocol on top of the loop. Only [`Self::receive`] and [`Self::datagram`] are required.
 pub trait Service {
-    /// A peer connected, from [`Reply::peer`]: what to greet it with.
+    /// Handles a new connection from [`Reply::peer`]. Bytes appended to the reply are its greeting.
     fn connected(&mut self, _reply: &mut Reply<'_>) {}
 
-    /// Serves the message at the front of a stream's input, if a whole one is there. The service may
-    /// change the bytes of a message that it serves. The first `scanned` bytes are as they were when
-    /// the service last found them [`Taken::Incomplete`].
-    fn receive(&mut self, input: &mut [u8], scanned: usize, reply: &mut Reply<'_>, server: &mut dyn Server) -> Taken;
+    /// Serves the message at the front of a stream's input, if it is complete. The service may
+    /// change the bytes of a message that it serves. The first `scanned` bytes have not changed
+    /// since the service last returned [`Taken::Incomplete`] for them.
+    fn receive(
+        &mut self,
+        input: &mut [u8],
+        scanned: usize,
+        reply: &mut Reply<'_>,
+        server: &mut dyn Server,
+    ) -> Taken;
 
-    /// The peer has sent its last byte, and `rest` is no whole message. True where the end of the
-    /// stream completes it.
+    /// Handles the end of the stream, where `rest` is no complete message. Returns true if the end
+    /// of the stream makes it complete.
     fn ended(&mut self, _rest: &mut [u8], _reply: &mut Reply<'_>) -> bool {
         false
     }
 
-    /// One datagram, from [`Reply::peer`]. What is appended to `reply` goes back as one datagram;
-    /// nothing appended, nothing sent.
+    /// Serves one datagram from [`Reply::peer`]. Bytes appended to `reply` go back as one datagram.
+    /// If nothing is appended, nothing is sent.
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>, server: &mut dyn Server);
 
-    /// Whether a connection waits for what others send, so that its silence is no fault.
+    /// Returns whether a connection is a subscriber. Subscribers have no idle timeout.
     fn listens(&self, _connection: ConnectionId) -> bool {
         false
     }
 
-    /// Appends what a newcomer is told that finds no slot free.
+    /// Appends the error for a newcomer that finds no free slot.
     fn full(&self, _out: &mut Vec<u8>) {}
 
-    /// Appends what tells a peer that its connection is about to be closed and why, where the
-    /// protocol can carry that.
+    /// Appends a message that the connection is about to close and why, if the protocol has one.
     fn farewell(&self, _connection: ConnectionId, _reason: Reason, _out: &mut Vec<u8>) {}
 
-    /// A connection has had its last answer: it is sent no more, and ends when the peer has what it
-    /// is owed.
+    /// Handles the start of a close. The connection takes no more output, and ends when its pending
+    /// output is sent.
     fn closing(&mut self, _connection: ConnectionId) {}
 
-    /// A connection ended; its number may be another's from now on.
+    /// Handles the end of a connection. Another connection may get its number from now on.
     fn closed(&mut self, _connection: ConnectionId, _parting: &Parting) {}
 
-    /// Whether [`Self::closed`] is to be told the address and the bytes of the connection, which the
-    /// kernel must be asked for.
+    /// Returns whether [`Self::closed`] needs the address and byte counts of the connection. The
+    /// loop asks the kernel for them only then.
     fn remembers_closed(&self) -> bool {
         false
     }
 
-    /// Whether there is output that [`Self::collect`] has not given yet.
+    /// Returns whether [`Self::collect`] has more output to give.
     fn has_output(&self) -> bool {
         false
     }
 
-    /// When [`Self::collect`] must be called at the latest. `None`: the service waits for no moment.
+    /// Returns when [`Self::collect`] must run at the latest; `None` for no such time.
     fn wakes_at(&self) -> Option<Tick> {
         None
     }
 
-    /// Puts out what is for others than those who asked, up to the turn's budget: bytes, closes, and
-    /// connections to go on with. Called once a turn.
+    /// Puts out bytes, closes, and connections to read again, for any connection. It keeps to the
+    /// turn's budget. Called once per turn.
     fn collect(&mut self, _output: &mut Output<'_>) {}
 
-    /// Bytes held for sessions, for the ledger. Asked once a turn, so O(1).
+    /// Returns the bytes held for sessions, for the ledger. Called once per turn, so it must be
+    /// O(1).
     fn bytes(&self) -> usize {
         0
     }
 
-    /// Bytes held however few sessions there are: bounded histories and tables.
+    /// Returns the bytes held whatever the number of sessions: bounded histories and tables.
     fn fixed_bytes(&self) -> usize {
         0
     }
 
-    /// Gives back to the system what is not needed: called some time after a load drop.
+    /// Frees unused memory. Called some time after a load drop.
     fn shrink(&mut self) {}
 
-    /// Panics where the service has broken its own rules. For tests: it may walk everything.
+    /// Panics if the service has broken its own invariants. For tests: it may walk everything.
     fn check_invariants(&self) {}
 
-    /// A line to try for people: by a stream, or by a datagram.
+    /// Panics unless the open connections and the sessions of the service match. `held` lists all
+    /// connections of the service. The flag is true if the connection is open. For tests.
+    fn check_connections(&self, _held: &[(ConnectionId, bool)]) {}
+
+    /// Returns a command line that tries the service by hand, over a stream or a datagram.
     fn example(&self, host: &str, port: u16, stream: bool) -> String {
         if stream { format!("nc {host} {port}") } else { format!("nc -u {host} {port}") }
     }
 }
 
-/// What became of the front of some input.
+/// The result of [`Service::receive`] for the front of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// A message of so many bytes, its framing included, was served or refused.
+    /// A message of this many bytes, with its framing, was served or refused.
     Message(usize),
-    /// Part of a message, or nothing.
+    /// The input is empty or part of a message.
     Incomplete,
-    /// There is a message, and it must wait. The connection is read no more until
-    /// [`Output::resume`]; then the same bytes come again.
+    /// The message must wait. The loop does not read the connection until [`Output::resume`], and
+    /// then passes the same bytes again.
     Later,
 }
 
-/// Serves the line at the front of some input. A line longer than `max-line` is told so, and the
+/// Serves the line at the front of the input. A line longer than `max-line` gets an error, and the
 /// connection closes.
 pub fn receive_line(
     input: &mut [u8],
@@ -143,21 +155,22 @@ pub fn receive_line(
     }
 }
 
-/// Where a service puts output for connections of its choice. Bytes are written once, however many
-/// connections they go to.
+/// The output of [`Service::collect`], for any connections. Bytes are written once, whatever the
+/// number of connections that they go to.
 pub struct Output<'a> {
     pub now: Time,
     pub server: &'a mut dyn Server,
     outbox: &'a mut Outbox,
-    /// Writes that this turn still has room for.
+    /// Writes left in the turn's budget.
     writes: usize,
-    /// And their bytes.
+    /// Bytes left in the turn's budget.
     bytes: usize,
-    /// Nothing has been delivered yet.
+    /// True until the first delivery.
     first: bool,
 }
 
 impl<'a> Output<'a> {
+    /// Creates the output of one turn, with its budget in writes and in bytes.
     pub fn new(
         now: Time,
         server: &'a mut dyn Server,
@@ -168,19 +181,19 @@ impl<'a> Output<'a> {
         Output { now, server, outbox, writes, bytes, first: true }
     }
 
-    /// Whether a delivery of so many bytes would be made. What is larger than any turn has room for
-    /// goes alone.
+    /// Returns whether a delivery of `length` bytes fits the budget. The first delivery of a turn
+    /// always fits, because it may be larger than any budget.
     pub fn has_room(&self, length: usize) -> bool {
         self.writes > 0 && (length <= self.bytes || self.first)
     }
 
-    /// Where encoders append; the range since then is for [`Self::deliver`].
+    /// Returns the buffer that encoders append to. The appended range goes to [`Self::deliver`].
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         self.outbox.bytes_mut()
     }
 
-    /// Sends a range of the bytes to a connection. False, and nothing sent, when the turn has no
-    /// room left.
+    /// Sends a range of the bytes to a connection. Returns false and sends nothing if the turn's
+    /// budget is used up.
     pub fn deliver(&mut self, connection: ConnectionId, range: &Range<u32>) -> bool {
         if !self.has_room(range.len()) {
             return false;
@@ -192,35 +205,35 @@ impl<'a> Output<'a> {
         true
     }
 
-    /// Closes a connection once it has been sent what it is owed.
+    /// Closes a connection once its pending output is sent.
     pub fn close(&mut self, connection: ConnectionId) {
         self.outbox.close(connection.0, Reason::ServiceClosed);
     }
 
-    /// Goes on with a connection whose message was taken [`Taken::Later`].
+    /// Resumes a connection whose message returned [`Taken::Later`].
     pub fn resume(&mut self, connection: ConnectionId) {
         self.outbox.resume(connection.0);
     }
 }
 
-/// Makes one value of a service.
+/// A function that creates a service.
 pub type Constructor = fn(&Options) -> Box<dyn Service>;
 
-/// What services are told when they are made.
+/// The settings that a service is created with.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// What peers of the hub must say before they may do anything; `None`: only this machine is
+    /// The password that clients of the hub must give. `None`: only clients on this machine are
     /// served.
     pub password: Option<Secret>,
-    /// Datagrams a second that one source may have answered; 0: any number.
+    /// Maximum number of datagrams answered per second and source; 0 means no limit.
     pub datagram_rate: u32,
-    /// Connections that there may be, to reserve room for.
+    /// Maximum number of connections, to reserve room for.
     pub max_connections: usize,
-    /// The time of day at [`Time::ZERO`], since 1970 in UTC.
+    /// The time of day at [`Time::ZERO`], counted from 1970 in UTC.
     pub unix_start: Duration,
 }
 
-/// A text that is never shown: it has no Display, and its Debug tells nothing.
+/// A text that is never shown: it has no `Display`, and `Debug` prints a placeholder.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(pub Box<[u8]>);
 
@@ -230,14 +243,13 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Where a service puts its answer. The bytes lie in the loop's own buffer of this turn, and leave
-/// at its end.
+/// The answer to a message. Its bytes are in the loop's outbox, and leave at the end of the turn.
 pub struct Reply<'a> {
-    /// The connection that asks; `None` for a datagram.
+    /// The connection served; `None` for a datagram.
     pub connection: Option<ConnectionId>,
-    /// Where it comes from: told with a new connection and with a datagram.
+    /// The address of the peer. Set only for a new connection and for a datagram.
     pub peer: Option<SocketAddr>,
-    /// It came by the operator's listener: told with a new connection.
+    /// True for a new connection of the operator's listener.
     pub is_operator: bool,
     pub now: Time,
     bytes: &'a mut Vec<u8>,
@@ -249,7 +261,7 @@ pub struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// To a stream.
+    /// Creates a reply to a message of a stream.
     pub fn to(connection: ConnectionId, now: Time, bytes: &'a mut Vec<u8>) -> Reply<'a> {
         let start = bytes.len();
         Reply {
@@ -266,53 +278,58 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// To a datagram.
+    /// Creates a reply to a datagram.
     pub fn to_datagram(peer: SocketAddr, now: Time, bytes: &'a mut Vec<u8>) -> Reply<'a> {
         let reply = Reply::to(ConnectionId(u32::MAX), now, bytes);
         Reply { connection: None, peer: Some(peer), ..reply }
     }
 
+    /// Sets the address of the peer.
     pub fn from(self, peer: SocketAddr) -> Reply<'a> {
         Reply { peer: Some(peer), ..self }
     }
 
+    /// Sets whether the connection came by the operator's listener.
     pub fn by_operator(self, is_operator: bool) -> Reply<'a> {
         Reply { is_operator, ..self }
     }
 
-    /// Appends to the answer.
+    /// Appends bytes to the answer.
     pub fn send(&mut self, bytes: &[u8]) {
         self.empty_datagram |= bytes.is_empty();
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Where the answer is appended to, for encoders.
+    /// Returns the buffer that encoders append the answer to.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         self.bytes
     }
 
-    /// Closes the connection once the answer is sent. No meaning for datagrams.
+    /// Closes the connection once the answer is sent. Has no effect for a datagram.
     pub fn close(&mut self) {
         self.close_for(Reason::ServiceClosed);
     }
 
-    /// The same, for a reason of the service's own. The first reason is the one that counts.
+    /// Closes the connection once the answer is sent, for the given reason. The first reason
+    /// counts.
     pub fn close_for(&mut self, reason: Reason) {
         self.close.get_or_insert(reason);
     }
 
-    /// A datagram comes at a time when it would have to wait: it is dropped, and counted.
+    /// Drops and counts a datagram, because the backlog is full and datagrams do not wait.
     pub fn drop_late(&mut self) {
         self.late = true;
     }
 
+    /// Returns whether the datagram was dropped as late.
     pub fn is_late(&self) -> bool {
         self.late
     }
 
-    /// Whether the peer is known well enough to be owed as much as others. One that is not may be
-    /// owed [`UNTRUSTED_OUTPUT_MAX`](crate::limits::UNTRUSTED_OUTPUT_MAX), and must become known by
-    /// the deadline of a first message. Connections are trusted unless this is called.
+    /// Sets whether the client is trusted. An untrusted client may have at most
+    /// [`UNTRUSTED_OUTPUT_MAX`](crate::limits::UNTRUSTED_OUTPUT_MAX) bytes of unsent output, and
+    /// must become trusted within `first-message-timeout`. A connection is trusted unless this is
+    /// called.
     pub fn trust(&mut self, trusted: bool) {
         self.trust = Some(trusted);
     }
@@ -321,17 +338,17 @@ impl<'a> Reply<'a> {
         self.trust
     }
 
-    /// Takes back what was appended since it was `length` bytes long.
+    /// Truncates the answer to `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.bytes.truncate(self.start + length);
     }
 
-    /// What has been appended so far.
+    /// Returns the bytes appended so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// Bytes appended so far.
+    /// Returns the number of bytes appended so far.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
@@ -340,12 +357,12 @@ impl<'a> Reply<'a> {
         self.len() == 0
     }
 
-    /// Why the connection is to be closed once the answer is sent, if it is.
+    /// Returns the reason to close the connection once the answer is sent, if any.
     pub fn closes_for(&self) -> Option<Reason> {
         self.close
     }
 
-    /// Whether there is an answer at all: a datagram may be answered by an empty one.
+    /// Returns whether a datagram gets an answer, which may be an empty datagram.
     pub fn answers_datagram(&self) -> bool {
         self.empty_datagram || !self.is_empty()
     }
@@ -356,13 +373,15 @@ pub(crate) mod tests {
     use super::server::NoServer;
     use super::*;
 
-    /// What `service` answers to a message, and to the same as a datagram (`None`: nothing is sent).
+    /// Returns the answers of `service` to a message on a stream and as a datagram (`None`: no
+    /// answer).
     pub fn answers(service: &mut dyn Service, message: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
         let (mut stream, mut datagram) = (Vec::new(), Vec::new());
         let mut reply = Reply::to(ConnectionId(1), Time::ZERO, &mut stream);
         let mut input = message.to_vec();
-        // Services of lines want theirs to end.
-        if service.receive(&mut input, 0, &mut reply, &mut NoServer::default()) == Taken::Incomplete {
+        // A service of lines needs a line break.
+        if service.receive(&mut input, 0, &mut reply, &mut NoServer::default()) == Taken::Incomplete
+        {
             input.push(b'\n');
             service.receive(&mut input, 0, &mut reply, &mut NoServer::default());
         }

@@ -1,4 +1,4 @@
-//! Every service by its name in `--listen`. Add yours here.
+//! All services, by their names in `--listen`. Add yours here.
 
 use crate::hub::Hub;
 use crate::service::{Constructor, discard, echo, hello};

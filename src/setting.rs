@@ -1,59 +1,62 @@
-//! One setting: what its row in a table says, and how its values are read and written.
+//! The rows of the tables of settings: their texts, and how values are read, written and checked.
 
 use std::fmt::Display;
 use std::marker::PhantomData;
-use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::ops::{RangeFrom, RangeInclusive};
 use std::str::FromStr;
 
 use toml::Value;
 
-/// What a row says to people.
+/// The texts of a row.
 pub struct About {
-    /// As in the flag, in the file and in CONFIG.
+    /// The name of the flag, the key of the file and the parameter of CONFIG.
     pub name: &'static str,
-    /// The group of flags that it belongs to; empty for the first.
+    /// The heading of its group of flags. The first group has none.
     pub heading: &'static str,
-    /// Its documentation in the table: a paragraph of help, then perhaps one with the reason.
+    /// Its documentation in the table: a paragraph of help, and an optional one with the reason.
     pub text: &'static str,
-    /// What a value looks like.
+    /// The form of a value, such as COUNT.
     pub hint: &'static str,
     pub form: ValueForm,
-    /// The default in words, where it follows from other settings.
+    /// The default in words if it depends on other settings, otherwise empty.
     pub follows: &'static str,
 }
 
-/// How values are given.
+/// The form in which values are given.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ValueForm {
-    /// One value: in a file a text or a bare number.
+    /// One value. In a file it is a string or a bare number.
     Plain,
-    /// On or off: the flag alone means on.
+    /// True or false. The flag alone means true.
     Switch,
     /// Any number of values.
     List,
-    /// One text, which in a file is never a bare number.
+    /// One value. In a file it is a string.
     Text,
 }
 
-/// A row of a table: a setting that lies somewhere in an `S`.
+/// A row of a table: one setting, which is a field of `S` or of a struct in it.
 pub struct Row<S> {
     pub about: About,
-    /// Takes what someone wrote.
+    /// Sets the value from the given texts. An error says which texts are accepted.
     pub set: fn(&mut S, &[String]) -> Result<(), String>,
-    /// The value as a file has it; `None` when there is none, or when it is a secret.
+    /// Returns the value as in a file. `None` when it is unset or secret.
     pub get: fn(&S) -> Option<Value>,
+    /// Returns true when both have the same value.
     pub same: fn(&S, &S) -> bool,
-    /// Whether the value is accepted, and which values are.
+    /// Returns whether the value is in its range, and the range in words. `None` without a range.
     pub range: fn(&S) -> Option<(bool, String)>,
-    /// Sets what follows from other settings when nobody wrote a value.
+    /// Derives the default from other settings, if it depends on them.
     pub follow: fn(&mut S),
 }
 
 impl About {
+    /// Returns the help, without its final full stop.
     pub fn help(&self) -> String {
         self.paragraph(0).trim_end_matches('.').into()
     }
 
+    /// Returns the reason for the default. It may be empty.
     pub fn reason(&self) -> String {
         self.paragraph(1)
     }
@@ -64,37 +67,44 @@ impl About {
     }
 }
 
-/// How the values of a setting are written: a unit of measure, or a type of its own.
+/// The notation of a setting's values.
 pub trait Notation {
     type Value: Clone + PartialEq;
     const HINT: &'static str;
     const FORM: ValueForm = ValueForm::Plain;
 
+    /// Reads the given texts. An error says which texts are accepted.
     fn read(texts: &[String]) -> Result<Self::Value, String>;
+
+    /// Returns the value as in a file. `None` when it is unset or secret.
     fn write(value: &Self::Value) -> Option<Value>;
 }
 
-/// Reads the one value that there is.
+/// Reads the last of the texts.
 pub fn one<T: FromStr<Err: Display>>(texts: &[String]) -> Result<T, String> {
     texts.last().map_or("", String::as_str).parse().map_err(|error: T::Err| error.to_string())
 }
 
-/// Writes a value that is a text in a file.
+/// Returns a value that is a string in a file.
 pub fn text(value: impl Display) -> Option<Value> {
     Some(Value::String(value.to_string()))
 }
 
-/// A value as people read it.
+/// Returns a value of a file in the form that flags have.
 pub fn shown(value: Option<Value>) -> String {
     match value {
         None => "none".into(),
         Some(Value::String(text)) => text,
-        Some(Value::Array(texts)) => texts.into_iter().map(|text| shown(Some(text))).collect::<Vec<_>>().join(" "),
+        Some(Value::Array(texts)) => {
+            texts.into_iter().map(|text| shown(Some(text))).collect::<Vec<_>>().join(" ")
+        }
         Some(other) => other.to_string(),
     }
 }
 
-/// A plain number.
+const COUNT_HELP: &str = "expected a whole number, such as 100";
+
+/// A number without a unit.
 pub struct Count<T>(PhantomData<T>);
 
 impl<T: FromStr<Err: Display> + Copy + PartialEq + TryInto<i64>> Notation for Count<T> {
@@ -102,7 +112,12 @@ impl<T: FromStr<Err: Display> + Copy + PartialEq + TryInto<i64>> Notation for Co
     const HINT: &'static str = "COUNT";
 
     fn read(texts: &[String]) -> Result<T, String> {
-        one(texts)
+        one(texts).map_err(|_| {
+            let text = texts.last().map_or("", String::as_str);
+            let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let wrong = if is_number { "the number is too large" } else { COUNT_HELP };
+            wrong.into()
+        })
     }
 
     fn write(value: &T) -> Option<Value> {
@@ -115,7 +130,7 @@ impl Notation for bool {
     const HINT: &'static str = "true|false";
     const FORM: ValueForm = ValueForm::Switch;
 
-    /// Redis writes yes and no.
+    /// Takes yes and no too, as Redis writes them.
     fn read(texts: &[String]) -> Result<bool, String> {
         match texts.last().map_or(String::new(), |text| text.to_ascii_lowercase()).as_str() {
             "true" | "yes" | "on" => Ok(true),
@@ -129,7 +144,8 @@ impl Notation for bool {
     }
 }
 
-/// Types whose values are texts in a file, around the value or the value itself.
+/// Implements [`Notation`] for types that are strings in a file: the value's own type, or a
+/// wrapper.
 macro_rules! texts {
     ($($hint:literal $unit:ident $(($value:ty))?;)*) => {$(
         impl $crate::setting::Notation for $unit {
@@ -151,35 +167,67 @@ macro_rules! texts {
 }
 pub(crate) use texts;
 
-/// Whether a value is in its range, which may depend on other settings; and the range in words.
-pub fn bounds<U: Notation, S, R>(set: &S, value: &U::Value, range: impl Fn(&S) -> R) -> (bool, String)
-where
-    U::Value: PartialOrd,
-    R: RangeBounds<U::Value>,
-{
-    let range = range(set);
-    let words = match (range.start_bound(), range.end_bound()) {
-        (Bound::Included(least), Bound::Included(most)) => {
-            format!("{} to {}", shown(U::write(least)), shown(U::write(most)))
-        }
-        (Bound::Included(least), _) => format!("{} or more", shown(U::write(least))),
-        _ => String::new(),
-    };
-    (range.contains(value), words)
+/// The values that a setting accepts.
+pub trait Accepted<U: Notation> {
+    fn contains(&self, value: &U::Value) -> bool;
+
+    /// Returns the accepted values in words, such as "1 to 64".
+    fn words(&self) -> String;
 }
 
-/// What follows from the settings given.
+impl<U: Notation<Value: PartialOrd>> Accepted<U> for RangeInclusive<U::Value> {
+    fn contains(&self, value: &U::Value) -> bool {
+        self.contains(value)
+    }
+
+    fn words(&self) -> String {
+        format!("{} to {}", shown(U::write(self.start())), shown(U::write(self.end())))
+    }
+}
+
+impl<U: Notation<Value: PartialOrd>> Accepted<U> for RangeFrom<U::Value> {
+    fn contains(&self, value: &U::Value) -> bool {
+        self.contains(value)
+    }
+
+    fn words(&self) -> String {
+        format!("{} or more", shown(U::write(&self.start)))
+    }
+}
+
+/// A range, and zero, which has a special meaning.
+pub struct OrZero<T>(pub RangeInclusive<T>);
+
+impl<U: Notation<Value: PartialOrd + Default>> Accepted<U> for OrZero<U::Value> {
+    fn contains(&self, value: &U::Value) -> bool {
+        *value == U::Value::default() || self.0.contains(value)
+    }
+
+    fn words(&self) -> String {
+        format!("0, or {}", Accepted::<U>::words(&self.0))
+    }
+}
+
+/// Returns whether a value is accepted, and the accepted values in words. The range may depend on
+/// other settings.
+pub fn bounds<U: Notation, S, R>(
+    set: &S,
+    value: &U::Value,
+    range: impl Fn(&S) -> R,
+) -> (bool, String)
+where
+    R: Accepted<U>,
+{
+    let range = range(set);
+    (range.contains(value), range.words())
+}
+
+/// Derives a value from other settings. It only fixes the closure's type for the macro.
 pub fn given<S, V>(set: &S, follow: impl Fn(&S) -> V) -> V {
     follow(set)
 }
 
-/// The range of a value for which zero has a meaning of its own.
-pub fn or_zero<T: Default + PartialEq>(value: T, range: RangeInclusive<T>) -> RangeInclusive<T> {
-    let (least, most) = range.into_inner();
-    if value == T::default() { value..=most } else { least..=most }
-}
-
-/// `max_silent` as `max-silent`.
+/// Turns `max_silent` into `max-silent`.
 pub const fn kebab<const N: usize>(name: &str) -> [u8; N] {
     let mut bytes = [0; N];
     let mut at = 0;
@@ -191,17 +239,18 @@ pub const fn kebab<const N: usize>(name: &str) -> [u8; N] {
     bytes
 }
 
-/// Makes a struct of settings, its defaults and its rows from one table. A row is
+/// Makes a struct of settings, its defaults and its rows from one table. A row has this form:
 ///
 /// ```text
-/// /// What it bounds, with the meaning of 0.
+/// /// The help: what the setting bounds, its unit, and the meaning of 0.
 /// ///
-/// /// Why the default is what it is.
-/// name: Notation = default, in |all| least..=most, follows "the default in words", |all| all.other / 4;
+/// /// The reason for the default.
+/// name: Notation = default, in |all| least..=most,
+///     follows "the default in words", |all| all.other / 4;
 /// ```
 ///
-/// The documentation is the help of the flag, then the reason. `in` and `follows` may be left out. `in Limits[.sockets]` says
-/// where in a `Limits` this struct lies.
+/// `in` and `follows` may be left out. `in Limits[.sockets]` gives the place of the struct in a
+/// `Limits`.
 macro_rules! settings {
     (
         $(#[$about:meta])*
@@ -233,7 +282,8 @@ macro_rules! settings {
         pub static $rows: &[$crate::setting::Row<$root>] = &[$($($crate::setting::Row {
             about: $crate::setting::About {
                 name: {
-                    const NAME: [u8; stringify!($field).len()] = $crate::setting::kebab(stringify!($field));
+                    const NAME: [u8; stringify!($field).len()] =
+                        $crate::setting::kebab(stringify!($field));
                     match std::str::from_utf8(&NAME) {
                         Ok(name) => name,
                         Err(_) => stringify!($field),
@@ -251,7 +301,9 @@ macro_rules! settings {
                 Ok(())
             },
             get: |root| {
-                <$unit as $crate::setting::Notation>::write(&$crate::setting::settings!(@place root $place $field))
+                <$unit as $crate::setting::Notation>::write(
+                    &$crate::setting::settings!(@place root $place $field),
+                )
             },
             same: |a, b| {
                 $crate::setting::settings!(@place a $place $field)

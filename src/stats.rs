@@ -1,12 +1,12 @@
-//! What the loop counts: plain numbers that the phases bump. What each is, is said where it is
-//! shown: in `reactor/sections.rs`. All grow from zero for the life of the process.
+//! The counters of the loop. Its phases increment them, from zero until a client resets them.
+//! `reactor/sections.rs` has the help of each.
 
 use std::time::Duration;
 
 use crate::admission::Refusal;
 use crate::connection::{Reason, State};
 
-/// What a turn spends its time on.
+/// The work of turns, counted by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     pub messages: u64,
@@ -19,24 +19,26 @@ pub struct Work {
 }
 
 impl Work {
+    /// The names of the kinds of work.
     pub const NAMES: [&'static str; 7] =
         ["messages", "deliveries", "reads", "writes", "datagrams", "accepts", "expiries"];
 
-    /// The counts in the order of [`Work::NAMES`].
+    /// Returns the counts in the order of [`Work::NAMES`].
     pub fn counts(&self) -> [u64; 7] {
         let Work { messages, deliveries, reads, writes, datagrams, accepts, expiries } = *self;
         [messages, deliveries, reads, writes, datagrams, accepts, expiries]
     }
 }
 
-/// The longest turn so far, from the end of its poll to its own, and what it did.
+/// The longest turn so far, without its poll.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LongestTurn {
     pub span: Duration,
-    /// In the order of [`Work::NAMES`].
+    /// Its work, in the order of [`Work::NAMES`].
     pub work: [u64; 7],
 }
 
+/// The counters of one loop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     pub turns: u64,
@@ -49,16 +51,16 @@ pub struct Stats {
     pub accept_exhausted: u64,
     pub accept_shed: u64,
     pub accept_over_budget: u64,
-    /// By [`State::index`]. A connection that closes counts until it is reaped.
+    /// Connections by [`State::index`]. A closed connection counts until it is reaped.
     pub states: [u64; State::NAMES.len()],
-    /// By [`Reason`].
+    /// Closed connections by [`Reason`].
     pub closed: [u64; Reason::ALL.len()],
     pub resets: u64,
 
     pub work: Work,
-    /// Work done when the present turn began.
+    /// The work of all turns before the present one.
     work_before: Work,
-    /// Time spent in turns, without waiting for events.
+    /// Time spent in turns, without polls.
     pub busy: Duration,
     pub longest_turn: LongestTurn,
     pub short_writes: u64,
@@ -73,10 +75,10 @@ pub struct Stats {
     pub datagram_errors: u64,
 
     pub evicted: u64,
-    /// By [`Refusal`].
+    /// Refused newcomers by [`Refusal`].
     pub refused: [u64; Refusal::ALL.len()],
     pub recycled: u64,
-    /// How long the last of those recycled had been silent.
+    /// Age of the last recycled connection: its silence, in ticks.
     pub eviction_age_ticks: u32,
 
     pub timers_fired: u64,
@@ -85,13 +87,14 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Counts from zero again, but for connections: those accepted must stay those open and closed.
+    /// Resets the counters, except those of connections: accepted ones must equal open and closed
+    /// ones.
     pub fn reset(&mut self) {
         let Stats { accepted, states, closed, resets, .. } = *self;
         *self = Stats { accepted, states, closed, resets, ..Stats::default() };
     }
 
-    /// A connection went from one state to another. A closed one is in none.
+    /// Moves a connection from one state to another. The new state `Closed` has no count.
     pub fn moved(&mut self, from: State, to: State) {
         if from != to {
             self.states[from.index()] -= 1;
@@ -101,7 +104,7 @@ impl Stats {
         }
     }
 
-    /// A turn is over that took so long.
+    /// Records the length of a finished turn, and its work if it is the longest so far.
     pub fn turn_took(&mut self, span: Duration) {
         self.busy += span;
         if span > self.longest_turn.span {
@@ -112,10 +115,12 @@ impl Stats {
         self.work_before = self.work;
     }
 
+    /// Returns the number of closed connections.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
     }
 
+    /// Returns the number of connections closed for this reason.
     pub fn closed_for(&self, reason: Reason) -> u64 {
         self.closed[reason as usize]
     }

@@ -1,4 +1,4 @@
-//! `slabd stress`: load and floods against any server, on the same seams as the server itself.
+//! `slabd stress`: load and floods against any server, on the server's own network seam.
 
 pub mod args;
 pub mod bounds;
@@ -22,10 +22,12 @@ pub mod target;
 pub mod wire;
 pub mod world;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
 
+use crate::report::figures::count;
 use crate::report::{Outcome, Page, Section, html, text};
 use args::StressArgs;
 use bounds::Assertion;
@@ -33,42 +35,53 @@ use plan::Plan;
 use progress::Progress;
 use record::Record;
 
-/// Why a command did nothing.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub enum StressError {
-    /// The command line cannot be used.
+    /// The command line is wrong; nothing was done.
     Usage(String),
+    /// The run could not start, measured nothing, ended early, or broke a bound.
     Failed(anyhow::Error),
 }
 
-/// `slabd stress`: its report goes to standard output, its progress to standard error. Whether all went well: something was measured, to the
-/// end, and every bound held.
-pub fn command(args: &StressArgs) -> Result<bool, StressError> {
+/// Runs `slabd stress`. The report goes to standard output, the progress to standard error.
+pub fn command(args: &StressArgs) -> Result<(), StressError> {
     match args.words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["compare", a, b] => {
             flags::check_compare(args).map_err(StressError::Usage)?;
+            files::check_writable("html", args.html.as_deref()).map_err(StressError::Usage)?;
             compare(Path::new(a), Path::new(b), args).map_err(StressError::Failed)
         }
-        ["compare", ..] => {
-            Err(StressError::Usage("compare needs two JSON files: slabd stress compare A.json B.json".into()))
-        }
+        ["compare", rest @ ..] => Err(StressError::Usage(format!(
+            "compare needs two files that --json wrote, not {}; give two, as in: \
+             slabd stress compare A.json B.json",
+            rest.len()
+        ))),
         _ => load(args),
     }
 }
 
-fn compare(a: &Path, b: &Path, args: &StressArgs) -> anyhow::Result<bool> {
+fn compare(a: &Path, b: &Path, args: &StressArgs) -> anyhow::Result<()> {
     let page = compare::compare_files(a, b)?;
     show(&page, args)?;
-    // Two runs that did different things are shown all the same, but not as if that said anything.
-    let is_verdict =
-        |section: &Section| matches!(section, Section::Verdict(verdict) if verdict.outcome == Outcome::Fails);
-    Ok(!page.sections.iter().any(is_verdict))
+    for section in &page.sections {
+        if let Section::Verdict(verdict) = section
+            && verdict.outcome == Outcome::Fails
+        {
+            anyhow::bail!("A and B cannot be compared: {}", verdict.measured);
+        }
+    }
+    Ok(())
 }
 
-fn load(args: &StressArgs) -> Result<bool, StressError> {
+fn load(args: &StressArgs) -> Result<(), StressError> {
     let plan = Plan::resolve(args).map_err(StressError::Usage)?;
-    let bounds: Result<Vec<Assertion>, String> = args.bounds.iter().map(|text| text.parse()).collect();
+    let bounds: Result<Vec<Assertion>, String> =
+        args.bounds.iter().map(|text| text.parse()).collect();
     let bounds = bounds.map_err(StressError::Usage)?;
+    for (flag, file) in [("json", &args.json), ("hdr", &args.hdr), ("html", &args.html)] {
+        files::check_writable(flag, file.as_deref()).map_err(StressError::Usage)?;
+    }
     let outcome = match args.quiet {
         true => run::run(&plan, &mut ()),
         false => {
@@ -79,12 +92,12 @@ fn load(args: &StressArgs) -> Result<bool, StressError> {
         }
     };
     let mut outcome = outcome.map_err(StressError::Failed)?;
-    if outcome.record.connections.opened == 0 {
-        outcome.record.notes.insert(0, "no connection was let in: nothing could be measured".into());
-    }
     outcome.record.bounds = bounds.iter().map(|bound| bound.judge(&outcome.record)).collect();
     report(&outcome, args).map_err(StressError::Failed)?;
-    Ok(is_well(&outcome.record))
+    match failure(&outcome.record) {
+        Some(reason) => Err(StressError::Failed(anyhow::Error::msg(reason))),
+        None => Ok(()),
+    }
 }
 
 fn report(outcome: &run::RunResult, args: &StressArgs) -> anyhow::Result<()> {
@@ -103,16 +116,92 @@ fn show(page: &Page, args: &StressArgs) -> anyhow::Result<()> {
     }
     use std::io::Write;
     match std::io::stdout().write_all(text::text(page).as_bytes()) {
-        // A reader that has gone away is no error: `slabd stress ... | head`.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the report"),
+        // The reader may close the pipe early: `slabd stress ... | head`.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the report")
+        }
         _ => Ok(()),
     }
 }
 
-fn is_well(record: &Record) -> bool {
-    let is_measured = record.connections.opened > 0 && (record.requests.sent == 0 || record.requests.answered > 0);
-    let is_published = record.delivery.as_ref().is_none_or(|delivery| delivery.published > 0);
-    // Where honest requests failed before a flood, their failing beside it says nothing.
-    let is_served = record.probes.first().is_none_or(|before| before.answered > 0 || before.sent == 0);
-    is_measured && is_published && is_served && !record.interrupted && record.bounds.iter().all(|bound| bound.held)
+/// Returns the reason why a run failed, in one line; `None` if all went well.
+fn failure(record: &Record) -> Option<String> {
+    let (connections, requests) = (&record.connections, &record.requests);
+    let target = &record.target;
+    if connections.opened == 0 {
+        let reasons = by_count(&connections.failed);
+        let advice = match connections.failed.contains_key("refused") {
+            true => "; is a server listening there?",
+            false => "",
+        };
+        return Some(format!("no connection to {target} was opened{reasons}{advice}"));
+    }
+    if requests.sent > 0 && requests.answered == 0 {
+        return Some(format!(
+            "{target} answered none of {} requests{}",
+            count(requests.sent),
+            by_count(&requests.errors)
+        ));
+    }
+    if record.delivery.as_ref().is_some_and(|delivery| delivery.published == 0) {
+        return Some(format!("no message could be published to {target}"));
+    }
+    // If honest requests fail before a flood, their failures during the flood show nothing.
+    if record.probes.first().is_some_and(|before| before.answered == 0 && before.sent > 0) {
+        return Some(format!("{target} answered no honest request before the flood began"));
+    }
+    if record.interrupted {
+        return Some("the run was interrupted".into());
+    }
+    let broken: Vec<&str> =
+        record.bounds.iter().filter(|bound| !bound.held).map(|bound| bound.text.as_str()).collect();
+    let all = record.bounds.len();
+    (!broken.is_empty())
+        .then(|| format!("{} of {all} bounds did not hold: {}", broken.len(), broken.join(", ")))
+}
+
+/// Returns `: refused 3, timeout 1`, or nothing.
+fn by_count(reasons: &BTreeMap<String, u64>) -> String {
+    let words: Vec<String> =
+        reasons.iter().map(|(reason, number)| format!("{reason} {}", count(*number))).collect();
+    if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::record::{Bound, Connections, Delivery, Probe, Requests};
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_failure_is_one_line() {
+        let well = Record {
+            target: "tcp://127.0.0.1:9".into(),
+            connections: Connections { opened: 3, ..Connections::default() },
+            requests: Requests { sent: 9, answered: 8, ..Requests::default() },
+            ..Record::default()
+        };
+        assert_eq!(failure(&well), None);
+        let failed = |record: Record| failure(&record).unwrap();
+        let refused = [("refused".to_string(), 1200)].into();
+        let connections = Connections { failed: refused, ..Connections::default() };
+        assert_eq!(
+            failed(Record { connections, ..well.clone() }),
+            "no connection to tcp://127.0.0.1:9 was opened: refused 1,200; \
+             is a server listening there?"
+        );
+        let errors = [("timeout".to_string(), 9)].into();
+        let requests = Requests { sent: 9, errors, ..Requests::default() };
+        assert_eq!(
+            failed(Record { requests, ..well.clone() }),
+            "tcp://127.0.0.1:9 answered none of 9 requests: timeout 9"
+        );
+        let delivery = Some(Delivery::default());
+        assert!(failed(Record { delivery, ..well.clone() }).contains("no message"));
+        let probes = vec![Probe { sent: 2, ..Probe::default() }];
+        assert!(failed(Record { probes, ..well.clone() }).contains("before the flood"));
+        assert!(failed(Record { interrupted: true, ..well.clone() }).contains("interrupted"));
+        let bound = |text: &str, held| Bound { text: text.into(), measured: None, held };
+        let bounds = vec![bound("p99<5ms", true), bound("errors=0", false)];
+        assert_eq!(failed(Record { bounds, ..well }), "1 of 2 bounds did not hold: errors=0");
+    }
 }

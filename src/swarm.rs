@@ -1,8 +1,11 @@
-//! The whole loop among random clients on the simulated network: honest ones, of whom a shadow model knows what they must receive, and
-//! hostile ones of every shape. One seed decides everything; the same seed plays the same way again.
+//! The whole loop with random clients on the simulated network. A shadow model knows which messages
+//! the honest clients must receive. Hostile clients attack the loop in many ways. One seed decides
+//! everything, so the same seed gives the same run again.
 //!
-//! [`run`] plays one seed: a storm, then calm, in which everybody is served or has been closed within sixty virtual seconds, then the end, at
-//! which nothing may be left. After every turn the invariants are checked ([`simulation`]). [`sweep`] plays many, on all processors.
+//! [`run`] plays one seed in three parts. In the storm, clients act at random. In the calm, every
+//! honest client must be served or closed within sixty virtual seconds. At the end, no connection
+//! and no buffer may be left. The simulation checks the invariants after every turn
+//! ([`simulation`]). [`sweep`] plays many seeds on all processors.
 
 mod board;
 mod datagrams;
@@ -25,10 +28,10 @@ use board::Board;
 use plan::SeedPlan;
 use simulation::Simulation;
 
-/// What clients of the hub must say where it has a password.
+/// The password of the hub in seeds that have one.
 const PASSWORD: &str = "secret";
 
-/// What must not happen has happened.
+/// A broken invariant, as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation(String);
 
@@ -48,7 +51,7 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Violati
     if holds { Ok(()) } else { Err(Violation(otherwise())) }
 }
 
-/// Who honest clients talk to.
+/// A service of the simulated server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ServiceKind {
     Hub,
@@ -58,14 +61,15 @@ enum ServiceKind {
 }
 
 impl ServiceKind {
-    const ALL: [ServiceKind; 4] = [ServiceKind::Hub, ServiceKind::Echo, ServiceKind::Hello, ServiceKind::Discard];
+    const ALL: [ServiceKind; 4] =
+        [ServiceKind::Hub, ServiceKind::Echo, ServiceKind::Hello, ServiceKind::Discard];
 
     fn name(self) -> &'static str {
         ["hub", "echo", "hello", "discard"][self as usize]
     }
 }
 
-/// What a client needs to act.
+/// The parts of a simulation that a client needs to act.
 struct Scene<'a> {
     net: &'a mut SimNet,
     random: &'a mut fastrand::Rng,
@@ -75,7 +79,8 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Whether all that a client of a fair seed has sent is there to be read, and a read will tell.
+    /// Returns true if all bytes from the client have arrived and reads return them whole. Returns
+    /// false if the seed is unfair or its faults cut reads short.
     fn all_has_arrived(&self, client: ClientId) -> bool {
         let faults = &self.plan.faults;
         let reads_are_whole = faults.spurious_would_block == 0.0 && faults.short_read == 0.0;
@@ -83,24 +88,31 @@ impl Scene<'_> {
     }
 }
 
-/// What was done, of one seed or of many.
+/// Totals of one seed or of many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub seeds: u64,
-    /// Entries of the trace: calls of the loop that move something or end a stream, readiness events, arrivals, and what clients do.
+    /// Entries of the trace: system calls, readiness events, arrivals and actions of clients.
     pub events: u64,
+    /// Turns of the loop.
     pub turns: u64,
     /// Virtual time, in seconds.
     pub seconds: u64,
+    /// Honest clients.
     pub clients: u64,
     /// Commands and messages that the loop took from streams.
     pub messages: u64,
+    /// Publishes of honest clients.
     pub publishes: u64,
+    /// Deliveries to honest subscribers.
     pub receipts: u64,
+    /// Datagrams that the loop received.
     pub datagrams: u64,
+    /// Answers to datagrams that came back.
     pub datagram_answers: u64,
-    /// Connections accepted, and of them closed by the loop for another reason than that the peer closed.
+    /// Connections that the loop accepted.
     pub accepted: u64,
+    /// Connections that the loop closed before the peer did.
     pub closed_early: u64,
 }
 
@@ -121,19 +133,20 @@ impl AddAssign for Tally {
     }
 }
 
-/// A seed that went well: what was done, and the hash of its trace.
+/// The result of a seed without a violation: its totals and the hash of its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Played {
     pub tally: Tally,
     pub hash: u64,
 }
 
-/// A seed that did not.
+/// The result of a seed with a violation or a panic.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub seed: u64,
+    /// The text of the violation or the panic.
     pub what: String,
-    /// The plan, and the last of what happened.
+    /// The plan and the latest events.
     pub trace: String,
 }
 
@@ -144,27 +157,28 @@ impl fmt::Display for Failure {
     }
 }
 
-/// How to see all that happens in a seed.
+/// Returns a line that says how to replay a seed.
 pub fn replay_line(seed: u64) -> String {
-    format!("replay it, with all that happens: slabd lab sim --seed {seed}")
+    format!("replay it with all its events: slabd lab sim --seed {seed}")
 }
 
 thread_local! {
-    /// Where a panic ends the process, its hook can still tell which seed it was.
+    /// The seed that this thread plays, for the panic hook of a build in which panics abort.
     static PLAYING: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// The seed that this thread plays.
+/// Returns the seed that this thread plays, or played last.
 pub fn playing() -> Option<u64> {
     PLAYING.get()
 }
 
-/// What a seed decides before anything happens, for people.
+/// Returns the plan of a seed as text.
 pub fn plan_of(seed: u64) -> String {
     format!("{:#?}", SeedPlan::of(seed))
 }
 
-/// Plays one seed. `watcher` is told everything as it happens. Where panics unwind, one is a failure as well.
+/// Plays one seed. Calls `watcher` with each event as it happens. Fails on a violation, and on a
+/// panic if panics unwind.
 pub fn run(seed: u64, watcher: Option<fn(&TraceEntry)>) -> Result<Played, Failure> {
     PLAYING.set(Some(seed));
     let mut simulation = Simulation::new(SeedPlan::of(seed));
@@ -183,8 +197,13 @@ pub fn run(seed: u64, watcher: Option<fn(&TraceEntry)>) -> Result<Played, Failur
     Err(Failure { seed, what, trace: format!("{}\n{}", simulation.in_words(), simulation.trace()) })
 }
 
-/// Plays seeds on so many threads until one fails; `done` hears of what was done so far, from whichever thread did it.
-pub fn sweep(seeds: Range<u64>, threads: usize, done: &(impl Fn(Tally) + Sync)) -> Result<Tally, Failure> {
+/// Plays seeds on several threads until one fails. Each thread calls `done` with the totals so far
+/// after each seed.
+pub fn sweep(
+    seeds: Range<u64>,
+    threads: usize,
+    done: &(impl Fn(Tally) + Sync),
+) -> Result<Tally, Failure> {
     let (next, outcome) = (AtomicU64::new(seeds.start), Mutex::new(Ok(Tally::default())));
     std::thread::scope(|scope| {
         for _ in 0..threads {

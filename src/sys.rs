@@ -1,7 +1,7 @@
-//! The one module with `unsafe`: thin wrappers over libc for what no well-kept crate offers.
+//! Thin wrappers over libc, where no well-kept crate offers the call. No other module has `unsafe`.
 //!
-//! Everything here is a single system or library call with its arguments checked by types. Socket
-//! options that socket2 has are set through socket2, not here.
+//! Each function is one system or library call with typed arguments. Socket options that socket2
+//! supports are set through socket2.
 
 mod child;
 mod datagrams;
@@ -19,12 +19,13 @@ pub const SIGKILL: i32 = libc::SIGKILL;
 pub const SIGTERM: i32 = libc::SIGTERM;
 pub const SIGUSR1: i32 = libc::SIGUSR1;
 
-/// The numbers of errors that other modules tell apart. errno(3).
+/// The error numbers that other modules distinguish. errno(3).
 pub mod errno {
     pub use libc::{
-        EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTUNREACH,
-        EINPROGRESS, EINTR, EINVAL, EMFILE, EMSGSIZE, ENETDOWN, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENOPROTOOPT,
-        ENOSPC, ENOTCONN, EPERM, EPIPE, EPROTO, ETIMEDOUT,
+        EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN, ECONNABORTED, ECONNREFUSED,
+        ECONNRESET, EHOSTUNREACH, EINPROGRESS, EINTR, EINVAL, EMFILE, EMSGSIZE, ENETDOWN,
+        ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENOPROTOOPT, ENOSPC, ENOTCONN, EPERM, EPIPE, EPROTO,
+        ETIMEDOUT,
     };
 }
 
@@ -32,26 +33,35 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Sets a socket option that is one int. setsockopt(2).
-fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+/// Sets a socket option of type int. setsockopt(2).
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes from `value`, which is that long.
-    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) }).map(|_| ())
+    check(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length)
+    })
+    .map(|_| ())
 }
 
-/// Raises the soft limit on open files to the hard one; returns the limit then in force. getrlimit(2).
+/// Raises the soft limit on open files to the hard one, and returns the limit then in force.
+/// getrlimit(2).
 pub fn raise_file_limit() -> io::Result<u64> {
     let (soft, hard) = file_limits()?;
     let raised = libc::rlimit { rlim_cur: hard, rlim_max: hard };
     // SAFETY: `raised` is a valid rlimit, only read by the call.
     match check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) }) {
         Ok(_) => Ok(hard),
-        // Not allowed to raise it: what is in force already is the answer.
+        // If the kernel refuses, the present limit stays in force.
         Err(_) => Ok(soft),
     }
 }
 
-/// The soft and the hard limit on open files, as they are. getrlimit(2).
+/// Returns the soft and the hard limit on open files. getrlimit(2).
 pub fn file_limits() -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid, writable rlimit for the length of the call.
@@ -59,22 +69,23 @@ pub fn file_limits() -> io::Result<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Has the kernel choose this socket's local port from `first..=last` alone. IP_LOCAL_PORT_RANGE, ip(7), Linux 6.3.
+/// Makes the kernel choose the socket's local port from `first..=last`. IP_LOCAL_PORT_RANGE, ip(7),
+/// since Linux 6.3.
 pub fn set_local_ports(socket: BorrowedFd<'_>, first: u16, last: u16) -> io::Result<()> {
-    // Of linux/in.h; the libc crate does not have it for every target.
+    // From linux/in.h. The libc crate lacks it for some targets.
     const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
     let range = u32::from(last) << 16 | u32::from(first);
     set_option(socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, range.cast_signed())
 }
 
-/// Sets how late the sleeps of this thread may end. prctl(2), PR_SET_TIMERSLACK.
+/// Sets how late sleeps of this thread may end. prctl(2), PR_SET_TIMERSLACK.
 pub fn set_timer_slack(slack: Duration) -> io::Result<()> {
     let nanoseconds = slack.as_nanos() as libc::c_ulong;
     // SAFETY: this option takes a number and no pointer.
     check(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanoseconds) }).map(|_| ())
 }
 
-/// Gives the heap's free pages back to the system. glibc keeps them otherwise. malloc_trim(3).
+/// Returns free pages of the heap to the system, which glibc would keep. malloc_trim(3).
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes no pointer, and is thread-safe.
@@ -83,7 +94,8 @@ pub fn trim_heap() {
     }
 }
 
-/// Processor time of this process, user and system. clock_gettime(2), CLOCK_PROCESS_CPUTIME_ID.
+/// Returns the processor time of this process, user and system together. clock_gettime(2),
+/// CLOCK_PROCESS_CPUTIME_ID.
 pub fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid, writable timespec for the length of the call.
@@ -93,7 +105,8 @@ pub fn cpu_time() -> Duration {
     }
 }
 
-/// Whether a write of a few KiB to standard error would not wait: of a pipe, whether at least PIPE_BUF bytes are free (poll(2), pipe(7)).
+/// Returns true if a write of a few KiB to standard error would not block. For a pipe, at least
+/// PIPE_BUF bytes must be free (poll(2), pipe(7)).
 pub fn can_write_to_stderr() -> bool {
     let mut file = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one valid, writable pollfd, and a timeout of zero.
@@ -101,14 +114,14 @@ pub fn can_write_to_stderr() -> bool {
     ready == 1 && file.revents & libc::POLLOUT != 0
 }
 
-/// Bytes in a page of memory. sysconf(3).
+/// Returns the size of a memory page, in bytes. sysconf(3).
 pub fn page_size() -> u64 {
     // SAFETY: sysconf takes no pointer.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(size).unwrap_or(4096)
 }
 
-/// Bytes written to a TCP socket that its peer has not acknowledged. SIOCOUTQ, tcp(7).
+/// Returns the bytes written to a TCP socket that its peer has not acknowledged. SIOCOUTQ, tcp(7).
 pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ, which has the number of TIOCOUTQ, writes one int through the pointer.
@@ -116,24 +129,34 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// Buffer memory that the kernel holds for one socket, in bytes.
+/// Returns the buffer memory that the kernel holds for a socket, in bytes.
 ///
-/// Packets received and not yet read, packets to send and not yet acknowledged, and what is set aside
-/// for both ahead of need. The socket's own structures are not in it. SO_MEMINFO, sock_diag(7).
+/// It covers received packets until they are read, sent packets until they are acknowledged, and
+/// memory reserved for both. It excludes the socket's own structures. SO_MEMINFO, sock_diag(7).
 pub fn socket_buffer_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    // SK_MEMINFO_*: rmem_alloc, rcvbuf, wmem_alloc, sndbuf, fwd_alloc, wmem_queued, optmem, backlog, drops.
+    // The order of SK_MEMINFO_*: rmem_alloc, rcvbuf, wmem_alloc, sndbuf, fwd_alloc, wmem_queued,
+    // optmem, backlog, drops.
     let mut words = [0u32; 9];
     let mut length = size_of_val(&words) as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes into `words`, which is that long.
     check(unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, words.as_mut_ptr().cast(), &mut length)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            words.as_mut_ptr().cast(),
+            &mut length,
+        )
     })?;
-    let [receive_allocated, _, _, _, forward_allocated, send_queued, options, backlog, _] = words.map(u64::from);
+    let [receive_allocated, _, _, _, forward_allocated, send_queued, options, backlog, _] =
+        words.map(u64::from);
     Ok(receive_allocated + forward_allocated + send_queued + options + backlog)
 }
 
-/// Whether the sizes of a socket's buffers stay as they were set, or may grow and shrink as the kernel sees fit. SO_BUF_LOCK, Linux 5.14;
-/// before that, a size that was once set stays, and asking for anything else is left undone.
+/// Fixes the sizes of a socket's buffers, or lets the kernel adapt them. SO_BUF_LOCK, since Linux
+/// 5.14.
+///
+/// An older kernel keeps every size that was set, and this call then does nothing.
 pub fn fix_buffer_sizes(socket: BorrowedFd<'_>, send: bool, receive: bool) -> io::Result<()> {
     // SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK of linux/socket.h.
     let locks: libc::c_int = libc::c_int::from(send) | libc::c_int::from(receive) << 1;
@@ -143,26 +166,28 @@ pub fn fix_buffer_sizes(socket: BorrowedFd<'_>, send: bool, receive: bool) -> io
     }
 }
 
-/// Has the local port of a bound socket chosen only when it connects, so that one port serves connections to several peers.
-/// IP_BIND_ADDRESS_NO_PORT, ip(7).
+/// Makes the kernel choose the local port of a bound socket when it connects, so that one port can
+/// serve connections to several peers. IP_BIND_ADDRESS_NO_PORT, ip(7).
 pub fn choose_port_when_connecting(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
-/// The fields of TCP_INFO that are asked for here.
+/// Some fields of TCP_INFO.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpInfo {
-    /// Of a listener: connections that wait to be accepted. The kernel reports it in the field `tcpi_unacked`.
+    /// Of a listener: connections that wait to be accepted, from the field `tcpi_unacked`.
     pub accept_queue: u32,
-    /// Of a listener: how many may wait; in `tcpi_sacked`.
+    /// Of a listener: the maximum length of the accept queue, from the field `tcpi_sacked`.
     pub backlog: u32,
     pub bytes_acknowledged: u64,
     pub bytes_received: u64,
 }
 
-/// What the kernel knows of a TCP socket. TCP_INFO, tcp(7); the layout is `struct tcp_info` of linux/tcp.h, which only ever grows.
+/// Reads the kernel's information about a TCP socket. TCP_INFO, tcp(7). The layout is `struct
+/// tcp_info` of linux/tcp.h, which only grows.
 pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
-    /// Offsets in bytes, and how far is read: up to `tcpi_bytes_received`, which Linux has since 4.1.
+    // Offsets of the fields, in bytes. Linux has `tcpi_bytes_received`, the last of them, since
+    // 4.1.
     const UNACKED: usize = 24;
     const SACKED: usize = 28;
     const BYTES_ACKED: usize = 120;
@@ -172,7 +197,13 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     let mut length = LENGTH as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes into `bytes`, which is that long.
     check(unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, bytes.as_mut_ptr().cast(), &mut length)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            bytes.as_mut_ptr().cast(),
+            &mut length,
+        )
     })?;
     let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
     let long = |at: usize| bytes[at..].first_chunk().map_or(0, |long| u64::from_ne_bytes(*long));
@@ -192,7 +223,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn unread_bytes_show_in_the_kernels_memory_of_a_socket() {
+    fn unread_bytes_count_as_buffer_memory_of_the_socket() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
@@ -204,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn tcp_info_tells_bytes_and_the_accept_queue() {
+    fn tcp_info_has_the_bytes_and_the_accept_queue() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let waiting = tcp_info(listener.as_fd()).unwrap();
@@ -215,12 +246,12 @@ mod tests {
         while tcp_info(server.as_fd()).unwrap().bytes_received < 1000 {
             std::thread::yield_now();
         }
-        // The kernel counts the handshake's own byte as acknowledged.
+        // The kernel may count the byte of the handshake as acknowledged.
         assert!((1000..=1001).contains(&tcp_info(client.as_fd()).unwrap().bytes_acknowledged));
     }
 
     #[test]
-    fn processor_time_and_page_size_are_plausible() {
+    fn processor_time_page_size_and_file_limit_are_plausible() {
         assert!(page_size().is_power_of_two());
         assert!(cpu_time() > Duration::ZERO);
         assert!(raise_file_limit().unwrap() > 0);

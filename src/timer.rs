@@ -1,15 +1,16 @@
-//! Deadlines: a hashed timer wheel, O(1) to arm, move and disarm, 12 bytes per timer.
+//! The timer wheel for deadlines: O(1) to arm, move and disarm a timer, 12 bytes per timer.
 //!
-//! The wheel is a ring of 8,192 buckets, one per tick of 16 ms (131 s a revolution), each the head of a
-//! doubly linked list threaded through one table of nodes by index (Varghese and Lauck, "Hashed and
-//! Hierarchical Timing Wheels", 1987, scheme 6). A timer further away than one revolution waits in the
-//! last bucket of this one and is *early* when it fires.
+//! The wheel is a ring of 8,192 buckets, one per tick of 16 ms, so a revolution takes 131 s. A
+//! bucket is the head of a doubly linked list through one table of nodes (Varghese and Lauck,
+//! "Hashed and Hierarchical Timing Wheels", 1987, scheme 6). A timer due beyond one revolution
+//! waits in the last bucket of this revolution, and fires *early*.
 //!
-//! Early firing is the rule the wheel lives by: whoever owns a timer knows its true deadline, and on
-//! firing either acts or arms again. So a deadline that only moves away (every message pushes the idle
-//! deadline) costs nothing here: the owner updates its own field, and the wheel finds out when it fires.
+//! The wheel relies on early firing. The owner of a timer knows the true deadline. When the timer
+//! fires, the owner either acts or arms it again. So postponing a deadline costs nothing here: each
+//! message only updates a field of its connection, and the wheel notices when the timer fires.
 //!
-//! [`TimerWheel::arm`] takes input; [`TimerWheel::poll_expired`] gives output until it returns `None`.
+//! [`TimerWheel::arm`] takes input. [`TimerWheel::poll_expired`] gives output until it returns
+//! `None`.
 
 use crate::clock::Tick;
 
@@ -17,34 +18,35 @@ const BUCKETS: usize = 8192;
 const WORDS: usize = BUCKETS / 64;
 const _: () = assert!(WORDS == u128::BITS as usize, "one bit of `occupied_words` for each word");
 
-/// The furthest a timer can be placed ahead of the cursor, in ticks.
+/// How far ahead of the cursor a timer can be, in ticks.
 pub const HORIZON: u32 = BUCKETS as u32 - 1;
 
 const NONE: u32 = u32::MAX;
-/// In `Node::next`: this timer is in no bucket.
+/// The value of `Node::next` for a timer that is in no bucket.
 const UNARMED: u32 = u32::MAX - 1;
 
 #[derive(Clone, Copy)]
 struct Node {
     next: u32,
-    /// The node before this one, or `NONE` at the head of the bucket.
+    /// The previous node, or `NONE` at the head of the bucket.
     previous: u32,
-    /// When it fires. Its bucket follows from it.
+    /// The tick at which the timer fires. It determines the bucket.
     fires: Tick,
 }
 
 const _: () = assert!(size_of::<Node>() == TimerWheel::BYTES_PER_TIMER);
 
+/// A hashed timer wheel. Timers are named by small integer ids.
 pub struct TimerWheel {
     /// First node of each bucket, or `NONE`.
     heads: Box<[u32]>,
-    /// One bit per bucket that is not empty: the next deadline is found without walking the ring.
+    /// One bit per bucket, set if the bucket is not empty. It finds the next timer without a walk.
     occupied: [u64; WORDS],
-    /// One bit per word of `occupied` that is not zero.
+    /// One bit per word of `occupied`, set if the word is not zero.
     occupied_words: u128,
-    /// Indexed by timer id. Grows with the highest id armed.
+    /// Nodes by timer id. The table grows with the highest id armed.
     nodes: Vec<Node>,
-    /// Every tick before this one has been expired.
+    /// All timers before this tick have fired.
     cursor: Tick,
     armed: usize,
 }
@@ -52,7 +54,8 @@ pub struct TimerWheel {
 impl TimerWheel {
     pub const BYTES_PER_TIMER: usize = 12;
 
-    /// Reserves address space for `capacity` timers; memory is touched as ids are first armed.
+    /// Creates a wheel with address space for `capacity` timers. Memory is touched as ids are first
+    /// armed.
     pub fn new(capacity: usize, now: Tick) -> TimerWheel {
         TimerWheel {
             heads: vec![NONE; BUCKETS].into_boxed_slice(),
@@ -64,8 +67,9 @@ impl TimerWheel {
         }
     }
 
-    /// Sets timer `id` to fire at `due`, or as far ahead as the wheel reaches. Moves it if it was armed.
-    /// A `due` in the past fires at the next [`poll_expired`](Self::poll_expired).
+    /// Arms timer `id` to fire at `due`, or as far ahead as the wheel reaches. A timer that is
+    /// already armed moves. A timer with `due` in the past fires at the next
+    /// [`poll_expired`](Self::poll_expired).
     pub fn arm(&mut self, id: u32, due: Tick) {
         self.disarm(id);
         if id as usize >= self.nodes.len() {
@@ -86,8 +90,8 @@ impl TimerWheel {
         self.armed += 1;
     }
 
-    /// Arms timer `id` unless it already fires at `due` or before: what a deadline that may have
-    /// come nearer needs.
+    /// Arms timer `id` unless it already fires at `due` or before. Callers use it when a deadline
+    /// may be nearer than before.
     pub fn arm_by(&mut self, id: u32, due: Tick) {
         match self.fires(id) {
             Some(fires) if fires.distance_from(due) <= 0 => {}
@@ -95,9 +99,10 @@ impl TimerWheel {
         }
     }
 
-    /// Takes timer `id` out of the wheel, if it is in it.
+    /// Disarms timer `id`, if it is armed.
     pub fn disarm(&mut self, id: u32) {
-        let Some(node) = self.nodes.get(id as usize).copied().filter(|node| node.next != UNARMED) else {
+        let Some(node) = self.nodes.get(id as usize).copied().filter(|node| node.next != UNARMED)
+        else {
             return;
         };
         if node.next != NONE {
@@ -119,13 +124,13 @@ impl TimerWheel {
         self.armed -= 1;
     }
 
-    /// When timer `id` fires; `None` when it is not armed.
+    /// Returns the tick at which timer `id` fires, or `None` if it is not armed.
     pub fn fires(&self, id: u32) -> Option<Tick> {
         let node = self.nodes.get(id as usize)?;
         (node.next != UNARMED).then_some(node.fires)
     }
 
-    /// Takes out one timer that is due at `now` and names it; `None` when none is left.
+    /// Disarms one timer that is due at `now` and returns its id. Returns `None` when none is left.
     pub fn poll_expired(&mut self, now: Tick) -> Option<u32> {
         let next = self.next_fires();
         match next {
@@ -136,7 +141,7 @@ impl TimerWheel {
                 Some(id)
             }
             _ => {
-                // The cursor stays on `now`: more timers may still be armed for this very tick.
+                // The cursor stays on `now`, because more timers may be armed for this tick.
                 if now.distance_from(self.cursor) > 0 {
                     self.cursor = now;
                 }
@@ -145,7 +150,8 @@ impl TimerWheel {
         }
     }
 
-    /// The tick at which the next timer fires. Two words are looked at, however many timers there are.
+    /// Returns the tick at which the next timer fires. It looks at two words, whatever the number
+    /// of timers.
     pub fn next_fires(&self) -> Option<Tick> {
         let (start_word, start_bit) = (bucket_of(self.cursor) / 64, bucket_of(self.cursor) % 64);
         let first = self.occupied[start_word] & (!0 << start_bit);
@@ -155,47 +161,54 @@ impl TimerWheel {
         if self.occupied_words == 0 {
             return None;
         }
-        // In ring order from the word after; the first word itself comes last, for its bits before the cursor.
+        // Search in ring order from the next word. The first word comes last, for its bits before
+        // the cursor.
         let after = (start_word + 1) % WORDS;
         let steps = self.occupied_words.rotate_right(after as u32).trailing_zeros() as usize;
         let word = (after + steps) % WORDS;
         Some(self.tick_of_bucket(word * 64 + self.occupied[word].trailing_zeros() as usize))
     }
 
-    /// Timers in the wheel.
+    /// Returns the number of armed timers.
     pub fn armed(&self) -> usize {
         self.armed
     }
 
-    /// Memory of the nodes touched so far, in bytes: 12 for every id up to the highest.
+    /// Returns the number of timers that fit without moving the table.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.nodes.capacity()
+    }
+
+    /// Returns the memory of the nodes in bytes: 12 for every id up to the highest one armed.
     pub fn bytes(&self) -> usize {
         self.nodes.len() * size_of::<Node>()
     }
 
-    /// Memory of the ring itself, in bytes; it does not depend on the number of timers.
+    /// Returns the memory of the ring in bytes. It does not depend on the number of timers.
     pub fn fixed_bytes(&self) -> usize {
         BUCKETS * size_of::<u32>() + size_of::<TimerWheel>()
     }
 
-    /// Gives the nodes of ids from `len` up back to the system. None of them may be armed.
+    /// Frees the nodes of all ids from `len` up. None of them may be armed.
     pub fn truncate(&mut self, len: usize) {
         debug_assert!(self.nodes.iter().skip(len).all(|node| node.next == UNARMED));
         self.nodes.truncate(len);
         self.nodes.shrink_to_fit();
     }
 
-    /// Reserves address space for `capacity` timers in all.
+    /// Reserves address space for `capacity` timers in total.
     pub fn reserve(&mut self, capacity: usize) {
         self.nodes.reserve_exact(capacity.saturating_sub(self.nodes.len()));
     }
 
-    /// The bits of `occupied` are in ring order; the cursor turns a bucket back into a tick.
+    /// Returns the tick of a bucket, which is within one revolution of the cursor.
     fn tick_of_bucket(&self, bucket: usize) -> Tick {
         let ahead = bucket.wrapping_sub(bucket_of(self.cursor)) % BUCKETS;
         self.cursor.plus(ahead as u32)
     }
 
-    /// Every list is sound and the bits agree with it. For tests: it walks all timers.
+    /// Panics if a list is broken or a bit disagrees with it. For tests: it walks all timers.
     pub fn check_invariants(&self) {
         let (mut found, mut lists) = (0, 0);
         for (id, first) in (0..).zip(&self.nodes) {
@@ -204,24 +217,31 @@ impl TimerWheel {
             }
             lists += 1;
             let bucket = bucket_of(first.fires);
-            assert_eq!(self.heads[bucket], id, "head of bucket {bucket}");
-            assert!(self.occupied[bucket / 64] >> (bucket % 64) & 1 == 1, "bit of bucket {bucket}");
+            assert_eq!(self.heads[bucket], id, "bucket {bucket} has the wrong head");
+            assert!(
+                self.occupied[bucket / 64] >> (bucket % 64) & 1 == 1,
+                "the bit of bucket {bucket} is not set"
+            );
             let (mut id, mut previous) = (id, NONE);
             while id != NONE {
                 let node = self.nodes[id as usize];
-                assert_eq!(node.previous, previous, "back link of timer {id}");
-                assert_eq!(bucket_of(node.fires), bucket, "bucket of timer {id}");
+                assert_eq!(node.previous, previous, "timer {id} has a wrong back link");
+                assert_eq!(bucket_of(node.fires), bucket, "timer {id} is in the wrong bucket");
                 let ahead = node.fires.distance_from(self.cursor);
                 assert!((0..BUCKETS as i32).contains(&ahead), "timer {id} is {ahead} ticks ahead");
                 (previous, id) = (id, node.next);
                 found += 1;
             }
         }
-        assert_eq!(found, self.armed, "timers linked and counted");
+        assert_eq!(found, self.armed, "the armed timers are miscounted");
         let bits: u32 = self.occupied.iter().map(|word| word.count_ones()).sum();
-        assert_eq!(bits, lists, "buckets that seem to be occupied, and are");
+        assert_eq!(bits, lists, "a bit is set for an empty bucket");
         for (word, bits) in self.occupied.iter().enumerate() {
-            assert_eq!(self.occupied_words >> word & 1 == 1, *bits != 0, "bit of word {word}");
+            assert_eq!(
+                self.occupied_words >> word & 1 == 1,
+                *bits != 0,
+                "the bit of word {word} is wrong"
+            );
         }
     }
 }
@@ -243,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_fires_at_its_tick_and_not_before() {
+    fn a_timer_fires_at_its_tick_and_not_before_it() {
         let mut wheel = TimerWheel::new(4, Tick(0));
         wheel.arm(3, Tick(10));
         assert_eq!(wheel.next_fires(), Some(Tick(10)));
@@ -264,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn moving_and_disarming() {
+    fn a_moved_timer_fires_once_and_a_disarmed_timer_never_fires() {
         let mut wheel = TimerWheel::new(4, Tick(0));
         wheel.arm(0, Tick(5));
         wheel.arm(1, Tick(5));
@@ -278,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn arm_by_moves_a_deadline_nearer_only() {
+    fn arm_by_only_moves_a_timer_nearer() {
         let mut wheel = TimerWheel::new(4, Tick(0));
         wheel.arm_by(0, Tick(50));
         wheel.arm_by(0, Tick(60));
@@ -288,10 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_horizon_it_fires_early_one_below_and_at_it_on_time() {
-        for (due, fires) in
-            [(HORIZON - 1, HORIZON - 1), (HORIZON, HORIZON), (HORIZON + 1, HORIZON), (u32::MAX / 2, HORIZON)]
-        {
+    fn a_timer_beyond_the_horizon_fires_early_and_others_fire_on_time() {
+        for (due, fires) in [
+            (HORIZON - 1, HORIZON - 1),
+            (HORIZON, HORIZON),
+            (HORIZON + 1, HORIZON),
+            (u32::MAX / 2, HORIZON),
+        ] {
             let mut wheel = TimerWheel::new(1, Tick(0));
             wheel.arm(0, Tick(due));
             assert_eq!(wheel.fires(0), Some(Tick(fires)));
@@ -301,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_sleep_expires_everything_in_order() {
+    fn timers_fire_in_order_after_a_long_sleep() {
         let mut wheel = TimerWheel::new(4, Tick(0));
         for (id, due) in [(0, 4000), (1, 10), (2, 8000)] {
             wheel.arm(id, Tick(due));
@@ -312,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn truncation_forgets_high_ids_and_keeps_low_ones() {
+    fn truncation_drops_high_ids_and_keeps_low_ones() {
         let mut wheel = TimerWheel::new(1000, Tick(0));
         wheel.arm(0, Tick(9));
         wheel.arm(999, Tick(9));
@@ -322,9 +345,9 @@ mod tests {
         assert_eq!(expired(&mut wheel, 9), [0]);
     }
 
-    /// Random operations against a sorted map, across the wrap of the tick.
+    /// Runs random operations against a sorted map, across the wrap of the tick.
     #[test]
-    fn agrees_with_a_sorted_map() {
+    fn the_wheel_agrees_with_a_sorted_map() {
         for seed in 0..64 {
             let mut random = fastrand::Rng::with_seed(seed);
             let start = Tick(u32::MAX - 20_000);
@@ -344,9 +367,14 @@ mod tests {
                     }
                     _ => {
                         now += random.u32(..200);
-                        let mut fired: Vec<u32> = std::iter::from_fn(|| wheel.poll_expired(start.plus(now))).collect();
+                        let mut fired: Vec<u32> =
+                            std::iter::from_fn(|| wheel.poll_expired(start.plus(now))).collect();
                         fired.sort();
-                        let due: Vec<u32> = model.iter().filter(|(_, due)| **due <= now).map(|(id, _)| *id).collect();
+                        let due: Vec<u32> = model
+                            .iter()
+                            .filter(|(_, due)| **due <= now)
+                            .map(|(id, _)| *id)
+                            .collect();
                         assert_eq!(fired, due, "seed {seed}");
                         model.retain(|_, due| *due > now);
                     }

@@ -1,16 +1,16 @@
 //! The name under which the kernel reports readiness: slot and generation in one word.
 //!
-//! A slot is reused as soon as its connection is reaped. The generation tells the owners of one slot
-//! apart, so an event meant for a previous owner misses silently.
+//! A slot is reused as soon as its connection is reaped. The generation tells successive owners of
+//! a slot apart, so an event for a previous owner is ignored.
 
-/// Slot in the low half, generation in the high half.
+/// A token: the slot in the low half, the generation in the high half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(u64);
 
-/// Generation of everything that is not a connection: no connection ever carries it.
+/// Generation of tokens that do not name a connection. No connection ever has it.
 const NOT_A_CONNECTION: u32 = 0;
 
-/// What a token names.
+/// The object that a token names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Connection { slot: u32, generation: u32 },
@@ -42,6 +42,7 @@ impl Token {
         Token((generation as u64) << 32 | slot as u64)
     }
 
+    /// Returns the object that the token names.
     pub const fn source(self) -> Source {
         let (slot, generation) = (self.0 as u32, (self.0 >> 32) as u32);
         match (generation, slot) {
@@ -61,11 +62,11 @@ impl Token {
     }
 }
 
-// The poll system hands a token back as a machine word.
+// The poll system returns a token as a machine word.
 const _: () = assert!(size_of::<usize>() == size_of::<Token>(), "slabd needs a 64-bit machine");
 
-/// Tells one owner of a slot from the next. Counts connections, skipping 0, and wraps after four
-/// billion of them: an event would have to be that old to be mistaken, and none outlives its turn.
+/// A number that tells successive owners of a slot apart. It counts connections, skips 0, and wraps
+/// after four billion of them. No event is that old: each is used in the turn that polled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation(u32);
 
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_source_survives_the_round_trip() {
+    fn every_source_survives_a_round_trip_through_a_token() {
         for index in [0, 1, 255] {
             assert_eq!(Token::listener(index).source(), Source::Listener(index));
             assert_eq!(Token::socket(index).source(), Source::Socket(index));
@@ -97,12 +98,15 @@ mod tests {
         assert_eq!(Token::SIGNALS.source(), Source::Signals);
         for (slot, generation) in [(0, 1), (SIGNALS, 1), (u32::MAX, u32::MAX)] {
             let token = Token::connection(slot, Generation(generation));
-            assert_eq!(Token::from_usize(token.to_usize()).source(), Source::Connection { slot, generation });
+            assert_eq!(
+                Token::from_usize(token.to_usize()).source(),
+                Source::Connection { slot, generation }
+            );
         }
     }
 
     #[test]
-    fn a_generation_never_wraps_onto_the_one_that_is_reserved() {
+    fn a_generation_skips_the_reserved_number_when_it_wraps() {
         assert_eq!(Generation(u32::MAX).next(), Generation::FIRST);
         assert_eq!(Generation::FIRST.next().get(), 2);
     }

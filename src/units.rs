@@ -1,24 +1,35 @@
-//! Times and sizes as people write them: `50us`, `500ms`, `30s`, `5m`, `64KiB`, `1GiB`.
+//! Times and sizes in settings: `50us`, `500ms`, `30s`, `5m`, `64KiB`, `1GiB`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A length of time. A number without a unit counts seconds; 0 means "never" for a timeout.
+/// A length of time. A number without a unit is in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
-/// A size in bytes.
+/// A size in bytes. A number without a unit is in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub usize);
 
-/// Unit names and their worth, largest first, so that the first that divides a value is the one to print it in.
-const TIMES: [(&str, u64); 6] =
-    [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1000), ("us", 1)];
+/// Units of time and their lengths in microseconds, largest first. A value is printed in the first
+/// unit that divides it.
+const TIMES: [(&str, u64); 6] = [
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1000),
+    ("us", 1),
+];
+
+/// Units of size in bytes, largest first.
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-const TIME_HELP: &str = "expected a number of seconds, or one with a unit of us, ms, s, m, h or d, such as 30s";
-const SIZE_HELP: &str = "expected a number of bytes, or one with a unit of B, KiB, MiB or GiB, such as 64MiB";
+const TIME_HELP: &str =
+    "expected a whole number of seconds, or one with a unit of us, ms, s, m, h or d, such as 30s";
+const SIZE_HELP: &str =
+    "expected a whole number of bytes, or one with a unit of B, KiB, MiB or GiB, such as 64MiB";
 
 impl FromStr for Span {
     type Err = String;
@@ -75,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_are_read_and_written_alike() {
+    fn a_time_or_size_is_written_as_it_is_read() {
         for (text, micros) in [
             ("0", 0),
             ("50us", 50),
@@ -89,9 +100,14 @@ mod tests {
             let span: Span = text.parse().unwrap();
             assert_eq!((span.0.as_micros(), span.to_string()), (micros, text.to_string()));
         }
-        for (text, bytes) in
-            [("0", 0), ("1B", 1), ("1000B", 1000), ("4KiB", 4096), ("64MiB", 64 << 20), ("1GiB", 1 << 30)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1B", 1),
+            ("1000B", 1000),
+            ("4KiB", 4096),
+            ("64MiB", 64 << 20),
+            ("1GiB", 1 << 30),
+        ] {
             let size: Size = text.parse().unwrap();
             assert_eq!((size.0, size.to_string()), (bytes, text.to_string()));
         }
@@ -101,8 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_with_what_is() {
-        for text in ["", "s", "5x", "-1s", "1.5s", "5 s", "99999999999999999999s", "18446744073709551615d"] {
+    fn an_unknown_form_of_time_or_size_is_refused_with_the_accepted_forms() {
+        for text in
+            ["", "s", "5x", "-1s", "1.5s", "5 s", "99999999999999999999s", "18446744073709551615d"]
+        {
             assert_eq!(text.parse::<Span>().unwrap_err(), TIME_HELP, "{text:?}");
         }
         for text in ["", "MiB", "1MB", "-1", "1.5MiB", "99999999999GiB"] {

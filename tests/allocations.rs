@@ -1,4 +1,5 @@
-//! No allocation per PING or PUBLISH once warm: the loop runs in this process on real sockets, under a counting allocator.
+//! The allocations of a warm PING and PUBLISH. The loop runs in this process on real sockets, with
+//! a counting allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
@@ -13,7 +14,7 @@ use slabd::reactor::Reactor;
 use slabd::service::Options;
 use slabd::services::SERVICES;
 
-/// Counts what is asked of the system's allocator while `COUNTS` is set.
+/// The system's allocator with a counter, which counts calls while `COUNTS` is set.
 struct Counting;
 
 static COUNTS: AtomicBool = AtomicBool::new(false);
@@ -25,7 +26,7 @@ fn count() {
     }
 }
 
-// SAFETY: every call is passed on to the system's allocator as it came.
+// SAFETY: every call goes unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
@@ -54,7 +55,8 @@ struct Loop {
 impl Loop {
     fn start() -> Loop {
         assert!(SERVICES.iter().any(|(name, _)| *name == "hub"));
-        let mut reactor = Reactor::new(MioNet::new().unwrap(), Limits::default(), BufferMode::Pooled);
+        let mut reactor =
+            Reactor::new(MioNet::new().unwrap(), Limits::default(), BufferMode::Pooled);
         let service = reactor.add_service(Box::new(Hub::new(&Options::default())));
         let address = reactor.listen("127.0.0.1:0".parse().unwrap(), 128, service).unwrap();
         Loop { reactor, address }
@@ -70,7 +72,8 @@ impl Loop {
         client
     }
 
-    /// Sends, turns until so many more bytes have gone out, and returns the allocations that these turns made.
+    /// Sends a request and turns the loop until it has sent `bytes_out` bytes more. Returns the
+    /// number of allocations in these turns.
     fn serve(&mut self, client: &mut TcpStream, request: &[u8], bytes_out: usize) -> u64 {
         client.write_all(request).unwrap();
         let (sent, before) = (self.reactor.stats().bytes_out, ALLOCATIONS.load(Ordering::Relaxed));
@@ -89,26 +92,27 @@ fn read(client: &mut TcpStream, expected: &[u8]) {
     assert_eq!(got, expected);
 }
 
-/// One test, because the counter is the process's.
+/// This program has only one test, because the counter belongs to the process.
 #[test]
 fn a_warm_ping_and_a_warm_publish_allocate_nothing() {
     let mut server = Loop::start();
     let mut client = server.connect();
     let mut subscribers: Vec<TcpStream> = (0..50).map(|_| server.connect()).collect();
-    // The counter counts: connecting and subscribing cannot do without memory.
+    // Connecting and subscribing allocate, so the counter must be above zero here.
     let confirmation = b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n";
     let mut subscribing = 0;
     for subscriber in &mut subscribers {
         subscribing += server.serve(subscriber, b"SUBSCRIBE news\r\n", confirmation.len());
         read(subscriber, confirmation);
     }
-    assert!(subscribing > 0, "the counter does not count");
+    assert!(subscribing > 0, "the counter counts no allocation of a SUBSCRIBE");
 
     let message = b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n";
     let mut total = [0; 4];
     for round in 0..1000 {
         let warm = round >= 10;
-        let mut note = |index: usize, allocations: u64| total[index] += if warm { allocations } else { 0 };
+        let mut note =
+            |index: usize, allocations: u64| total[index] += if warm { allocations } else { 0 };
         note(0, server.serve(&mut client, b"*1\r\n$4\r\nPING\r\n", 7));
         read(&mut client, b"+PONG\r\n");
         note(1, server.serve(&mut client, b"PING\r\n", 7));
@@ -120,6 +124,8 @@ fn a_warm_ping_and_a_warm_publish_allocate_nothing() {
         read(&mut client, b":50\r\n");
         subscribers.iter_mut().for_each(|subscriber| read(subscriber, message));
     }
-    println!("990 rounds warm: allocations for PING, inline PING, 32 PINGs, PUBLISH to 50: {total:?}");
+    println!(
+        "allocations of 990 warm rounds for PING, inline PING, 32 PINGs, PUBLISH to 50: {total:?}"
+    );
     assert_eq!(total, [0; 4]);
 }

@@ -1,4 +1,4 @@
-//! What a connection costs, and that all of it comes back. Prints what it measured.
+//! Memory per connection, and its return to the system. The tests print their measurements.
 
 mod support;
 
@@ -6,24 +6,25 @@ use std::time::Duration;
 
 use support::{Client, Server, all_files};
 
-/// `tests/run` measures a release build; a debug build's connections are larger.
+/// True for a release build, which `tests/run` measures. A debug build's connections are larger.
 fn is_release_build() -> bool {
     std::env::var("SLABD_PROGRAM").is_ok_and(|path| path.contains("release"))
 }
 
 const CONNECTIONS: usize = 15_000;
 
-/// A server of one service that holds whoever comes, however silent.
+/// Starts one service that keeps silent connections.
 fn start(service: &str) -> Server {
     let listen = format!("{service}=127.0.0.1:0");
-    let mut arguments = vec!["--listen", &listen, "--idle-timeout", "0", "--first-message-timeout", "0"];
+    let mut arguments =
+        vec!["--listen", &listen, "--idle-timeout", "0", "--first-message-timeout", "0"];
     arguments.extend(["--max-silent", "65535", "--max-silent-per-source", "65535"]);
     Server::start(&arguments)
 }
 
-/// The contract: at most 96 bytes of user memory per connection after traffic, and a ledger that tells the same.
+/// The ledger must agree with the growth of the resident set.
 #[test]
-fn fifteen_thousand_connections_after_traffic() {
+fn a_connection_after_traffic_costs_at_most_96_bytes() {
     let _all_files = all_files();
     for service in ["echo", "hello", "hub"] {
         let listen = format!("{service}=127.0.0.1:0");
@@ -35,11 +36,12 @@ fn fifteen_thousand_connections_after_traffic() {
             _ => ("", "abcdef", "abcdef"),
         };
         let connect = |index: usize| {
-            let mut client = Client::connect_from(1 + (index % 16) as u8, address).expect("room for one more");
+            let mut client = Client::connect_from(1 + (index % 16) as u8, address)
+                .expect("the server accepts the connection");
             client.expect(greeting).send(question).expect(answer);
             client
         };
-        // What the first connection of each source touches is not what the next ones cost.
+        // The first connection of each source allocates memory that the next ones use again.
         for source in 0..16 {
             connect(source).shutdown().expect_end();
         }
@@ -59,32 +61,36 @@ fn fifteen_thousand_connections_after_traffic() {
         let ledger = (ledger - ledger_before) as f64 / CONNECTIONS as f64;
         let kernel = &status["kernel memory, bytes/structures per connection"];
         println!(
-            "{service}: {CONNECTIONS} connections after 3 messages each: {grown:.1} B resident, {ledger:.1} B by the ledger, \
-             {kernel} B of kernel structures"
+            "{service}: {CONNECTIONS} connections after 3 messages each: {grown:.1} B resident, \
+             {ledger:.1} B by the ledger, {kernel} B of kernel structures"
         );
         assert_eq!(status["connections/open"], CONNECTIONS.to_string());
         assert_eq!(status["user memory, bytes/read-buffers"], "0");
         assert_eq!(status["user memory, bytes/write-buffers"], "0");
-        assert!((ledger / grown - 1.0).abs() <= 0.10, "the ledger says {ledger:.1} B, the resident set {grown:.1} B");
+        assert!(
+            (ledger / grown - 1.0).abs() <= 0.10,
+            "the ledger says {ledger:.1} B, the resident set {grown:.1} B"
+        );
         if is_release_build() {
             assert!(grown <= 96.0, "{grown:.1} B per connection");
         }
     }
 }
 
-/// The same of the hub: each subscribed to one channel and having received three messages.
+/// Each client subscribes to one channel of the hub and receives three messages.
 #[test]
-fn fifteen_thousand_subscribers() {
+fn a_subscriber_costs_at_most_128_bytes() {
     let _all_files = all_files();
     let mut server = start("hub");
     let address = server.address("hub");
     let subscribe = |index: usize| {
-        let mut client = Client::connect_from(1 + (index % 16) as u8, address).expect("room for one more");
+        let mut client = Client::connect_from(1 + (index % 16) as u8, address)
+            .expect("the server accepts the connection");
         client.send("SUBSCRIBE ch1\r\n").expect("*3\r\n$9\r\nsubscribe\r\n$3\r\nch1\r\n:1\r\n");
         client
     };
     let mut publisher = Client::connect(address);
-    // What the first subscribers touch, the program's own pages above all, is not what the next ones cost.
+    // The first subscribers touch pages of the program that the next ones use again.
     let mut first: Vec<Client> = (0..300).map(subscribe).collect();
     for _ in 0..3 {
         publisher.send("PUBLISH ch1 hello\r\n").expect(":300\r\n");
@@ -104,11 +110,16 @@ fn fifteen_thousand_subscribers() {
         }
     }
     let grown = (server.resident_bytes() - before) as f64 / CONNECTIONS as f64;
-    let ledger = server.count("user memory, bytes/ledger, without fixed") as f64 / CONNECTIONS as f64;
+    let ledger =
+        server.count("user memory, bytes/ledger, without fixed") as f64 / CONNECTIONS as f64;
     println!(
-        "hub: {CONNECTIONS} subscribers after 3 messages each: {grown:.1} B resident, {ledger:.1} B by the ledger"
+        "hub: {CONNECTIONS} subscribers after 3 messages each: {grown:.1} B resident, \
+         {ledger:.1} B by the ledger"
     );
-    assert!((ledger / grown - 1.0).abs() <= 0.10, "the ledger says {ledger:.1} B, the resident set {grown:.1} B");
+    assert!(
+        (ledger / grown - 1.0).abs() <= 0.10,
+        "the ledger says {ledger:.1} B, the resident set {grown:.1} B"
+    );
     if is_release_build() {
         assert!(grown <= 128.0, "{grown:.1} B per subscriber");
     }
@@ -116,9 +127,9 @@ fn fifteen_thousand_subscribers() {
     server.wait_for_count("user memory, bytes/ledger, without fixed", |bytes| bytes == 0);
 }
 
-/// A hundred cycles of five thousand connections: every slot, file and byte comes back.
+/// A hundred cycles of five thousand connections each.
 #[test]
-fn churn_leaves_nothing_behind() {
+fn connection_churn_leaves_no_slot_file_or_byte_behind() {
     let _all_files = all_files();
     let mut server = start("echo");
     let address = server.address("echo");
@@ -126,12 +137,15 @@ fn churn_leaves_nothing_behind() {
     let (mut first, mut worst) = (0, 0);
     for cycle in 0..100 {
         let mut clients: Vec<Client> = (0..5000)
-            .map(|index| Client::connect_from(1 + (index % 200) as u8, address).expect("room for one more"))
+            .map(|index| {
+                Client::connect_from(1 + (index % 200) as u8, address)
+                    .expect("the server accepts the connection")
+            })
             .collect();
         clients.iter_mut().step_by(10).for_each(|client| {
             client.send("x").expect("x");
         });
-        // Half of them end in order, half by a reset.
+        // Half of the clients close with a FIN, half with a reset.
         for (index, client) in clients.into_iter().enumerate() {
             if index % 2 == 0 { drop(client) } else { client.reset() }
         }
@@ -148,7 +162,8 @@ fn churn_leaves_nothing_behind() {
     let status = server.status();
     let last = server.resident_bytes();
     println!(
-        "100 cycles of 5,000: resident {} KiB in the first, {} KiB at worst, {} KiB at the end; ledger at the end {} B",
+        "100 cycles of 5,000: resident {} KiB in the first, {} KiB at worst, {} KiB at the end; \
+         ledger at the end {} B",
         first / 1024,
         worst / 1024,
         last / 1024,
@@ -160,9 +175,9 @@ fn churn_leaves_nothing_behind() {
     assert!(worst as f64 <= 1.25 * first as f64 && last as f64 <= 1.25 * first as f64);
 }
 
-/// A load that goes in steps leaves nothing behind either: two thousand, then a hundred, then nobody.
+/// The load drops from two thousand connections to a hundred, and then to none.
 #[test]
-fn a_staged_load_drop_ends_at_nothing_too() {
+fn a_load_drop_in_steps_frees_all_memory() {
     let _all_files = all_files();
     let mut server = start("echo");
     let address = server.address("echo");
@@ -176,13 +191,13 @@ fn a_staged_load_drop_ends_at_nothing_too() {
     server.wait_for_count("user memory, bytes/ledger, without fixed", |bytes| bytes == 0);
 }
 
-/// A few peers that never read hold much: when they are gone, so is that.
+/// A few peers that never read have large buffers.
 #[test]
-fn a_few_large_buffers_go_back_too() {
+fn a_few_large_buffers_return_to_the_system() {
     let _all_files = all_files();
     let mut server = start("echo");
     let address = server.address("echo");
-    // What the first of them touches, code and all, is not what the next ones cost.
+    // The first peer touches pages of the program that the next ones use again.
     Client::connect(address).stuff();
     server.wait_for_count("user memory, bytes/ledger, without fixed", |bytes| bytes == 0);
     let before = server.resident_bytes();
@@ -203,31 +218,39 @@ fn a_few_large_buffers_go_back_too() {
     assert!(after - before <= (loaded - before) / 4);
 }
 
-/// Every connection with a part of a message and with unsent output has buffers; when they are gone, so is the memory.
+/// Every connection has a buffer, because it has sent a part of a message.
 #[test]
-fn memory_goes_back_to_the_system_after_a_load_drop() {
+fn memory_returns_to_the_system_after_a_load_drop() {
     let _all_files = all_files();
     let mut server = start("hello");
     let address = server.address("hello");
     Client::connect(address).expect("Hello\r\n").shutdown().expect_end();
     let before = server.resident_bytes();
-    let mut clients: Vec<Client> =
-        (0..10_000).map(|index| Client::connect_from(1 + (index % 16) as u8, address).expect("room")).collect();
+    let mut clients: Vec<Client> = (0..10_000)
+        .map(|index| {
+            Client::connect_from(1 + (index % 16) as u8, address)
+                .expect("the server accepts the connection")
+        })
+        .collect();
     clients.iter_mut().for_each(|client| {
         client.send([b'x'; 2000]);
     });
     server.wait_for_count("user memory, bytes/read-buffers", |bytes| bytes == 10_000 * 2048);
     let loaded = server.resident_bytes();
-    // A tenth of them stays.
+    // A tenth of the connections stays open.
     clients.truncate(1000);
     server.wait_for_count("connections/held", |count| count == 1000);
     server.wait_for_count("loop/memory given back", |count| count > 0);
     let dropped = server.resident_bytes();
     println!(
-        "10,000 connections holding 2,000 B each: {} KiB more resident; with 1,000 of them left: {} KiB more",
+        "10,000 connections with 2,000 B of input each: {} KiB more resident; with 1,000 of them \
+         left: {} KiB more",
         (loaded - before) / 1024,
         (dropped - before) / 1024
     );
     assert!(loaded - before >= 10_000 * 2048);
-    assert!(dropped - before <= (loaded - before) / 4, "memory is kept after the load drop");
+    assert!(
+        dropped - before <= (loaded - before) / 4,
+        "the server keeps memory after the load drop"
+    );
 }

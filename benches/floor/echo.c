@@ -1,18 +1,18 @@
-/* The floor that the TCP benchmarks compare with: echo by one thread on epoll, with nothing else.
+/* The floor of the TCP benchmarks: echo by one thread on epoll, with nothing else.
  *
- * Level-triggered, or edge-triggered when told "edge"; one recv and one send per event (cheaper than read and
- * write) through one buffer on the stack; no memory per connection. What it leaves out is what a server
- * adds: timeouts, limits, counting, unsent output (a connection that does not take its echo at once is
- * closed).
+ * Each event costs one recv and one send, which are cheaper than read and write. They share one
+ * buffer on the stack, and a connection has no memory. A real server adds timeouts, limits,
+ * counters and unsent output. This program closes a connection that does not take its echo at once.
  *
  *   cc -O2 -o echo echo.c && ./echo PORT [edge|wait]
- *                                     (0: any; listens on 127.0.0.1, prints "ready PORT")
  *
- * Told "wait", it waits for room in a full socket instead, and serves nobody else meanwhile: a
- * floor for bulk.
+ * Listens on 127.0.0.1 and prints "ready PORT". PORT 0 takes a free port.
  *
- * An edge is enough here because a read shorter than the buffer has drained the socket (epoll(7)); of a burst
- * longer than the buffer the rest would wait for the next edge.
+ *   edge   edge-triggered instead of level-triggered. One read per edge is enough, because a read
+ *          shorter than the buffer has drained the socket (epoll(7)). The rest of a longer burst
+ *          waits for the next edge.
+ *   wait   waits for room when a socket is full, and serves no other connection in this time: a
+ *          floor for bulk.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -45,7 +45,7 @@ static int listen_on(unsigned short port)
     if (fd < 0)
         die("socket");
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    /* Every accepted socket inherits it. */
+    /* Accepted sockets inherit this option. */
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

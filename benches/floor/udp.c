@@ -1,10 +1,12 @@
-/* The floor that the UDP benchmark compares with: echo by one thread in batches of up to 64 datagrams,
- * one recvmmsg(2) and one sendmmsg(2) each.
+/* The floor of the UDP benchmark: echo by one thread in batches of up to 64 datagrams, with one
+ * recvmmsg(2) and one sendmmsg(2) per batch.
  *
- * The headers are static: what was received is sent back through the very same ones, and only the two
- * lengths that the calls change are put back afterwards.
+ * The headers are static. Each received datagram is sent back through the same header, and only the
+ * two lengths that the calls change are restored afterwards.
  *
- *   cc -O2 -o udp udp.c && ./udp PORT      (0: any; binds 127.0.0.1, prints "ready PORT")
+ *   cc -O2 -o udp udp.c && ./udp PORT
+ *
+ * Binds 127.0.0.1 and prints "ready PORT". PORT 0 takes a free port.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -78,7 +80,10 @@ int main(int argc, char **argv)
     for (int i = 0; i < BATCH; i++) {
         vectors[i] = (struct iovec){.iov_base = buffers[i], .iov_len = BUFFER};
         headers[i].msg_hdr = (struct msghdr){
-            .msg_name = &sources[i], .msg_namelen = sizeof sources[i], .msg_iov = &vectors[i], .msg_iovlen = 1};
+            .msg_name = &sources[i],
+            .msg_namelen = sizeof sources[i],
+            .msg_iov = &vectors[i],
+            .msg_iovlen = 1};
     }
     int fd = bind_to(atoi(argv[1]));
     int epoll = epoll_create1(EPOLL_CLOEXEC);

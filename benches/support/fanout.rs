@@ -1,11 +1,11 @@
 //! An audience: the subscribers of one channel and their publisher.
 //!
-//! It is a process of its own, because ten thousand connections to one server and as many to the other are more
-//! files than one process may open. The benchmark starts its own program again with a first argument that nobody
-//! types, and tells it on standard input when to publish.
+//! Each audience is a separate process, because ten thousand connections to each of several servers
+//! are more files than one process may open. The benchmark starts its own program again with an
+//! internal first argument, and sends it orders on standard input.
 //!
-//! Every byte that a subscriber receives is compared with the one that is due. The payloads are numbered and never
-//! repeat, so a message that is lost, doubled, damaged or out of order shows.
+//! The audience compares every received byte with the expected one. The payloads are numbered and
+//! never repeat, so lost, repeated, damaged and reordered messages are found.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,28 +23,29 @@ use socket2::SockRef;
 use super::load::{ROUND_TIMEOUT, STALL_TIMEOUT, Stream, Talk, slot_of};
 use super::server::on_client_core;
 
-/// The first argument of a process that is an audience; the protocol, the server's address and the
-/// number of subscribers follow.
+/// The first argument of an audience's process. The protocol, the server's address and the number
+/// of subscribers follow.
 const ROLE: &str = "audience";
 const READY: &str = "ready";
 
-/// Connections in the making at a time: never more than a server's accept queue takes.
+/// Number of connections opened at a time. A server's accept queue has room for more.
 const AT_ONCE: usize = 512;
-/// Room for one read: more messages than a server usually has ready for one subscriber.
+/// Size of one read in bytes: more than a server usually has ready for one subscriber.
 const READ_CHUNK: usize = 16 * 1024;
 
+/// Length of a payload in bytes.
 pub const PAYLOAD: usize = 64;
 
-/// What the audience speaks. Both carry the same payloads; a frame of WebSocket is 32 bytes
-/// shorter.
+/// The audience's protocol. Both carry the same payloads. A WebSocket frame is 32 bytes shorter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Resp,
-    /// The server subscribes every client, and passes each message on to all others.
+    /// The server subscribes each client, and sends each message to all others.
     WebSocket,
 }
 
-const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+const UPGRADE: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 /// A whole binary message (RFC 6455, 5.2).
 const BINARY: u8 = 0x82;
@@ -55,7 +56,7 @@ impl Protocol {
         if self == Protocol::Resp { "resp" } else { "websocket" }
     }
 
-    /// How a subscriber subscribes.
+    /// Returns the exchange by which a subscriber subscribes.
     fn subscribe(self) -> Talk {
         match self {
             Protocol::Resp => Talk {
@@ -64,22 +65,30 @@ impl Protocol {
                 reply_starts: b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n",
                 reply_ends: b"",
             },
-            Protocol::WebSocket => {
-                Talk { greeting: b"", request: UPGRADE, reply_starts: b"HTTP/1.1 101 ", reply_ends: b"\r\n\r\n" }
-            }
+            Protocol::WebSocket => Talk {
+                greeting: b"",
+                request: UPGRADE,
+                reply_starts: b"HTTP/1.1 101 ",
+                reply_ends: b"\r\n\r\n",
+            },
         }
     }
 
     fn publish(self, number: u64) -> Vec<u8> {
         let payload = format!("{number:0PAYLOAD$}");
         match self {
-            Protocol::Resp => format!("*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n").into_bytes(),
-            // A mask of zeros leaves the payload as it is.
-            Protocol::WebSocket => [&[BINARY, MASKED | PAYLOAD as u8, 0, 0, 0, 0], payload.as_bytes()].concat(),
+            Protocol::Resp => {
+                format!("*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n")
+                    .into_bytes()
+            }
+            // A mask of zeros does not change the payload.
+            Protocol::WebSocket => {
+                [&[BINARY, MASKED | PAYLOAD as u8, 0, 0, 0, 0], payload.as_bytes()].concat()
+            }
         }
     }
 
-    /// The server's answer to a publish. By WebSocket there is none: deliveries have to do.
+    /// Returns the server's answer to a publish. WebSocket has no answer.
     fn reply(self, subscribers: usize) -> Vec<u8> {
         match self {
             Protocol::Resp => format!(":{subscribers}\r\n").into_bytes(),
@@ -87,31 +96,36 @@ impl Protocol {
         }
     }
 
-    /// What each subscriber gets of it.
+    /// Returns the bytes that each subscriber receives for a publish.
     fn message(self, number: u64) -> Vec<u8> {
         let payload = format!("{number:0PAYLOAD$}");
         match self {
-            Protocol::Resp => format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n").into_bytes(),
+            Protocol::Resp => {
+                format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n")
+                    .into_bytes()
+            }
             Protocol::WebSocket => [&[BINARY, PAYLOAD as u8], payload.as_bytes()].concat(),
         }
     }
 }
 
-/// What is published in a round, and when.
+/// The publishes of a round, and their timing.
 #[derive(Clone, Copy)]
 pub struct Order {
     pub publishes: u64,
-    /// So many publishes are outstanding until the last are sent.
+    /// Number of publishes in flight.
     pub in_flight: u64,
     pub until: Until,
 }
 
-/// What ends a publish being in flight.
+/// The event after which a publish is no longer in flight.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// Its reply is back. The server chooses when that is: before its deliveries, or among them.
+    /// The publisher has the reply. The server decides whether it replies before or during its
+    /// deliveries.
     Replied,
-    /// Its reply is back, and every subscriber has the message. No server can get ahead of its deliveries.
+    /// The publisher has the reply, and every subscriber has the message. No server can get ahead
+    /// of its deliveries.
     Delivered,
 }
 
@@ -122,13 +136,15 @@ impl Order {
     }
 
     fn from_line(line: &str) -> Result<Order> {
-        let [publishes, in_flight, until] = line.split(' ').collect::<Vec<_>>()[..] else { bail!("no order: {line}") };
+        let [publishes, in_flight, until] = line.split(' ').collect::<Vec<_>>()[..] else {
+            bail!("\"{line}\" is not an order")
+        };
         let until = if until == "delivered" { Until::Delivered } else { Until::Replied };
         Ok(Order { publishes: publishes.parse()?, in_flight: in_flight.parse()?, until })
     }
 }
 
-/// An audience as the benchmark sees it.
+/// The benchmark's handle of an audience.
 pub struct Audience {
     process: Child,
     orders: ChildStdin,
@@ -137,42 +153,48 @@ pub struct Audience {
 
 impl Drop for Audience {
     fn drop(&mut self) {
-        // It may have ended by itself; either way `wait` takes its remains.
+        // Killing fails if the process has already ended. Waiting reaps it in both cases.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
 impl Audience {
-    /// Starts it, and waits until all are subscribed.
+    /// Starts an audience, and waits until all its subscribers are subscribed.
     pub fn start(protocol: Protocol, server: SocketAddr, subscribers: usize) -> Result<Audience> {
         let mut command = on_client_core(std::env::current_exe()?);
         command.args([ROLE, protocol.name(), &server.to_string(), &subscribers.to_string()]);
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("the audience")?;
-        let orders = process.stdin.take().context("standard input of the audience")?;
-        let answers = BufReader::new(process.stdout.take().context("standard output of the audience")?);
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the audience")?;
+        let orders = process.stdin.take().context("the audience has no standard input")?;
+        let answers =
+            BufReader::new(process.stdout.take().context("the audience has no standard output")?);
         let mut audience = Audience { process, orders, answers };
         ensure!(audience.answer()? == READY, "the audience is not ready");
         Ok(audience)
     }
 
-    /// One round: ends when the publisher has every reply and every subscriber has every message. Returns the reads
-    /// that took, of all subscribers together.
+    /// Runs one round, which ends when the publisher has every reply and every subscriber has every
+    /// message. Returns the number of reads of all subscribers.
     pub fn run(&mut self, order: Order) -> Result<u64> {
         writeln!(self.orders, "{}", order.to_line())?;
-        self.answer()?.parse().context("what the audience says")
+        self.answer()?.parse().context("the audience does not answer with a number")
     }
 
-    /// The audience gives up by itself at its deadlines, and then this does too.
+    /// Reads one line of the audience. Fails if the audience ended, as it does at its deadlines.
     fn answer(&mut self) -> Result<String> {
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
-        ensure!(line.ends_with('\n'), "the audience has ended; it said why on standard error");
+        ensure!(line.ends_with('\n'), "the audience has ended; standard error has the reason");
         Ok(line.trim_end().to_string())
     }
 }
 
-/// Is the audience for as long as there are orders, in a process started as one. False in any other.
+/// Runs as an audience until its orders end, in a process started as one. Returns false in any
+/// other process.
 pub fn run_as_audience() -> Result<bool> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [role, protocol, server, count] = arguments.as_slice() else { return Ok(false) };
@@ -181,7 +203,10 @@ pub fn run_as_audience() -> Result<bool> {
     }
     let (server, count) = (server.parse()?, count.parse()?);
     let protocols = [Protocol::Resp, Protocol::WebSocket];
-    let protocol = protocols.into_iter().find(|known| known.name() == protocol).context("which protocol")?;
+    let protocol = protocols
+        .into_iter()
+        .find(|known| known.name() == protocol)
+        .context("the audience's protocol is unknown")?;
     let mut subscribers = Subscribers::connect(protocol, server, count)?;
     let mut publisher = Publisher::connect(protocol, server, count)?;
     println!("{READY}");
@@ -194,30 +219,40 @@ pub fn run_as_audience() -> Result<bool> {
     Ok(true)
 }
 
-/// One round, its payloads numbered from `first` on. The publisher has a thread of its own, so that its next publish
-/// does not wait behind ten thousand reads.
-fn round(subscribers: &mut Subscribers, publisher: &mut Publisher, first: u64, order: Order) -> Result<u64> {
-    let due: Vec<u8> = (first..first + order.publishes).flat_map(|number| publisher.protocol.message(number)).collect();
+/// Runs one round with payloads numbered from `first`. The publisher runs in a separate thread, so
+/// its next publish does not wait for ten thousand reads.
+fn round(
+    subscribers: &mut Subscribers,
+    publisher: &mut Publisher,
+    first: u64,
+    order: Order,
+) -> Result<u64> {
+    let due: Vec<u8> = (first..first + order.publishes)
+        .flat_map(|number| publisher.protocol.message(number))
+        .collect();
     let reads = subscribers.reads;
     let (progress, delivered) = mpsc::channel();
     let (published, received) = thread::scope(|scope| {
         let publishing = scope.spawn(move || publisher.run(first, order, &delivered));
         let received = subscribers.receive_all(&due, order.publishes as usize, &progress);
-        // A publisher that still waits for progress will see that none comes.
+        // Ends the publisher's wait for progress.
         drop(progress);
-        (publishing.join().unwrap_or_else(|_| Err(anyhow!("the publisher's thread failed"))), received)
+        (
+            publishing.join().unwrap_or_else(|_| Err(anyhow!("the publisher's thread failed"))),
+            received,
+        )
     });
     match (published, received) {
         (Ok(()), Ok(())) => Ok(subscribers.reads - reads),
         (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
-        // Either may be the consequence of the other.
+        // Each error can be the cause of the other.
         (Err(published), Err(received)) => bail!("{received:#}; and the publisher: {published:#}"),
     }
 }
 
 struct Subscriber {
     stream: Stream,
-    /// Bytes of what is due that have come.
+    /// Number of received bytes of the round.
     received: usize,
 }
 
@@ -242,12 +277,13 @@ impl Subscribers {
         };
         while all.subscribers.len() < count {
             let more = AT_ONCE.min(count - all.subscribers.len());
-            all.connect_more(server, more).with_context(|| format!("{} subscribed", all.subscribers.len()))?;
+            all.connect_more(server, more)
+                .with_context(|| format!("after {} subscribers", all.subscribers.len()))?;
         }
         Ok(all)
     }
 
-    /// Connects and subscribes so many more.
+    /// Opens `count` more connections and subscribes each.
     fn connect_more(&mut self, server: SocketAddr, count: usize) -> Result<()> {
         let first = self.subscribers.len();
         for slot in first..first + count {
@@ -256,19 +292,22 @@ impl Subscribers {
                 &ConnectOptions::default(),
                 Token::connection(slot as u32, Generation::FIRST),
             )?;
-            // In the end they close by a reset, which leaves nothing waiting in the kernel (TIME-WAIT).
+            // Closing by a reset leaves no connection in TIME-WAIT.
             SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
             self.subscribers.push(Subscriber { stream, received: 0 });
         }
         let subscribe = self.protocol.subscribe();
-        // What each has been answered so far; `None` before it has asked.
+        // The bytes of each answer so far. `None` before the request.
         let mut answers: Vec<Option<Vec<u8>>> = vec![None; count];
         let mut missing = count;
         while missing > 0 {
             self.poll()?;
             for event in std::mem::take(&mut self.ready) {
                 let slot = slot_of(event.token)?;
-                let Some(answer) = slot.checked_sub(first).and_then(|index| answers.get_mut(index)) else { continue };
+                let Some(answer) = slot.checked_sub(first).and_then(|index| answers.get_mut(index))
+                else {
+                    continue;
+                };
                 let stream = &mut self.subscribers[slot].stream;
                 if answer.is_none() && event.writable && self.net.connected(stream)? {
                     let sent = self.net.write(stream, subscribe.request)?;
@@ -291,7 +330,8 @@ impl Subscribers {
         Ok(())
     }
 
-    /// Returns when everyone has received the messages that are due; tells, as it goes, how many everyone has.
+    /// Receives until every subscriber has all messages. Sends the number of messages that every
+    /// subscriber has, as it grows.
     fn receive_all(&mut self, due: &[u8], messages: usize, progress: &Sender<u64>) -> Result<()> {
         let deadline = Instant::now() + ROUND_TIMEOUT;
         let length = due.len() / messages;
@@ -302,8 +342,12 @@ impl Subscribers {
         }
         let mut missing = self.subscribers.len();
         while missing > 0 {
-            self.poll().with_context(|| format!("{missing} subscribers have not received everything"))?;
-            ensure!(Instant::now() < deadline, "{missing} subscribers not done within {ROUND_TIMEOUT:?}");
+            self.poll()
+                .with_context(|| format!("{missing} subscribers have not received everything"))?;
+            ensure!(
+                Instant::now() < deadline,
+                "{missing} subscribers do not have everything within {ROUND_TIMEOUT:?}"
+            );
             let mut ready = std::mem::take(&mut self.ready);
             for event in ready.drain(..) {
                 if !event.readable {
@@ -317,13 +361,13 @@ impl Subscribers {
                 let after = self.subscribers[slot].received / length;
                 for missing in &mut missing_of[before..after] {
                     *missing -= 1;
-                    // In order for each, so for all.
+                    // Each subscriber gets the messages in order, so this count is one of a prefix.
                     delivered += u64::from(*missing == 0);
                 }
             }
             if delivered > told {
                 told = delivered;
-                // Nobody listens any more once the publisher has failed, which it reports itself.
+                // A failed publisher no longer receives this, and reports its own error.
                 let _ = progress.send(delivered);
             }
             self.ready = ready;
@@ -331,7 +375,8 @@ impl Subscribers {
         Ok(())
     }
 
-    /// Reads what has come to one subscriber and checks it; true when that completes what is due.
+    /// Reads and checks the bytes of one subscriber. Returns true when these complete the round for
+    /// it.
     fn receive(&mut self, slot: usize, due: &[u8]) -> Result<bool> {
         let Subscriber { stream, received } = &mut self.subscribers[slot];
         let before = *received;
@@ -340,17 +385,19 @@ impl Subscribers {
                 Ok(0) => bail!("the server closed the connection of subscriber {slot}"),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error).with_context(|| format!("reading for subscriber {slot}")),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("subscriber {slot} cannot read"));
+                }
             };
             self.reads += 1;
             let bytes = &self.chunk[..count];
             ensure!(
                 due.get(*received..*received + count) == Some(bytes),
-                "subscriber {slot} got, after {received} bytes that were right: {:?}",
+                "subscriber {slot} received {received} correct bytes, then {:?}",
                 String::from_utf8_lossy(&bytes[..count.min(256)])
             );
             *received += count;
-            // A short read has taken all there was.
+            // A short read has drained the socket.
             if count < self.chunk.len() {
                 break;
             }
@@ -361,7 +408,7 @@ impl Subscribers {
     fn poll(&mut self) -> Result<()> {
         self.ready.clear();
         self.net.poll(&mut self.ready, Some(STALL_TIMEOUT))?;
-        ensure!(!self.ready.is_empty(), "nothing came for {STALL_TIMEOUT:?}");
+        ensure!(!self.ready.is_empty(), "nothing arrived for {STALL_TIMEOUT:?}");
         Ok(())
     }
 }
@@ -369,42 +416,49 @@ impl Subscribers {
 struct Publisher {
     protocol: Protocol,
     stream: TcpStream,
-    /// To every publish: how many it went to; empty when there is none.
+    /// The reply to each publish. Empty if the protocol has none.
     reply: Vec<u8>,
-    /// Bytes of a reply in the making.
+    /// Received bytes of the current reply.
     received: usize,
 }
 
 impl Publisher {
     fn connect(protocol: Protocol, server: SocketAddr, subscribers: usize) -> Result<Publisher> {
-        let stream = TcpStream::connect(server).context("connecting the publisher")?;
+        let stream = TcpStream::connect(server).context("cannot connect the publisher")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(STALL_TIMEOUT))?;
         if protocol == Protocol::WebSocket {
-            protocol.subscribe().exchange(&stream).context("upgrading")?;
+            protocol
+                .subscribe()
+                .exchange(&stream)
+                .context("cannot upgrade the publisher's connection")?;
         }
         Ok(Publisher { protocol, stream, reply: protocol.reply(subscribers), received: 0 })
     }
 
-    /// Sends a publish for each that is no longer in flight. `delivered` tells how many all subscribers have.
+    /// Keeps `in_flight` publishes in flight until all have their replies. `delivered` gives the
+    /// number of messages that all subscribers have.
     fn run(&mut self, first: u64, order: Order, delivered: &Receiver<u64>) -> Result<()> {
         let (mut sent, mut replied, mut done) = (0, 0, 0);
         while replied < order.publishes {
             let ended = if order.until == Until::Delivered { replied.min(done) } else { replied };
             let due = order.publishes.min(ended + order.in_flight);
             if sent < due {
-                let requests: Vec<u8> =
-                    (first + sent..first + due).flat_map(|number| self.protocol.publish(number)).collect();
-                self.stream.write_all(&requests).context("publishing")?;
+                let requests: Vec<u8> = (first + sent..first + due)
+                    .flat_map(|number| self.protocol.publish(number))
+                    .collect();
+                self.stream.write_all(&requests).context("cannot publish")?;
                 sent = due;
                 if self.reply.is_empty() {
                     replied = sent;
                 }
             }
             if replied < sent {
-                replied += self.read_replies().with_context(|| format!("{replied} of {sent} replies"))?;
+                replied += self
+                    .read_replies()
+                    .with_context(|| format!("after {replied} of {sent} replies"))?;
             } else {
-                done = delivered.recv_timeout(STALL_TIMEOUT).context("waiting for deliveries")?;
+                done = delivered.recv_timeout(STALL_TIMEOUT).context("no deliveries arrive")?;
             }
             while let Ok(more) = delivered.try_recv() {
                 done = more;
@@ -413,7 +467,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits for replies, and returns how many are complete.
+    /// Waits for replies. Returns the number of complete ones.
     fn read_replies(&mut self) -> Result<u64> {
         let mut chunk = [0; 1024];
         let count = self.stream.read(&mut chunk)?;

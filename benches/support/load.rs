@@ -1,7 +1,7 @@
-//! Clients. Those that keep a server busy stand on the crate's own network seam; those that only hold connections
-//! are plain blocking sockets, because they must come from many source addresses.
+//! The clients. Those that keep a server busy use the crate's own network seam. Those that only
+//! hold connections use blocking sockets, because they need many source addresses.
 //!
-//! Every client checks each reply byte by byte, counts them, and gives up at a deadline.
+//! Each client checks its replies byte by byte, counts them, and fails at a deadline.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -22,12 +22,12 @@ use super::server::{Server, on_client_core, spawn};
 
 pub type Stream = <MioNet as Net>::Stream;
 
-/// Longest that one round, or opening the connections for it, may take.
+/// Maximum duration of one round, and of opening its connections.
 pub(super) const ROUND_TIMEOUT: Duration = Duration::from_secs(120);
-/// Longest that anything may go without progress.
+/// Maximum time without progress.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is sent and what must come back.
+/// A request and its exact reply.
 #[derive(Clone, Copy)]
 pub struct Exchange {
     pub request: &'static [u8],
@@ -37,7 +37,7 @@ pub struct Exchange {
 pub const ECHO: Exchange = Exchange { request: b"PING\r\n", reply: b"PING\r\n" };
 pub const REDIS_PING: Exchange = Exchange { request: b"PING\r\n", reply: b"+PONG\r\n" };
 
-/// One reply in the making on one connection.
+/// A connection that waits for a reply.
 struct Pending {
     stream: Stream,
     token: Token,
@@ -47,28 +47,33 @@ struct Pending {
 impl Pending {
     fn send(&mut self, net: &mut MioNet, exchange: Exchange) -> Result<()> {
         self.received = 0;
-        let sent = net.write(&mut self.stream, exchange.request).context("sending a request")?;
-        ensure!(sent == exchange.request.len(), "a request of a few bytes was cut short");
+        let sent =
+            net.write(&mut self.stream, exchange.request).context("cannot send a request")?;
+        ensure!(sent == exchange.request.len(), "a request was cut short");
         Ok(())
     }
 
-    /// Reads what has come; true when the reply is complete and right.
+    /// Reads and checks the bytes that have come. Returns true when the reply is complete.
     fn receive(&mut self, net: &mut MioNet, exchange: Exchange) -> Result<bool> {
         let mut bytes = [0; 64];
         let count = match net.read(&mut self.stream, &mut bytes) {
             Ok(0) => bail!("the server closed the connection"),
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error).context("reading a reply"),
+            Err(error) => return Err(error).context("cannot read a reply"),
         };
         let expected = exchange.reply.get(self.received..self.received + count).unwrap_or_default();
-        ensure!(bytes[..count] == *expected, "a wrong reply: {:?}", String::from_utf8_lossy(&bytes[..count]));
+        ensure!(
+            bytes[..count] == *expected,
+            "a wrong reply: {:?}",
+            String::from_utf8_lossy(&bytes[..count])
+        );
         self.received += count;
         Ok(self.received == exchange.reply.len())
     }
 }
 
-/// Connections that each wait for a reply before they send again.
+/// Connections in a closed loop: each sends again when it has its reply.
 pub struct ClosedLoop {
     net: MioNet,
     clients: Vec<Pending>,
@@ -93,11 +98,17 @@ impl ClosedLoop {
         let mut missing = clients;
         let mut connected = vec![false; clients];
         while missing > 0 {
-            ensure!(Instant::now() < deadline, "{missing} connections not made within {STALL_TIMEOUT:?}");
+            ensure!(
+                Instant::now() < deadline,
+                "{missing} connections are not open within {STALL_TIMEOUT:?}"
+            );
             client.poll()?;
             for event in std::mem::take(&mut client.ready) {
                 let slot = slot_of(event.token)?;
-                if event.writable && !connected[slot] && client.net.connected(&client.clients[slot].stream)? {
+                if event.writable
+                    && !connected[slot]
+                    && client.net.connected(&client.clients[slot].stream)?
+                {
                     connected[slot] = true;
                     missing -= 1;
                 }
@@ -106,7 +117,7 @@ impl ClosedLoop {
         Ok(client)
     }
 
-    /// Exchanges so many messages over all connections together.
+    /// Exchanges this number of messages over all connections together.
     pub fn run(&mut self, messages: u64) -> Result<()> {
         let deadline = Instant::now() + ROUND_TIMEOUT;
         let first = self.clients.len().min(messages as usize);
@@ -116,8 +127,14 @@ impl ClosedLoop {
         let (mut sent, mut received) = (first as u64, 0);
         while received < messages {
             self.poll()?;
-            ensure!(!self.ready.is_empty(), "no reply for {STALL_TIMEOUT:?}: {received} of {messages} received");
-            ensure!(Instant::now() < deadline, "{received} of {messages} replies within {ROUND_TIMEOUT:?}");
+            ensure!(
+                !self.ready.is_empty(),
+                "no reply arrived for {STALL_TIMEOUT:?}, after {received} of {messages}"
+            );
+            ensure!(
+                Instant::now() < deadline,
+                "only {received} of {messages} replies arrived within {ROUND_TIMEOUT:?}"
+            );
             for event in &self.ready {
                 let client = &mut self.clients[slot_of(event.token)?];
                 if event.readable && client.receive(&mut self.net, self.exchange)? {
@@ -138,15 +155,22 @@ impl ClosedLoop {
     }
 }
 
+/// Returns the slot in a token. Fails if the token does not belong to a connection.
 pub fn slot_of(token: Token) -> Result<usize> {
     match token.source() {
         Source::Connection { slot, .. } => Ok(slot as usize),
-        other => bail!("an event for {other:?}"),
+        other => bail!("an event has the source {other:?}"),
     }
 }
 
-/// Makes so many connections, `at_once` of them at a time, each for one exchange. The client closes first.
-pub fn churn(address: SocketAddr, at_once: usize, connections: u64, exchange: Exchange) -> Result<()> {
+/// Opens `connections` connections, `at_once` at a time, each for one exchange. The client closes
+/// first.
+pub fn churn(
+    address: SocketAddr,
+    at_once: usize,
+    connections: u64,
+    exchange: Exchange,
+) -> Result<()> {
     let mut net = MioNet::new()?;
     let deadline = Instant::now() + ROUND_TIMEOUT;
     let mut generation = Generation::FIRST;
@@ -156,11 +180,14 @@ pub fn churn(address: SocketAddr, at_once: usize, connections: u64, exchange: Ex
         loop {
             match net.connect(address, &ConnectOptions::default(), token) {
                 Ok(stream) => return Ok(Pending { stream, token, received: 0 }),
-                // Every port waits out its TIME-WAIT; loopback reuses one after a second (net.ipv4.tcp_tw_reuse).
-                Err(error) if error.kind() == ErrorKind::AddrNotAvailable && Instant::now() < deadline => {
+                // All ports are in TIME-WAIT. Loopback reuses a port after a second
+                // (net.ipv4.tcp_tw_reuse).
+                Err(error)
+                    if error.kind() == ErrorKind::AddrNotAvailable && Instant::now() < deadline =>
+                {
                     sleep(Duration::from_millis(50));
                 }
-                Err(error) => return Err(error).context("connecting"),
+                Err(error) => return Err(error).context("cannot connect"),
             }
         }
     };
@@ -173,12 +200,19 @@ pub fn churn(address: SocketAddr, at_once: usize, connections: u64, exchange: Ex
     while done < connections {
         ready.clear();
         net.poll(&mut ready, Some(STALL_TIMEOUT))?;
-        ensure!(!ready.is_empty(), "no progress for {STALL_TIMEOUT:?}: {done} of {connections} done");
-        ensure!(Instant::now() < deadline, "{done} of {connections} done within {ROUND_TIMEOUT:?}");
+        ensure!(
+            !ready.is_empty(),
+            "no progress for {STALL_TIMEOUT:?}, after {done} of {connections} connections"
+        );
+        ensure!(
+            Instant::now() < deadline,
+            "only {done} of {connections} connections finished within {ROUND_TIMEOUT:?}"
+        );
         for event in &ready {
             let slot = slot_of(event.token)?;
-            // An event of the slot's previous connection misses.
-            let Some((pending, connected)) = slots[slot].as_mut().filter(|(pending, _)| pending.token == event.token)
+            // An event of the slot's previous connection is ignored.
+            let Some((pending, connected)) =
+                slots[slot].as_mut().filter(|(pending, _)| pending.token == event.token)
             else {
                 continue;
             };
@@ -202,20 +236,20 @@ pub fn churn(address: SocketAddr, at_once: usize, connections: u64, exchange: Ex
     Ok(())
 }
 
-/// Datagrams in flight between one socket and a server that echoes them.
+/// A socket that keeps datagrams in flight to a server that echoes them.
 pub struct DatagramLoop {
     net: MioNet,
     socket: <MioNet as Net>::Socket,
     server: SocketAddr,
     batch: DatagramBatch,
-    /// The number the next datagram carries.
+    /// The number in the next datagram.
     next: u64,
 }
 
-/// Datagram size: a number, and the same number mixed over the rest, so that a wrong byte shows.
+/// Size of a datagram in bytes. All its bytes follow from its number, so a wrong byte is found.
 pub const DATAGRAM: usize = 64;
 
-/// Datagrams that were sent, and those of them that never came back.
+/// The result of a round of datagrams: those that came back, and those that did not.
 pub struct Delivery {
     pub received: u64,
     pub lost: u64,
@@ -228,7 +262,7 @@ impl DatagramLoop {
         Ok(DatagramLoop { net, socket, server, batch: DatagramBatch::new(), next: 0 })
     }
 
-    /// Sends so many datagrams, `in_flight` of them at a time, and counts what comes back.
+    /// Sends this number of datagrams, with `in_flight` of them in flight, and counts their echoes.
     pub fn run(&mut self, datagrams: u64, in_flight: usize) -> Result<Delivery> {
         let deadline = Instant::now() + ROUND_TIMEOUT;
         let first = self.next;
@@ -237,7 +271,10 @@ impl DatagramLoop {
         let last = first + datagrams;
         self.batch.clear();
         for index in 0..in_flight.min(datagrams as usize) {
-            ensure!(self.batch.push(self.server, b""), "{in_flight} in flight are more than a batch");
+            ensure!(
+                self.batch.push(self.server, b""),
+                "a batch has no room for {in_flight} datagrams"
+            );
             self.answer(index);
         }
         self.send()?;
@@ -249,18 +286,24 @@ impl DatagramLoop {
                     ready.clear();
                     self.net.poll(&mut ready, Some(Duration::from_secs(2)))?;
                     if ready.is_empty() {
-                        // Whatever was in flight is gone, and with it this round.
+                        // All datagrams in flight are lost, so the round ends.
                         return Ok(Delivery { received, lost: self.next - first - received });
                     }
                     continue;
                 }
-                Err(error) => return Err(error).context("receiving datagrams"),
+                Err(error) => return Err(error).context("cannot receive datagrams"),
             };
-            ensure!(Instant::now() < deadline, "{received} of {datagrams} datagrams within {ROUND_TIMEOUT:?}");
+            ensure!(
+                Instant::now() < deadline,
+                "only {received} of {datagrams} datagrams came back within {ROUND_TIMEOUT:?}"
+            );
             for index in 0..count {
                 let (bytes, _) = self.batch.exchange(index);
                 let number = bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-                ensure!(*bytes == datagram(number) && (first..last).contains(&number), "a wrong datagram: {bytes:?}");
+                ensure!(
+                    *bytes == datagram(number) && (first..last).contains(&number),
+                    "a datagram came back changed: {bytes:?}"
+                );
                 let seen = &mut seen[(number - first) as usize];
                 ensure!(!*seen, "datagram {number} came twice");
                 *seen = true;
@@ -274,7 +317,7 @@ impl DatagramLoop {
         Ok(Delivery { received, lost: 0 })
     }
 
-    /// Answers datagram `index` of the batch by the next one.
+    /// Answers datagram `index` of the batch with the next one.
     fn answer(&mut self, index: usize) {
         let (_, answer) = self.batch.exchange(index);
         answer.extend_from_slice(&datagram(self.next));
@@ -285,7 +328,10 @@ impl DatagramLoop {
     fn send(&mut self) -> Result<()> {
         let mut sent = 0;
         while sent < self.batch.answers_len() {
-            sent += self.net.send(&self.socket, &mut self.batch, sent).context("sending datagrams")?;
+            sent += self
+                .net
+                .send(&self.socket, &mut self.batch, sent)
+                .context("cannot send datagrams")?;
         }
         Ok(())
     }
@@ -294,15 +340,17 @@ impl DatagramLoop {
 fn datagram(number: u64) -> [u8; DATAGRAM] {
     let mut bytes = [0; DATAGRAM];
     for (index, chunk) in bytes.chunks_exact_mut(8).enumerate() {
-        chunk.copy_from_slice(&(number.rotate_left(8 * index as u32) ^ (0x5555 * index as u64)).to_le_bytes());
+        chunk.copy_from_slice(
+            &(number.rotate_left(8 * index as u32) ^ (0x5555 * index as u64)).to_le_bytes(),
+        );
     }
     bytes
 }
 
-/// How to tell that a reply is complete and right, when not all of it is known beforehand.
+/// A request and the known beginning and end of its reply.
 #[derive(Clone, Copy)]
 pub struct Talk {
-    /// What the server says first.
+    /// The server's greeting.
     pub greeting: &'static [u8],
     pub request: &'static [u8],
     pub reply_starts: &'static [u8],
@@ -310,13 +358,13 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// One request and its reply on a blocking connection.
+    /// Sends the request on a blocking connection and reads the reply.
     pub fn exchange(&self, mut stream: &TcpStream) -> Result<()> {
         stream.write_all(self.request)?;
         let mut reply = [0; 1024];
         let mut filled = 0;
         loop {
-            let count = stream.read(&mut reply[filled..]).context("waiting for a reply")?;
+            let count = stream.read(&mut reply[filled..]).context("no reply arrives")?;
             ensure!(count > 0, "the server closed the connection, or its reply has no end");
             filled += count;
             if self.is_complete(&reply[..filled])? {
@@ -325,16 +373,22 @@ impl Talk {
         }
     }
 
-    /// Whether a reply of which this much has come is complete; an error if it is wrong.
+    /// Returns true if the received part of a reply is the whole reply. Fails if it is wrong.
     pub(super) fn is_complete(&self, reply: &[u8]) -> Result<bool> {
         let known = reply.len().min(self.reply_starts.len());
-        ensure!(reply[..known] == self.reply_starts[..known], "a wrong reply: {:?}", String::from_utf8_lossy(reply));
-        Ok(reply.len() >= self.reply_starts.len().max(self.reply_ends.len()) && reply.ends_with(self.reply_ends))
+        ensure!(
+            reply[..known] == self.reply_starts[..known],
+            "a wrong reply: {:?}",
+            String::from_utf8_lossy(reply)
+        );
+        Ok(reply.len() >= self.reply_starts.len().max(self.reply_ends.len())
+            && reply.ends_with(self.reply_ends))
     }
 
-    /// One exchange on a connection made for it.
+    /// Makes one exchange on a new connection.
     pub fn check(&self, server: &Server) -> Result<()> {
-        let stream = TcpStream::connect_timeout(&server.address, STALL_TIMEOUT).context("connecting")?;
+        let stream =
+            TcpStream::connect_timeout(&server.address, STALL_TIMEOUT).context("cannot connect")?;
         stream.set_read_timeout(Some(STALL_TIMEOUT))?;
         self.read_greeting(&stream)?;
         self.exchange(&stream).with_context(|| server.name.clone())
@@ -342,28 +396,40 @@ impl Talk {
 
     fn read_greeting(&self, mut stream: &TcpStream) -> Result<()> {
         let mut greeting = vec![0; self.greeting.len()];
-        stream.read_exact(&mut greeting).context("waiting for the greeting")?;
-        ensure!(greeting == self.greeting, "a wrong greeting: {:?}", String::from_utf8_lossy(&greeting));
+        stream.read_exact(&mut greeting).context("no greeting arrives")?;
+        ensure!(
+            greeting == self.greeting,
+            "a wrong greeting: {:?}",
+            String::from_utf8_lossy(&greeting)
+        );
         Ok(())
     }
 }
 
-/// The program of that name, of Debian's redis-tools, as a client.
+/// The program redis-benchmark of Debian's redis-tools, as a client.
 pub struct RedisBenchmark {
     pub test: &'static str,
     pub clients: u64,
-    /// Commands that each client sends at a time.
+    /// Number of commands that a client sends at a time.
     pub pipeline: u64,
-    /// Commands of all clients together.
+    /// Number of commands of all clients together.
     pub requests: u64,
 }
 
 impl RedisBenchmark {
-    /// Runs it once, and returns the requests per second. Its exit status, and the line it ends
-    /// with, say whether every reply came.
+    /// Runs the program once. Returns the requests per second. Fails unless its exit status and its
+    /// last line show that every reply came.
     pub fn run(&self, server: SocketAddr) -> Result<f64> {
         let mut command = on_client_core("redis-benchmark");
-        command.args(["-h", &server.ip().to_string(), "-p", &server.port().to_string(), "-q", "-t", self.test]);
+        command.args([
+            "-h",
+            &server.ip().to_string(),
+            "-p",
+            &server.port().to_string(),
+            "-q",
+            "-t",
+            self.test,
+        ]);
         for (flag, number) in [("-c", self.clients), ("-P", self.pipeline), ("-n", self.requests)] {
             command.args([flag, &number.to_string()]);
         }
@@ -373,36 +439,38 @@ impl RedisBenchmark {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            // Without a server it would try for ever.
+            // Without a server, the program tries for ever.
             if Instant::now() >= deadline {
                 child.kill()?;
                 child.wait()?;
-                bail!("redis-benchmark has not ended within {ROUND_TIMEOUT:?}");
+                bail!("redis-benchmark does not end within {ROUND_TIMEOUT:?}");
             }
             sleep(Duration::from_millis(10));
         };
         let said = fs::read_to_string(log)?;
         let summary = format!("{}: ", self.test.to_uppercase());
-        let last = said.rsplit(['\r', '\n']).find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let rate = last.strip_prefix(&summary).and_then(|rest| rest.split_once(" requests per second"));
+        let last =
+            said.rsplit(['\r', '\n']).find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let rate =
+            last.strip_prefix(&summary).and_then(|rest| rest.split_once(" requests per second"));
         let rate = rate.filter(|_| status.success()).and_then(|(rate, _)| rate.parse().ok());
-        rate.with_context(|| format!("redis-benchmark: {status}; it said:\n{said}"))
+        rate.with_context(|| format!("redis-benchmark failed ({status}); its output:\n{said}"))
     }
 }
 
-/// A blocking connection from this source address, which gives up when nothing comes.
+/// Returns a blocking connection from this source address. Its reads time out.
 fn connect_from(source: Ipv4Addr, server: SocketAddr) -> Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
-    socket.connect_timeout(&server.into(), STALL_TIMEOUT).context("connecting")?;
+    socket.connect_timeout(&server.into(), STALL_TIMEOUT).context("cannot connect")?;
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(STALL_TIMEOUT))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// An honest client beside whatever else goes on: it sends PING again 2 ms after the reply, from an
-/// address of its own.
+/// An honest client beside another load. It sends PING again 2 ms after each reply, from an address
+/// that no other client has.
 pub struct Honest {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Vec<Duration>>>,
@@ -417,7 +485,7 @@ impl Honest {
             let mut waits = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                HONEST_PING.exchange(&stream).context("the honest client")?;
+                HONEST_PING.exchange(&stream).context("the honest client failed")?;
                 waits.push(began.elapsed());
                 sleep(Duration::from_millis(2));
             }
@@ -426,30 +494,35 @@ impl Honest {
         Ok(Honest { stop, thread })
     }
 
-    /// The median and the 99th percentile of its waits, in milliseconds.
+    /// Stops the client. Returns the median and the 99th percentile of its waits, in milliseconds.
     pub fn stop(self) -> Result<[f64; 2]> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut waits = self.thread.join().map_err(|_| anyhow!("the honest client's thread failed"))??;
+        let mut waits =
+            self.thread.join().map_err(|_| anyhow!("the honest client's thread failed"))??;
         waits.sort();
-        ensure!(!waits.is_empty(), "the honest client has had no reply");
+        ensure!(!waits.is_empty(), "the honest client got no reply");
         Ok([50, 99].map(|percent| waits[waits.len() * percent / 100].as_secs_f64() * 1e3))
     }
 }
 
-const HONEST_PING: Talk =
-    Talk { greeting: b"", request: b"*1\r\n$4\r\nPING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"" };
+const HONEST_PING: Talk = Talk {
+    greeting: b"",
+    request: b"*1\r\n$4\r\nPING\r\n",
+    reply_starts: b"+PONG\r\n",
+    reply_ends: b"",
+};
 
-/// Connections on which nobody says anything unless told to.
+/// Connections that stay idle except when [`Held::talk`] uses them.
 pub struct Held {
     streams: Vec<TcpStream>,
 }
 
-/// Connections from one source address: a hundred addresses for 15,000.
+/// Number of connections from one source address: a hundred addresses for 15,000 connections.
 const PER_SOURCE: usize = 150;
 
 impl Held {
-    /// Opens `count` connections from 127.0.0.2, 127.0.0.3, …, reads what the server says first, and waits until
-    /// the server has accepted them all.
+    /// Opens `count` connections from 127.0.0.2, 127.0.0.3, … and reads the server's greeting on
+    /// each. Waits until the server has accepted them all.
     pub fn open(server: &Server, count: usize, talk: &Talk) -> Result<Held> {
         let before = server.open_files()?;
         let mut streams = Vec::with_capacity(count);
@@ -458,7 +531,7 @@ impl Held {
             let stream = connect_from(Ipv4Addr::from(source), server.address)?;
             talk.read_greeting(&stream)?;
             streams.push(stream);
-            // Never more of them in the accept queue than it takes.
+            // The pause keeps the accept queue from overflowing.
             if index % 512 == 511 {
                 server.until_open_files(|files| files > before + index)?;
             }
@@ -467,7 +540,7 @@ impl Held {
         Ok(Held { streams })
     }
 
-    /// Closes all by a reset, so that neither end leaves anything waiting in the kernel (TIME-WAIT).
+    /// Closes all connections by a reset, which leaves none in TIME-WAIT.
     pub fn reset(self) -> Result<()> {
         for stream in &self.streams {
             SockRef::from(stream).set_linger(Some(Duration::ZERO))?;

@@ -1,7 +1,7 @@
-//! What the benchmarks share: their command line, tables and medians; servers in [`server`], clients in
-//! [`load`] and [`fanout`], and how they take turns in [`rounds`].
+//! The shared parts of the benchmarks: command line, tables and medians here, servers in
+//! [`server`], clients in [`load`] and [`fanout`], and their rounds in [`rounds`].
 
-// Each benchmark is a program of its own and uses a part of this.
+// Each benchmark is a separate program and uses only some parts.
 #![allow(dead_code)]
 
 pub mod fanout;
@@ -13,11 +13,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// The core that servers run on, and the one that this process, the client, runs on.
+/// The core of the servers.
 const SERVER_CORE: &str = "0";
+/// The core of this process, which is the client.
 const CLIENT_CORE: &str = "1";
 
-/// What was asked for on the command line: sections by name, servers to leave out, and numbers.
+/// The command line: sections by name, servers to leave out, and numbers.
 pub struct Options {
     sections: Vec<String>,
     skipped: Vec<String>,
@@ -27,44 +28,68 @@ pub struct Options {
 impl Options {
     /// Reads `cargo bench --bench NAME -- [SECTION…] [--skip SERVER] [--NUMBER N]`.
     ///
-    /// `None` when cargo only checks that the program starts (`cargo test --all-targets`): then there is nothing
-    /// to do.
+    /// Returns `None` when cargo only checks that the program starts (`cargo test --all-targets`).
     pub fn read(sections: &[&str], numbers: &[(&'static str, u64)]) -> Result<Option<Options>> {
-        let mut options = Options { sections: Vec::new(), skipped: Vec::new(), numbers: numbers.to_vec() };
+        let mut options =
+            Options { sections: Vec::new(), skipped: Vec::new(), numbers: numbers.to_vec() };
         let mut asked = false;
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
+            let mut value =
+                || arguments.next().with_context(|| format!("{argument} needs a value after it"));
             match argument.strip_prefix("--") {
                 Some("bench") => asked = true,
                 Some("skip") => options.skipped.push(value()?),
                 Some(name) => match options.numbers.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, number)) => *number = value()?.parse().with_context(|| format!("--{name}"))?,
-                    None => bail!("unknown option --{name}: --skip SERVER{}", usage(numbers)),
+                    Some((_, number)) => {
+                        let text = value()?;
+                        *number = text.parse().ok().with_context(|| {
+                            format!(
+                                "--{name}: '{text}' is not a whole number; expected one, such as \
+                                {number}"
+                            )
+                        })?
+                    }
+                    None => {
+                        bail!(
+                            "--{name} is not an option; accepted: --skip SERVER{}",
+                            usage(numbers)
+                        )
+                    }
                 },
                 None if sections.contains(&argument.as_str()) => options.sections.push(argument),
-                None => bail!("unknown section {argument}: {}", sections.join(", ")),
+                None if sections.is_empty() => {
+                    bail!("'{argument}' is not an option; this benchmark has no sections")
+                }
+                None => {
+                    bail!("'{argument}' is not a section; accepted: {}", sections.join(", "))
+                }
             }
         }
         if !asked {
-            println!("a benchmark: run it by `cargo bench --bench NAME`");
+            println!("this is a benchmark; run it by `cargo bench --bench NAME`");
             return Ok(None);
         }
         Ok(Some(options))
     }
 
-    /// Whether to run a section: all of them when none was named.
+    /// True if a section is to run. Without named sections, all run.
     pub fn wants(&self, section: &str) -> bool {
         self.sections.is_empty() || self.sections.iter().any(|named| named == section)
     }
 
-    /// Whether to run a server: all but those left out by `--skip`.
+    /// True if a server is to run, which `--skip` prevents.
     pub fn includes(&self, server: &str) -> bool {
         !self.skipped.iter().any(|skipped| server.contains(skipped.as_str()))
     }
 
+    /// Returns the value of a number option.
     pub fn number(&self, name: &str) -> u64 {
-        self.numbers.iter().find(|(known, _)| *known == name).expect("a number the benchmark declared").1
+        self.numbers
+            .iter()
+            .find(|(known, _)| *known == name)
+            .expect("the benchmark declares this number")
+            .1
     }
 }
 
@@ -72,7 +97,8 @@ fn usage(numbers: &[(&str, u64)]) -> String {
     numbers.iter().map(|(name, default)| format!(", --{name} {default}")).collect()
 }
 
-/// Raises the file limit of this process and of the servers it starts, and takes the client's core.
+/// Raises the file limit of this process and its servers, and moves this process to the clients'
+/// core.
 pub fn prepare() -> Result<()> {
     server::clean_up()?;
     let files = slabd::sys::raise_file_limit()?;
@@ -82,37 +108,45 @@ pub fn prepare() -> Result<()> {
             .output()
             .is_ok_and(|output| output.status.success());
     if pinned {
-        println!("Servers are pinned to core {SERVER_CORE}, the client to core {CLIENT_CORE}. {files} files each.\n");
+        println!(
+            "Servers run on core {SERVER_CORE}, the client on core {CLIENT_CORE}. \
+             Each process may open {files} files.\n"
+        );
     } else {
-        println!("NOT PINNED: fewer than two cores, or no taskset. {files} files each.\n");
+        println!(
+            "NOT PINNED: fewer than two cores, or no taskset. \
+             Each process may open {files} files.\n"
+        );
     }
     Ok(())
 }
 
-/// Whether servers and client can have a core each.
+/// True if servers and client can run on different cores.
 fn can_pin() -> bool {
-    // Not `available_parallelism`: that counts the cores of this process, which may be pinned already.
-    let cores = std::fs::read_to_string("/proc/cpuinfo").map_or(0, |text| text.matches("processor\t").count());
+    // `available_parallelism` would count only the cores of this process, which may be pinned
+    // already.
+    let cores = std::fs::read_to_string("/proc/cpuinfo")
+        .map_or(0, |text| text.matches("processor\t").count());
     cores >= 2 && server::is_installed("taskset")
 }
 
-/// The middle value, or the mean of the two in the middle.
+/// Returns the middle value, or the mean of the two in the middle.
 pub fn median(values: &[f64]) -> f64 {
-    assert!(!values.is_empty(), "a median of nothing");
+    assert!(!values.is_empty(), "a median needs at least one value");
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
-/// The smallest and the largest value, as text.
+/// Returns the smallest and the largest value as text.
 pub fn range(values: &[f64]) -> String {
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     format!("{low:.2}–{high:.2}")
 }
 
-/// A table that reads well in a terminal and as Markdown. The first column is text, the others are numbers.
+/// A table for terminals and Markdown. The first column is text, and the others are numbers.
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -123,12 +157,14 @@ impl Table {
     }
 
     pub fn row(&mut self, cells: Vec<String>) {
-        assert_eq!(cells.len(), self.rows[0].len(), "cells as many as columns");
+        assert_eq!(cells.len(), self.rows[0].len(), "a row has a cell for each column");
         self.rows.push(cells);
     }
 
     pub fn print(&self) {
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
         for (index, row) in self.rows.iter().enumerate() {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
@@ -137,7 +173,11 @@ impl Table {
             println!("| {} |", cells.collect::<Vec<_>>().join(" | "));
             if index == 0 {
                 let rules = widths.iter().enumerate().map(|(column, &width)| {
-                    if column == 0 { "-".repeat(width) } else { format!("{}:", "-".repeat(width.saturating_sub(1))) }
+                    if column == 0 {
+                        "-".repeat(width)
+                    } else {
+                        format!("{}:", "-".repeat(width.saturating_sub(1)))
+                    }
                 });
                 println!("| {} |", rules.collect::<Vec<_>>().join(" | "));
             }

@@ -1,11 +1,12 @@
-//! Servers that take turns under load, and the table of what the rounds took.
+//! Lets servers take turns under load, and prints the table of their processor times.
 
 use anyhow::Result;
 
 use super::server::{Cpu, Server};
 use super::{Table, median, range};
 
-/// One server, what loads it, and what each round took of it. The first contender is what others are divided by.
+/// One server with its load and the processor time of each round. The first contender is the base
+/// of the ratios.
 pub struct Contender<'a> {
     pub label: String,
     pub server: &'a Server,
@@ -14,11 +15,16 @@ pub struct Contender<'a> {
 }
 
 impl<'a> Contender<'a> {
-    pub fn new(label: &str, server: &'a Server, load: impl FnMut() -> Result<()> + 'a) -> Contender<'a> {
+    pub fn new(
+        label: &str,
+        server: &'a Server,
+        load: impl FnMut() -> Result<()> + 'a,
+    ) -> Contender<'a> {
         Contender { label: label.into(), server, load: Box::new(load), rounds: Vec::new() }
     }
 
-    /// Processor time divided by that of another, a ratio for each pair of neighbouring rounds.
+    /// Returns the processor time divided by that of another contender, for each pair of
+    /// neighbouring rounds.
     pub fn ratios(&self, base: &Contender) -> Vec<f64> {
         let pairs = self.rounds.iter().zip(&base.rounds);
         pairs.map(|(own, base)| own.nanos as f64 / base.nanos as f64).collect()
@@ -29,7 +35,7 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Lets the contenders take turns, after one turn each that does not count.
+/// Lets the contenders take turns. The first round warms up and does not count.
 pub fn alternate(contenders: &mut [Contender], rounds: u64) -> Result<()> {
     for round in 0..=rounds {
         for contender in contenders.iter_mut() {
@@ -44,8 +50,8 @@ pub fn alternate(contenders: &mut [Contender], rounds: u64) -> Result<()> {
     Ok(())
 }
 
-/// Prints a row for each contender; `unit` is what a round has `per_round` of. With a target, which
-/// slabd's ratio to the first contender is to stay below, slabd has it beside its own.
+/// Prints a row for each contender. A round has `per_round` operations, named `unit`. The target is
+/// the maximum of slabd's ratio, shown in its row.
 pub fn report(contenders: &[Contender], per_round: u64, unit: &str, target: Option<f64>) {
     let Some(base) = contenders.first() else { return };
     let ratio = format!("÷ {}", base.label);
@@ -59,11 +65,12 @@ pub fn report(contenders: &[Contender], per_round: u64, unit: &str, target: Opti
     let user = |total: Cpu| micros(total, all) * total.user_share();
     let decimals = if micros(base.total(), all) < 1.0 { 3 } else { 2 };
     for (index, contender) in contenders.iter().enumerate() {
-        let costs: Vec<f64> = contender.rounds.iter().map(|round| micros(*round, per_round as f64)).collect();
+        let costs: Vec<f64> =
+            contender.rounds.iter().map(|round| micros(*round, per_round as f64)).collect();
         let ratios = contender.ratios(base);
         let total = contender.total();
-        // Sampled at 100 per second or more often: the error is that of counting so many samples, or less. Where
-        // none was counted there might have been one.
+        // The kernel samples at least 100 times per second, so the error is at most that of
+        // counting so many samples. A count of zero is treated as one.
         let tick = micros(total, all) / (total.user_ticks + total.system_ticks).max(1) as f64;
         let error = tick * (total.user_ticks.max(1) as f64).sqrt();
         let mut row = vec![
@@ -78,8 +85,12 @@ pub fn report(contenders: &[Contender], per_round: u64, unit: &str, target: Opti
         row.extend(target.map(|target| if bound { format!("≤ {target:.2}") } else { "–".into() }));
         row.extend([
             range(&ratios),
-            // So short a run that the base has no sample: nothing is known.
-            if base.total().user_ticks > 0 { format!("{:.2}", user(total) / user(base.total())) } else { "–".into() },
+            // In a very short run the base has no sample, so the ratio is unknown.
+            if base.total().user_ticks > 0 {
+                format!("{:.2}", user(total) / user(base.total()))
+            } else {
+                "–".into()
+            },
             small(total.sleeps as f64 / all),
         ]);
         table.row(row);
@@ -87,7 +98,7 @@ pub fn report(contenders: &[Contender], per_round: u64, unit: &str, target: Opti
     table.print();
 }
 
-/// Two decimals, or two digits where these would be zero.
+/// Formats a value with two decimals, or with two significant digits if those would be zero.
 fn small(value: f64) -> String {
     if value == 0.0 || value >= 0.01 { format!("{value:.2}") } else { format!("{value:.1e}") }
 }

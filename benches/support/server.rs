@@ -1,4 +1,5 @@
-//! Servers under measurement: started on their own core, read through /proc, killed by their id when dropped.
+//! The servers under measurement. Each starts on the servers' core, is read through /proc, and is
+//! killed by its process id when dropped.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,12 +16,14 @@ use super::{CLIENT_CORE, SERVER_CORE, can_pin};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Units of utime and stime in /proc/PID/stat: USER_HZ, which is 100 on every Linux (proc(5)).
+/// Nanoseconds per unit of utime and stime in /proc/PID/stat. USER_HZ is 100 on every Linux
+/// (proc(5)).
 const TICK_NANOS: u64 = 10_000_000;
 
 const ECHO_SOURCE: &str = include_str!("../floor/echo.c");
 const UDP_SOURCE: &str = include_str!("../floor/udp.c");
 
+/// A running server.
 pub struct Server {
     pub name: String,
     pub address: SocketAddr,
@@ -29,21 +32,21 @@ pub struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; either way `wait` takes its remains.
+        // Killing fails if the server has already ended. Waiting reaps it in both cases.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Server {
-    /// slabd with one service and no deadlines, so that what is measured is connections at rest.
+    /// Starts slabd with one service and no deadlines, so idle connections stay open.
     pub fn slabd(service: &str, arguments: &[&str]) -> Result<Server> {
         let at_rest = ["--idle-timeout", "0", "--first-message-timeout", "0"];
         let silent = ["--max-silent", "65535", "--max-silent-per-source", "65535"];
         Server::start_slabd(service, &[at_rest, silent].concat(), arguments)
     }
 
-    /// The same with the deadlines that it has by itself.
+    /// Starts slabd with one service and its default deadlines.
     pub fn slabd_with_deadlines(service: &str, arguments: &[&str]) -> Result<Server> {
         Server::start_slabd(service, &[], arguments)
     }
@@ -56,40 +59,40 @@ impl Server {
         Server::start_logging(name, command, "listening on")
     }
 
-    /// The minimal TCP echo in C.
+    /// Starts the minimal TCP echo in C.
     pub fn floor_echo() -> Result<Server> {
         let mut command = on_server_core(compile("echo", ECHO_SOURCE)?);
         command.arg("0");
         Server::start_logging("C epoll floor".into(), command, "ready")
     }
 
-    /// The same, edge-triggered, as slabd is.
+    /// Starts the minimal TCP echo in C, edge-triggered as slabd is.
     pub fn floor_echo_edge() -> Result<Server> {
         let mut command = on_server_core(compile("echo-edge", ECHO_SOURCE)?);
         command.args(["0", "edge"]);
         Server::start_logging("C epoll floor, edge".into(), command, "ready")
     }
 
-    /// The first again, but on a full socket it waits for room.
+    /// Starts the minimal TCP echo in C, which waits for room when a socket is full.
     pub fn floor_echo_waiting() -> Result<Server> {
         let mut command = on_server_core(compile("echo-wait", ECHO_SOURCE)?);
         command.args(["0", "wait"]);
         Server::start_logging("C epoll floor, waiting".into(), command, "ready")
     }
 
-    /// The minimal UDP echo in C.
+    /// Starts the minimal UDP echo in C.
     pub fn floor_udp() -> Result<Server> {
         let mut command = on_server_core(compile("udp", UDP_SOURCE)?);
         command.arg("0");
         Server::start_logging("C recvmmsg floor".into(), command, "ready")
     }
 
-    /// Debian's Redis without persistence; `None` when it is not installed.
+    /// Starts Debian's Redis without persistence. Returns `None` if it is not installed.
     pub fn redis() -> Result<Option<Server>> {
         Server::redis_for(19_000)
     }
 
-    /// The same for at most so many clients.
+    /// Starts Redis for at most `clients` clients.
     pub fn redis_for(clients: u64) -> Result<Option<Server>> {
         if !check_installed("redis-server", "redis-server") {
             return Ok(None);
@@ -99,12 +102,13 @@ impl Server {
         command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
         command.args(["--save", "", "--appendonly", "no", "--tcp-backlog", "4096"]);
         command.args(["--maxclients", &clients.to_string()]);
-        // Its protected mode knows no other loopback address than 127.0.0.1; it listens on nothing but loopback.
+        // Protected mode accepts only 127.0.0.1 of all loopback addresses. The server listens only
+        // on loopback.
         command.args(["--protected-mode", "no"]).arg("--dir").arg(scratch()?);
         Server::start_listening("redis-server".into(), command, address).map(Some)
     }
 
-    /// uWebSockets from npm under Node.js; `None` when Node.js is not installed.
+    /// Starts uWebSockets from npm under Node.js. Returns `None` if Node.js is not installed.
     pub fn uwebsockets() -> Result<Option<Server>> {
         if !(check_installed("node", "nodejs") && check_installed("npm", "npm")) {
             return Ok(None);
@@ -115,30 +119,31 @@ impl Server {
         Server::start_logging("uWebSockets".into(), command, "ready").map(Some)
     }
 
-    /// Debian's memcached with one worker thread; `None` when it is not installed.
+    /// Starts Debian's memcached with one worker thread. Returns `None` if it is not installed.
     pub fn memcached() -> Result<Option<Server>> {
         Server::memcached_for(20_000)
     }
 
-    /// The same for at most so many connections.
+    /// Starts memcached for at most `connections` connections.
     pub fn memcached_for(connections: u64) -> Result<Option<Server>> {
         if !check_installed("memcached", "memcached") {
             return Ok(None);
         }
         let address = free_address()?;
         let mut command = on_server_core("memcached");
-        // As root it wants to be told which user to become.
+        // Run by root, memcached requires a user.
         command.args(["-u", "root", "-t", "1", "-b", "4096", "-U", "0", "-l", "127.0.0.1"]);
         command.args(["-c", &connections.to_string(), "-p", &address.port().to_string()]);
         Server::start_listening("memcached -t 1".into(), command, address).map(Some)
     }
 
-    /// Debian's nginx as one process, which keeps connections alive for ever; `None` when it is not installed.
+    /// Starts Debian's nginx as one process that keeps connections alive. Returns `None` if it is
+    /// not installed.
     pub fn nginx() -> Result<Option<Server>> {
         Server::nginx_for(19_900)
     }
 
-    /// The same for at most so many connections, listening sockets included.
+    /// Starts nginx for at most `connections` connections, including its listening sockets.
     pub fn nginx_for(connections: u64) -> Result<Option<Server>> {
         if !check_installed("nginx", "nginx") {
             return Ok(None);
@@ -147,12 +152,17 @@ impl Server {
         let prefix = scratch()?.join("nginx");
         fs::create_dir_all(&prefix)?;
         let configuration = format!(
-            "daemon off; master_process off; pid nginx.pid; error_log error.log; worker_rlimit_nofile 20000;
+            "daemon off; master_process off; pid nginx.pid; error_log error.log;
+             worker_rlimit_nofile 20000;
              events {{ worker_connections {connections}; }}
              http {{
                  access_log off; keepalive_timeout 1d; keepalive_requests 1000000000;
-                 client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
-                 server {{ listen {address} backlog=4096; location / {{ return 200 \"hello\\n\"; }} }}
+                 client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t;
+                 uwsgi_temp_path t; scgi_temp_path t;
+                 server {{
+                     listen {address} backlog=4096;
+                     location / {{ return 200 \"hello\\n\"; }}
+                 }}
              }}"
         );
         fs::write(prefix.join("nginx.conf"), configuration)?;
@@ -161,27 +171,33 @@ impl Server {
         Server::start_listening("nginx keep-alive".into(), command, address).map(Some)
     }
 
-    /// Starts a server that says where it listens, in a line that begins or goes on with `announcement`.
+    /// Starts a server that prints its address in a line with `announcement`.
     fn start_logging(name: String, command: Command, announcement: &str) -> Result<Server> {
         let (child, log) = spawn(&name, command)?;
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut server = Server { name, address: nowhere, child };
-        let address = server.until_started(&log, || Ok(find_address(&fs::read_to_string(&log)?, announcement)))?;
+        let address = server
+            .until_started(&log, || Ok(find_address(&fs::read_to_string(&log)?, announcement)))?;
         server.address = address;
         Ok(server)
     }
 
-    /// Starts a server that was told where to listen, and waits until it does.
+    /// Starts a server with a given address, and waits until it listens.
     fn start_listening(name: String, command: Command, address: SocketAddr) -> Result<Server> {
         let (child, log) = spawn(&name, command)?;
         let mut server = Server { name, address, child };
-        server.until_started(&log, || Ok(TcpStream::connect_timeout(&address, START_TIMEOUT).ok()))?;
-        // So that the connection of the attempt is closed on the other side too.
+        server
+            .until_started(&log, || Ok(TcpStream::connect_timeout(&address, START_TIMEOUT).ok()))?;
+        // Gives the server time to close the connection of the attempt.
         sleep(Duration::from_millis(100));
         Ok(server)
     }
 
-    fn until_started<T>(&mut self, log: &Path, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    fn until_started<T>(
+        &mut self,
+        log: &Path,
+        mut probe: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
         let deadline = Instant::now() + START_TIMEOUT;
         let said = || fs::read_to_string(log).unwrap_or_default();
         loop {
@@ -189,11 +205,11 @@ impl Server {
                 return Ok(found);
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended while starting ({status}); it said:\n{}", self.name, said());
+                bail!("{} ended at its start ({status}); its output:\n{}", self.name, said());
             }
             ensure!(
                 Instant::now() < deadline,
-                "{} not ready within {START_TIMEOUT:?}; it said:\n{}",
+                "{} is not ready within {START_TIMEOUT:?}; its output:\n{}",
                 self.name,
                 said()
             );
@@ -205,36 +221,40 @@ impl Server {
         self.child.id()
     }
 
-    /// Processor time used so far. Exact while the server sleeps, so ask when it has nothing to do.
+    /// Returns the processor time used so far. It is exact only while the server is idle.
     pub fn cpu(&self) -> Result<Cpu> {
         sleep(Duration::from_millis(5));
         Cpu::read(self.child.id())
     }
 
-    /// Resident memory, in bytes.
+    /// Returns the resident memory in bytes.
     ///
-    /// From smaps_rollup, which walks the page tables. statm and VmRSS are kept per core and may be off by some
-    /// hundred KiB, which would be many bytes per connection here.
+    /// The source is smaps_rollup, which walks the page tables. The kernel counts statm and VmRSS
+    /// per core, so they can be wrong by some hundred KiB, which is many bytes per connection.
     pub fn resident(&self) -> Result<u64> {
         let path = format!("/proc/{}/smaps_rollup", self.child.id());
         let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).with_context(|| path.clone())?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Rss:"))
+            .with_context(|| path.clone())?;
         let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kilobytes * 1024)
     }
 
-    /// Files the server has open: how one sees from outside that it accepted or closed connections.
+    /// Returns the number of files that the server has open. It shows from outside how many
+    /// connections the server has accepted and closed.
     pub fn open_files(&self) -> Result<usize> {
         let path = format!("/proc/{}/fd", self.child.id());
         match fs::metadata(&path)?.len() {
-            // Before Linux 6.2 the folder does not know. To list it costs the kernel an inode for each file, which
-            // then shows in what `memory` reports.
+            // Before Linux 6.2 the folder has no count. Listing it costs the kernel an inode per
+            // file, which shows in the results of `memory`.
             0 => Ok(fs::read_dir(&path)?.count()),
             files => Ok(files as usize),
         }
     }
 
-    /// Waits until the server has at least (or at most) so many files open.
+    /// Waits until the number of the server's open files is enough.
     pub fn until_open_files(&self, enough: impl Fn(usize) -> bool) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -242,22 +262,23 @@ impl Server {
             if enough(files) {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "{}: still {files} open files", self.name);
+            ensure!(Instant::now() < deadline, "{} still has {files} open files", self.name);
             sleep(Duration::from_millis(2));
         }
     }
 }
 
-/// Processor time of a process with all its threads.
+/// The processor time of a process with all its threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cpu {
-    /// Precise: the scheduler counts it in nanoseconds (schedstat).
+    /// Exact time in nanoseconds, counted by the scheduler (schedstat).
     pub nanos: u64,
-    /// How it is divided, from sampling by the timer interrupt, in ticks of 10 ms (stat). Only sums over seconds
-    /// mean something: after 10 s of work, 6 % of it user time is known within about a tenth.
+    /// User time in ticks of 10 ms, sampled by the timer interrupt (stat). Only sums over seconds
+    /// are meaningful: after 10 s of work, a user share of 6 % is known within about a tenth.
     pub user_ticks: u64,
+    /// System time, measured likewise.
     pub system_ticks: u64,
-    /// How often it went to sleep.
+    /// Number of times that the process went to sleep.
     pub sleeps: u64,
 }
 
@@ -267,17 +288,24 @@ impl Cpu {
         for task in fs::read_dir(format!("/proc/{process}/task"))? {
             let task = task?.path();
             let schedstat = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
-            cpu.nanos += schedstat.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+            cpu.nanos += schedstat
+                .split(' ')
+                .next()
+                .and_then(|field| field.parse::<u64>().ok())
+                .unwrap_or(0);
             let status = fs::read_to_string(task.join("status"))?;
-            let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            let sleeps =
+                status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
             cpu.sleeps += sleeps.context("voluntary_ctxt_switches")?.trim().parse::<u64>()?;
         }
         let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-        // The name, second field, is in parentheses and may hold anything; utime and stime are fields 14 and 15.
-        let fields: Vec<&str> = stat.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
+        // The second field is the name, in parentheses, with any characters. utime and stime are
+        // fields 14 and 15.
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
         (cpu.user_ticks, cpu.system_ticks) = (fields[11].parse()?, fields[12].parse()?);
         if cpu.nanos == 0 {
-            // A kernel without CONFIG_SCHED_INFO: ticks are all there is.
+            // A kernel without CONFIG_SCHED_INFO counts only ticks.
             cpu.nanos = (cpu.user_ticks + cpu.system_ticks) * TICK_NANOS;
         }
         Ok(cpu)
@@ -301,7 +329,7 @@ impl Cpu {
         }
     }
 
-    /// Which part of the time was spent in user mode, from 0 to 1.
+    /// Returns the share of user time, from 0 to 1.
     pub fn user_share(self) -> f64 {
         self.user_ticks as f64 / (self.user_ticks + self.system_ticks).max(1) as f64
     }
@@ -312,7 +340,7 @@ pub fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Whether a program is there; says so when it is not.
+/// Returns true if a program is installed. Otherwise prints how to install it.
 pub fn check_installed(program: &str, package: &str) -> bool {
     let installed = is_installed(program);
     if !installed {
@@ -321,15 +349,14 @@ pub fn check_installed(program: &str, package: &str) -> bool {
     installed
 }
 
-/// The program that is measured as slabd: SLABD_PROGRAM, such as a build of earlier source, or the
-/// one that cargo has just built.
+/// Returns the program that is measured as slabd: SLABD_PROGRAM, for example a build of an earlier
+/// version, or the program that cargo has just built.
 fn slabd_program() -> PathBuf {
     let built = || env!("CARGO_BIN_EXE_slabd").into();
     std::env::var_os("SLABD_PROGRAM").map_or_else(built, PathBuf::from)
 }
 
-/// Installs the servers that come from npm, unless an earlier run has. Returns the folder to
-/// require them from.
+/// Installs the servers from npm, unless an earlier run has done it. Returns their folder.
 fn install_peers(source: &Path) -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
     let modules = folder.join("node_modules");
@@ -340,17 +367,17 @@ fn install_peers(source: &Path) -> Result<PathBuf> {
         }
         let mut npm = Command::new("npm");
         npm.args(["ci", "--no-audit", "--no-fund", "--loglevel", "error", "--prefix"]).arg(&folder);
-        ensure!(npm.status().context("starting npm")?.success(), "npm ci failed");
+        ensure!(npm.status().context("cannot start npm")?.success(), "npm ci failed");
     }
     Ok(modules)
 }
 
-/// A command that runs on the servers' core, and does not outlive this process however that ends.
+/// Returns a command that runs on the servers' core. The kernel kills it when this process ends.
 fn on_server_core(program: impl AsRef<OsStr>) -> Command {
     on_core(SERVER_CORE, program)
 }
 
-/// The same on the clients' core.
+/// Returns a command that runs on the clients' core. The kernel kills it when this process ends.
 pub(super) fn on_client_core(program: impl AsRef<OsStr>) -> Command {
     on_core(CLIENT_CORE, program)
 }
@@ -368,9 +395,11 @@ fn on_core(core: &str, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Starts a command with its output in a file: a pipe that nobody reads would stop it one day.
+/// Starts a command with its output in a file, because a full pipe would block it. Returns the
+/// file.
 pub(super) fn spawn(name: &str, mut command: Command) -> Result<(Child, PathBuf)> {
-    let file_name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let file_name: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let path = scratch()?.join(format!("{file_name}.log"));
     let log = File::create(&path)?;
     let child = command
@@ -378,14 +407,17 @@ pub(super) fn spawn(name: &str, mut command: Command) -> Result<(Child, PathBuf)
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
-        .with_context(|| format!("starting {name}"))?;
+        .with_context(|| format!("cannot start {name}"))?;
     Ok((child, path))
 }
 
-/// The address in the line that has `announcement`: an address, or a port of 127.0.0.1.
+/// Returns the address in the line with `announcement`, written as an address or as a port of
+/// 127.0.0.1.
 fn find_address(log: &str, announcement: &str) -> Option<SocketAddr> {
-    // The last line may still be in the making.
-    let line = log.split_inclusive('\n').find(|line| line.ends_with('\n') && line.contains(announcement))?;
+    // The last line may be incomplete.
+    let line = log
+        .split_inclusive('\n')
+        .find(|line| line.ends_with('\n') && line.contains(announcement))?;
     let (_, after) = line.split_once(announcement)?;
     after.split_whitespace().find_map(|word| {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -393,22 +425,23 @@ fn find_address(log: &str, announcement: &str) -> Option<SocketAddr> {
     })
 }
 
-/// A port that was free a moment ago.
+/// Returns an address with a port that was free a moment ago.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Where logs, compiled floors and servers' files go: inside cargo's target folder. One folder for each run, so
-/// that two runs do not meet.
+/// Returns the folder for logs, compiled floors and files of servers, inside cargo's target folder.
+/// Each run has a different folder, so two runs do not disturb each other.
 fn scratch() -> Result<PathBuf> {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{SCRATCH}{}", std::process::id()));
+    let path =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{SCRATCH}{}", std::process::id()));
     fs::create_dir_all(&path)?;
     Ok(path)
 }
 
 const SCRATCH: &str = "bench-";
 
-/// Removes what earlier runs left behind.
+/// Removes the folders of earlier runs.
 pub fn clean_up() -> Result<()> {
     for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR"))? {
         let entry = entry?;
@@ -429,8 +462,8 @@ fn compile(name: &str, source: &str) -> Result<PathBuf> {
         .arg("-")
         .stdin(Stdio::piped())
         .spawn()
-        .context("starting cc (apt-get install gcc libc6-dev)")?;
-    compiler.stdin.take().context("cc takes its source from standard input")?.write_all(source.as_bytes())?;
+        .context("cannot start cc; install it by apt-get install gcc libc6-dev")?;
+    compiler.stdin.take().context("cc has no standard input")?.write_all(source.as_bytes())?;
     ensure!(compiler.wait()?.success(), "cc failed on {name}.c");
     Ok(program)
 }

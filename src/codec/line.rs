@@ -1,31 +1,37 @@
-//! Lines: a message ends at LF, and a CR before it belongs to the ending (as in RFC 5198 and telnet).
+//! Line framing: a message ends at LF. A CR before the LF is part of the ending, as in RFC 5198 and
+//! telnet.
 
-/// What the front of some bytes is.
+/// The result of [`decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
-    /// A line without its ending, and how many bytes both take up.
+    /// A line without its ending, and the length with its ending in bytes.
     Line { line: &'a [u8], length: usize },
-    /// Part of a line, or nothing.
+    /// No whole line yet.
     Incomplete,
-    /// A line longer than it may be; more bytes never change that.
+    /// The first line is longer than allowed. More bytes do not change this result.
     TooLong,
 }
 
-/// The first line of `bytes`, of at most `max` bytes without its ending. The first `scanned` bytes
-/// are known to hold no LF.
+/// Decodes the first line of `bytes`, which may have `max` bytes without its ending. The caller
+/// knows that the first `scanned` bytes contain no LF.
 pub fn decode(bytes: &[u8], scanned: usize, max: usize) -> Decoded<'_> {
     match memchr::memchr(b'\n', &bytes[scanned..]) {
         Some(found) => {
             let end = scanned + found;
             let line = strip_cr(&bytes[..end]);
-            if line.len() > max { Decoded::TooLong } else { Decoded::Line { line, length: end + 1 } }
+            if line.len() > max {
+                Decoded::TooLong
+            } else {
+                Decoded::Line { line, length: end + 1 }
+            }
         }
-        // A CR may yet turn out to be part of the ending.
+        // A final CR does not count, because it may be part of the ending.
         None if strip_cr(bytes).len() > max => Decoded::TooLong,
         None => Decoded::Incomplete,
     }
 }
 
+/// Returns a line without a CR at its end.
 pub fn strip_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
@@ -34,7 +40,7 @@ pub fn strip_cr(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// Decodes `stream` given in pieces, remembering what was scanned as the loop does.
+    /// Decodes a stream that arrives in pieces. Like the loop, it remembers the scanned length.
     fn lines(pieces: &[&[u8]], max: usize) -> Result<Vec<Vec<u8>>, Vec<Vec<u8>>> {
         let (mut held, mut scanned, mut found) = (Vec::new(), 0, Vec::new());
         for piece in pieces {
@@ -55,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn every_case_whole_byte_by_byte_and_with_trailing_data() {
+    fn lines_are_found_whole_byte_by_byte_and_with_trailing_data() {
         let cases: &[(&[u8], &[&[u8]])] = &[
             (b"", &[]),
             (b"no ending", &[]),
@@ -75,13 +81,17 @@ mod tests {
             let trailed = lines(&[stream, b"x"], 16).unwrap();
             assert_eq!(trailed, *expected, "with trailing data");
             for cut in 0..stream.len() {
-                assert_eq!(lines(&[&stream[..cut], &stream[cut..]], 16).unwrap(), *expected, "cut at {cut}");
+                assert_eq!(
+                    lines(&[&stream[..cut], &stream[cut..]], 16).unwrap(),
+                    *expected,
+                    "cut at {cut}"
+                );
             }
         }
     }
 
     #[test]
-    fn the_length_at_its_limit_one_below_and_one_above() {
+    fn a_line_one_byte_too_long_is_refused() {
         for ending in [&b"\n"[..], b"\r\n"] {
             for (length, fits) in [(7, true), (8, true), (9, false)] {
                 let stream = [&vec![b'x'; length][..], ending].concat();

@@ -1,30 +1,41 @@
-//! RESP, the protocol of Redis: cuts a stream into commands, splits a command into arguments, writes replies.
+//! RESP, the protocol of Redis: splits a stream into commands, and a command into arguments. The
+//! module `reply` writes replies.
 //!
-//! Two steps, both sans-IO. `frame` says where the first command ends, and looks at nothing behind it;
-//! `Parser::parse` then finds the arguments of that command. Nothing is kept between calls but the parser's two
-//! vectors, so one parser serves every connection, and a half-received command costs only its bytes.
-//! Source: <https://redis.io/docs/latest/develop/reference/protocol-spec/>, and Redis 7's `networking.c` and
-//! `sds.c` for what it leaves open: inline commands, limits, and the words of errors.
+//! Parsing has two steps, both sans-IO. [`frame`] finds the end of the first command and examines
+//! no byte behind it. [`Parser::parse`] then finds the arguments of that command. Only the parser's
+//! two vectors live between calls, so one parser serves every connection, and an incomplete command
+//! costs no more than its bytes.
+//!
+//! Sources: <https://redis.io/docs/latest/develop/reference/protocol-spec/>, and `networking.c` and
+//! `sds.c` of Redis 7 for inline commands, limits and error texts.
+
+mod reply;
 
 use super::line;
 use crate::limits::{COUNT_LINE_MAX, UNTRUSTED_ARGUMENTS_MAX, UNTRUSTED_INPUT_MAX};
+use reply::without_line_break;
 
-/// Ranges are kept as two `u32`, which halves them; nothing longer than this can be a command.
+pub use reply::{Protocol, array, bulk, error, integer, map, null, push, pushed, simple, verbatim};
+
+/// Maximum length of a command in bytes. Ranges are stored as two `u32` to save half of their
+/// memory.
 const ADDRESSABLE_MAX: usize = u32::MAX as usize;
 
-/// What a command may take up. Checked against the lengths that a peer announces, before their bytes arrive.
+/// The limits of a command. They are checked as soon as a length is announced, before its bytes
+/// arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandLimits {
-    /// Arguments of a command, its name included.
+    /// Maximum number of arguments, the name included.
     pub arguments_max: usize,
-    /// Bytes of a whole multibulk command, as on the wire. Held unfinished, it is at most a count line longer.
+    /// Maximum length of a multibulk command on the wire, in bytes. An incomplete one may hold one
+    /// count line more.
     pub bytes_max: usize,
-    /// Bytes of an inline command, without its line ending.
+    /// Maximum length of an inline command without its line ending, in bytes.
     pub inline_max: usize,
 }
 
 impl CommandLimits {
-    /// For a peer that has yet to give its password.
+    /// The limits for a client that has not given its password.
     pub const UNTRUSTED: CommandLimits = CommandLimits {
         arguments_max: UNTRUSTED_ARGUMENTS_MAX,
         bytes_max: UNTRUSTED_INPUT_MAX,
@@ -35,9 +46,10 @@ impl CommandLimits {
 impl Default for CommandLimits {
     fn default() -> Self {
         CommandLimits {
-            // The most that one SUBSCRIBE names. Redis allows 2^31, but there the keyspace pays for it.
+            // Enough for a SUBSCRIBE of 1,023 channels. Redis allows 2^31, for its keyspace
+            // commands.
             arguments_max: 1024,
-            // As much as a connection may be owed: a message that no subscriber could be sent need not be read.
+            // The limit of a connection's pending output: no subscriber could get a longer message.
             bytes_max: 1024 * 1024,
             // Redis's PROTO_INLINE_MAX_SIZE.
             inline_max: 64 * 1024,
@@ -45,37 +57,42 @@ impl Default for CommandLimits {
     }
 }
 
-/// What the front of some bytes is.
+/// The result of [`frame`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// A whole command for `Parser::parse`, and how many bytes it and its framing take up. It may have no
-    /// arguments (an empty line, `*0`, `*-1`), and then asks for no answer.
+    /// A whole command for [`Parser::parse`], and its length with its framing in bytes. A command
+    /// without arguments (an empty line, `*0`, `*-1`) gets no reply.
     Command { message: &'a [u8], length: usize },
-    /// Part of one, or nothing.
+    /// No whole command yet.
     Incomplete,
-    /// Not RESP; no command can be found any more.
+    /// The stream is not RESP, and no more commands can be found in it.
     Invalid(FrameError),
 }
 
-/// Why a stream is not RESP. More bytes never change it.
+/// The reason why a stream is not RESP. More bytes do not change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// The count of arguments is no number or over the limit; so is that of an inline command's words.
+    /// The number of arguments is malformed or over the limit. The words of an inline command have
+    /// the same limit.
     MultibulkLength,
-    /// The length of an argument is no number, negative, makes the command too long, or does not lead to a CRLF
-    /// (which Redis skips unseen; here it tells a peer whose counting is off).
+    /// The length of an argument is malformed, negative, over the limit, or not followed by CRLF
+    /// after that many bytes. Redis does not check the CRLF; the check finds clients that miscount.
     BulkLength,
-    /// An argument starts with this byte.
+    /// An argument starts with this byte instead of `$`.
     ExpectedDollar(u8),
+    /// An inline command is over the limit.
     InlineTooBig,
+    /// The line with the number of arguments is too long.
     MultibulkCountTooBig,
+    /// The line with the length of an argument is too long.
     BulkCountTooBig,
-    /// An inline command has a quote that is not closed, or not followed by a space.
+    /// An inline command has a quote that is not closed, or a closing quote without a space after
+    /// it.
     UnbalancedQuotes,
 }
 
 impl FrameError {
-    /// Appends the text as Redis words it, without the `-ERR ` before it and the CRLF behind it.
+    /// Appends the error text of Redis, without the `-ERR ` before it and the CRLF after it.
     pub fn write(&self, out: &mut Vec<u8>) {
         let text: &[u8] = match self {
             FrameError::MultibulkLength => b"Protocol error: invalid multibulk length",
@@ -93,9 +110,10 @@ impl FrameError {
     }
 }
 
-/// Looks for a command at the front of `bytes`. The first `scanned` of them are known to hold no LF, which spares
-/// an inline command a second look; a multibulk command is hopped through from its start, from count to count.
-/// The first result but `Incomplete` is the same however the bytes were cut.
+/// Finds the command at the front of `bytes`. The caller knows that the first `scanned` bytes
+/// contain no LF, so an inline command is not scanned twice. A multibulk command is walked from its
+/// start, from one announced length to the next. The way in which a stream was cut into segments
+/// does not change the commands and errors found in it.
 pub fn frame<'a>(bytes: &'a [u8], scanned: usize, limits: &CommandLimits) -> Frame<'a> {
     if bytes.first() == Some(&b'*') {
         return match walk_multibulk(bytes, limits, |_, _| ()) {
@@ -111,8 +129,8 @@ pub fn frame<'a>(bytes: &'a [u8], scanned: usize, limits: &CommandLimits) -> Fra
     }
 }
 
-/// How long the multibulk command at the front of `bytes` is, once all of it is there: `None` while part of it is missing. `each` is given the
-/// start and end of every argument on the way.
+/// Returns the length of the multibulk command at the front of `bytes`, or `None` if it is
+/// incomplete. Calls `each` with the start and end of each argument.
 #[inline]
 fn walk_multibulk(
     bytes: &[u8],
@@ -132,14 +150,20 @@ fn walk_multibulk(
     Ok(Some(at))
 }
 
-/// The announced count of arguments, none if negative, and where the first one starts.
+/// Returns the announced number of arguments and the start of the first one. A negative number
+/// counts as 0.
 fn multibulk_count(bytes: &[u8]) -> Result<Option<(u64, usize)>, FrameError> {
     let read = count_line(bytes, FrameError::MultibulkLength, FrameError::MultibulkCountTooBig)?;
     Ok(read.map(|(count, next)| (count.max(0).unsigned_abs(), next)))
 }
 
-/// The start and end, without CRLF, of the argument whose `$` is at `at`, if it and its CRLF have arrived.
-fn bulk_range(bytes: &[u8], at: usize, bytes_max: usize) -> Result<Option<(usize, usize)>, FrameError> {
+/// Returns the start and end of the argument whose `$` is at `at`, without its CRLF, or `None` if
+/// it is incomplete.
+fn bulk_range(
+    bytes: &[u8],
+    at: usize,
+    bytes_max: usize,
+) -> Result<Option<(usize, usize)>, FrameError> {
     match bytes.get(at) {
         None => return Ok(None),
         Some(b'$') => {}
@@ -149,7 +173,10 @@ fn bulk_range(bytes: &[u8], at: usize, bytes_max: usize) -> Result<Option<(usize
     let Some((length, header)) = read else { return Ok(None) };
     let start = at + header;
     let length = usize::try_from(length).map_err(|_| FrameError::BulkLength)?;
-    let end_line = start.checked_add(length).and_then(|end| end.checked_add(2)).filter(|end| *end <= bytes_max);
+    let end_line = start
+        .checked_add(length)
+        .and_then(|end| end.checked_add(2))
+        .filter(|end| *end <= bytes_max);
     let end_line = end_line.ok_or(FrameError::BulkLength)?;
     match bytes.get(end_line - 2..end_line) {
         None => Ok(None),
@@ -158,9 +185,15 @@ fn bulk_range(bytes: &[u8], at: usize, bytes_max: usize) -> Result<Option<(usize
     }
 }
 
-/// The number behind the marker at the front of `bytes`, and the length of its line with CRLF.
-fn count_line(bytes: &[u8], invalid: FrameError, too_big: FrameError) -> Result<Option<(i64, usize)>, FrameError> {
-    // Nearly all counts have one digit or two: these patterns take a third of the time of the search below.
+/// Returns the number after the marker at the front of `bytes`, and the length of its line with
+/// CRLF.
+fn count_line(
+    bytes: &[u8],
+    invalid: FrameError,
+    too_big: FrameError,
+) -> Result<Option<(i64, usize)>, FrameError> {
+    // Most numbers have one or two digits. These patterns take a third of the time of the search
+    // below.
     match bytes {
         [_, ones @ b'0'..=b'9', b'\r', b'\n', ..] => return Ok(Some((i64::from(ones - b'0'), 4))),
         [_, tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', ..] => {
@@ -173,13 +206,16 @@ fn count_line(bytes: &[u8], invalid: FrameError, too_big: FrameError) -> Result<
         None => Ok(None),
         Some(end) => match bytes.get(end + 1) {
             None => Ok(None),
-            Some(b'\n') => Ok(Some((number(bytes.get(1..end).unwrap_or_default()).ok_or(invalid)?, end + 2))),
+            Some(b'\n') => {
+                Ok(Some((number(bytes.get(1..end).unwrap_or_default()).ok_or(invalid)?, end + 2)))
+            }
             Some(_) => Err(invalid),
         },
     }
 }
 
-/// A decimal number in its only spelling, as Redis's `string2ll` takes it: no plus, no leading zeros, no `-0`.
+/// Parses a decimal number in its canonical spelling, like Redis's `string2ll`: no plus, no leading
+/// zeros, no `-0`. Returns `None` for any other text, and for numbers beyond 64 bits.
 pub fn number(text: &[u8]) -> Option<i64> {
     let (negative, digits) = text.strip_prefix(b"-").map_or((false, text), |digits| (true, digits));
     match digits {
@@ -187,7 +223,7 @@ pub fn number(text: &[u8]) -> Option<i64> {
         [b'1'..=b'9', ..] => {}
         _ => return None,
     }
-    // Summed up below zero, where there is room for one more.
+    // The sum is negative, because `i64::MIN` has no positive counterpart.
     let mut value: i64 = 0;
     for digit in digits {
         if !digit.is_ascii_digit() {
@@ -198,23 +234,25 @@ pub fn number(text: &[u8]) -> Option<i64> {
     if negative { Some(value) } else { value.checked_neg() }
 }
 
-/// Splits commands into arguments. Its memory grows to that of the longest command it has seen, at most 8 bytes
-/// for each argument and the bytes of an inline command, and is used again for the next.
+/// Splits commands into arguments. Its memory is reused by the next command. It grows to that of
+/// the longest command so far: 8 bytes per argument, and the bytes of an inline command.
 #[derive(Default)]
 pub struct Parser {
     /// Start and end of each argument, in the message or in `unquoted`.
     ranges: Vec<(u32, u32)>,
-    /// The arguments of an inline command, one after the other.
+    /// The arguments of an inline command without quotes, concatenated.
     unquoted: Vec<u8>,
 }
 
 impl Parser {
-    /// Memory held, in bytes: it follows the commands that have been read, not the lengths that peers announce.
+    /// Returns the memory held, in bytes. It depends on the commands received, not on the lengths
+    /// that clients announce.
     pub fn bytes(&self) -> usize {
         self.ranges.capacity() * size_of::<(u32, u32)>() + self.unquoted.capacity()
     }
 
-    /// The multibulk command at the front of `bytes` and its length, once all of it is there: `frame` and `parse` in one pass.
+    /// Parses the multibulk command at the front of `bytes` in one pass. Returns the command and
+    /// its length in bytes, or `None` if it is incomplete.
     pub fn parse_multibulk<'a>(
         &'a mut self,
         bytes: &'a [u8],
@@ -226,8 +264,13 @@ impl Parser {
         Ok(length.map(|length| (Command { source: bytes, ranges: &self.ranges }, length)))
     }
 
-    /// The arguments of `message`, which is as `frame` gives it. Anything else that starts with `*` has none.
-    pub fn parse<'a>(&'a mut self, message: &'a [u8], limits: &CommandLimits) -> Result<Command<'a>, FrameError> {
+    /// Splits a message of [`Frame::Command`] into its arguments. Returns no arguments for other
+    /// bytes that start with `*`.
+    pub fn parse<'a>(
+        &'a mut self,
+        message: &'a [u8],
+        limits: &CommandLimits,
+    ) -> Result<Command<'a>, FrameError> {
         if message.first() == Some(&b'*') {
             return Ok(match self.parse_multibulk(message, limits) {
                 Ok(Some((command, _))) => command,
@@ -243,7 +286,8 @@ impl Parser {
         Ok(Command { source: &self.unquoted, ranges: &self.ranges })
     }
 
-    /// As Redis's `sdssplitargs`, except that a NUL is a byte like any other, and that words are limited as arguments are.
+    /// Splits an inline command like Redis's `sdssplitargs`, with two differences: NUL is an
+    /// ordinary byte, and the number of words is limited.
     fn split_inline(&mut self, line: &[u8], words_max: usize) -> Result<(), FrameError> {
         let mut rest = line;
         loop {
@@ -265,8 +309,8 @@ impl Parser {
     }
 }
 
-/// Appends the argument at the front of `rest`, and returns what is behind it. A quote may open within a word;
-/// where it closes, the argument ends.
+/// Appends the argument at the front of `rest`, and returns the bytes after it. A quote may open
+/// within a word. The argument ends where the quote closes.
 fn unquote_argument<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], FrameError> {
     loop {
         match rest {
@@ -287,7 +331,8 @@ fn unquote_argument<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8
     }
 }
 
-/// Appends up to the closing `quote`, and returns what is behind that. Single quotes have `\'` as only escape.
+/// Appends the bytes up to the closing `quote`, and returns the bytes after it. Within single
+/// quotes the only escape is `\'`.
 fn unquote<'a>(quote: u8, mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], FrameError> {
     loop {
         let (byte, behind) = match rest {
@@ -307,7 +352,7 @@ fn unquote<'a>(quote: u8, mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [
     }
 }
 
-/// What a letter behind a backslash stands for.
+/// Returns the byte that an escape stands for.
 fn unescape(letter: u8) -> u8 {
     match letter {
         b'n' => b'\n',
@@ -319,17 +364,18 @@ fn unescape(letter: u8) -> u8 {
     }
 }
 
-/// The value of an ASCII hex digit.
+/// Returns the value of an ASCII hex digit.
 fn hex_value(digit: u8) -> u8 {
     if digit.is_ascii_digit() { digit - b'0' } else { (digit | 0x20) - b'a' + 10 }
 }
 
-/// C's `isspace`, which has the vertical tab that `is_ascii_whitespace` has not.
+/// Returns true for the spaces of C's `isspace`. Unlike `is_ascii_whitespace`, it includes the
+/// vertical tab.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// A command's arguments, its name first. Without Debug, as one may be a password.
+/// The arguments of a command, its name first. It has no `Debug`, because one may be a password.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
     source: &'a [u8],
@@ -345,6 +391,7 @@ impl<'a> Command<'a> {
         self.ranges.is_empty()
     }
 
+    /// Returns an argument; the name has index 0.
     pub fn get(self, index: usize) -> Option<&'a [u8]> {
         self.ranges.get(index).map(|(start, end)| &self.source[*start as usize..*end as usize])
     }
@@ -354,114 +401,9 @@ impl<'a> Command<'a> {
     }
 }
 
-/// The version of RESP that replies are written in. A connection starts with the second; `HELLO 3` changes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Protocol {
-    Resp2,
-    Resp3,
-}
-
-/// `+text`. Line breaks in it become spaces.
-pub fn simple(out: &mut Vec<u8>, text: &str) {
-    one_line(out, b'+', text.as_bytes());
-}
-
-/// `-text`, which starts with the error's kind (`ERR unknown command`). Line breaks in it become spaces.
-pub fn error(out: &mut Vec<u8>, text: &[u8]) {
-    one_line(out, b'-', text);
-}
-
-/// `:value`.
-pub fn integer(out: &mut Vec<u8>, value: i64) {
-    head(out, b':', value.unsigned_abs(), value < 0);
-}
-
-/// `$length` and the bytes, whatever they are.
-pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.reserve(bytes.len() + COUNT_LINE_MAX);
-    head(out, b'$', bytes.len() as u64, false);
-    out.extend_from_slice(bytes);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// A text for people: a verbatim string in RESP3, in RESP2 a bulk string.
-pub fn verbatim(out: &mut Vec<u8>, text: &str, protocol: Protocol) {
-    match protocol {
-        Protocol::Resp2 => bulk(out, text.as_bytes()),
-        Protocol::Resp3 => {
-            const FORMAT: &[u8] = b"txt:";
-            head(out, b'=', (FORMAT.len() + text.len()) as u64, false);
-            out.extend_from_slice(FORMAT);
-            out.extend_from_slice(text.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-}
-
-/// No value: in RESP2 the null bulk string.
-pub fn null(out: &mut Vec<u8>, protocol: Protocol) {
-    out.extend_from_slice(if protocol == Protocol::Resp2 { b"$-1\r\n" } else { b"_\r\n" });
-}
-
-/// The head of an array; `length` values follow.
-pub fn array(out: &mut Vec<u8>, length: usize) {
-    head(out, b'*', length as u64, false);
-}
-
-/// The head of a map; `length` pairs of values follow. In RESP2 an array of twice as many.
-pub fn map(out: &mut Vec<u8>, length: usize, protocol: Protocol) {
-    match protocol {
-        Protocol::Resp2 => head(out, b'*', 2 * length as u64, false),
-        Protocol::Resp3 => head(out, b'%', length as u64, false),
-    }
-}
-
-/// The head of a message that answers no command; `length` values follow. In RESP2 an array.
-pub fn push(out: &mut Vec<u8>, length: usize, protocol: Protocol) {
-    head(out, if protocol == Protocol::Resp2 { b'*' } else { b'>' }, length as u64, false);
-}
-
-/// Words that answer no command, as one message: see [`push`].
-pub fn pushed(out: &mut Vec<u8>, protocol: Protocol, words: &[&[u8]]) {
-    push(out, words.len(), protocol);
-    words.iter().for_each(|word| bulk(out, word));
-}
-
-fn one_line(out: &mut Vec<u8>, marker: u8, text: &[u8]) {
-    out.push(marker);
-    out.extend(text.iter().map(|byte| without_line_break(*byte)));
-    out.extend_from_slice(b"\r\n");
-}
-
-fn without_line_break(byte: u8) -> u8 {
-    if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }
-}
-
-/// A marker, a number and CRLF. Composed from its end on the stack, and appended at once.
-fn head(out: &mut Vec<u8>, marker: u8, mut magnitude: u64, negative: bool) {
-    // A marker, a sign, 20 digits and CRLF.
-    let mut composed = [0; 24];
-    composed[22..].copy_from_slice(b"\r\n");
-    let mut at = 22;
-    loop {
-        at -= 1;
-        composed[at] = b'0' + (magnitude % 10) as u8;
-        magnitude /= 10;
-        if magnitude == 0 {
-            break;
-        }
-    }
-    if negative {
-        at -= 1;
-        composed[at] = b'-';
-    }
-    at -= 1;
-    composed[at] = marker;
-    out.extend_from_slice(&composed[at..]);
-}
-
-/// Whether a line (without its ending) opens an HTTP/1 request: method, target and version, a space between (RFC
-/// 9112, section 3). Browsers can be made to send one anywhere, with commands in its body.
+/// Returns true if a line without its ending is an HTTP/1 request line: method, target and version,
+/// separated by single spaces (RFC 9112, section 3). A web page can make a browser send a request
+/// anywhere, with commands in its body.
 pub fn is_http_request_line(line: &[u8]) -> bool {
     const METHODS: [&[u8]; 9] =
         [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
@@ -477,7 +419,7 @@ pub fn is_http_request_line(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// What a stream was cut into: the arguments of each command, then what stopped it.
+    /// A step in reading a stream: a command with its arguments, or an error.
     #[derive(Debug, PartialEq, Eq)]
     enum Step {
         Command(Vec<Vec<u8>>),
@@ -485,15 +427,16 @@ mod tests {
         Invalid(FrameError),
     }
 
-    /// One pass over a multibulk command comes to the same as two.
+    /// Asserts that parsing a multibulk command in one pass gives the same result as in two.
     fn agree_in_one_pass(bytes: &[u8], scanned: usize, limits: &CommandLimits) {
         if bytes.first() != Some(&b'*') {
             return;
         }
         let (mut one, mut two) = (Parser::default(), Parser::default());
         let words = |command: Command<'_>| command.iter().map(<[u8]>::to_vec).collect::<Vec<_>>();
-        let in_one =
-            one.parse_multibulk(bytes, limits).map(|found| found.map(|(command, length)| (words(command), length)));
+        let in_one = one
+            .parse_multibulk(bytes, limits)
+            .map(|found| found.map(|(command, length)| (words(command), length)));
         let in_two = match frame(bytes, scanned, limits) {
             Frame::Command { message, length } => {
                 Ok(two.parse(message, limits).ok().map(|command| (words(command), length)))
@@ -504,9 +447,10 @@ mod tests {
         assert_eq!(in_one, in_two, "{}", bytes.escape_ascii());
     }
 
-    /// Cuts `stream` given in pieces, remembering what was scanned as the loop does.
+    /// Reads a stream that arrives in pieces. Like the loop, it remembers the scanned length.
     fn steps<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &CommandLimits) -> Vec<Step> {
-        let (mut held, mut scanned, mut found, mut parser) = (Vec::new(), 0, Vec::new(), Parser::default());
+        let (mut held, mut scanned, mut found, mut parser) =
+            (Vec::new(), 0, Vec::new(), Parser::default());
         for piece in pieces {
             held.extend_from_slice(piece);
             loop {
@@ -519,7 +463,10 @@ mod tests {
                                 assert_eq!(command.iter().len(), command.len());
                                 assert_eq!(command.is_empty(), command.get(0).is_none());
                                 assert!(
-                                    command.iter().enumerate().all(|(i, argument)| command.get(i) == Some(argument))
+                                    command
+                                        .iter()
+                                        .enumerate()
+                                        .all(|(i, argument)| command.get(i) == Some(argument))
                                 );
                                 assert_eq!(command.get(command.len()), None);
                                 Step::Command(command.iter().map(<[u8]>::to_vec).collect())
@@ -544,42 +491,65 @@ mod tests {
         Step::Command(arguments.iter().map(|argument| argument.to_vec()).collect())
     }
 
-    /// One command: whole, from each growing prefix, with trailing data, and cut in two anywhere.
+    /// Checks one command whole, byte by byte, cut in two at each place, and with trailing data.
     fn check(stream: &[u8], expected: Step, limits: &CommandLimits) {
         let shown = stream.escape_ascii();
         let expected = [expected];
         assert_eq!(steps([stream], limits), expected, "{shown} whole");
         assert_eq!(steps(stream.chunks(1), limits), expected, "{shown} byte by byte");
         for cut in 0..stream.len() {
-            assert_eq!(steps([&stream[..cut], &stream[cut..]], limits), expected, "{shown} cut at {cut}");
+            assert_eq!(
+                steps([&stream[..cut], &stream[cut..]], limits),
+                expected,
+                "{shown} cut at {cut}"
+            );
         }
-        // An error may show before the last byte of these cases; a command never does.
+        // A command is complete only with its last byte. An error may be found earlier.
         if !matches!(expected[0], Step::Invalid(_)) {
             for cut in 0..stream.len() {
-                assert_eq!(frame(&stream[..cut], 0, limits), Frame::Incomplete, "{shown} cut at {cut}");
+                assert_eq!(
+                    frame(&stream[..cut], 0, limits),
+                    Frame::Incomplete,
+                    "{shown} cut at {cut}"
+                );
             }
             for trailing in [&b"x"[..], b"*", b"*1\r\n$", b"\r", b"\"", b"xxxxxxxx"] {
-                assert_eq!(steps([stream, trailing], limits), expected, "{shown} with trailing data");
+                assert_eq!(
+                    steps([stream, trailing], limits),
+                    expected,
+                    "{shown} with trailing data"
+                );
             }
             let trailed = [stream, b"PING\r\n*1\r\n$4\r\nPING\r\n"].concat();
             let [first] = expected;
             let all = [first, command(&[b"PING"]), command(&[b"PING"])];
             assert_eq!(steps([&trailed[..]], limits), all, "{shown} with commands behind it");
-            assert_eq!(steps(trailed.chunks(1), limits), all, "{shown} with commands behind it, byte by byte");
+            assert_eq!(
+                steps(trailed.chunks(1), limits),
+                all,
+                "{shown} with commands behind it, byte by byte"
+            );
         } else {
             for trailing in [&b"x"[..], b"\r\n", b"*1\r\n$4\r\nPING\r\n", &[b'x'; 100]] {
-                assert_eq!(steps([&[stream, trailing].concat()[..]], limits), expected, "{shown} with trailing data");
+                assert_eq!(
+                    steps([&[stream, trailing].concat()[..]], limits),
+                    expected,
+                    "{shown} with trailing data"
+                );
             }
         }
     }
 
     #[test]
-    fn multibulk_commands() {
+    fn a_multibulk_command_is_split_into_arguments() {
         let cases: &[(&[u8], &[&[u8]])] = &[
             (b"*1\r\n$4\r\nPING\r\n", &[b"PING"]),
             (b"*2\r\n$4\r\nECHO\r\n$0\r\n\r\n", &[b"ECHO", b""]),
             (b"*1\r\n$0\r\n\r\n", &[b""]),
-            (b"*3\r\n$7\r\nPUBLISH\r\n$2\r\n\r\n\r\n$6\r\n\0\xff*1\r\n\r\n", &[b"PUBLISH", b"\r\n", b"\0\xff*1\r\n"]),
+            (
+                b"*3\r\n$7\r\nPUBLISH\r\n$2\r\n\r\n\r\n$6\r\n\0\xff*1\r\n\r\n",
+                &[b"PUBLISH", b"\r\n", b"\0\xff*1\r\n"],
+            ),
             (b"*2\r\n$10\r\n0123456789\r\n$2\r\n\"'\r\n", &[b"0123456789", b"\"'"]),
             (b"*0\r\n", &[]),
             (b"*-1\r\n", &[]),
@@ -591,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn inline_commands_with_quotes() {
+    fn an_inline_command_is_split_into_words_and_unquoted() {
         let cases: &[(&[u8], &[&[u8]])] = &[
             (b"", &[]),
             (b" \t\x0b\x0c ", &[]),
@@ -620,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn unbalanced_quotes() {
+    fn unbalanced_quotes_are_refused() {
         let cases: &[&[u8]] = &[
             b"\"",
             b"'",
@@ -648,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_an_inline_command_at_the_limit_one_below_and_one_above() {
+    fn an_inline_command_with_one_word_too_many_is_refused() {
         for limits in [CommandLimits::default(), CommandLimits::UNTRUSTED] {
             let most = limits.arguments_max;
             for (words, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
@@ -664,9 +634,8 @@ mod tests {
         assert_eq!(CommandLimits::default().bytes_max, 1 << 20);
     }
 
-    /// By default, in arguments and in bytes.
     #[test]
-    fn a_multibulk_command_at_its_largest_one_below_and_one_above() {
+    fn a_multibulk_command_beyond_the_default_limits_is_refused() {
         let limits = CommandLimits::default();
         for (count, fits) in [(1023, true), (1024, true), (1025, false)] {
             let stream = [format!("*{count}\r\n"), "$1\r\na\r\n".repeat(count)].concat();
@@ -675,15 +644,18 @@ mod tests {
             assert_eq!(framed == Frame::Invalid(FrameError::MultibulkLength), !fits);
         }
         // `*1`, the length and the line breaks are 16 bytes.
-        for (length, fits) in [((1 << 20) - 17, true), ((1 << 20) - 16, true), ((1 << 20) - 15, false)] {
+        for (length, fits) in
+            [((1 << 20) - 17, true), ((1 << 20) - 16, true), ((1 << 20) - 15, false)]
+        {
             let announced = format!("*1\r\n${length}\r\n");
-            let expected = if fits { Frame::Incomplete } else { Frame::Invalid(FrameError::BulkLength) };
+            let expected =
+                if fits { Frame::Incomplete } else { Frame::Invalid(FrameError::BulkLength) };
             assert_eq!(frame(announced.as_bytes(), 0, &limits), expected, "{length}");
         }
     }
 
     #[test]
-    fn broken_frames_and_the_texts_of_errors() {
+    fn a_malformed_frame_gets_the_error_text_of_redis() {
         let digits = [b'1'; 40];
         let cases: &[(&[u8], FrameError, &str)] = &[
             (b"*\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
@@ -708,8 +680,16 @@ mod tests {
             (b"*1\r\n$18446744073709551616\r\n", FrameError::BulkLength, "invalid bulk length"),
             (b"*1\r\n$1\r\nabc", FrameError::BulkLength, "invalid bulk length"),
             (b"*1\r\n$1\r\na\rb", FrameError::BulkLength, "invalid bulk length"),
-            (&[b"*", &digits[..]].concat(), FrameError::MultibulkCountTooBig, "too big mbulk count string"),
-            (&[b"*1\r\n$", &digits[..]].concat(), FrameError::BulkCountTooBig, "too big bulk count string"),
+            (
+                &[b"*", &digits[..]].concat(),
+                FrameError::MultibulkCountTooBig,
+                "too big mbulk count string",
+            ),
+            (
+                &[b"*1\r\n$", &digits[..]].concat(),
+                FrameError::BulkCountTooBig,
+                "too big bulk count string",
+            ),
             (&[b'x'; 65_537], FrameError::InlineTooBig, "too big inline request"),
         ];
         for (stream, error, text) in cases {
@@ -724,15 +704,17 @@ mod tests {
     }
 
     #[test]
-    fn limits_at_one_below_and_one_above() {
+    fn a_command_one_beyond_any_limit_is_refused() {
         let limits = CommandLimits { arguments_max: 3, bytes_max: 64, inline_max: 8 };
         for (count, fits) in [(2, true), (3, true), (4, false)] {
-            let stream = [format!("*{count}\r\n").into_bytes(), b"$1\r\na\r\n".repeat(count)].concat();
+            let stream =
+                [format!("*{count}\r\n").into_bytes(), b"$1\r\na\r\n".repeat(count)].concat();
             let arguments = vec![&b"a"[..]; count];
-            let expected = if fits { command(&arguments) } else { Step::Invalid(FrameError::MultibulkLength) };
+            let expected =
+                if fits { command(&arguments) } else { Step::Invalid(FrameError::MultibulkLength) };
             check(&stream, expected, &limits);
         }
-        // In one argument or in the last of two, the whole frame counts, before the bytes have arrived.
+        // The length of the whole frame counts, and it is checked before the bytes have arrived.
         for front in [&b"*1\r\n"[..], b"*2\r\n$5\r\nfirst\r\n"] {
             for (frame_length, fits) in [(63, true), (64, true), (65, false)] {
                 let length = frame_length - front.len() - 7;
@@ -740,20 +722,24 @@ mod tests {
                 let stream = [&head[..], &vec![b'x'; length], b"\r\n"].concat();
                 assert_eq!(stream.len(), frame_length);
                 match fits {
-                    true => assert!(matches!(steps([&stream[..]], &limits)[..], [Step::Command(_)])),
+                    true => {
+                        assert!(matches!(steps([&stream[..]], &limits)[..], [Step::Command(_)]))
+                    }
                     false => check(&head, Step::Invalid(FrameError::BulkLength), &limits),
                 }
             }
         }
         for (length, fits) in [(7, true), (8, true), (9, false)] {
             let word = vec![b'x'; length];
-            let expected = || if fits { command(&[&word]) } else { Step::Invalid(FrameError::InlineTooBig) };
+            let expected =
+                || if fits { command(&[&word]) } else { Step::Invalid(FrameError::InlineTooBig) };
             check(&[&word[..], b"\n"].concat(), expected(), &limits);
             check(&[&word[..], b"\r\n"].concat(), expected(), &limits);
         }
-        for (length, error) in [(31, FrameError::MultibulkLength), (32, FrameError::MultibulkLength)]
-            .into_iter()
-            .chain([(33, FrameError::MultibulkCountTooBig)])
+        for (length, error) in
+            [(31, FrameError::MultibulkLength), (32, FrameError::MultibulkLength)]
+                .into_iter()
+                .chain([(33, FrameError::MultibulkCountTooBig)])
         {
             let line = [b"*".to_vec(), vec![b'0'; length - 1], b"\r\n".to_vec()].concat();
             check(&line, Step::Invalid(error), &limits);
@@ -765,8 +751,12 @@ mod tests {
     }
 
     #[test]
-    fn no_limits_and_false_claims_of_what_was_scanned_do_no_harm() {
-        let limits = CommandLimits { arguments_max: usize::MAX, bytes_max: usize::MAX, inline_max: usize::MAX };
+    fn unlimited_limits_and_a_wrong_scanned_length_do_not_panic() {
+        let limits = CommandLimits {
+            arguments_max: usize::MAX,
+            bytes_max: usize::MAX,
+            inline_max: usize::MAX,
+        };
         check(b"*1\r\n$9223372036854775807\r\n", Step::Invalid(FrameError::BulkLength), &limits);
         assert_eq!(steps([&b"*9223372036854775807\r\n$1\r\na\r\n"[..]], &limits), []);
         assert_eq!(frame(b"ab", 3, &limits), Frame::Incomplete);
@@ -775,9 +765,15 @@ mod tests {
     }
 
     #[test]
-    fn what_frame_would_not_give_has_no_arguments() {
+    fn an_incomplete_message_has_no_arguments() {
         let mut parser = Parser::default();
-        for message in [&b"*"[..], b"*\r\n", b"*2\r\n$1\r\na\r\n", b"*1\r\n$4\r\nPIN", b"*9223372036854775807\r\n"] {
+        for message in [
+            &b"*"[..],
+            b"*\r\n",
+            b"*2\r\n$1\r\na\r\n",
+            b"*1\r\n$4\r\nPIN",
+            b"*9223372036854775807\r\n",
+        ] {
             let parsed = parser.parse(message, &CommandLimits::default());
             assert!(parsed.is_ok_and(|command| command.is_empty()));
         }
@@ -786,7 +782,13 @@ mod tests {
     #[test]
     fn a_warm_parser_does_not_grow() {
         let mut parser = Parser::default();
-        let messages = [&b"SUBSCRIBE \"a\" b c d e f"[..], b"*2\r\n$4\r\nECHO\r\n$1\r\na\r\n", b"PING", b"", b"\"x"];
+        let messages = [
+            &b"SUBSCRIBE \"a\" b c d e f"[..],
+            b"*2\r\n$4\r\nECHO\r\n$1\r\na\r\n",
+            b"PING",
+            b"",
+            b"\"x",
+        ];
         let limits = &CommandLimits::default();
         let _ = parser.parse(messages[0], limits);
         let warm = (parser.ranges.capacity(), parser.unquoted.capacity());
@@ -797,7 +799,7 @@ mod tests {
     }
 
     #[test]
-    fn mutated_streams_give_the_same_however_they_are_cut() {
+    fn a_mutated_stream_gives_the_same_commands_in_pieces_of_any_size() {
         const ALPHABET: &[u8] = b"*$-0123456789\r\n\r\n\r\n \"'\\xabPING\0\xff";
         let seeds: [&[u8]; 5] = [
             b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nECHO\r\n$12\r\nhello\r\nworld\r\n",
@@ -812,7 +814,8 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut stream = seeds[random.usize(..seeds.len())].to_vec();
             for _ in 0..random.usize(1..6) {
-                let (at, byte) = (random.usize(..stream.len()), ALPHABET[random.usize(..ALPHABET.len())]);
+                let (at, byte) =
+                    (random.usize(..stream.len()), ALPHABET[random.usize(..ALPHABET.len())]);
                 match random.u8(..4) {
                     0 => stream[at] = byte,
                     1 => stream.insert(at, byte),
@@ -821,20 +824,32 @@ mod tests {
                 }
             }
             let whole = steps([&stream[..]], &limits);
-            assert_eq!(steps(stream.chunks(1), &limits), whole, "seed {seed}: {}", stream.escape_ascii());
+            assert_eq!(
+                steps(stream.chunks(1), &limits),
+                whole,
+                "seed {seed}: {}",
+                stream.escape_ascii()
+            );
             let size = random.usize(2..9);
-            assert_eq!(steps(stream.chunks(size), &limits), whole, "seed {seed}: {}", stream.escape_ascii());
+            assert_eq!(
+                steps(stream.chunks(size), &limits),
+                whole,
+                "seed {seed}: {}",
+                stream.escape_ascii()
+            );
             commands += whole.iter().filter(|step| matches!(step, Step::Command(_))).count();
             errors += whole.iter().filter(|step| matches!(step, Step::Invalid(_))).count();
-            // The parser alone has to bear anything too.
+            // The parser must not panic on any bytes.
             let _ = Parser::default().parse(&stream, &limits);
         }
         assert!(commands > 5_000 && errors > 2_000, "{commands} commands and {errors} errors");
     }
 
     #[test]
-    fn numbers_in_their_only_spelling() {
-        for value in [0, 1, -1, 9, 10, -10, 1234567890, i64::MAX, i64::MIN, i64::MAX - 1, i64::MIN + 1] {
+    fn a_number_is_accepted_only_in_its_canonical_spelling() {
+        for value in
+            [0, 1, -1, 9, 10, -10, 1234567890, i64::MAX, i64::MIN, i64::MAX - 1, i64::MIN + 1]
+        {
             let text = value.to_string();
             assert_eq!(number(text.as_bytes()), Some(value));
             assert_eq!(encoded(|out| integer(out, value)), format!(":{text}\r\n"));
@@ -847,7 +862,7 @@ mod tests {
         assert_eq!(number(&[b'9'; 100]), None);
     }
 
-    /// What is written behind bytes that were there before, which stay.
+    /// Returns the bytes that `write` appends to a buffer, which it must not change otherwise.
     fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = b"before".to_vec();
         write(&mut out);
@@ -855,12 +870,15 @@ mod tests {
     }
 
     #[test]
-    fn replies_in_both_protocols() {
+    fn replies_are_written_in_the_format_of_each_protocol() {
         use Protocol::{Resp2, Resp3};
         assert_eq!(encoded(|out| simple(out, "OK")), "+OK\r\n");
         assert_eq!(encoded(|out| simple(out, "")), "+\r\n");
         assert_eq!(encoded(|out| simple(out, "a\r\nb")), "+a  b\r\n");
-        assert_eq!(encoded(|out| error(out, b"ERR unknown command 'a\r\n+b'")), "-ERR unknown command 'a  +b'\r\n");
+        assert_eq!(
+            encoded(|out| error(out, b"ERR unknown command 'a\r\n+b'")),
+            "-ERR unknown command 'a  +b'\r\n"
+        );
         assert_eq!(encoded(|out| bulk(out, b"")), "$0\r\n\r\n");
         assert_eq!(encoded(|out| bulk(out, b"hello\r\nworld")), "$12\r\nhello\r\nworld\r\n");
         assert_eq!(encoded(|out| null(out, Resp2)), "$-1\r\n");
@@ -875,7 +893,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_framed_and_parsed_again() {
+    fn an_encoded_command_is_parsed_back_to_its_arguments() {
         let arguments: [&[u8]; 4] = [b"PUBLISH", b"", b"\r\n*1\r\n", &[0xff; 300]];
         let mut out = Vec::new();
         array(&mut out, arguments.len());
@@ -884,8 +902,10 @@ mod tests {
     }
 
     #[test]
-    fn http_request_lines() {
-        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"] {
+    fn only_an_http_request_line_is_recognized_as_one() {
+        for method in
+            ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+        {
             assert!(is_http_request_line(format!("{method} / HTTP/1.1").as_bytes()), "{method}");
         }
         assert!(is_http_request_line(b"GET /a?b=c HTTP/1.0"));

@@ -1,20 +1,22 @@
-//! The settings of a running server: its limits by name, and how they change.
+//! The settings of a running server: its limits by name, for CONFIG GET and CONFIG SET.
 
 use super::{Config, ConfigError, Setting, connections_possible, too_many_connections};
 use crate::limits::{FILES_RESERVED, Limits};
 use crate::setting::shown;
 use crate::sys;
 
-/// The limits by the names of their flags, as texts: what can change while the server runs.
+/// Returns the names and values of all limits, sorted by name.
 pub fn limits_as_texts(limits: &Limits) -> Vec<(String, String)> {
     let config = Config { limits: limits.clone(), ..Config::default() };
     let live = Setting::all().filter(|setting| matches!(setting, Setting::Live(_)));
-    let mut texts: Vec<_> = live.map(|setting| (setting.name().to_string(), shown(setting.get(&config)))).collect();
+    let mut texts: Vec<_> =
+        live.map(|setting| (setting.name().to_string(), shown(setting.get(&config)))).collect();
     texts.sort();
     texts
 }
 
-/// The limits with some of them changed, checked as a whole.
+/// Returns the limits with these changes. Fails, and names the setting, if the result cannot be
+/// used.
 pub fn with_changes(limits: &Limits, changes: &[(String, String)]) -> Result<Limits, ConfigError> {
     let mut changed = Config { limits: limits.clone(), ..Config::default() };
     for (at, (name, text)) in changes.iter().enumerate() {
@@ -35,7 +37,8 @@ pub fn with_changes(limits: &Limits, changes: &[(String, String)]) -> Result<Lim
     changed.check()?;
     let wanted = changed.limits.max_connections;
     if changes.iter().any(|(name, _)| name == "max-connections") {
-        let file_limit = sys::raise_file_limit().unwrap_or(limits.max_connections as u64 + FILES_RESERVED);
+        let file_limit =
+            sys::raise_file_limit().unwrap_or(limits.max_connections as u64 + FILES_RESERVED);
         if wanted > connections_possible(file_limit) {
             return Err(ConfigError(too_many_connections(wanted, file_limit)));
         }

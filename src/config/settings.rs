@@ -1,4 +1,4 @@
-//! What someone wrote, on the command line or in a file: some of the settings, by name.
+//! The settings that were given on the command line or in a file, by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,15 +7,14 @@ use std::path::Path;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml::{Spanned, Value};
 
-use super::{Config, ConfigError, Setting};
+use super::{Config, ConfigError, Setting, shown_path};
 use crate::setting::ValueForm;
 
-/// Settings and the texts that were given for them. The same names serve as flags and as keys of the
-/// file.
+/// Settings and the texts given for them. Flags and keys of the file have the same names.
 #[derive(Clone, Default)]
 pub struct Settings(BTreeMap<&'static str, Vec<String>>);
 
-/// Values may be secret: only names are shown.
+/// Shows only the names, because values may be secret.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
@@ -23,54 +22,61 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
-    /// Reads a TOML file.
+    /// Reads a TOML file. Fails if it cannot be read or understood.
     pub fn read(path: &Path) -> Result<Settings, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError(format!("cannot read config file {}: {error}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!("cannot read config file {}: {error}", shown_path(path)))
+        })?;
         Settings::parse(&text, path)
     }
 
-    /// The settings of a TOML file with this text. Errors name `path`.
+    /// Reads the text of a TOML file. Errors name `path` and the line.
     pub fn parse(text: &str, path: &Path) -> Result<Settings, ConfigError> {
-        let failure = |at: usize, what: &str| {
+        let failure = |at: usize, why: &str| {
             let line = text[..at].matches('\n').count() + 1;
-            // What it quotes from the file may hold anything, and errors are one line.
-            let what = what.trim().replace('\n', "; ").replace(char::is_control, " ");
-            ConfigError(format!("config file {}, line {line}: {what}", path.display()))
+            // The error may quote any character of the file, but must be one line.
+            let why = why.trim().replace('\n', "; ").replace(char::is_control, " ");
+            ConfigError(format!("config file {}, line {line}: {why}", shown_path(path)))
         };
-        let table: BTreeMap<Spanned<String>, Spanned<Value>> = toml::from_str(text)
-            .map_err(|error| failure(error.span().map_or(0, |span| span.start), error.message()))?;
+        let table: BTreeMap<Spanned<String>, Spanned<Value>> =
+            toml::from_str(text).map_err(|error| {
+                let at = error.span().map_or(0, |span| span.start);
+                failure(at, &format!("not valid TOML: {}", error.message()))
+            })?;
         let mut settings = Settings::default();
         for (key, value) in table {
+            let line_start = key.span().start;
             let setting = Setting::named(key.get_ref()).ok_or_else(|| {
                 let names: Vec<_> = Setting::all().map(Setting::name).collect();
-                let what = format!("unknown setting '{}': accepted are {}", key.get_ref(), names.join(", "));
-                failure(key.span().start, &what)
+                let (key, names) = (key.get_ref(), names.join(", "));
+                let wrong = format!("there is no setting '{key}'; accepted: {names}");
+                failure(line_start, &wrong)
             })?;
             let at = value.span().start;
-            let texts = texts(value.into_inner(), setting.about().form).map_err(|what| failure(at, &what))?;
+            let wrong = |why: String| failure(at, &format!("{}: {why}", setting.name()));
+            let texts = texts(value.into_inner(), setting.about().form).map_err(wrong)?;
             for text in texts {
-                settings.add(setting, text).map_err(|what| failure(at, &what))?;
+                settings.add(setting, text).map_err(wrong)?;
             }
         }
         Ok(settings)
     }
 
-    /// Adds one value of a setting, if it can be understood.
+    /// Adds one value of a setting. Fails if the value cannot be understood.
     pub fn add(&mut self, setting: Setting, text: String) -> Result<(), String> {
         readable(setting, &text).map_err(|why| format!("invalid value '{text}': {why}"))?;
         self.0.entry(setting.name()).or_default().push(text);
         Ok(())
     }
 
-    /// What was given for the setting of this name.
+    /// Returns the texts given for the setting of this name.
     pub fn texts(&self, name: &str) -> Option<&[String]> {
         self.0.get(name).map(Vec::as_slice)
     }
 
-    /// These settings, and what they leave open from `below`.
+    /// Returns these settings, and those of `below` that these do not set.
     pub fn over(self, mut below: Settings) -> Settings {
-        // There is one password: to name one in either way leaves nothing open.
+        // Two settings can give the password, but there is only one password.
         let passwords = ["requirepass", "requirepass-file"];
         if passwords.iter().any(|name| self.0.contains_key(name)) {
             below.0.retain(|name, _| !passwords.contains(name));
@@ -84,22 +90,28 @@ fn readable(setting: Setting, text: &str) -> Result<(), String> {
     setting.set(&mut Config::default(), &[text.into()])
 }
 
-/// The texts of a value in a file.
+/// Returns the texts of a value in a file. Fails if the value has the wrong type.
 fn texts(value: Value, form: ValueForm) -> Result<Vec<String>, String> {
     match value {
         Value::String(text) if form != ValueForm::List => Ok(vec![text]),
         Value::Integer(number) if form == ValueForm::Plain => Ok(vec![number.to_string()]),
         Value::Boolean(on) if form == ValueForm::Switch => Ok(vec![on.to_string()]),
-        Value::Array(values) if form == ValueForm::List => {
-            Ok(values.into_iter().map(|value| texts(value, ValueForm::Text)).collect::<Result<Vec<_>, _>>()?.concat())
-        }
+        Value::Array(values) if form == ValueForm::List && !values.is_empty() => Ok(values
+            .into_iter()
+            .map(|value| texts(value, ValueForm::Text))
+            .collect::<Result<Vec<_>, _>>()?
+            .concat()),
         other => Err(format!(
-            "invalid value {other}: expected {}",
+            "expected {}; found {}",
             match form {
-                ValueForm::Plain => "a text such as \"30s\" or \"64MiB\", or a number",
+                ValueForm::Plain => "a whole number, or a string such as \"30s\" or \"64MiB\"",
                 ValueForm::Switch => "true or false",
-                ValueForm::List => "a list of texts",
-                ValueForm::Text => "a text",
+                ValueForm::List => "a list of strings, such as [\"hub=127.0.0.1:9999\"]",
+                ValueForm::Text => "a string in quotes",
+            },
+            match other {
+                Value::Array(values) if values.is_empty() => "an empty list",
+                other => other.type_str(),
             }
         )),
     }
@@ -119,7 +131,10 @@ fn flag(setting: Setting) -> Arg {
     let about = setting.about();
     let help = format!("{} [default: {}]", about.help(), setting.default());
     let read = move |text: &str| readable(setting, text).map(|()| text.to_string());
-    let arg = Arg::new(about.name).long(about.name).help(help).value_name(about.hint).value_parser(read);
+    let arg =
+        Arg::new(about.name).long(about.name).help(help).value_name(about.hint).value_parser(read);
+    // A negative number is an invalid value, not an unknown flag.
+    let arg = arg.allow_negative_numbers(true);
     let arg = if about.heading.is_empty() { arg } else { arg.help_heading(about.heading) };
     match about.form {
         ValueForm::List => arg.action(ArgAction::Append),
@@ -132,7 +147,8 @@ fn flag(setting: Setting) -> Arg {
 impl FromArgMatches for Settings {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Settings, clap::Error> {
         let names = Setting::all().map(Setting::name);
-        let given = names.filter_map(|name| Some((name, matches.get_many::<String>(name)?.cloned().collect())));
+        let given = names
+            .filter_map(|name| Some((name, matches.get_many::<String>(name)?.cloned().collect())));
         Ok(Settings(given.collect()))
     }
 

@@ -1,4 +1,4 @@
-//! The values of settings that are more than a number: addresses, buffers, the password.
+//! The values of settings that are not numbers: addresses, buffers, the password.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,17 +7,18 @@ use std::str::FromStr;
 
 use toml::Value;
 
-use super::ConfigError;
+use super::{ConfigError, shown_path};
 use crate::buffer::BufferMode;
 use crate::limits::{FIXED_BUFFER_MAX, FIXED_BUFFER_MIN, PASSWORD_MAX};
 use crate::service::Secret;
 use crate::services::SERVICES;
-use crate::setting::{Notation, ValueForm, one, text, texts};
+use crate::setting::{Notation, ValueForm, text, texts};
 use crate::units::Size;
 
-/// One `--listen`.
+/// The value of one `--listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
+    /// The name of the service.
     pub service: String,
     pub address: SocketAddr,
     pub tcp: bool,
@@ -27,18 +28,20 @@ pub struct Listen {
 /// The environment variable that may hold the password.
 const PASSWORD_VARIABLE: &str = "SLABD_REQUIREPASS";
 
-/// Where systemd puts the credentials of a service: LoadCredential= in systemd.exec(5).
+/// The variable with the directory of a service's credentials: LoadCredential= in systemd.exec(5).
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// The password as given, else from the file, else from the environment, else from a systemd
-/// credential. An empty one is none.
+/// Returns the password. The first of these sources counts: the given password, the file, the
+/// environment, a systemd credential. An empty password means none.
 pub fn password(given: Option<Secret>, file: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
     let secret = match (given, file) {
         (Some(secret), _) => secret,
         (None, Some(path)) => from_file(path)?,
         (None, None) => match std::env::var(PASSWORD_VARIABLE) {
             Ok(text) if !text.is_empty() => Secret(text.into_bytes().into()),
-            _ => match std::env::var_os(CREDENTIALS_VARIABLE).map(|folder| Path::new(&folder).join("requirepass")) {
+            _ => match std::env::var_os(CREDENTIALS_VARIABLE)
+                .map(|folder| Path::new(&folder).join("requirepass"))
+            {
                 Some(path) if path.exists() => from_file(&path)?,
                 _ => Secret::default(),
             },
@@ -46,22 +49,25 @@ pub fn password(given: Option<Secret>, file: Option<&Path>) -> Result<Option<Sec
     };
     let length = secret.0.len();
     if length > PASSWORD_MAX {
-        return Err(ConfigError(format!("requirepass is {length} bytes long: accepted are up to {PASSWORD_MAX}")));
+        return Err(ConfigError(format!(
+            "the password is {length} bytes long; accepted: up to {PASSWORD_MAX} bytes"
+        )));
     }
     Ok((length > 0).then_some(secret))
 }
 
-/// The first line of a file.
+/// Reads the password from the first line of a file.
 fn from_file(path: &Path) -> Result<Secret, ConfigError> {
-    let failure = |what: String| ConfigError(format!("requirepass-file {}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+    let failure =
+        |why: &str| ConfigError(format!("cannot use requirepass-file {}: {why}", shown_path(path)));
+    let text = std::fs::read_to_string(path).map_err(|error| failure(&error.to_string()))?;
     match text.lines().next() {
-        None | Some("") => Err(failure("its first line is empty".into())),
+        None | Some("") => Err(failure("its first line is empty, and must be the password")),
         Some(first) => Ok(Secret(first.as_bytes().into())),
     }
 }
 
-/// One `--buffers`.
+/// The value of `--buffers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers(pub BufferMode);
 
@@ -73,7 +79,7 @@ impl Default for Listen {
 }
 
 impl Listen {
-    /// A hub that others than this machine can reach.
+    /// Returns true for a hub that other machines can reach.
     pub fn is_open_hub(&self) -> bool {
         self.service == "hub" && !self.address.ip().is_loopback()
     }
@@ -83,20 +89,39 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Listen, String> {
-        const HELP: &str = "expected SERVICE=ADDR:PORT, such as hello=127.0.0.1:9999 or echo+udp=[::1]:7";
-        let (service, address) = text.split_once('=').ok_or(HELP)?;
+        let (service, address) = text.split_once('=').ok_or(
+            "expected SERVICE=ADDR:PORT, such as hello=127.0.0.1:9999 or echo+udp=[::1]:7",
+        )?;
         let (service, tcp, udp) = match service.split_once('+') {
             None => (service, true, true),
             Some((service, "tcp")) => (service, true, false),
             Some((service, "udp")) => (service, false, true),
-            Some((_, other)) => return Err(format!("no transport '{other}': accepted are +tcp and +udp")),
+            Some((_, other)) => {
+                return Err(format!("there is no transport '{other}'; accepted: +tcp and +udp"));
+            }
         };
         let names: Vec<&str> = SERVICES.iter().map(|(name, _)| *name).collect();
         if !names.contains(&service) {
-            return Err(format!("no service '{service}': accepted are {}", names.join(", ")));
+            let names = names.join(", ");
+            return Err(format!("there is no service '{service}'; accepted: {names}"));
         }
-        let address = address.parse().map_err(|_| format!("'{address}' is not an IP address and port: {HELP}"))?;
-        Ok(Listen { service: service.into(), address, tcp, udp })
+        Ok(Listen { service: service.into(), address: socket_address(address)?, tcp, udp })
+    }
+}
+
+/// Reads an IP address and a port. Names are not resolved.
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    match text.rsplit_once(':') {
+        Some((ip, port)) if format!("{ip}:0").parse::<SocketAddr>().is_ok() => {
+            Err(format!("'{port}' is not a port; accepted: 0 to {}", u16::MAX))
+        }
+        _ => Err(format!(
+            "'{text}' is not an IP address and port; \
+             expected ADDR:PORT, such as 127.0.0.1:9999 or [::1]:9999"
+        )),
     }
 }
 
@@ -118,10 +143,16 @@ impl FromStr for Buffers {
         if text == "pooled" {
             return Ok(Buffers(BufferMode::Pooled));
         }
-        let size = text.strip_prefix("fixed:").ok_or("expected pooled, or fixed:BYTES such as fixed:4096")?;
+        let size = text
+            .strip_prefix("fixed:")
+            .ok_or("expected pooled, or fixed:BYTES such as fixed:4096")?;
         let Size(bytes) = size.parse()?;
         if !(FIXED_BUFFER_MIN..=FIXED_BUFFER_MAX).contains(&bytes) {
-            return Err(format!("a fixed buffer has {} to {}", Size(FIXED_BUFFER_MIN), Size(FIXED_BUFFER_MAX)));
+            return Err(format!(
+                "expected a fixed buffer of {} to {}",
+                Size(FIXED_BUFFER_MIN),
+                Size(FIXED_BUFFER_MAX)
+            ));
         }
         Ok(Buffers(BufferMode::Fixed(bytes)))
     }
@@ -159,7 +190,7 @@ impl Notation for Option<SocketAddr> {
     const HINT: &'static str = "ADDR:PORT";
 
     fn read(texts: &[String]) -> Result<Self, String> {
-        one(texts).map(Some)
+        socket_address(texts.last().map_or("", String::as_str)).map(Some)
     }
 
     fn write(value: &Self) -> Option<Value> {
@@ -176,7 +207,7 @@ impl Notation for Option<Secret> {
         Ok(texts.last().map(|text| Secret(text.as_bytes().into())))
     }
 
-    /// Written nowhere.
+    /// Returns `None`, because a password is never shown.
     fn write(_: &Self) -> Option<Value> {
         None
     }

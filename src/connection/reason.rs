@@ -1,50 +1,50 @@
-//! Why a connection ends, and how it leaves the kernel.
+//! Why a connection ends, and how the kernel ends it: by a FIN or a reset.
 
 use crate::sys::errno;
 
-/// Why a connection ended: a closed set, each counted.
+/// The reason why a connection ended. The server counts connections per reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Reason {
-    /// The peer closed or half-closed, and got what it was owed.
+    /// The peer closed or half-closed the connection, and has been sent all its output.
     PeerClosed,
-    /// The peer reset the connection, or it broke: ECONNRESET, EPIPE and the like.
+    /// The peer reset the connection, or the connection broke (ECONNRESET, EPIPE).
     PeerReset,
-    /// The kernel gave the peer up: it answered no probe within `keepalive`, or took no data within `user-timeout` (ETIMEDOUT), or
-    /// the way to it is gone.
+    /// The kernel gave up on the peer: no answer to probes within `keepalive`, no data taken within
+    /// `user-timeout` (ETIMEDOUT), or no route.
     PeerVanished,
-    /// The service said so.
+    /// The service closed the connection.
     ServiceClosed,
-    /// No complete message within `first-message-timeout`.
+    /// The client completed no message within `first-message-timeout`.
     FirstMessageTimeout,
-    /// A message was begun and not completed within `message-timeout`.
+    /// The client began a message and did not complete it within `message-timeout`.
     MessageTimeout,
-    /// No message within `idle-timeout`.
+    /// The client completed no further message within `idle-timeout`.
     IdleTimeout,
     /// The peer took no byte of its output within `output-timeout`.
     OutputTimeout,
-    /// What was owed could not be sent, or the peer did not close, within `close-timeout`.
+    /// Pending output could not be sent, or the peer did not close, within `close-timeout`.
     CloseTimeout,
-    /// A line longer than `max-line`.
+    /// The client sent a line longer than `max-line`.
     LineTooLong,
-    /// It broke its protocol.
+    /// The client broke its protocol.
     ProtocolError,
-    /// More output was unsent than `output-limit`: a slow consumer.
+    /// A slow consumer: its unsent output exceeded `output-limit`.
     OutputLimit,
-    /// It needed memory beyond `memory-budget`.
+    /// The connection was evicted or refused memory because of `memory-budget`.
     MemoryBudget,
-    /// It had said nothing, was the oldest of those, and made way for another.
+    /// The connection was the oldest silent one, and its slot went to a newcomer.
     Recycled,
-    /// Someone had it closed: CLIENT KILL.
+    /// A client closed it with CLIENT KILL.
     Killed,
-    /// The server is stopping.
+    /// The server is draining.
     Drain,
-    /// The server is stopping, and `drain-timeout` ran out.
+    /// The server was draining, and `drain-timeout` ran out.
     DrainTimeout,
 }
 
 impl Reason {
-    /// With their names, in the order of the arms.
+    /// All reasons with their names, in the order of the arms.
     pub const ALL: [(Reason, &'static str); 17] = [
         (Reason::PeerClosed, "peer-closed"),
         (Reason::PeerReset, "peer-reset"),
@@ -65,46 +65,61 @@ impl Reason {
         (Reason::DrainTimeout, "drain-timeout"),
     ];
 
-    /// What an error of a read or a write says of the peer.
+    /// Returns the reason that an error of a read or a write stands for.
     pub fn of_error(error: &std::io::Error) -> Reason {
         match error.raw_os_error() {
-            Some(errno::ETIMEDOUT | errno::EHOSTUNREACH | errno::ENETUNREACH) => Reason::PeerVanished,
+            Some(errno::ETIMEDOUT | errno::EHOSTUNREACH | errno::ENETUNREACH) => {
+                Reason::PeerVanished
+            }
             _ => Reason::PeerReset,
         }
     }
 
-    /// How a connection that ends for this reason leaves the kernel.
+    /// Returns how the kernel ends a connection that closes for this reason.
     pub fn farewell(self) -> Farewell {
         match self {
-            // It has had its time or its memory: whatever is still on its way to it would lie in the kernel for as long again.
-            Reason::FirstMessageTimeout | Reason::MessageTimeout | Reason::OutputTimeout | Reason::CloseTimeout => {
-                Farewell::Reset
-            }
-            Reason::DrainTimeout | Reason::OutputLimit | Reason::MemoryBudget | Reason::Recycled => Farewell::Reset,
+            // The connection has used up its time or memory. A FIN would keep its unsent data in
+            // the kernel.
+            Reason::FirstMessageTimeout
+            | Reason::MessageTimeout
+            | Reason::OutputTimeout
+            | Reason::CloseTimeout => Farewell::Reset,
+            Reason::DrainTimeout
+            | Reason::OutputLimit
+            | Reason::MemoryBudget
+            | Reason::Recycled => Farewell::Reset,
             Reason::IdleTimeout => Farewell::FinIfAcknowledged,
-            // Here the peer has got all it was owed, or a time to take it in; or nothing is left of the connection.
-            Reason::PeerClosed | Reason::PeerReset | Reason::PeerVanished | Reason::ServiceClosed => Farewell::Fin,
-            Reason::LineTooLong | Reason::ProtocolError | Reason::Killed | Reason::Drain => Farewell::Fin,
+            // The peer has been sent everything and may still take it, or the connection is broken
+            // already.
+            Reason::PeerClosed
+            | Reason::PeerReset
+            | Reason::PeerVanished
+            | Reason::ServiceClosed => Farewell::Fin,
+            Reason::LineTooLong | Reason::ProtocolError | Reason::Killed | Reason::Drain => {
+                Farewell::Fin
+            }
         }
     }
 
-    /// Whether the peer may still be sending when the connection is closed for this reason. Only after the end of its
-    /// stream was read it cannot.
+    /// Returns whether input may be unread when the connection closes for this reason. Only the end
+    /// of the peer's stream rules that out.
     pub(super) fn leaves_input_unread(self) -> bool {
         self != Reason::PeerClosed
     }
 
+    /// Returns the reason's name in metrics and logs, such as `peer-closed`.
     pub fn name(self) -> &'static str {
         Reason::ALL[self as usize].1
     }
 }
 
-/// How the kernel is to end a connection. After a FIN it goes on sending what the peer has not acknowledged, for minutes where the peer takes
-/// nothing, with a socket and buffers that nobody here counts any more (FIN_WAIT1). A reset forgets it all at once.
+/// How the kernel ends a connection. After a FIN, the kernel keeps the socket and its
+/// unacknowledged data, for minutes if the peer takes nothing (FIN_WAIT1). No budget of the server
+/// counts that memory. A reset frees it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Farewell {
     Fin,
-    /// A reset where something is unacknowledged.
+    /// A FIN if the peer has acknowledged all output, otherwise a reset.
     FinIfAcknowledged,
     Reset,
 }
@@ -114,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_ran_out_of_time_or_memory_is_reset() {
+    fn a_connection_that_ran_out_of_time_or_memory_is_reset() {
         let resets: Vec<Reason> = Reason::ALL
             .map(|(reason, _)| reason)
             .into_iter()
@@ -135,14 +150,17 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_the_kernel_gave_up_has_vanished() {
+    fn a_timeout_of_the_kernel_means_that_the_peer_vanished() {
         let of = |errno| Reason::of_error(&std::io::Error::from_raw_os_error(errno));
-        assert_eq!([errno::ETIMEDOUT, errno::EHOSTUNREACH, errno::ENETUNREACH].map(of), [Reason::PeerVanished; 3]);
+        assert_eq!(
+            [errno::ETIMEDOUT, errno::EHOSTUNREACH, errno::ENETUNREACH].map(of),
+            [Reason::PeerVanished; 3]
+        );
         assert_eq!([errno::ECONNRESET, errno::EPIPE].map(of), [Reason::PeerReset; 2]);
     }
 
     #[test]
-    fn reasons_are_listed_once_in_order_and_named_apart() {
+    fn the_list_of_reasons_is_in_order_and_names_are_unique() {
         for (index, (reason, name)) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
             assert_eq!(Reason::ALL.iter().filter(|other| other.1 == name).count(), 1);

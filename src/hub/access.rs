@@ -1,4 +1,4 @@
-//! Who may use the hub: passwords, the penalty for guessing them, protected mode, and the rate of datagrams.
+//! Access to the hub: passwords, the penalty for guessing, protected mode, and the datagram rate.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -7,15 +7,20 @@ use std::net::{IpAddr, SocketAddr};
 use subtle::ConstantTimeEq;
 
 use crate::clock::Time;
-use crate::limits::{COUNTED_NETWORKS_MAX, FREE_GUESSES, GUESS_PENALTY, GUESSERS_MAX, GUESSES_FORGIVEN};
+use crate::limits::{
+    COUNTED_NETWORKS_MAX, FREE_GUESSES, GUESS_PENALTY, GUESSERS_MAX, GUESSES_FORGIVEN,
+};
 use crate::service::{Options, Secret};
 
-/// Marks the guesses of datagrams, whose senders can be forged: they must not lock anyone out who connects.
+/// Marks guesses that came by datagram. A datagram's sender can be forged, so these guesses are
+/// counted apart: they must not lock out connections from that address.
 const DATAGRAM: u64 = 1 << 62;
 
-/// Marks the guesses of the operator's listener: whoever else guesses on this machine must not lock the operator out.
+/// Marks guesses made on the operator's listener. They are counted apart, so other programs on this
+/// machine cannot lock the operator out by guessing.
 const OPERATOR: u64 = 1 << 61;
 
+/// Decides whether a peer may use the hub.
 pub struct Access {
     password: Option<Secret>,
     guesses: HashMap<u64, Guesses>,
@@ -25,17 +30,18 @@ pub struct Access {
 #[derive(Clone, Copy)]
 struct Guesses {
     wrong: u32,
+    /// The time of the last wrong guess.
     last: Time,
 }
 
-/// How an attempt to authenticate ended.
+/// The outcome of an attempt to authenticate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     Right,
     Wrong,
-    /// Not looked at: too many were wrong.
+    /// The password was not checked, because this source has guessed wrong too often.
     TooSoon,
-    /// There is no password to be right about.
+    /// No password is set.
     NoPassword,
 }
 
@@ -52,26 +58,50 @@ impl Access {
         self.password.is_some()
     }
 
-    /// Without a password only this machine is served: all of 127.0.0.0/8, and ::1.
+    /// Returns true if a peer may connect. Without a password the hub serves only this machine:
+    /// 127.0.0.0/8 and ::1 (protected mode).
     pub fn admits(&self, peer: IpAddr) -> bool {
         self.password.is_some() || peer.is_loopback()
     }
 
-    /// Someone at `peer` says that this is the password.
-    pub fn attempt(&mut self, peer: IpAddr, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
+    /// Checks a password given by a connection from `peer`. Any user but `default` is wrong.
+    pub fn attempt(
+        &mut self,
+        peer: IpAddr,
+        user: Option<&[u8]>,
+        given: &[u8],
+        now: Time,
+    ) -> Attempt {
         self.try_password(source(peer), user, given, now)
     }
 
-    /// The same by the operator's listener.
-    pub fn attempt_by_operator(&mut self, peer: IpAddr, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
+    /// Checks a password given on the operator's listener.
+    pub fn attempt_by_operator(
+        &mut self,
+        peer: IpAddr,
+        user: Option<&[u8]>,
+        given: &[u8],
+        now: Time,
+    ) -> Attempt {
         self.try_password(OPERATOR ^ source(peer), user, given, now)
     }
 
-    fn try_password(&mut self, source: u64, user: Option<&[u8]>, given: &[u8], now: Time) -> Attempt {
+    fn try_password(
+        &mut self,
+        source: u64,
+        user: Option<&[u8]>,
+        given: &[u8],
+        now: Time,
+    ) -> Attempt {
         let Some(password) = &self.password else { return Attempt::NoPassword };
-        let before = self.guesses.get(&source).filter(|guesses| now.since(guesses.last) < GUESSES_FORGIVEN).copied();
+        let before = self
+            .guesses
+            .get(&source)
+            .filter(|guesses| now.since(guesses.last) < GUESSES_FORGIVEN)
+            .copied();
         let wrong = before.map_or(0, |guesses| guesses.wrong);
-        let too_soon = before.is_some_and(|one| one.wrong >= FREE_GUESSES && now.since(one.last) < GUESS_PENALTY);
+        let too_soon = before
+            .is_some_and(|one| one.wrong >= FREE_GUESSES && now.since(one.last) < GUESS_PENALTY);
         if too_soon {
             return Attempt::TooSoon;
         }
@@ -81,46 +111,61 @@ impl Access {
             return Attempt::Right;
         }
         if self.guesses.len() >= GUESSERS_MAX {
-            let stalest =
-                self.guesses.iter().take(64).min_by_key(|(_, guesses)| guesses.last).map(|(source, _)| *source);
+            let stalest = self
+                .guesses
+                .iter()
+                .take(64)
+                .min_by_key(|(_, guesses)| guesses.last)
+                .map(|(source, _)| *source);
             stalest.and_then(|stalest| self.guesses.remove(&stalest));
         }
         self.guesses.insert(source, Guesses { wrong: wrong + 1, last: now });
         Attempt::Wrong
     }
 
-    /// Whether a datagram from `peer` is looked at.
+    /// Returns true if a datagram from `peer` may be served: protected mode and the rate allow it.
     pub fn takes_datagram(&mut self, peer: SocketAddr, now: Time) -> bool {
         self.admits(peer.ip()) && self.datagrams.take(network(peer.ip()), now)
     }
 
-    /// The command of a datagram: all of it, or what follows the line with the password where there is one.
-    pub fn command_of<'a>(&mut self, datagram: &'a [u8], peer: SocketAddr, now: Time) -> Option<&'a [u8]> {
+    /// Returns the command in a datagram. If a password is set, the first line must be `AUTH` with
+    /// the password, and the command follows it. Returns `None` if the password is wrong or
+    /// missing.
+    pub fn command_of<'a>(
+        &mut self,
+        datagram: &'a [u8],
+        peer: SocketAddr,
+        now: Time,
+    ) -> Option<&'a [u8]> {
         if self.password.is_none() {
             return Some(datagram);
         }
         let line = datagram.iter().position(|byte| *byte == b'\n')?;
-        let (first, rest) = (crate::codec::line::strip_cr(&datagram[..line]), &datagram[line + 1..]);
+        let (first, rest) =
+            (crate::codec::line::strip_cr(&datagram[..line]), &datagram[line + 1..]);
         let (name, given) = first.split_at_checked(5)?;
         let right = name.eq_ignore_ascii_case(b"AUTH ")
             && self.try_password(DATAGRAM | source(peer.ip()), None, given, now) == Attempt::Right;
         right.then_some(rest)
     }
 
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.guesses.capacity() * size_of::<(u64, Guesses)>() + self.datagrams.buckets.capacity() * size_of::<Bucket>()
+        self.guesses.capacity() * size_of::<(u64, Guesses)>()
+            + self.datagrams.buckets.capacity() * size_of::<Bucket>()
     }
 }
 
-/// Compares in a time that depends on the length of what was given alone. A comparison of the two
-/// slices would end early when their lengths differ, and so tell how long the password is.
+/// Compares in a time that depends only on the length of `given`. A plain comparison returns early
+/// when the lengths differ, which would reveal the length of the password.
 fn is_equal(password: &[u8], given: &[u8]) -> bool {
     let same_length = password.len().ct_eq(&given.len());
     let same_bytes = given.iter().zip(password.iter().cycle()).map(|(given, own)| given.ct_eq(own));
     same_bytes.fold(same_length, |all, same| all & same).into()
 }
 
-/// What counts as one guesser: an IPv4 address; of an IPv6 address, the network of 64 bits that one subscriber has whole.
+/// Returns the key under which guesses are counted: an IPv4 address, or the /64 network of an IPv6
+/// address, because providers assign a whole /64 to one customer.
 fn source(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(address) => u64::from(address.to_bits()),
@@ -128,7 +173,8 @@ fn source(address: IpAddr) -> u64 {
     }
 }
 
-/// What counts as one sender of datagrams, whose addresses can be forged within a network: /24, and /56 of IPv6.
+/// Returns the key under which datagrams are rate-limited: the /24 of an IPv4 address, the /56 of
+/// an IPv6 address. A sender can often forge other addresses of its own network.
 fn network(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
@@ -136,10 +182,11 @@ fn network(address: IpAddr) -> u64 {
     }
 }
 
-/// Token buckets in a table of fixed size. Networks that meet in a place of it, which the key of the hash keeps from being arranged, take
-/// turns: the later one gets the place once the earlier has been idle for a second.
+/// Token buckets in a hash table of fixed size. Networks that hash to the same bucket share its
+/// tokens. When a bucket has been idle for a second, the next network that sends gets it full. The
+/// hash is keyed, so a sender cannot choose addresses that collide.
 struct DatagramRate {
-    /// A second, and at once. 0: no limit.
+    /// Datagrams per second of one network, and the size of its burst. 0: no limit.
     rate: u32,
     buckets: Vec<Bucket>,
     hasher: RandomState,
@@ -201,11 +248,17 @@ mod tests {
     }
 
     #[test]
-    fn the_password_and_nothing_near_it_is_right() {
+    fn only_the_exact_password_is_accepted() {
         let mut access = access(Some("secret"), 0);
         let peer = |n: u8| IpAddr::from([10, 0, 0, n]);
-        for (n, wrong) in ["", "secre", "secret1", "Secret", "secretsecret", "s", "tterces"].iter().enumerate() {
-            assert_eq!(access.attempt(peer(n as u8), None, wrong.as_bytes(), at(1)), Attempt::Wrong, "{wrong}");
+        for (n, wrong) in
+            ["", "secre", "secret1", "Secret", "secretsecret", "s", "tterces"].iter().enumerate()
+        {
+            assert_eq!(
+                access.attempt(peer(n as u8), None, wrong.as_bytes(), at(1)),
+                Attempt::Wrong,
+                "{wrong}"
+            );
         }
         assert_eq!(access.attempt(peer(0), None, b"secret", at(1)), Attempt::Right);
         assert_eq!(access.attempt(peer(0), Some(b"default"), b"secret", at(1)), Attempt::Right);
@@ -214,12 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn guessing_costs_five_seconds_a_guess_after_five_and_its_source_only() {
+    fn after_five_wrong_guesses_a_source_may_guess_once_in_five_seconds() {
         let mut access = access(Some("secret"), 0);
         for _ in 0..FREE_GUESSES {
             assert_eq!(access.attempt(ip("10.0.0.1"), None, b"x", at(1)), Attempt::Wrong);
         }
-        // Not even the right one is looked at: else the penalty would tell.
+        // The right password is not checked either, else guessing could go on during the penalty.
         assert_eq!(access.attempt(ip("10.0.0.1"), None, b"secret", at(5)), Attempt::TooSoon);
         assert_eq!(access.attempt(ip("10.0.0.2"), None, b"secret", at(5)), Attempt::Right);
         assert_eq!(access.attempt(ip("10.0.0.1"), None, b"x", at(6)), Attempt::Wrong);
@@ -228,35 +281,47 @@ mod tests {
         for address in ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4", "2001:db8::5"] {
             assert_eq!(access.attempt(ip(address), None, b"x", at(1)), Attempt::Wrong);
         }
-        assert_eq!(access.attempt(ip("2001:db8::6"), None, b"secret", at(2)), Attempt::TooSoon, "one /64");
-    }
-
-    #[test]
-    fn without_a_password_loopback_alone_is_admitted() {
-        let access = access(None, 0);
-        assert!(["127.0.0.1", "127.1.0.1", "127.255.255.254", "::1"].iter().all(|peer| access.admits(ip(peer))));
-        assert!(
-            !["10.0.0.1", "128.0.0.1", "126.255.255.255", "::2", "0.0.0.0"].iter().any(|peer| access.admits(ip(peer)))
+        assert_eq!(
+            access.attempt(ip("2001:db8::6"), None, b"secret", at(2)),
+            Attempt::TooSoon,
+            "one /64"
         );
     }
 
     #[test]
-    fn datagrams_at_the_rate_one_below_and_one_above() {
+    fn without_a_password_only_loopback_is_admitted() {
+        let access = access(None, 0);
+        assert!(
+            ["127.0.0.1", "127.1.0.1", "127.255.255.254", "::1"]
+                .iter()
+                .all(|peer| access.admits(ip(peer)))
+        );
+        assert!(
+            !["10.0.0.1", "128.0.0.1", "126.255.255.255", "::2", "0.0.0.0"]
+                .iter()
+                .any(|peer| access.admits(ip(peer)))
+        );
+    }
+
+    #[test]
+    fn a_network_may_send_datagrams_up_to_the_rate_and_not_one_more() {
         let from = |text: &str| format!("{text}:1").parse().unwrap();
         for (sent, taken) in [(4, 4), (5, 5), (6, 5)] {
             let mut access = access(None, 5);
-            let count = (0..sent).filter(|_| access.takes_datagram(from("127.0.0.1"), at(1))).count();
+            let count =
+                (0..sent).filter(|_| access.takes_datagram(from("127.0.0.1"), at(1))).count();
             assert_eq!(count, taken);
         }
         let mut access = access(None, 5);
-        let count = (0..9).filter(|n| access.takes_datagram(from(&format!("127.0.0.{n}")), at(1))).count();
+        let count =
+            (0..9).filter(|n| access.takes_datagram(from(&format!("127.0.0.{n}")), at(1))).count();
         assert_eq!(count, 5, "one network shares one rate");
-        assert!(access.takes_datagram(from("127.0.1.1"), at(1)), "another has its own");
+        assert!(access.takes_datagram(from("127.0.1.1"), at(1)), "another network has another");
         assert_eq!((0..9).filter(|_| access.takes_datagram(from("127.0.0.1"), at(2))).count(), 5);
     }
 
     #[test]
-    fn a_datagram_gives_the_password_on_a_line_before_its_command() {
+    fn a_datagram_carries_the_password_on_a_line_before_its_command() {
         let mut access = access(Some("pass word"), 0);
         let peer = "127.0.0.1:1".parse().unwrap();
         let mut command = |datagram: &'static [u8]| access.command_of(datagram, peer, at(1));
@@ -268,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn guesses_lock_out_neither_the_operator_nor_by_the_operator_others() {
+    fn guesses_on_one_listener_do_not_lock_out_the_operator_and_vice_versa() {
         let mut access = access(Some("secret"), 0);
         let wrong = |access: &mut Access, address: &str| {
             for _ in 0..FREE_GUESSES {
@@ -278,21 +343,31 @@ mod tests {
         wrong(&mut access, "127.0.0.1");
         assert_eq!(access.attempt(ip("127.0.0.1"), None, b"secret", at(2)), Attempt::TooSoon);
         for _ in 0..FREE_GUESSES {
-            assert_eq!(access.attempt_by_operator(ip("127.0.0.1"), None, b"x", at(2)), Attempt::Wrong);
+            assert_eq!(
+                access.attempt_by_operator(ip("127.0.0.1"), None, b"x", at(2)),
+                Attempt::Wrong
+            );
         }
-        assert_eq!(access.attempt_by_operator(ip("127.0.0.1"), None, b"secret", at(3)), Attempt::TooSoon);
+        assert_eq!(
+            access.attempt_by_operator(ip("127.0.0.1"), None, b"secret", at(3)),
+            Attempt::TooSoon
+        );
         assert_eq!(access.attempt_by_operator(ip("::1"), None, b"secret", at(3)), Attempt::Right);
         assert_eq!(access.attempt(ip("::1"), None, b"secret", at(3)), Attempt::Right);
     }
 
     #[test]
-    fn guesses_by_datagrams_lock_nobody_out_who_connects() {
+    fn guesses_by_datagram_do_not_lock_out_connections_and_vice_versa() {
         let mut access = access(Some("secret"), 0);
         let peer: SocketAddr = "10.0.0.1:1".parse().unwrap();
         for _ in 0..10 {
             assert_eq!(access.command_of(b"AUTH guess\nPING", peer, at(1)), None);
         }
-        assert_eq!(access.command_of(b"AUTH secret\nPING", peer, at(1)), None, "its datagrams wait");
+        assert_eq!(
+            access.command_of(b"AUTH secret\nPING", peer, at(1)),
+            None,
+            "the penalty applies to datagrams"
+        );
         assert_eq!(access.attempt(peer.ip(), None, b"secret", at(1)), Attempt::Right);
         for _ in 0..5 {
             assert_eq!(access.attempt(ip("10.0.0.2"), None, b"x", at(1)), Attempt::Wrong);
@@ -301,7 +376,21 @@ mod tests {
         assert_eq!(
             access.command_of(b"AUTH secret\nPING", other, at(1)),
             Some(&b"PING"[..]),
-            "nor the other way round"
+            "guesses by connection do not count for datagrams"
         );
+    }
+
+    #[test]
+    fn an_ipv6_network_never_counts_as_an_ipv4_address() {
+        let mut access = access(Some("secret"), 0);
+        // The upper bits of these networks are an IPv4 address once their first bit is flipped.
+        for network in ["8000:0:a00:1::1", "0:0:a00:1::1"] {
+            for _ in 0..FREE_GUESSES {
+                assert_eq!(access.attempt(ip(network), None, b"x", at(1)), Attempt::Wrong);
+            }
+            assert_eq!(access.attempt(ip("10.0.0.1"), None, b"secret", at(2)), Attempt::Right);
+            assert_ne!(self::network(ip(network)), self::network(ip("10.0.0.1")));
+            access.guesses.clear();
+        }
     }
 }

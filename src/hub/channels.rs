@@ -1,14 +1,18 @@
-//! Who is subscribed to what, in both directions: sessions by topic, topics by session.
+//! Subscriptions in both directions: the subscribers of each topic, and the topics of each session.
 //!
-//! A topic is a channel, a pattern or a shard channel that has subscribers; with its last one it goes. Each list
-//! remembers where its other half stands in the other list, so that a subscription is removed in O(1): the last
-//! entry of the list takes the gap, and its own other half is told. Closing a session costs its own subscriptions.
+//! A topic is a channel, a pattern or a shard channel with at least one subscriber. It is removed
+//! when its last subscriber leaves. Each subscription has two halves, one in the session's list and
+//! one in the topic's. Each half stores the position of the other, so a subscription is removed in
+//! O(1): the last entry of each list moves into the gap, and its other half gets the new position.
+//! Closing a session costs as much as it has subscriptions.
 //!
-//! Most sessions have one subscription. It lies inline in the table of sessions: 16 bytes there and 8 in the
-//! topic's list. Lists grow by an eighth, not to the double, because there may be millions of entries.
+//! Most sessions have one subscription. It takes 16 bytes inline in the table of sessions, and 8 in
+//! the topic's list. Lists may have millions of entries, so a full list grows by an eighth.
 //!
-//! Names come from peers, so their tables hash with std's keyed SipHash. No order depends on a hash table:
-//! two runs with the same input give the same output.
+//! Peers choose the names, so the tables of names use std's keyed SipHash. No order depends on a
+//! hash table, so two runs with the same input give the same output.
+
+mod invariants;
 
 use std::collections::HashMap;
 use std::mem;
@@ -17,21 +21,24 @@ use std::rc::Rc;
 use slab::Slab;
 
 use super::glob;
-use crate::limits::{
-    CHANNEL_NAME_MAX, CHANNELS_MAX, CONFIRMATIONS_MAX, HELD_MAX, PATTERNS_MAX, PATTERNS_PER_SESSION_MAX,
+use super::subscriptions::{
+    LARGE_FROM, Large, Subscription, Subscriptions, push, release, release_table, table_bytes,
 };
-
-use super::subscriptions::{LARGE_FROM, Large, Subscription, Subscriptions, push, release, release_table, table_bytes};
+use crate::limits::{
+    CHANNEL_NAME_MAX, CHANNELS_MAX, CONFIRMATIONS_MAX, HELD_MAX, PATTERNS_MAX,
+    PATTERNS_PER_SESSION_MAX,
+};
 
 pub use super::subscriptions::{Kind, KindCounts, LimitReached, TopicId};
 
-// What a session with fewer subscriptions owes for their end need not be added up.
+// Fewer than LARGE_FROM subscriptions can never exceed CONFIRMATIONS_MAX, so they are not summed.
 const _: () = assert!(LARGE_FROM * (CONFIRMATION_FRAMING + CHANNEL_NAME_MAX) <= CONFIRMATIONS_MAX);
 
-/// Bytes of a confirmation besides the name: `punsubscribe`, the longest, of a name of four digits' length, with five digits remaining.
+/// Length of the longest confirmation without its name, in bytes: a `punsubscribe` of a name with a
+/// four-digit length, and a five-digit count of remaining subscriptions.
 const CONFIRMATION_FRAMING: usize = b"*3\r\n$12\r\npunsubscribe\r\n$4096\r\n\r\n:65535\r\n".len();
 
-/// The other half, kept with the topic: the session, and the place among its subscriptions.
+/// The topic's half of a subscription: the session, and the slot among its subscriptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Subscriber {
     session: u32,
@@ -44,37 +51,42 @@ struct Topic {
     /// Shared with the table of names.
     name: Rc<[u8]>,
     kind: Kind,
-    /// What [`Channels::queue`] was told.
+    /// The fan-out queue with the topic's undelivered messages, or [`NO_QUEUE`].
     queue: u32,
     subscribers: Vec<Subscriber>,
 }
 
-/// A topic to which nothing is undelivered.
+/// Stands for no queue: the topic has no undelivered messages.
 const NO_QUEUE: u32 = u32::MAX;
 
 impl Topic {
-    /// What it holds outside the table of topics. An `Rc` has two counters before the bytes.
+    /// Returns the memory held outside the table of topics, in bytes. An `Rc` has two counters.
     fn bytes(&self) -> usize {
-        2 * size_of::<usize>() + self.name.len() + self.subscribers.capacity() * size_of::<Subscriber>()
+        2 * size_of::<usize>()
+            + self.name.len()
+            + self.subscribers.capacity() * size_of::<Subscriber>()
     }
 }
 
+/// All topics and all subscriptions.
 pub struct Channels {
-    /// By session. Grows with the highest number that ever subscribed.
+    /// Session → subscriptions. Its length is one more than the highest session number that ever
+    /// subscribed.
     sessions: Vec<Subscriptions>,
-    /// What is known besides of those with [`LARGE_FROM`] subscriptions or more.
+    /// Session → index, if it has [`LARGE_FROM`] subscriptions or more.
     large: HashMap<u32, Large>,
     topics: Slab<Topic>,
-    /// By kind: the place of each name in `topics`.
+    /// By kind: name → slot in `topics`.
     names: [HashMap<Rc<[u8]>, u32>; Kind::ALL.len()],
     /// All patterns, for matching.
     patterns: Vec<TopicId>,
+    /// Maximum number of channels and shard channels together.
     channels_max: usize,
-    /// [`HELD_MAX`], but in tests.
+    /// [`HELD_MAX`], except in tests.
     held_max: usize,
-    /// Queues of topics that have gone: see [`Self::take_orphan`].
+    /// Queues of removed topics: see [`Self::take_orphan`].
     orphans: Vec<u32>,
-    /// What topics and sessions hold outside their tables: each of their `bytes()`, summed as they change.
+    /// Memory of topics and sessions outside their tables, in bytes: a running sum.
     held: usize,
 }
 
@@ -85,7 +97,7 @@ impl Default for Channels {
 }
 
 impl Channels {
-    /// `channels_max`: different channels and shard channels together.
+    /// Allows at most `channels_max` channels and shard channels together.
     pub fn new(channels_max: usize) -> Channels {
         Channels {
             sessions: Vec::new(),
@@ -100,8 +112,13 @@ impl Channels {
         }
     }
 
-    /// Returns whether the subscription is new.
-    pub fn subscribe(&mut self, session: u32, kind: Kind, name: &[u8]) -> Result<bool, LimitReached> {
+    /// Subscribes a session to a topic. Returns true if the subscription is new.
+    pub fn subscribe(
+        &mut self,
+        session: u32,
+        kind: Kind,
+        name: &[u8],
+    ) -> Result<bool, LimitReached> {
         let known = self.topic(kind, name);
         if known.is_some_and(|topic| self.slot_of(session, topic).is_some()) {
             return Ok(false);
@@ -110,10 +127,14 @@ impl Channels {
             return Err(LimitReached::Memory);
         }
         let confirmations = CONFIRMATION_FRAMING + name.len();
-        if self.len(session) + 1 >= LARGE_FROM && self.confirmations(session) + confirmations > CONFIRMATIONS_MAX {
+        if self.len(session) + 1 >= LARGE_FROM
+            && self.confirmations(session) + confirmations > CONFIRMATIONS_MAX
+        {
             return Err(LimitReached::Confirmations);
         }
-        if kind == Kind::Pattern && self.counts(session)[kind as usize] as usize >= PATTERNS_PER_SESSION_MAX {
+        if kind == Kind::Pattern
+            && self.counts(session)[kind as usize] as usize >= PATTERNS_PER_SESSION_MAX
+        {
             return Err(LimitReached::PatternsOfSession);
         }
         let topic = match known {
@@ -124,7 +145,7 @@ impl Channels {
         Ok(true)
     }
 
-    /// Returns whether there was such a subscription.
+    /// Unsubscribes a session from a topic. Returns true if it was subscribed.
     pub fn unsubscribe(&mut self, session: u32, kind: Kind, name: &[u8]) -> bool {
         let Some(topic) = self.topic(kind, name) else { return false };
         let Some(slot) = self.slot_of(session, topic) else { return false };
@@ -152,13 +173,19 @@ impl Channels {
         true
     }
 
-    /// Ends all subscriptions of one kind. `each` is given the name, and what Redis's reply counts as remaining: shard
-    /// channels for a shard channel, channels and patterns together for the others. Not called if there are none.
-    pub fn unsubscribe_all(&mut self, session: u32, kind: Kind, mut each: impl FnMut(&[u8], usize)) {
+    /// Ends all subscriptions of one kind. Calls `each` with the name and the remaining count of
+    /// Redis's reply: shard channels are counted apart, channels and patterns together.
+    pub fn unsubscribe_all(
+        &mut self,
+        session: u32,
+        kind: Kind,
+        mut each: impl FnMut(&[u8], usize),
+    ) {
         if self.counts(session)[kind as usize] == 0 {
             return;
         }
-        let mut remaining = if kind == Kind::Shard { self.shard_count(session) } else { self.count(session) };
+        let mut remaining =
+            if kind == Kind::Shard { self.shard_count(session) } else { self.count(session) };
         for subscription in self.take(session).iter() {
             if subscription.topic.kind() == kind {
                 remaining -= 1;
@@ -170,30 +197,30 @@ impl Channels {
         }
     }
 
-    /// Ends all subscriptions of a session, MONITOR included. Costs their number.
+    /// Ends all subscriptions of a session, MONITOR included.
     pub fn close(&mut self, session: u32) {
         for subscription in self.take(session).iter() {
             self.detach(subscription);
         }
     }
 
-    /// Channels and patterns of a session, which Redis's replies count together.
+    /// Returns a session's number of channels and patterns, which Redis's replies count together.
     pub fn count(&self, session: u32) -> usize {
         let counts = self.counts(session);
         (counts[Kind::Channel as usize] + counts[Kind::Pattern as usize]) as usize
     }
 
-    /// Shard channels of a session, which Redis's replies count apart.
+    /// Returns a session's number of shard channels, which Redis's replies count apart.
     pub fn shard_count(&self, session: u32) -> usize {
         self.counts(session)[Kind::Shard as usize] as usize
     }
 
-    /// Whether a session has subscriptions of any kind, MONITOR included.
+    /// Returns true if a session has a subscription of any kind, MONITOR included.
     pub fn listens(&self, session: u32) -> bool {
         self.len(session) > 0
     }
 
-    /// Whether a session has subscriptions in the words of Redis.
+    /// Returns true if a session has a subscription other than MONITOR.
     pub fn is_subscribed(&self, session: u32) -> bool {
         match self.len(session) {
             0 => false,
@@ -202,57 +229,59 @@ impl Channels {
         }
     }
 
-    /// Subscriptions of a session, of all kinds together.
+    /// Returns a session's number of subscriptions of all kinds.
     pub fn len(&self, session: u32) -> usize {
         self.sessions.get(session as usize).map_or(0, Subscriptions::len)
     }
 
-    /// The topics that a session is subscribed to.
+    /// Returns the topics that a session is subscribed to.
     pub fn topics_of(&self, session: u32) -> impl Iterator<Item = TopicId> {
         let own = self.sessions.get(session as usize);
         own.into_iter().flat_map(Subscriptions::iter).map(|subscription| subscription.topic)
     }
 
-    /// Whether a session is subscribed to a topic.
+    /// Returns true if a session is subscribed to a topic.
     pub fn is_member(&self, session: u32, topic: TopicId) -> bool {
         self.slot_of(session, topic).is_some()
     }
 
-    /// The topic of this very name, if anybody is subscribed to it.
+    /// Returns the topic with this name, if it has subscribers.
     pub fn topic(&self, kind: Kind, name: &[u8]) -> Option<TopicId> {
         self.names[kind as usize].get(name).map(|&index| TopicId::new(kind, index as usize))
     }
 
+    /// Returns the name of a topic.
     pub fn name(&self, topic: TopicId) -> &[u8] {
         &self.topics[topic.index()].name
     }
 
-    /// The subscriber at a place of the topic's list.
-    pub fn subscriber(&self, topic: TopicId, place: usize) -> Option<u32> {
-        self.topics[topic.index()].subscribers.get(place).map(|subscriber| subscriber.session)
+    /// Returns the session at a position of the topic's list of subscribers.
+    pub fn subscriber(&self, topic: TopicId, position: usize) -> Option<u32> {
+        self.topics[topic.index()].subscribers.get(position).map(|subscriber| subscriber.session)
     }
 
-    /// What fan-out keeps of a topic to which messages are undelivered.
+    /// Returns the fan-out queue of a topic, if it has undelivered messages.
     pub fn queue(&self, topic: TopicId) -> Option<u32> {
         Some(self.topics[topic.index()].queue).filter(|queue| *queue != NO_QUEUE)
     }
 
+    /// Sets the fan-out queue of a topic.
     pub fn set_queue(&mut self, topic: TopicId, queue: Option<u32>) {
         self.topics[topic.index()].queue = queue.unwrap_or(NO_QUEUE);
     }
 
-    /// The queue of a topic that has gone with its last subscriber, for fan-out to forget.
+    /// Takes the queue of a topic that lost its last subscriber, so fan-out can drop it.
     pub fn take_orphan(&mut self) -> Option<u32> {
         self.orphans.pop()
     }
 
-    /// The sessions subscribed to a topic; never none.
+    /// Returns the sessions subscribed to a topic: at least one.
     pub fn subscribers(&self, topic: TopicId) -> impl ExactSizeIterator<Item = u32> {
         self.topics[topic.index()].subscribers.iter().map(|subscriber| subscriber.session)
     }
 
-    /// Adds the patterns that a channel's name matches to `found`, and the steps that took to `steps`. Stops at `steps_max`; whether all
-    /// have been looked at.
+    /// Adds the patterns that match a channel's name to `found`, and the steps taken to `steps`.
+    /// Stops beyond `steps_max` steps and returns false.
     pub fn match_patterns(
         &self,
         channel: &[u8],
@@ -268,51 +297,63 @@ impl Channels {
         })
     }
 
-    /// Every topic of a kind. Costs the number of topics of all kinds.
+    /// Returns every topic of a kind with its name. Takes time for the topics of all kinds.
     pub fn topics(&self, kind: Kind) -> impl Iterator<Item = (TopicId, &[u8])> {
         let of_kind = self.topics.iter().filter(move |(_, topic)| topic.kind == kind);
         of_kind.map(move |(index, topic)| (TopicId::new(kind, index), &*topic.name))
     }
 
-    /// Topics of all kinds.
+    /// Returns the number of topics of all kinds.
     pub fn topic_count(&self) -> usize {
         self.topics.len()
     }
 
-    /// Different patterns, all sessions together.
+    /// Returns the number of distinct patterns.
     pub fn pattern_count(&self) -> usize {
         self.patterns.len()
     }
 
-    /// Memory held, in bytes, without the allocator's own. Hash tables are estimated from
-    /// their capacity. O(1).
+    /// Returns the memory held, in bytes, without the allocator's overhead. Hash tables are
+    /// estimated from their capacity. O(1).
     pub fn bytes(&self) -> usize {
-        // The slab marks each of its entries as taken or free: at most a word.
+        // The slab marks each entry as taken or free in at most one word.
         let topics = self.topics.capacity() * (size_of::<Topic>() + size_of::<usize>());
         let sessions = self.sessions.capacity() * size_of::<Subscriptions>();
         let large = table_bytes(&self.large);
         let names: usize = self.names.iter().map(table_bytes).sum();
-        sessions + large + topics + names + self.patterns.capacity() * size_of::<TopicId>() + self.held
+        sessions
+            + large
+            + topics
+            + names
+            + self.patterns.capacity() * size_of::<TopicId>()
+            + self.held
     }
 
-    /// Gives all memory back if nobody is subscribed. Lists of topics and sessions do so on their own.
+    /// Frees all memory if there are no subscriptions. The lists of subscriptions and subscribers
+    /// shrink whenever they lose entries.
     pub fn shrink(&mut self) {
         if self.topics.is_empty() {
-            *self = Channels { orphans: mem::take(&mut self.orphans), ..Channels::new(self.channels_max) };
+            *self = Channels {
+                orphans: mem::take(&mut self.orphans),
+                ..Channels::new(self.channels_max)
+            };
         }
     }
 
-    /// What a session's subscriptions take up, in bytes: its half, and its places in the topics' lists.
+    /// Returns the memory of both halves of a session's subscriptions, in bytes.
     pub fn bytes_of(&self, session: u32) -> usize {
         let Some(session) = self.sessions.get(session as usize) else { return 0 };
         size_of::<Subscriptions>() + session.bytes() + session.len() * size_of::<Subscriber>()
     }
 
-    /// Subscriptions of a session by [`Kind`].
+    /// Returns a session's numbers of subscriptions, by [`Kind`].
     pub fn counts(&self, session: u32) -> KindCounts {
         match self.large(session) {
             Some(large) => large.counts,
-            None => self.sessions.get(session as usize).map_or(KindCounts::default(), Subscriptions::counts),
+            None => self
+                .sessions
+                .get(session as usize)
+                .map_or(KindCounts::default(), Subscriptions::counts),
         }
     }
 
@@ -327,12 +368,17 @@ impl Channels {
         if self.len(session) < LARGE_FROM / 2 { None } else { self.large.get(&session) }
     }
 
-    /// A new topic, for a first subscriber to be attached at once.
+    /// Creates a topic without subscribers. The caller attaches the first one at once.
     fn create(&mut self, kind: Kind, name: &[u8]) -> Result<TopicId, LimitReached> {
-        let channels = self.topics.len() - self.patterns.len() - self.names[Kind::Feed as usize].len();
+        let channels =
+            self.topics.len() - self.patterns.len() - self.names[Kind::Feed as usize].len();
         match kind {
-            Kind::Pattern if self.patterns.len() >= PATTERNS_MAX => return Err(LimitReached::Patterns),
-            Kind::Channel | Kind::Shard if channels >= self.channels_max => return Err(LimitReached::Channels),
+            Kind::Pattern if self.patterns.len() >= PATTERNS_MAX => {
+                return Err(LimitReached::Patterns);
+            }
+            Kind::Channel | Kind::Shard if channels >= self.channels_max => {
+                return Err(LimitReached::Channels);
+            }
             _ => {}
         }
         let name: Rc<[u8]> = name.into();
@@ -356,15 +402,17 @@ impl Channels {
             }
             self.sessions.resize_with(index + 1, Subscriptions::default);
         }
-        let slot =
-            self.join(session, Subscription { topic, position: self.topics[topic.index()].subscribers.len() as u32 });
+        let slot = self.join(
+            session,
+            Subscription { topic, position: self.topics[topic.index()].subscribers.len() as u32 },
+        );
         let list = &mut self.topics[topic.index()];
         self.held -= list.bytes();
         push(&mut list.subscribers, Subscriber { session, slot });
         self.held += list.bytes();
     }
 
-    /// Adds the session's half of a subscription; returns its slot.
+    /// Adds the session's half of a subscription and returns its slot.
     fn join(&mut self, session: u32, subscription: Subscription) -> u32 {
         let own = &mut self.sessions[session as usize];
         self.held -= own.bytes();
@@ -389,7 +437,8 @@ impl Channels {
         slot
     }
 
-    /// Bytes that confirm the end of all subscriptions of a session, or somewhat more.
+    /// Returns an upper bound for the replies that would end all of a session's subscriptions, in
+    /// bytes.
     fn confirmations(&self, session: u32) -> usize {
         match self.large(session) {
             Some(large) => large.confirmations,
@@ -407,7 +456,7 @@ impl Channels {
         }
     }
 
-    /// Takes all subscriptions of a session out of its half, for each to be detached or put back.
+    /// Removes all of a session's halves. The caller detaches or puts back each of them.
     fn take(&mut self, session: u32) -> Subscriptions {
         self.forget_large(session);
         let taken = self.sessions.get_mut(session as usize).map(mem::take).unwrap_or_default();
@@ -417,10 +466,11 @@ impl Channels {
 
     fn put_back(&mut self, session: u32, subscription: Subscription) {
         let slot = self.join(session, subscription);
-        self.topics[subscription.topic.index()].subscribers[subscription.position as usize].slot = slot;
+        self.topics[subscription.topic.index()].subscribers[subscription.position as usize].slot =
+            slot;
     }
 
-    /// Removes the topic's half of a subscription whose other half is gone already, and an emptied topic.
+    /// Removes the topic's half of a subscription, after the session's half, and an emptied topic.
     fn detach(&mut self, subscription: Subscription) {
         let Subscription { topic, position } = subscription;
         let list = &mut self.topics[topic.index()];
@@ -446,44 +496,6 @@ impl Channels {
             self.patterns.retain(|&pattern| pattern != topic);
         }
     }
-
-    /// Membership agrees in both directions, and so do the counts. Panics otherwise; for tests and the simulator.
-    pub fn check_invariants(&self) {
-        let (mut halves, mut held) = (0, 0);
-        for (index, topic) in &self.topics {
-            let id = TopicId::new(topic.kind, index);
-            assert!(!topic.subscribers.is_empty(), "an empty topic");
-            assert_eq!(self.topic(topic.kind, &topic.name), Some(id), "the name leads elsewhere");
-            for (subscriber, position) in topic.subscribers.iter().zip(0..) {
-                let other = self.sessions[subscriber.session as usize].iter().nth(subscriber.slot as usize);
-                assert_eq!(other, Some(Subscription { topic: id, position }), "the session's half");
-            }
-            halves += topic.subscribers.len();
-            held += topic.bytes();
-        }
-        for (own, session) in self.sessions.iter().zip(0..) {
-            let mut counts = KindCounts::default();
-            for (subscription, slot) in own.iter().zip(0..) {
-                let other = self.topics[subscription.topic.index()].subscribers[subscription.position as usize];
-                assert_eq!(other, Subscriber { session, slot }, "the topic's half");
-                assert_eq!(self.slot_of(session, subscription.topic), Some(slot), "the index, or a topic twice");
-                counts[subscription.topic.kind() as usize] += 1;
-            }
-            assert_eq!(counts, self.counts(session));
-            let confirmations: usize = self.topics_of(session).map(|topic| self.confirmation(topic)).sum();
-            assert_eq!(confirmations, self.confirmations(session));
-            let is_large = self.large.contains_key(&session);
-            assert!(if is_large { own.len() >= LARGE_FROM / 2 } else { own.len() < LARGE_FROM });
-            halves -= own.len();
-            held += own.bytes();
-        }
-        assert_eq!(halves, 0, "sessions and topics count the same");
-        assert_eq!(self.names.iter().map(HashMap::len).sum::<usize>(), self.topics.len());
-        assert_eq!(self.patterns.len(), self.names[Kind::Pattern as usize].len());
-        assert!(self.patterns.iter().all(|pattern| self.topics[pattern.index()].kind == Kind::Pattern));
-        held += self.large.values().map(|large| table_bytes(&large.index)).sum::<usize>();
-        assert_eq!(held, self.held, "the running count of memory");
-    }
 }
 
 #[cfg(test)]
@@ -507,16 +519,17 @@ mod tests {
     }
 
     fn sessions(channels: &Channels, kind: Kind, name: &[u8]) -> Vec<u32> {
-        let mut sessions: Vec<_> =
-            channels.topic(kind, name).map_or(Vec::new(), |topic| channels.subscribers(topic).collect());
+        let mut sessions: Vec<_> = channels
+            .topic(kind, name)
+            .map_or(Vec::new(), |topic| channels.subscribers(topic).collect());
         sessions.sort();
         sessions
     }
 
     #[test]
-    fn subscriptions_are_counted_as_redis_does() {
+    fn subscriptions_are_counted_as_in_redis() {
         let mut channels = Channels::default();
-        // Session, kind, name; whether it is new; channels and patterns after it; shard channels after it.
+        // Session, kind, name, is it new; then the counts of channels and patterns, and of shards.
         type Step = (u32, Kind, &'static [u8], bool, usize, usize);
         let steps: &[Step] = &[
             (7, Kind::Channel, b"news", true, 1, 0),
@@ -536,7 +549,10 @@ mod tests {
         }
         assert_eq!(sessions(&channels, Kind::Shard, b"news"), [2, 7]);
         assert_eq!(sessions(&channels, Kind::Channel, b"news"), [7]);
-        assert_eq!(names(&channels, matching(&channels, b"news").into_iter()), [&b"n*"[..], b"news"]);
+        assert_eq!(
+            names(&channels, matching(&channels, b"news").into_iter()),
+            [&b"n*"[..], b"news"]
+        );
         assert_eq!(names(&channels, matching(&channels, b"nest").into_iter()), [b"n*"]);
         assert_eq!(names(&channels, matching(&channels, b"x").into_iter()), [&b""[..]; 0]);
         assert_eq!(channels.pattern_count(), 2);
@@ -552,12 +568,16 @@ mod tests {
         }
         assert!(!channels.unsubscribe(3, Kind::Shard, b"news"));
         assert!(!channels.unsubscribe(1000, Kind::Shard, b"news"));
-        assert!(!channels.is_subscribed(3) && !channels.is_subscribed(1000) && channels.is_subscribed(2));
+        assert!(
+            !channels.is_subscribed(3)
+                && !channels.is_subscribed(1000)
+                && channels.is_subscribed(2)
+        );
         assert_eq!(channels.topic(Kind::Channel, b"news"), None);
     }
 
     #[test]
-    fn ending_all_of_a_kind_goes_in_order_and_leaves_the_others() {
+    fn all_subscriptions_of_a_kind_end_in_order_and_other_kinds_stay() {
         let mut channels = Channels::default();
         for name in [b"a", b"b", b"c"] {
             for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
@@ -565,9 +585,12 @@ mod tests {
                 assert_eq!(channels.subscribe(2, kind, name), Ok(true));
             }
         }
-        for (kind, expected) in [(Kind::Shard, [2, 1, 0]), (Kind::Channel, [5, 4, 3]), (Kind::Pattern, [2, 1, 0])] {
+        for (kind, expected) in
+            [(Kind::Shard, [2, 1, 0]), (Kind::Channel, [5, 4, 3]), (Kind::Pattern, [2, 1, 0])]
+        {
             let mut ended = Vec::new();
-            channels.unsubscribe_all(1, kind, |name, remaining| ended.push((name.to_vec(), remaining)));
+            channels
+                .unsubscribe_all(1, kind, |name, remaining| ended.push((name.to_vec(), remaining)));
             channels.check_invariants();
             let expected = [b"a", b"b", b"c"].iter().map(|name| name.to_vec()).zip(expected);
             assert_eq!(ended, expected.collect::<Vec<_>>());
@@ -578,7 +601,7 @@ mod tests {
         channels.unsubscribe_all(1000, Kind::Channel, |_, _| unreachable!("never seen"));
         channels.close(1000);
         channels.shrink();
-        assert_eq!(channels.count(2), 6, "shrinking takes nothing from the subscribed");
+        assert_eq!(channels.count(2), 6, "shrinking ends no subscription");
         channels.close(2);
         channels.check_invariants();
         assert!(channels.bytes() > 0);
@@ -587,9 +610,9 @@ mod tests {
         channels.check_invariants();
     }
 
-    /// A hash table may double when an entry is replaced in it, and keeps its memory until it is told.
+    /// A hash table may double when an entry is replaced, and it never shrinks without a call.
     #[test]
-    fn the_index_of_a_large_session_is_counted_and_given_back() {
+    fn the_memory_of_a_large_sessions_index_is_counted_and_freed() {
         for _ in 0..50 {
             let mut channels = Channels::default();
             for name in 0..112 {
@@ -608,11 +631,15 @@ mod tests {
             assert!(channels.unsubscribe(0, Kind::Channel, name.as_bytes()));
         }
         channels.check_invariants();
-        assert!(channels.held < most / 50, "{} of {most} bytes are held for 50 channels", channels.held);
+        assert!(
+            channels.held < most / 50,
+            "{} of {most} bytes are held for 50 channels",
+            channels.held
+        );
     }
 
     #[test]
-    fn memory_held_at_its_limit_one_below_and_one_above() {
+    fn a_name_one_byte_beyond_the_memory_limit_is_refused() {
         let mut channels = Channels { held_max: 1000, ..Channels::default() };
         assert_eq!(channels.subscribe(0, Kind::Channel, &[b'x'; 1001]), Err(LimitReached::Memory));
         assert_eq!((channels.count(0), channels.bytes_of(0)), (0, 0));
@@ -624,9 +651,10 @@ mod tests {
     }
 
     #[test]
-    fn what_ending_all_subscriptions_owes_at_its_limit_one_below_and_one_above() {
+    fn a_name_one_byte_beyond_the_confirmations_limit_is_refused() {
         assert_eq!(CONFIRMATION_FRAMING, 40);
-        let names: Vec<Vec<u8>> = (0..1065).map(|number| format!("{number:0>452}").into_bytes()).collect();
+        let names: Vec<Vec<u8>> =
+            (0..1065).map(|number| format!("{number:0>452}").into_bytes()).collect();
         let fill = |channels: &mut Channels| {
             for name in &names {
                 assert_eq!(channels.subscribe(0, Kind::Channel, name), Ok(true));
@@ -639,8 +667,16 @@ mod tests {
             let name = vec![b'x'; left - CONFIRMATION_FRAMING - 1 + length];
             let expected = if fits { Ok(true) } else { Err(LimitReached::Confirmations) };
             assert_eq!(channels.subscribe(0, Kind::Shard, &name), expected);
-            assert_eq!(channels.subscribe(0, Kind::Channel, &names[0]), Ok(false), "it has this one");
-            assert_eq!(channels.subscribe(1, Kind::Shard, &name), Ok(true), "others have their own limit");
+            assert_eq!(
+                channels.subscribe(0, Kind::Channel, &names[0]),
+                Ok(false),
+                "an existing subscription is no error"
+            );
+            assert_eq!(
+                channels.subscribe(1, Kind::Shard, &name),
+                Ok(true),
+                "the limit is per session"
+            );
             channels.check_invariants();
             assert!(channels.unsubscribe(0, Kind::Channel, &names[7]));
             assert_eq!(channels.subscribe(0, Kind::Channel, &names[7]), Ok(true));
@@ -652,7 +688,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_refuse_and_change_nothing() {
+    fn a_subscription_beyond_a_limit_is_refused_and_changes_nothing() {
         let mut channels = Channels::new(3);
         for name in [b"a", b"b"] {
             assert_eq!(channels.subscribe(0, Kind::Channel, name), Ok(true));
@@ -660,15 +696,29 @@ mod tests {
         assert_eq!(channels.subscribe(0, Kind::Shard, b"a"), Ok(true));
         assert_eq!(channels.subscribe(0, Kind::Shard, b"b"), Err(LimitReached::Channels));
         assert_eq!(channels.subscribe(0, Kind::Channel, b"c"), Err(LimitReached::Channels));
-        assert_eq!(channels.subscribe(1, Kind::Channel, b"a"), Ok(true), "a known channel is no more");
+        assert_eq!(
+            channels.subscribe(1, Kind::Channel, b"a"),
+            Ok(true),
+            "an existing channel is not counted again"
+        );
         for number in 0..PATTERNS_MAX {
             let session = 2 + (number / PATTERNS_PER_SESSION_MAX) as u32;
-            assert_eq!(channels.subscribe(session, Kind::Pattern, number.to_string().as_bytes()), Ok(true));
+            assert_eq!(
+                channels.subscribe(session, Kind::Pattern, number.to_string().as_bytes()),
+                Ok(true)
+            );
         }
-        assert_eq!(channels.subscribe(2, Kind::Pattern, b"20"), Err(LimitReached::PatternsOfSession));
+        assert_eq!(
+            channels.subscribe(2, Kind::Pattern, b"20"),
+            Err(LimitReached::PatternsOfSession)
+        );
         assert_eq!(channels.subscribe(2, Kind::Pattern, b"0"), Ok(false));
         assert_eq!(channels.subscribe(0, Kind::Pattern, b"new"), Err(LimitReached::Patterns));
-        assert_eq!(channels.subscribe(0, Kind::Pattern, b"0"), Ok(true), "a known pattern is no more");
+        assert_eq!(
+            channels.subscribe(0, Kind::Pattern, b"0"),
+            Ok(true),
+            "an existing pattern is not counted again"
+        );
         channels.check_invariants();
         assert!(channels.unsubscribe(0, Kind::Channel, b"b"));
         assert!(channels.unsubscribe(2, Kind::Pattern, b"1"));
@@ -687,13 +737,15 @@ mod tests {
         for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
             for (topic, name) in channels.topics(kind) {
                 assert_eq!(channels.name(topic), name);
-                listed.extend(channels.subscribers(topic).map(|session| (session, kind, name.to_vec())));
+                listed.extend(
+                    channels.subscribers(topic).map(|session| (session, kind, name.to_vec())),
+                );
             }
         }
         assert_eq!(listed, *model);
     }
 
-    /// One run: `sessions` and `topics` are the ranges that numbers are drawn from.
+    /// Runs random operations on sessions `0..sessions` and topics `0..topics`.
     fn random_run(seed: u64, sessions: u32, topics: u32, operations: usize) {
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut channels, mut model) = (Channels::default(), Model::new());
@@ -712,8 +764,10 @@ mod tests {
                     model.retain(|entry| entry.0 != session);
                 }
                 1..3 => {
-                    let together = |e: &&(u32, Kind, _)| (e.1 == Kind::Shard) == (kind == Kind::Shard);
-                    let mut remaining = model.iter().filter(|e| e.0 == session).filter(together).count();
+                    let together =
+                        |e: &&(u32, Kind, _)| (e.1 == Kind::Shard) == (kind == Kind::Shard);
+                    let mut remaining =
+                        model.iter().filter(|e| e.0 == session).filter(together).count();
                     channels.unsubscribe_all(session, kind, |name, left| {
                         remaining -= 1;
                         assert_eq!(left, remaining);
@@ -726,7 +780,8 @@ mod tests {
                     Ok(new) => assert_eq!(new, model.insert(entry)),
                     Err(limit) => {
                         assert_eq!(limit, LimitReached::PatternsOfSession);
-                        let patterns = model.iter().filter(|e| e.0 == session && e.1 == Kind::Pattern);
+                        let patterns =
+                            model.iter().filter(|e| e.0 == session && e.1 == Kind::Pattern);
                         assert_eq!(patterns.count(), PATTERNS_PER_SESSION_MAX);
                     }
                 },
@@ -743,14 +798,14 @@ mod tests {
     }
 
     #[test]
-    fn random_operations_agree_with_a_set() {
+    fn random_operations_on_channels_agree_with_a_set() {
         for seed in 0..16 {
             random_run(seed, 12, 6, 1000);
         }
         for seed in 16..20 {
-            // Few sessions with many subscriptions: these have an index.
+            // Two sessions with so many subscriptions that they have an index.
             random_run(seed, 2, 120, 1500);
-            // Many subscribers of few topics.
+            // Many subscribers of two topics.
             random_run(seed, 150, 2, 1500);
         }
     }
@@ -771,7 +826,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_give_memory_back_when_they_have_shrunk() {
+    fn lists_free_memory_when_they_lose_entries() {
         let mut channels = Channels::default();
         for number in 0..10_000u32 {
             let name = number.to_string();
@@ -786,5 +841,29 @@ mod tests {
         }
         channels.check_invariants();
         assert!(channels.held < full / 100, "{} of {full}", channels.held);
+    }
+
+    #[test]
+    fn the_memory_of_channels_is_that_of_all_its_tables() {
+        let mut channels = Channels::default();
+        assert_eq!(channels.bytes(), 0);
+        for number in 0..LARGE_FROM {
+            let name = format!("name {number}");
+            channels.subscribe(7, Kind::Channel, name.as_bytes()).unwrap();
+            channels.subscribe(3, Kind::Pattern, b"n*").unwrap();
+        }
+        let tables = [
+            channels.sessions.capacity() * 16,
+            channels.topics.capacity() * (size_of::<Topic>() + 8),
+            channels.patterns.capacity() * 4,
+            table_bytes(&channels.large),
+            channels.names.iter().map(table_bytes).sum(),
+            channels.held,
+        ];
+        assert!(tables.iter().all(|bytes| *bytes > 0), "{tables:?}");
+        assert_eq!(channels.bytes(), tables.iter().sum::<usize>());
+        [3, 7].iter().for_each(|session| channels.close(*session));
+        channels.shrink();
+        assert_eq!(channels.bytes(), 0);
     }
 }

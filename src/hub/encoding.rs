@@ -1,12 +1,12 @@
-//! Encodings: how a message looks to a receiver of each protocol.
+//! Encodings: the form in which a receiver of each protocol gets a message.
 //!
-//! A new protocol adds a row here and touches nothing else of the hub: fan-out makes an encoding
-//! when the first receiver that needs it is met, and shares it among all of them.
+//! A new protocol adds a variant here and changes nothing else in the hub. Fan-out encodes a
+//! message for the first receiver that needs an encoding, and shares the bytes with all later ones.
 
 use super::channels::{Channels, Kind, TopicId};
 use crate::codec::resp::{self, Protocol};
 
-/// What a session is sent messages as.
+/// The form in which a session gets its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Encoding {
@@ -14,17 +14,18 @@ pub enum Encoding {
     Resp3,
 }
 
-/// How a message reached a receiver.
+/// The kind of subscription through which a message reaches a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By<'a> {
     Channel,
     Shard,
     Pattern(&'a [u8]),
-    /// It is a line of MONITOR.
+    /// MONITOR: the payload is a finished line.
     Feed,
 }
 
 impl<'a> By<'a> {
+    /// Returns how the subscribers of a topic get its messages.
     pub fn topic(channels: &'a Channels, topic: TopicId) -> By<'a> {
         match topic.kind() {
             Kind::Channel => By::Channel,
@@ -38,7 +39,7 @@ impl<'a> By<'a> {
 impl Encoding {
     pub const ALL: [Encoding; 2] = [Encoding::Resp2, Encoding::Resp3];
 
-    /// Appends a message as receivers of this encoding have it.
+    /// Appends a message in this encoding.
     pub fn encode(self, out: &mut Vec<u8>, by: By<'_>, channel: &[u8], payload: &[u8]) {
         let protocol = match self {
             Encoding::Resp2 => Protocol::Resp2,

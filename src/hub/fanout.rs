@@ -1,15 +1,20 @@
-//! The way of messages to their receivers: kept once, encoded once a turn, one write for whatever
-//! waits for a receiver.
+//! Fan-out: a message is stored once, encoded once per turn, and each receiver gets all its pending
+//! messages in one write.
 //!
-//! Nothing is queued per receiver. Each topic with undelivered messages has a *queue* of them, and a
-//! walk over its subscribers; each receiver met on a walk has a number, the last message that it has
-//! had. What waits for it follows from these: the messages of all its topics behind that number. So
-//! it gets everything at once, whatever channels it came by, in the order of the publishes; a
-//! publish costs its topics and not its receivers; and messages that come while a large channel is
-//! walked join those of the receivers that are still to come.
+//! Nothing is queued per receiver. Each topic with undelivered messages has a *queue* of posts and
+//! a walk over its subscribers. Each receiver visited has a *watermark*, the number of its last
+//! post. Its pending messages are the posts of all its topics above its watermark. Three things
+//! follow:
+//! - A receiver gets the messages of all its topics together, in the order of the publishes.
+//! - A publish costs time for its topics, and none for its receivers.
+//! - A message published during a walk reaches the receivers not visited yet in the same write.
 //!
-//! The rules that make this right: who subscribes is up to date from then on; and a session that
-//! changes its subscriptions is given what waits for it first ([`Fanout::deliver_now`]).
+//! Two rules keep this correct. A new subscriber's watermark is the latest post. Before a session
+//! changes its subscriptions, it gets its pending messages ([`Fanout::deliver_now`]).
+
+mod batch;
+
+mod invariants;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,50 +24,55 @@ use super::encoding::{By, Encoding};
 use super::messages::Messages;
 use super::sessions::Sessions;
 use crate::limits::{
-    BACKLOG_MAX, BACKLOG_POSTS_MAX, BATCH_MAX, MONITOR_BACKLOG_MAX, SEARCHED_MAX, SPARE_MESSAGES_MAX, SPARE_QUEUES_MAX,
-    VISITS_PER_QUEUE, VISITS_PER_TURN,
+    BACKLOG_MAX, BACKLOG_POSTS_MAX, MONITOR_BACKLOG_MAX, SEARCHED_MAX, SPARE_MESSAGES_MAX,
+    SPARE_QUEUES_MAX, VISITS_PER_QUEUE, VISITS_PER_TURN,
 };
 use crate::service::Output;
+use batch::Batch;
 
+/// The undelivered messages of all topics, and the state of their delivery.
 #[derive(Default)]
 pub struct Fanout {
     messages: Messages,
     queues: Vec<Queue>,
-    /// Queues that are in use, in the order in which they have their turns.
+    /// Queues in use, in the order of their next walk.
     order: VecDeque<u32>,
-    /// Queues that are not in use.
+    /// Queues not in use.
     spare: VecDeque<u32>,
-    /// Those of them, the last, that have kept their memory.
+    /// Number of queues at the end of `spare` that have kept their memory.
     warm: usize,
-    /// Posts that are undelivered.
+    /// Number of undelivered posts.
     posts: usize,
-    /// What the queues' lists of posts take up.
+    /// Memory of the queues' lists of posts, in bytes.
     post_bytes: usize,
-    /// The number of the latest post. Counts from 1 since nothing was undelivered.
+    /// The number of the latest post. Numbering starts at 1 whenever the backlog is empty.
     latest: u32,
-    /// By session: the number of the last post that it has had; 0 where it has had none of those that
-    /// are undelivered.
+    /// Session → watermark: the number of the session's last post. 0: none of the present posts.
     had: Vec<u32>,
-    /// The sessions with another number than 0.
+    /// Sessions with a watermark above 0.
     met: Vec<u32>,
-    /// Counts turns: an encoding lasts for one.
+    /// The number of the turn. An encoded message is valid for one turn.
     turn: u32,
     batch: Batch,
-    /// Steps of searching that commands took in this turn, and that deliveries took.
+    /// Search steps of commands in this turn.
     searched: usize,
+    /// Search steps of deliveries in this turn.
     looked_through: usize,
+    /// Messages published.
     pub published: u64,
+    /// Messages delivered, counted per receiver.
     pub delivered: u64,
 }
 
-/// The undelivered messages of one topic, and how far the walk over its subscribers has come.
+/// The undelivered messages of one topic, and the progress of the walk over its subscribers.
 struct Queue {
     topic: TopicId,
     posts: Vec<Post>,
-    /// Subscribers that the walk has yet to visit: the first so many. It goes from the last to the
-    /// first, so that whoever takes the place of one who left is met, if not twice.
+    /// Number of subscribers not visited yet: the first ones of the topic's list. The walk runs
+    /// from the last to the first, because a leaving subscriber's place is taken by the last one.
+    /// So the walk may meet a moved subscriber twice, but misses none.
     unvisited: usize,
-    /// Posts up to this number are delivered to all when the walk ends. 0: no walk has begun.
+    /// When the walk ends, posts up to this number are delivered to all. 0: no walk has begun.
     until: u32,
 }
 
@@ -71,38 +81,20 @@ struct Queue {
 struct Post {
     number: u32,
     message: u32,
-    /// When the encodings were made.
+    /// The turn in which the message was encoded.
     turn: u32,
-    /// Where they are in the outbox; empty: not made.
+    /// By encoding: start and end in the outbox. An empty range: not encoded.
     encoded: [(u32, u32); Encoding::ALL.len()],
 }
 
-/// What the last receiver was sent. The next mostly gets the same.
-#[derive(Default)]
-struct Batch {
-    /// Of these queues, the posts behind this number, in this encoding.
-    queues: Vec<u32>,
-    had: u32,
-    encoding: Option<Encoding>,
-    range: Range<u32>,
-    count: usize,
-    /// The number of the last post that a receiver has had with it.
-    last: u32,
-    // What follows is filled for each receiver anew, and kept for its memory.
-    /// The queues of the receiver's topics.
-    found: Vec<u32>,
-    /// The posts in these that it has not had: number, queue, and place in the queue.
-    posts: Vec<(u32, u32, u32)>,
-    /// Where the posts lie in the outbox, neighbours joined.
-    parts: Vec<Range<u32>>,
-}
-
 impl Fanout {
+    /// Returns true if messages are undelivered.
     pub fn has_output(&self) -> bool {
         !self.order.is_empty()
     }
 
-    /// Whether so much is undelivered, or was searched for in this turn, that a publish must wait.
+    /// Returns true if a publish must wait: the backlog is full, or this turn's search budget is
+    /// used up.
     pub fn is_backlogged(&self) -> bool {
         self.messages.held() >= BACKLOG_MAX
             || self.posts.max(self.messages.len()) >= BACKLOG_POSTS_MAX
@@ -110,22 +102,30 @@ impl Fanout {
             || self.has_searched_enough()
     }
 
-    /// Whether so much is undelivered that MONITOR shows no more.
+    /// Returns true if the backlog is too large for MONITOR to add to it.
     pub fn is_overfull(&self) -> bool {
         self.messages.held() >= MONITOR_BACKLOG_MAX || self.messages.len() >= 4 * BACKLOG_POSTS_MAX
     }
 
+    /// Returns true if this turn's search budget is used up.
     pub fn has_searched_enough(&self) -> bool {
         self.searched >= SEARCHED_MAX
     }
 
-    /// A command has searched for so many steps.
+    /// Adds the search steps of a command to this turn's count.
     pub fn note_searched(&mut self, steps: usize) {
         self.searched += steps;
     }
 
-    /// Queues a message for the subscribers of some topics; returns how many they are.
-    pub fn publish(&mut self, channels: &mut Channels, topics: &[TopicId], channel: &[u8], payload: &[u8]) -> usize {
+    /// Queues a message for the subscribers of some topics. Returns the number of receivers. A
+    /// session counts once for each topic that it is subscribed to.
+    pub fn publish(
+        &mut self,
+        channels: &mut Channels,
+        topics: &[TopicId],
+        channel: &[u8],
+        payload: &[u8],
+    ) -> usize {
         self.forget_orphans(channels);
         if topics.is_empty() {
             return 0;
@@ -136,7 +136,8 @@ impl Fanout {
             receivers += channels.subscribers(*topic).len();
             self.latest += 1;
             self.posts += 1;
-            let queue = channels.queue(*topic).unwrap_or_else(|| self.start_queue(channels, *topic));
+            let queue =
+                channels.queue(*topic).unwrap_or_else(|| self.start_queue(channels, *topic));
             let encoded = [(0, 0); Encoding::ALL.len()];
             let post = Post { number: self.latest, message, turn: self.turn, encoded };
             let posts = &mut self.queues[queue as usize].posts;
@@ -147,19 +148,25 @@ impl Fanout {
         receivers
     }
 
-    /// A session that has nothing undelivered has a new subscription: what was published before is
-    /// not for it.
+    /// Notes a new subscription: the session gets no messages published before it. The caller has
+    /// delivered the session's pending messages.
     pub fn subscribed(&mut self, session: u32) {
         if self.has_output() {
             self.has_had_all(session);
         }
     }
 
-    /// Appends what waits for a session, ahead of others and as part of its answer: what was
-    /// published before it unsubscribed comes before the confirmation, and nothing after.
-    pub fn deliver_now(&mut self, channels: &mut Channels, session: u32, encoding: Encoding, out: &mut Vec<u8>) {
+    /// Appends a session's pending messages to its reply at once. So messages published before an
+    /// unsubscribe arrive before its confirmation, and none arrives after it.
+    pub fn deliver_now(
+        &mut self,
+        channels: &mut Channels,
+        session: u32,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) {
         self.forget_orphans(channels);
-        // One command may ask for each of its names.
+        // A command with many names calls this for each of them.
         if self.had(session) == self.latest {
             return;
         }
@@ -174,9 +181,14 @@ impl Fanout {
         self.has_had_all(session);
     }
 
-    /// Delivers what the turn's budget allows. Topics take turns, so that none waits for all the
-    /// subscribers of another.
-    pub fn collect(&mut self, channels: &mut Channels, sessions: &Sessions, output: &mut Output<'_>) {
+    /// Delivers as much as the turn's budget allows. Topics take turns, so a small topic does not
+    /// wait for all subscribers of a large one.
+    pub fn collect(
+        &mut self,
+        channels: &mut Channels,
+        sessions: &Sessions,
+        output: &mut Output<'_>,
+    ) {
         self.forget_orphans(channels);
         (self.searched, self.looked_through) = (0, 0);
         self.turn = self.turn.wrapping_add(1);
@@ -196,8 +208,8 @@ impl Fanout {
         }
     }
 
-    /// Goes on with the walk of a topic for so many visits; returns how many it made. `None`: the
-    /// turn's budget of writes is used up.
+    /// Continues the walk of a topic for at most `visits` visits. Returns the number made, or
+    /// `None` if delivery must go on in the next turn.
     fn walk(
         &mut self,
         queue: u32,
@@ -212,13 +224,14 @@ impl Fanout {
         if own.until == 0 {
             (own.until, own.unvisited) = (last, subscribers);
         }
-        // Others may have left meanwhile.
+        // Subscribers may have left since the last turn.
         let mut unvisited = own.unvisited.min(subscribers);
         let mut visited = 0;
         while unvisited > 0 && visited < visits {
             let session = channels.subscriber(topic, unvisited - 1);
-            let is_served = session
-                .is_none_or(|session| self.had(session) >= last || self.serve(session, channels, sessions, output));
+            let is_served = session.is_none_or(|session| {
+                self.had(session) >= last || self.serve(session, channels, sessions, output)
+            });
             if !is_served {
                 self.queues[queue as usize].unvisited = unvisited;
                 return None;
@@ -230,13 +243,19 @@ impl Fanout {
         Some(visited)
     }
 
-    /// Sends a session what waits for it, at most a batch. False: the turn has no room for that, or
-    /// there is more for the next turn.
-    fn serve(&mut self, session: u32, channels: &Channels, sessions: &Sessions, output: &mut Output<'_>) -> bool {
+    /// Sends a session its pending messages, at most one batch. Returns false if the turn has no
+    /// room for the batch, or if more messages remain for the next turn.
+    fn serve(
+        &mut self,
+        session: u32,
+        channels: &Channels,
+        sessions: &Sessions,
+        output: &mut Output<'_>,
+    ) -> bool {
         if !output.has_room(0) || self.looked_through >= SEARCHED_MAX {
             return false;
         }
-        // Nobody can be reached there for now.
+        // A session without a connection loses its messages.
         let Some((connection, encoding)) = sessions.route(session) else {
             self.has_had_all(session);
             return true;
@@ -251,119 +270,19 @@ impl Fanout {
         self.batch.last == self.latest
     }
 
-    /// Puts what waits for a session into one range of the outbox, unless the last batch is the same.
-    fn make_batch(&mut self, session: u32, encoding: Encoding, channels: &Channels, output: &mut Output<'_>) {
-        self.looked_through += self.find_queues(channels, session);
-        let had = self.had(session);
-        let batch = &self.batch;
-        if batch.encoding == Some(encoding) && batch.had == had && batch.queues == batch.found {
-            return;
-        }
-        self.find_posts(had);
-        self.cut_batch();
-        self.encode(encoding, channels, output);
-        let batch = &mut self.batch;
-        std::mem::swap(&mut batch.queues, &mut batch.found);
-        (batch.had, batch.encoding, batch.count) = (had, Some(encoding), batch.posts.len());
-        // Messages of several topics that were encoded for others apart are put together once more.
-        let mut parts = batch.parts.drain(..);
-        let first = parts.next().unwrap_or_default();
-        batch.range = match parts.len() {
-            0 => first,
-            _ => {
-                let bytes = output.bytes_mut();
-                let start = bytes.len() as u32;
-                for part in std::iter::once(first).chain(parts) {
-                    bytes.extend_from_within(part.start as usize..part.end as usize);
-                }
-                start..bytes.len() as u32
-            }
-        };
-    }
-
-    /// Leaves for the next turn what is more than a reader can take at once: patterns that overlap
-    /// multiply a backlog.
-    fn cut_batch(&mut self) {
-        let (queues, messages, latest) = (&self.queues, &self.messages, self.latest);
-        let Batch { posts, last, .. } = &mut self.batch;
-        let mut bytes = 0;
-        let most = posts.iter().position(|(_, queue, place)| {
-            let (channel, payload) = messages.get(queues[*queue as usize].posts[*place as usize].message);
-            bytes += channel.len() + payload.len();
-            bytes > BATCH_MAX
-        });
-        *last = latest;
-        if let Some(most) = most.map(|most| most.max(1)).filter(|most| *most < posts.len()) {
-            posts.truncate(most);
-            *last = posts[most - 1].0;
-        }
-    }
-
-    /// Encodes the posts found, those that this turn has not encoded yet, and notes where they are.
-    fn encode(&mut self, encoding: Encoding, channels: &Channels, output: &mut Output<'_>) {
-        let Batch { posts, parts, .. } = &mut self.batch;
-        for (_, queue, place) in posts.iter() {
-            let Queue { topic, posts, .. } = &mut self.queues[*queue as usize];
-            let post = &mut posts[*place as usize];
-            if post.turn != self.turn {
-                (post.turn, post.encoded) = (self.turn, Default::default());
-            }
-            let (start, end) = &mut post.encoded[encoding as usize];
-            if start == end {
-                let bytes = output.bytes_mut();
-                *start = bytes.len() as u32;
-                let (channel, payload) = self.messages.get(post.message);
-                encoding.encode(bytes, By::topic(channels, *topic), channel, payload);
-                *end = bytes.len() as u32;
-            }
-            match parts.last_mut() {
-                Some(last) if last.end == *start => last.end = *end,
-                _ => parts.push(*start..*end),
-            }
-        }
-    }
-
-    /// Finds the queues of a session's topics: looks through whichever are fewer. Returns the steps.
-    fn find_queues(&mut self, channels: &Channels, session: u32) -> usize {
-        let found = &mut self.batch.found;
-        found.clear();
-        let subscriptions = channels.len(session);
-        if self.order.len() <= subscriptions {
-            let own =
-                self.order.iter().filter(|queue| channels.is_member(session, self.queues[**queue as usize].topic));
-            found.extend(own);
-        } else {
-            found.extend(channels.topics_of(session).filter_map(|topic| channels.queue(topic)));
-        }
-        self.order.len().min(subscriptions)
-    }
-
-    /// Finds the posts of those queues behind a number, in the order of their publishes.
-    fn find_posts(&mut self, had: u32) {
-        let Batch { found, posts, .. } = &mut self.batch;
-        posts.clear();
-        for queue in found.iter() {
-            let own = &self.queues[*queue as usize].posts;
-            let first = own.partition_point(|post| post.number <= had);
-            posts.extend((first..).zip(&own[first..]).map(|(place, post)| (post.number, *queue, place as u32)));
-        }
-        if found.len() > 1 {
-            posts.sort_unstable();
-        }
-    }
-
-    /// The number of the last post that a session has had.
+    /// Returns the watermark of a session: the number of its last post, or 0.
     fn had(&self, session: u32) -> u32 {
         self.had.get(session as usize).copied().unwrap_or(0)
     }
 
-    /// Nothing waits for a session any more.
+    /// Moves a session's watermark to the latest post: nothing is pending for it.
     fn has_had_all(&mut self, session: u32) {
         if self.latest > 0 {
             self.has_had(session, self.latest);
         }
     }
 
+    /// Moves a session's watermark.
     fn has_had(&mut self, session: u32, last: u32) {
         let index = session as usize;
         if index >= self.had.len() {
@@ -375,6 +294,7 @@ impl Fanout {
         self.had[index] = last;
     }
 
+    /// Gives a topic a queue and appends it to the order of walks. Returns its number.
     fn start_queue(&mut self, channels: &mut Channels, topic: TopicId) -> u32 {
         let queue = self.spare.pop_back().unwrap_or_else(|| {
             self.queues.push(Queue { topic, posts: Vec::new(), unvisited: 0, until: 0 });
@@ -388,8 +308,8 @@ impl Fanout {
         queue
     }
 
-    /// All subscribers of the first topic have been visited. What has joined since the walk began is
-    /// for the next one.
+    /// Ends the walk of the first topic, whose subscribers have all been visited. Posts added since
+    /// the walk began stay for the next walk.
     fn end_walk(&mut self, channels: &mut Channels) {
         let Some(queue) = self.order.pop_front() else { return };
         let own = &mut self.queues[queue as usize];
@@ -406,7 +326,7 @@ impl Fanout {
         self.start_anew_if_empty();
     }
 
-    /// The queues of topics that have lost their last subscriber.
+    /// Drops the queues of topics that have lost their last subscriber.
     fn forget_orphans(&mut self, channels: &mut Channels) {
         let mut any = false;
         while let Some(queue) = channels.take_orphan() {
@@ -422,10 +342,12 @@ impl Fanout {
         }
     }
 
+    /// Returns an empty queue to the spare ones.
     fn retire(&mut self, queue: u32) {
         let posts = &mut self.queues[queue as usize].posts;
         let bytes = posts.capacity() * size_of::<Post>();
-        // A publish allocates nothing once warm; what a rare burst has made of a queue goes back.
+        // Warm queues keep their memory, so a publish allocates nothing. A queue that a rare burst
+        // has made large gives its memory back.
         if self.warm >= SPARE_QUEUES_MAX || bytes > SPARE_MESSAGES_MAX {
             *posts = Vec::new();
             self.post_bytes -= bytes;
@@ -436,7 +358,7 @@ impl Fanout {
         }
     }
 
-    /// Once nothing is undelivered, what sessions have had does not matter.
+    /// Resets all watermarks and the numbering once the backlog is empty.
     fn start_anew_if_empty(&mut self) {
         if self.order.is_empty() {
             self.latest = 0;
@@ -444,9 +366,12 @@ impl Fanout {
         }
     }
 
-    /// Memory held, in bytes: of what waits, and of a warm fan-out.
+    /// Returns the memory held, in bytes: of the backlog and of the warm queues.
     pub fn bytes(&self) -> usize {
-        let words = self.order.capacity() + self.spare.capacity() + self.had.capacity() + self.met.capacity();
+        let words = self.order.capacity()
+            + self.spare.capacity()
+            + self.had.capacity()
+            + self.met.capacity();
         let queues = self.queues.capacity() * size_of::<Queue>();
         let Batch { queues: own, found, posts, parts, .. } = &self.batch;
         let batch = (own.capacity() + found.capacity()) * size_of::<u32>()
@@ -455,6 +380,7 @@ impl Fanout {
         self.messages.bytes() + self.post_bytes + queues + batch + words * size_of::<u32>()
     }
 
+    /// Returns unused memory to the allocator.
     pub fn shrink(&mut self) {
         self.messages.shrink();
         if self.order.is_empty() {
@@ -464,11 +390,17 @@ impl Fanout {
         }
     }
 
-    /// What is counted is what is there.
+    /// Panics unless the running counts are right. O(n).
     pub fn check_invariants(&self) {
         let waiting = || self.order.iter().map(|queue| &self.queues[*queue as usize]);
-        assert_eq!(self.posts, waiting().map(|queue| queue.posts.len()).sum::<usize>(), "posts");
-        assert!(waiting().all(|queue| !queue.posts.is_empty() && queue.posts.is_sorted_by_key(|post| post.number)));
+        assert_eq!(
+            self.posts,
+            waiting().map(|queue| queue.posts.len()).sum::<usize>(),
+            "post count"
+        );
+        assert!(waiting().all(
+            |queue| !queue.posts.is_empty() && queue.posts.is_sorted_by_key(|post| post.number)
+        ));
         assert_eq!(self.messages.is_empty(), self.order.is_empty(), "messages");
         assert_eq!(self.order.len() + self.spare.len(), self.queues.len(), "queues");
         let met = self.had.iter().filter(|had| **had > 0).count();
@@ -483,6 +415,7 @@ mod tests {
     use crate::hub::Hub;
     use crate::hub::channels::Kind;
     use crate::hub::tests::{connect, disconnect, exchange, hub, session, subscribe, turn};
+    use crate::limits::BATCH_MAX;
     use crate::outbox::Outbox;
     use crate::service::server::NoServer;
     use crate::service::{Service, Taken};
@@ -496,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_message_that_matches_many_patterns_costs_its_bytes_once() {
+    fn a_large_message_that_matches_many_patterns_is_stored_once() {
         let mut hub = hub(32);
         for number in 0..512u32 {
             let pattern = format!("{:*<1$}", "", 1 + number as usize % 250);
@@ -505,26 +438,27 @@ mod tests {
         }
         let payload = vec![b'x'; 1_000_000];
         assert_eq!(hub.shared.publish(b"news", &payload).ok(), Some(512));
-        assert!(hub.shared.fanout.is_backlogged(), "no more is taken");
+        assert!(hub.shared.fanout.is_backlogged(), "the backlog is full");
         let held = hub.shared.fanout.bytes();
-        assert!(held < 5 << 19, "{held} bytes wait");
+        assert!(held < 5 << 19, "{held} bytes are held");
         let mut delivered = 0;
         while hub.has_output() {
             let turn = turn(&mut hub, 1024, 4 << 20);
-            // A receiver gets one of its sixteen at a time.
+            // A turn has room for one or two of these deliveries.
             assert!((1..=2).contains(&turn.len()));
             assert!(
-                turn.iter().all(|(_, bytes)| bytes.starts_with(b"*4\r\n$8\r\npmessage") && bytes.len() < 1_001_000)
+                turn.iter().all(|(_, bytes)| bytes.starts_with(b"*4\r\n$8\r\npmessage")
+                    && bytes.len() < 1_001_000)
             );
             delivered += turn.len();
         }
         assert_eq!((delivered, hub.shared.fanout.delivered), (512, 512));
-        assert!(hub.shared.fanout.bytes() < 64 << 10, "what a large message needed is not kept");
+        assert!(hub.shared.fanout.bytes() < 64 << 10, "the memory of the large message is freed");
     }
 
-    /// Against the obvious way: every message encoded for every subscriber when it is published.
+    /// The model is the obvious way: each publish encodes the message for each subscriber.
     #[test]
-    fn whatever_is_published_and_however_small_the_turns_each_gets_its_own_in_order() {
+    fn each_receiver_gets_its_messages_in_order_in_turns_of_any_size() {
         for seed in 0..64 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut hub = hub(6);
@@ -553,7 +487,7 @@ mod tests {
                     }
                     2..7 => publish(&mut hub, &mut random, &mut expected),
                     7 if random.u8(..8) == 0 => {
-                        // Its number goes to another. What it was owed, it loses.
+                        // The slot gets a new owner, and the pending messages are lost.
                         disconnect(&mut hub, connection);
                         connect(&mut hub, connection);
                         expected[connection as usize] = got[connection as usize].clone();
@@ -561,20 +495,23 @@ mod tests {
                     _ => {
                         let (count, bytes) = (random.usize(1..6), random.usize(..2000));
                         let turn = turn(&mut hub, count, bytes);
-                        turn.into_iter().for_each(|(connection, bytes)| got[connection as usize].extend(bytes));
+                        turn.into_iter()
+                            .for_each(|(connection, bytes)| got[connection as usize].extend(bytes));
                     }
                 }
                 hub.check_invariants();
             }
             while hub.has_output() {
                 let turn = turn(&mut hub, 3, 50);
-                turn.into_iter().for_each(|(connection, bytes)| got[connection as usize].extend(bytes));
+                turn.into_iter()
+                    .for_each(|(connection, bytes)| got[connection as usize].extend(bytes));
             }
             assert_eq!(got, expected, "seed {seed}");
         }
     }
 
-    /// A random publish to a random channel, and what everybody is to get of it.
+    /// Publishes a random message to a random channel, and adds it to the receivers' expected
+    /// bytes.
     fn publish(hub: &mut Hub, random: &mut fastrand::Rng, expected: &mut [Vec<u8>]) {
         let channel = [&b"a"[..], b"ab", b"c"][random.usize(..3)];
         let payload = vec![random.lowercase() as u8; random.usize(..600)];
@@ -592,7 +529,7 @@ mod tests {
                     Kind::Channel => &[b"message"],
                     Kind::Shard => &[b"smessage"],
                     Kind::Pattern => &[b"pmessage", channels.name(topic)],
-                    Kind::Feed => unreachable!("nobody monitors"),
+                    Kind::Feed => unreachable!("there is no monitor"),
                 };
                 let (connection, encoding) = hub.shared.sessions.route(session).unwrap();
                 expected[connection.0 as usize].extend(message(head, channel, &payload, encoding));
@@ -607,25 +544,36 @@ mod tests {
     }
 
     #[test]
-    fn whatever_waits_for_a_receiver_leaves_in_one_write_whatever_channels_it_came_by() {
+    fn pending_messages_of_all_channels_leave_in_one_write() {
         let mut hub = hub(3);
         for (connection, names) in [(0, &["a", "b", "c"][..]), (1, &["a", "b"]), (2, &["a", "c"])] {
-            names.iter().for_each(|name| subscribe(&mut hub, connection, Kind::Channel, name.as_bytes()));
+            names
+                .iter()
+                .for_each(|name| subscribe(&mut hub, connection, Kind::Channel, name.as_bytes()));
         }
         let mut expected = [Vec::new(), Vec::new(), Vec::new()];
-        for (channel, receivers) in [(b"a", &[0, 1, 2][..]), (b"b", &[0, 1]), (b"c", &[0, 2]), (b"a", &[0, 1, 2])] {
+        for (channel, receivers) in
+            [(b"a", &[0, 1, 2][..]), (b"b", &[0, 1]), (b"c", &[0, 2]), (b"a", &[0, 1, 2])]
+        {
             assert_eq!(hub.shared.publish(channel, b"x").ok(), Some(receivers.len()));
             let message = message(&[b"message"], channel, b"x", Encoding::Resp2);
             receivers.iter().for_each(|receiver| expected[*receiver].extend(&message));
         }
         let mut got = turn(&mut hub, 3, 1 << 20);
         got.sort();
-        assert_eq!(got, expected.into_iter().enumerate().map(|(at, bytes)| (at as u32, bytes)).collect::<Vec<_>>());
+        assert_eq!(
+            got,
+            expected
+                .into_iter()
+                .enumerate()
+                .map(|(at, bytes)| (at as u32, bytes))
+                .collect::<Vec<_>>()
+        );
         assert!(!hub.has_output());
     }
 
     #[test]
-    fn what_comes_during_a_walk_joins_for_those_still_to_come_and_follows_for_the_others() {
+    fn a_message_published_during_a_walk_reaches_unvisited_receivers_in_the_same_write() {
         let mut hub = hub(4);
         (0..4).for_each(|connection| subscribe(&mut hub, connection, Kind::Channel, b"a"));
         let one = |payload| message(&[b"message"], b"a", payload, Encoding::Resp2);
@@ -639,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_of_few_does_not_wait_for_all_the_subscribers_of_another() {
+    fn a_small_topic_does_not_wait_for_all_subscribers_of_a_large_one() {
         let mut hub = hub(1001);
         (0..1000).for_each(|connection| subscribe(&mut hub, connection, Kind::Channel, b"many"));
         subscribe(&mut hub, 1000, Kind::Channel, b"few");
@@ -650,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_larger_than_the_turns_bytes_goes_alone_and_none_is_lost() {
+    fn a_delivery_larger_than_the_turns_budget_goes_alone_and_none_is_lost() {
         for (budget, each_turn) in [(0, 1), (2992, 1), (2993, 1), (2994, 1), (5985, 1), (5986, 2)] {
             let mut hub = hub(5);
             (0..5).for_each(|connection| subscribe(&mut hub, connection, Kind::Channel, b"a"));
@@ -669,29 +617,35 @@ mod tests {
     }
 
     #[test]
-    fn a_publish_that_patterns_make_too_dear_goes_to_nobody_and_others_wait_for_the_next_turn() {
+    fn a_publish_that_takes_too_long_to_match_is_refused_and_later_ones_wait() {
         let mut hub = hub(4);
-        let names: Vec<String> = (0..32u8).map(|number| format!("*{}{}b*", "a".repeat(252), number as char)).collect();
+        let names: Vec<String> =
+            (0..32u8).map(|number| format!("*{}{}b*", "a".repeat(252), number as char)).collect();
         for (number, name) in names.iter().enumerate() {
             subscribe(&mut hub, number as u32 / 16, Kind::Pattern, name.as_bytes());
         }
         subscribe(&mut hub, 2, Kind::Pattern, b"*");
-        assert!(hub.shared.publish(&[b'a'; 4096], b"x").is_err() && !hub.shared.fanout.has_output());
+        assert!(
+            hub.shared.publish(&[b'a'; 4096], b"x").is_err() && !hub.shared.fanout.has_output()
+        );
         assert_eq!(exchange(&mut hub, 3, b"PUBLISH a x\r\n"), (vec![], Taken::Later));
-        assert_eq!(exchange(&mut hub, 0, b"PING\r\n").1, Taken::Message(6), "nobody else waits");
+        assert_eq!(exchange(&mut hub, 0, b"PING\r\n").1, Taken::Message(6), "only publishes wait");
         turn(&mut hub, 1, 1);
-        assert_eq!(exchange(&mut hub, 3, b"PUBLISH a x\r\n"), (b":1\r\n".to_vec(), Taken::Message(13)));
+        assert_eq!(
+            exchange(&mut hub, 3, b"PUBLISH a x\r\n"),
+            (b":1\r\n".to_vec(), Taken::Message(13))
+        );
         turn(&mut hub, 1, 1000);
         assert_eq!(hub.shared.publish(&[b'a'; 60], b"x").ok(), Some(1));
     }
 
-    /// Messages wait longer than a turn where there are many: a connection may end meanwhile, and
-    /// another get its number.
+    /// A backlog may outlast a connection. The next connection may then get the same number.
     #[test]
-    fn what_waits_for_who_had_the_number_before_does_not_come_ahead_of_the_next_ones_answer() {
+    fn a_new_session_does_not_get_the_pending_messages_of_the_slots_previous_owner() {
         for command in [&b"UNSUBSCRIBE x\r\n"[..], b"RESET\r\n", b"QUIT\r\n"] {
             let mut hub = hub(3);
-            (1..3).for_each(|connection| subscribe(&mut hub, connection, Kind::Channel, b"private"));
+            (1..3)
+                .for_each(|connection| subscribe(&mut hub, connection, Kind::Channel, b"private"));
             assert_eq!(hub.shared.publish(b"private", b"secret").ok(), Some(2));
             disconnect(&mut hub, 1);
             connect(&mut hub, 1);
@@ -699,16 +653,27 @@ mod tests {
             subscribe(&mut hub, 1, Kind::Channel, b"private");
             assert_eq!(hub.shared.publish(b"public", b"news").ok(), Some(1));
             let (answer, _) = exchange(&mut hub, 1, command);
-            assert!(answer.starts_with(&message(&[b"message"], b"public", b"news", Encoding::Resp2)));
+            assert!(answer.starts_with(&message(
+                &[b"message"],
+                b"public",
+                b"news",
+                Encoding::Resp2
+            )));
             let shown = answer.escape_ascii().to_string();
             assert!(!shown.contains("secret"), "{shown}");
-            assert_eq!(turn(&mut hub, 10, 1000).len(), 1, "the other subscriber's");
+            assert_eq!(
+                turn(&mut hub, 10, 1000).len(),
+                1,
+                "only the other subscriber gets a delivery"
+            );
         }
     }
 
     #[test]
-    fn publishes_wait_at_the_backlog_and_not_one_byte_below_it() {
-        for (payload, waits) in [(BACKLOG_MAX - 2, false), (BACKLOG_MAX - 1, true), (BACKLOG_MAX, true)] {
+    fn a_publish_waits_at_a_full_backlog_and_not_one_byte_below_it() {
+        for (payload, waits) in
+            [(BACKLOG_MAX - 2, false), (BACKLOG_MAX - 1, true), (BACKLOG_MAX, true)]
+        {
             let mut hub = hub(2);
             subscribe(&mut hub, 0, Kind::Channel, b"a");
             hub.shared.publish(b"a", &vec![b'x'; payload]).ok();
@@ -726,9 +691,11 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_of_overlapping_patterns_is_sent_a_batch_a_turn() {
+    fn a_receiver_of_overlapping_patterns_gets_one_batch_per_turn() {
         let mut hub = hub(1);
-        ["a*", "*a", "*", "?"].iter().for_each(|name| subscribe(&mut hub, 0, Kind::Pattern, name.as_bytes()));
+        ["a*", "*a", "*", "?"]
+            .iter()
+            .for_each(|name| subscribe(&mut hub, 0, Kind::Pattern, name.as_bytes()));
         for payload in [BATCH_MAX / 2, BATCH_MAX - 2, BATCH_MAX / 2 + 1, 10] {
             hub.shared.publish(b"a", &vec![b'x'; payload]).ok();
         }
@@ -745,47 +712,56 @@ mod tests {
     }
 
     #[test]
-    fn to_subscribe_again_to_all_costs_no_search_for_each() {
+    fn subscribing_again_to_all_channels_searches_once_and_not_per_channel() {
         let mut hub = hub(2);
         let names: Vec<String> = (0..1000).map(|name| name.to_string()).collect();
         names.iter().for_each(|name| subscribe(&mut hub, 0, Kind::Channel, name.as_bytes()));
         names.iter().for_each(|name| drop(hub.shared.publish(name.as_bytes(), b"x")));
-        let (answer, _) = exchange(&mut hub, 0, format!("SUBSCRIBE {}\r\n", names.join(" ")).as_bytes());
+        let (answer, _) =
+            exchange(&mut hub, 0, format!("SUBSCRIBE {}\r\n", names.join(" ")).as_bytes());
         assert!(answer.starts_with(b"*3\r\n$7\r\nmessage") && answer.ends_with(b":1000\r\n"));
         assert!(hub.shared.fanout.searched < 5000, "{} steps", hub.shared.fanout.searched);
     }
 
     #[test]
-    fn after_a_burst_a_publish_is_warm_again() {
+    fn after_a_burst_a_publish_allocates_nothing() {
         let mut hub = hub(1);
-        (0..40).for_each(|name| subscribe(&mut hub, 0, Kind::Channel, format!("{name}").as_bytes()));
+        (0..40)
+            .for_each(|name| subscribe(&mut hub, 0, Kind::Channel, format!("{name}").as_bytes()));
         (0..40).for_each(|name| drop(hub.shared.publish(format!("{name}").as_bytes(), b"x")));
         turn(&mut hub, 10, 1 << 20);
         for _ in 0..2 {
             hub.shared.publish(b"1", b"x").ok();
             let fanout = &hub.shared.fanout;
-            assert!(fanout.warm < SPARE_QUEUES_MAX && fanout.queues[fanout.order[0] as usize].posts.capacity() > 1);
+            assert!(
+                fanout.warm < SPARE_QUEUES_MAX
+                    && fanout.queues[fanout.order[0] as usize].posts.capacity() > 1
+            );
             turn(&mut hub, 10, 1 << 20);
             assert_eq!(hub.shared.fanout.warm, SPARE_QUEUES_MAX);
         }
     }
 
     #[test]
-    fn monitor_shows_no_more_at_its_backlog_and_not_one_byte_below_it() {
-        for (payload, shown) in [(MONITOR_BACKLOG_MAX - 2, true), (MONITOR_BACKLOG_MAX - 1, false)] {
+    fn monitor_shows_a_command_one_byte_below_its_backlog_and_not_at_it() {
+        for (payload, shown) in [(MONITOR_BACKLOG_MAX - 2, true), (MONITOR_BACKLOG_MAX - 1, false)]
+        {
             let mut hub = hub(3);
             subscribe(&mut hub, 0, Kind::Channel, b"a");
             subscribe(&mut hub, 1, Kind::Feed, b"");
             hub.shared.publish(b"a", &vec![b'x'; payload]).ok();
             exchange(&mut hub, 2, b"PING\r\n");
-            let lines = turn(&mut hub, 10, 4 << 20).into_iter().filter(|(connection, _)| *connection == 1);
-            assert_eq!((lines.count(), hub.shared.commands_not_shown), (usize::from(shown), u64::from(!shown)));
+            let lines =
+                turn(&mut hub, 10, 4 << 20).into_iter().filter(|(connection, _)| *connection == 1);
+            assert_eq!(
+                (lines.count(), hub.shared.commands_not_shown),
+                (usize::from(shown), u64::from(!shown))
+            );
         }
     }
 
-    /// Those that wait are served in the order in which they came.
     #[test]
-    fn publishes_that_wait_are_served_in_turn() {
+    fn deferred_publishes_run_in_the_order_of_their_arrival() {
         let mut hub = hub(5);
         subscribe(&mut hub, 0, Kind::Channel, b"a");
         hub.shared.publish(b"a", &vec![b'x'; BACKLOG_MAX]).ok();
@@ -794,18 +770,56 @@ mod tests {
         }
         let resumed = |hub: &mut Hub| {
             let (mut outbox, mut server): (Outbox, NoServer) = Default::default();
-            hub.collect(&mut Output::new(crate::clock::Time::ZERO, &mut server, &mut outbox, 10, 1 << 20));
+            hub.collect(&mut Output::new(
+                crate::clock::Time::ZERO,
+                &mut server,
+                &mut outbox,
+                10,
+                1 << 20,
+            ));
             outbox.take_resumed().collect::<Vec<_>>()
         };
         assert_eq!(resumed(&mut hub), [1, 2, 3]);
         assert_eq!(exchange(&mut hub, 1, b"PUBLISH b x\r\n").1, Taken::Message(13));
-        // Another backlog keeps one waiting: it stays ahead of those who come now.
+        // Another backlog defers connection 2 again. It stays ahead of those that arrive now.
         hub.shared.publish(b"a", &vec![b'x'; BACKLOG_MAX]).ok();
         assert_eq!(exchange(&mut hub, 2, b"PUBLISH b x\r\n").1, Taken::Later);
         assert_eq!(exchange(&mut hub, 4, b"PUBLISH b x\r\n").1, Taken::Later);
         assert_eq!(exchange(&mut hub, 3, b"PUBLISH b x\r\n").1, Taken::Later);
         assert_eq!(resumed(&mut hub), [2, 3, 4]);
-        // Commands of another kind do not wait for them.
+        // Other commands do not wait behind publishes.
         assert_eq!(exchange(&mut hub, 0, b"CLIENT ID\r\n").1, Taken::Message(11));
+    }
+
+    #[test]
+    fn a_batch_at_the_maximum_one_byte_below_and_one_above() {
+        for (length, turns) in [(BATCH_MAX - 1, 1), (BATCH_MAX, 1), (BATCH_MAX + 1, 2)] {
+            let mut hub = hub(1);
+            subscribe(&mut hub, 0, Kind::Channel, b"a");
+            let rest = length - 2 * b"a".len() - 1000;
+            for payload in [1000, rest] {
+                assert_eq!(hub.shared.publish(b"a", &vec![b'x'; payload]).ok(), Some(1));
+            }
+            let taken =
+                (0..9).take_while(|_| hub.has_output() && turn(&mut hub, 9, 4 << 20).len() == 1);
+            assert_eq!(taken.count(), turns, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_memory_of_fan_out_is_that_of_all_its_tables() {
+        let mut fanout = Fanout::default();
+        fanout.order.reserve_exact(1);
+        fanout.spare.reserve_exact(20);
+        fanout.had.reserve_exact(300);
+        fanout.met.reserve_exact(4000);
+        fanout.queues.reserve_exact(7);
+        fanout.batch.queues.reserve_exact(50_000);
+        fanout.batch.found.reserve_exact(600_000);
+        fanout.batch.posts.reserve_exact(11);
+        fanout.batch.parts.reserve_exact(13);
+        fanout.post_bytes = 5;
+        let lists = 7 * size_of::<Queue>() + 11 * 12 + 13 * 8 + 5;
+        assert_eq!(fanout.bytes(), 4 * 654_321 + lists);
     }
 }

@@ -1,25 +1,32 @@
-//! Glob patterns as Redis matches them: `*`, `?`, `[abc]`, `[a-z]`, `[^x]` and `\` before a byte taken as it is.
+//! Glob patterns as Redis matches them: `*`, `?`, `[abc]`, `[a-z]`, `[^x]`, and `\` for a literal
+//! byte.
 //!
-//! Every element but `*` takes exactly one byte. So when a match fails, only the last `*` needs to take one byte
-//! more: whatever an earlier one could give up, the last one has already been offered. This makes the search
-//! iterative, with at most pattern × text steps.
+//! Every element but `*` consumes exactly one byte. When a match fails, the search therefore goes
+//! back only to the last `*` and lets it consume one byte more. Going back to an earlier `*` cannot
+//! help, because the last one can reach every position that an earlier one could open. So the
+//! search needs no recursion and takes at most pattern × text steps.
 //!
-//! Clients rely on Redis's answers, so its oddities are kept: a class that is not closed ends with the pattern,
-//! `[a-]` is a range up to `]` that is then not closed, `[]` never matches, and an empty text matches only the empty
-//! pattern, not even `*`. One is left out: newer versions give up after 1,000 stars, because they recurse.
+//! Clients rely on Redis's results, so its quirks are kept:
+//! - an unclosed class ends with the pattern;
+//! - `[a-]` is a range from `a` to `]`, and the class is then unclosed;
+//! - `[]` never matches;
+//! - an empty text matches only the empty pattern, not `*`.
+//!
+//! One quirk is left out: newer versions of Redis give up after 1,000 stars, because they recurse.
 
-/// Whether the whole of `text` matches `pattern`. Case matters. What it took is added to `steps`, each one or two nanoseconds.
+/// Returns true if the whole `text` matches `pattern`. Case matters. Adds the steps taken to
+/// `steps`; a step takes one or two nanoseconds.
 pub fn matches(pattern: &[u8], text: &[u8], steps: &mut usize) -> bool {
     search(pattern, text, |bytes| *steps += bytes)
 }
 
-/// `on_step` is told the pattern bytes looked at.
+/// Matches, and calls `on_step` with the number of pattern bytes examined.
 fn search(pattern: &[u8], text: &[u8], mut on_step: impl FnMut(usize)) -> bool {
     if text.is_empty() {
         return pattern.is_empty();
     }
     let (mut at, mut taken) = (0, 0);
-    // After the last star: where the pattern goes on, and the text position tried for it.
+    // The position after the last star in the pattern, and the text position being tried for it.
     let mut retry: Option<(usize, usize)> = None;
     while taken < text.len() {
         if pattern.get(at) == Some(&b'*') {
@@ -46,7 +53,7 @@ fn search(pattern: &[u8], text: &[u8], mut on_step: impl FnMut(usize)) -> bool {
     pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
-/// Whether the element at `at`, which is no star, takes `byte`; and where the next element starts.
+/// Returns true if the element at `at`, not a star, matches `byte`; and where the next one starts.
 fn element(pattern: &[u8], at: usize, byte: u8) -> (bool, usize) {
     match pattern[at..] {
         [b'?', ..] => (true, at + 1),
@@ -56,7 +63,8 @@ fn element(pattern: &[u8], at: usize, byte: u8) -> (bool, usize) {
     }
 }
 
-/// The same for a class, whose `[` is just before `at`. The order of the arms decides what malformed classes mean.
+/// Matches `byte` with the class whose `[` is just before `at`, and returns the same as
+/// [`element`]. The order of the match arms decides how a malformed class is read.
 fn class(pattern: &[u8], mut at: usize, byte: u8) -> (bool, usize) {
     let negated = pattern.get(at) == Some(&b'^');
     at += usize::from(negated);
@@ -85,7 +93,8 @@ fn class(pattern: &[u8], mut at: usize, byte: u8) -> (bool, usize) {
     (found != negated, at)
 }
 
-/// Either end may come first. Bytes compare as C's signed char, as in Redis on x86-64: 0xff comes before 0x00.
+/// Returns true if `byte` lies between two ends, given in either order. Bytes compare as C's signed
+/// char, as in Redis on x86-64: 0xff comes before 0x00.
 fn in_range(one: u8, other: u8, byte: u8) -> bool {
     let (one, other) = (one.cast_signed(), other.cast_signed());
     (one.min(other)..=one.max(other)).contains(&byte.cast_signed())
@@ -96,7 +105,7 @@ mod tests {
     use super::*;
     use crate::limits::{CHANNEL_NAME_MAX, PATTERN_MAX};
 
-    /// Every expectation was checked against redis-server 7.0.15 (`KEYS` over one key).
+    /// Pattern, text, and whether redis-server 7.0.15 matches them (`KEYS` over one key).
     const CASES: &[(&[u8], &[u8], bool)] = &[
         // Plain bytes.
         (b"", b"", true),
@@ -203,7 +212,7 @@ mod tests {
     ];
 
     #[test]
-    fn cases_match_as_in_redis() {
+    fn patterns_match_as_in_redis() {
         for (pattern, text, expected) in CASES {
             assert_eq!(
                 matches(pattern, text, &mut 0),
@@ -216,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_at_most_pattern_times_text() {
+    fn a_match_takes_at_most_pattern_times_text_steps() {
         let mut random = fastrand::Rng::with_seed(7);
         let alphabet = b"*?[]^-\\ab";
         let check = |pattern: &[u8], text: &[u8]| {
@@ -232,7 +241,8 @@ mod tests {
             assert!(!check(&b"*[a-z]".repeat(stars), &b"A".repeat(500)));
         }
         for _ in 0..20_000 {
-            let pattern: Vec<u8> = (0..random.usize(..24)).map(|_| alphabet[random.usize(..alphabet.len())]).collect();
+            let pattern: Vec<u8> =
+                (0..random.usize(..24)).map(|_| alphabet[random.usize(..alphabet.len())]).collect();
             let text: Vec<u8> = (0..random.usize(..24)).map(|_| b"ab"[random.usize(..2)]).collect();
             check(&pattern, &text);
         }
@@ -246,6 +256,13 @@ mod tests {
             let mut steps = 0;
             assert!(!matches(&pattern, &[b'a'; CHANNEL_NAME_MAX], &mut steps));
             assert!((900_000..=PATTERN_MAX * (CHANNEL_NAME_MAX + 1)).contains(&steps), "{steps}");
+        }
+    }
+
+    #[test]
+    fn a_negated_class_matches_the_characters_of_its_own_syntax() {
+        for (text, is_match) in [(b"^", true), (b"[", true), (b"]", true), (b"b", false)] {
+            assert_eq!(matches(b"[^b]", text, &mut 0), is_match, "{}", text.escape_ascii());
         }
     }
 }

@@ -1,17 +1,17 @@
-//! Messages that are undelivered: each kept once, as channel and payload, however many topics and
-//! receivers it goes to.
+//! Undelivered messages. Each is stored once, as channel and payload, for all topics and receivers.
 //!
-//! Messages lie one after the other in the order of their publishes. The first are mostly the first
-//! to be delivered, so memory is freed from the front.
+//! Messages lie in one buffer in the order of their publishes. The oldest is usually delivered
+//! first, so memory is freed from the front.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::limits::SPARE_MESSAGES_MAX;
 
+/// A queue of messages, numbered in the order of their publishes.
 #[derive(Default)]
 pub struct Messages {
     bytes: Vec<u8>,
-    /// Bytes before `bytes[0]` that there have ever been.
+    /// Offset of `bytes[0]`, counted in bytes since the first message ever stored.
     start: u64,
     entries: VecDeque<Message>,
     /// The number of `entries[0]`.
@@ -19,16 +19,18 @@ pub struct Messages {
 }
 
 struct Message {
-    /// Where it starts, in bytes since the first message ever.
+    /// Offset of the message, counted in bytes since the first message ever stored.
     at: u64,
+    /// Length of the channel's name, in bytes.
     channel: u32,
+    /// Length of the payload, in bytes.
     payload: u32,
-    /// Topics that have yet to be delivered.
+    /// Number of topics that have not released the message.
     topics: u32,
 }
 
 impl Messages {
-    /// Keeps a message until so many topics have released it; returns its number.
+    /// Stores a message until `topics` topics have released it. Returns its number.
     pub fn push(&mut self, channel: &[u8], payload: &[u8], topics: usize) -> u32 {
         let at = self.start + self.bytes.len() as u64;
         self.bytes.extend_from_slice(channel);
@@ -38,14 +40,15 @@ impl Messages {
         self.first.wrapping_add(self.entries.len() as u32 - 1)
     }
 
-    /// Channel and payload.
+    /// Returns the channel and the payload of a message.
     pub fn get(&self, number: u32) -> (&[u8], &[u8]) {
         let entry = &self.entries[number.wrapping_sub(self.first) as usize];
         let bytes = &self.bytes[(entry.at - self.start) as usize..];
         bytes[..(entry.channel + entry.payload) as usize].split_at(entry.channel as usize)
     }
 
-    /// One of its topics has been delivered.
+    /// Releases a message for one of its topics, and frees the messages at the front that no topic
+    /// needs any more.
     pub fn release(&mut self, number: u32) {
         self.entries[number.wrapping_sub(self.first) as usize].topics -= 1;
         while self.entries.front().is_some_and(|entry| entry.topics == 0) {
@@ -53,7 +56,7 @@ impl Messages {
             self.first = self.first.wrapping_add(1);
         }
         let Some(front) = self.entries.front() else { return self.clear() };
-        // Moved once half of it is free, so no more bytes are moved than are freed.
+        // Compact only once half of the buffer is free, so no more bytes move than are freed.
         let free = (front.at - self.start) as usize;
         if free >= self.bytes.len() / 2 {
             self.bytes.drain(..free);
@@ -69,7 +72,7 @@ impl Messages {
         }
     }
 
-    /// Messages that are kept, delivered ones behind an undelivered one included.
+    /// Returns the number of stored messages. Delivered ones behind an undelivered one count.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -78,19 +81,50 @@ impl Messages {
         self.entries.is_empty()
     }
 
-    /// Bytes of the messages that are undelivered, and of those behind which they lie.
+    /// Returns the bytes of the stored messages. Delivered ones behind an undelivered one count.
     pub fn held(&self) -> usize {
         self.entries.front().map_or(0, |front| self.bytes.len() - (front.at - self.start) as usize)
     }
 
-    /// Memory held, in bytes.
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.capacity() + self.entries.capacity() * size_of::<Message>()
     }
 
+    /// Returns unused capacity to the allocator.
     pub fn shrink(&mut self) {
         self.bytes.shrink_to_fit();
         self.entries.shrink_to_fit();
+    }
+
+    /// Panics unless the messages are contiguous and their counts of topics are right. `topics`
+    /// maps the number of each undelivered message to its number of topics. For tests.
+    pub fn check_invariants(&self, topics: &HashMap<u32, u32>) {
+        let end = self.start + self.bytes.len() as u64;
+        let mut at = self.entries.front().map_or(end, |front| front.at);
+        assert!(at >= self.start, "the bytes of the first message were freed");
+        let mut undelivered = 0;
+        for (entry, place) in self.entries.iter().zip(0..) {
+            let number = self.first.wrapping_add(place);
+            let expected = topics.get(&number).copied().unwrap_or(0);
+            assert_eq!(
+                entry.topics, expected,
+                "message {number} counts the wrong number of topics"
+            );
+            assert_eq!(entry.at, at, "message {number} starts at the wrong offset");
+            at += u64::from(entry.channel) + u64::from(entry.payload);
+            undelivered += usize::from(expected > 0);
+        }
+        assert_eq!(at, end, "the last message does not end with the buffer");
+        assert_eq!(undelivered, topics.len(), "an undelivered message is not stored");
+        assert!(
+            self.entries.front().is_none_or(|front| front.topics > 0),
+            "a delivered message is at the front"
+        );
+        assert!(
+            !self.entries.is_empty() || self.bytes.is_empty(),
+            "bytes are stored without a message"
+        );
     }
 }
 
@@ -99,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_found_until_their_last_topic_and_their_memory_is_used_again() {
+    fn a_message_is_kept_until_its_last_topic_releases_it_and_its_memory_is_reused() {
         let mut messages = Messages { first: u32::MAX - 3, ..Messages::default() };
         let mut numbers = Vec::new();
         for round in 0..100usize {
@@ -111,7 +145,10 @@ mod tests {
             }
             for (number, round) in &numbers {
                 let (channel, payload) = messages.get(*number);
-                assert_eq!((channel, payload), (&b"channel"[..], &vec![*round as u8; 10 * round][..]));
+                assert_eq!(
+                    (channel, payload),
+                    (&b"channel"[..], &vec![*round as u8; 10 * round][..])
+                );
             }
         }
         for (number, round) in numbers {
@@ -125,9 +162,19 @@ mod tests {
             assert_eq!(messages.held(), 2);
             messages.release(number);
         }
-        assert_eq!(messages.bytes.capacity(), capacity, "once warm, nothing is allocated");
+        assert_eq!(messages.bytes.capacity(), capacity, "a warm buffer does not grow");
         let number = messages.push(b"c", &[0; 1 << 20], 1);
         messages.release(number);
         assert_eq!(messages.bytes.capacity(), 0, "a rare large message gives its memory back");
+    }
+
+    #[test]
+    fn the_memory_of_messages_is_that_of_their_bytes_and_their_entries() {
+        let mut messages = Messages::default();
+        messages.bytes.reserve_exact(1000);
+        messages.entries.reserve_exact(10);
+        assert_eq!(messages.bytes(), 1000 + 10 * size_of::<Message>());
+        messages.shrink();
+        assert_eq!(messages.bytes(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! How peers speak to the hub. Each protocol knows its own bytes and the hub's verbs.
+//! The protocols that peers speak to the hub. A protocol parses bytes and calls the hub's verbs.
 
 mod datagram;
 mod resp;

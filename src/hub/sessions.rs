@@ -1,9 +1,10 @@
-//! Sessions: who is talked with. A connection is one way to reach a session.
+//! Sessions: the hub's clients. A connection is one way to reach a session.
 //!
 //! A session is attached to at most one connection at a time, and may outlive it. Channels, fan-out
-//! and labels know sessions by their place in this table; a [`SessionId`] also carries the serial
-//! number, by which an id of a previous owner of the place misses.
+//! and labels name a session by its slot in this table. A [`SessionId`] also carries a serial
+//! number as the slot's generation, so a stale id misses after the slot has a new owner.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,35 +12,36 @@ use super::encoding::Encoding;
 use crate::clock::{Tick, Time};
 use crate::service::ConnectionId;
 
-/// Names a session for as long as it lives, and nobody afterwards.
+/// The id of one session. It matches no session after that one has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId {
-    /// The place in the table, which another session may have later.
+    /// The slot in the table. A later session may reuse it.
     pub index: u32,
-    /// Counts sessions from 1. It is the generation of the place, and what CLIENT ID tells.
+    /// The number of the session, counted from 1: the slot's generation, and the CLIENT ID.
     pub serial: u32,
 }
 
 impl SessionId {
-    /// Nobody: the sender of a datagram has no session.
+    /// No session. The sender of a datagram has none.
     pub const NONE: SessionId = SessionId { index: u32::MAX, serial: 0 };
 }
 
-/// What the hub knows of a session besides its subscriptions: 20 bytes.
+/// A session without its subscriptions, in 20 bytes.
 #[derive(Clone, Copy)]
 pub struct Session {
-    /// 0: the place is free.
+    /// The number of the session; 0: the slot is free.
     pub serial: u32,
-    /// How to reach it; of a free place, the next free one.
+    /// The attached connection, or [`NOTHING`]. In a free slot: the next free slot.
     connection: u32,
+    /// The time at which the session began.
     pub since: Tick,
-    /// Where it comes from, by IPv4: the kernel no longer tells once both sides have closed.
-    /// 0.0.0.0: by IPv6, which the kernel is asked for.
+    /// The peer's IPv4 address. It is stored because the kernel no longer reports it after both
+    /// sides have closed. 0.0.0.0: the peer uses IPv6, and the hub asks the kernel instead.
     address: [u8; 4],
     port: u16,
-    /// Facts in the lower half, the encoding in the upper.
+    /// Flags in the lower four bits, the encoding in the upper four.
     facts: u8,
-    /// What its protocol keeps of it. A protocol that needs more has a table of its own, by session.
+    /// One byte for the session's protocol. A protocol that needs more keeps a table by session.
     pub protocol_state: u8,
 }
 
@@ -48,22 +50,27 @@ const _: () = assert!(Encoding::ALL.len() <= 1 << (u8::BITS - ENCODING_SHIFT));
 
 const ENCODING_SHIFT: u32 = 4;
 
-// Facts about a session.
-
-/// Has given the password, or there is none.
+/// Flag: the session has given the password, or no password is set.
 pub const AUTHENTICATED: u8 = 1;
-/// Came by the operator's listener, for as long as it lasts.
+/// Flag: the session connected through the operator's listener.
 pub const OPERATOR: u8 = 1 << 1;
-/// Its next command was put off: see [`Waiting`](super::waiting::Waiting).
+/// Flag: the session's command was deferred. See [`Waiting`](super::waiting::Waiting).
 pub const WAITING: u8 = 1 << 2;
-/// That command comes again, and its turn has come.
+/// Flag: the deferred command may now run when it is read again.
 pub const RESUMED: u8 = 1 << 3;
 
-/// No connection, no session, no further free place.
+/// Stands for no connection, no session, or the end of the list of free slots.
 const NOTHING: u32 = u32::MAX;
 
-const NOBODY: Session =
-    Session { serial: 0, connection: NOTHING, since: Tick(0), address: [0; 4], port: 0, facts: 0, protocol_state: 0 };
+const NOBODY: Session = Session {
+    serial: 0,
+    connection: NOTHING,
+    since: Tick(0),
+    address: [0; 4],
+    port: 0,
+    facts: 0,
+    protocol_state: 0,
+};
 
 impl Session {
     pub fn is(&self, fact: u8) -> bool {
@@ -74,7 +81,7 @@ impl Session {
         self.facts = if on { self.facts | fact } else { self.facts & !fact };
     }
 
-    /// What it is sent messages as.
+    /// Returns the form in which the session gets its messages.
     pub fn encoding(&self) -> Encoding {
         Encoding::ALL[usize::from(self.facts >> ENCODING_SHIFT)]
     }
@@ -83,12 +90,12 @@ impl Session {
         self.facts = self.facts & ((1 << ENCODING_SHIFT) - 1) | (encoding as u8) << ENCODING_SHIFT;
     }
 
-    /// How to reach it at present.
+    /// Returns the attached connection.
     pub fn connection(&self) -> Option<ConnectionId> {
         (self.connection != NOTHING && self.serial != 0).then_some(ConnectionId(self.connection))
     }
 
-    /// Where it comes from, if by IPv4.
+    /// Returns the peer's address if it is an IPv4 address.
     pub fn peer(&self) -> Option<SocketAddr> {
         (self.address != [0; 4]).then(|| SocketAddr::from((self.address, self.port)))
     }
@@ -98,29 +105,43 @@ impl Session {
     }
 }
 
+/// The slab of all sessions.
 pub struct Sessions {
     table: Vec<Session>,
-    /// The first free place; the others follow from there.
+    /// The first free slot: the head of a linked list.
     free: u32,
+    /// Number of live sessions.
     live: usize,
-    /// Serial number of the latest.
+    /// Serial number of the newest session.
     seen: u32,
-    /// By connection: the place of the session attached to it.
+    /// Connection → slot of its session, or [`NOTHING`].
     attached: Vec<u32>,
-    /// Room to reserve at once, so that the tables never move.
+    /// Number of entries to reserve at once, so the tables never move.
     expected: usize,
 }
 
 impl Sessions {
-    /// What each session takes up, and the entry of its connection.
+    /// Memory of one session and of its connection's entry, in bytes.
     pub const BYTES_EACH: usize = size_of::<Session>() + size_of::<u32>();
 
     pub fn new(expected: usize) -> Sessions {
-        Sessions { table: Vec::new(), free: NOTHING, live: 0, seen: 0, attached: Vec::new(), expected }
+        Sessions {
+            table: Vec::new(),
+            free: NOTHING,
+            live: 0,
+            seen: 0,
+            attached: Vec::new(),
+            expected,
+        }
     }
 
-    /// A new session, attached to a connection that has none.
-    pub fn open(&mut self, connection: ConnectionId, peer: Option<SocketAddr>, now: Tick) -> SessionId {
+    /// Opens a session and attaches it to a connection that has none. Returns its id.
+    pub fn open(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<SocketAddr>,
+        now: Tick,
+    ) -> SessionId {
         self.seen = self.seen.wrapping_add(1).max(1);
         let (address, port) = match peer {
             Some(SocketAddr::V4(peer)) => (peer.ip().octets(), peer.port()),
@@ -142,7 +163,7 @@ impl Sessions {
         id
     }
 
-    /// Has a session reached by another connection from now on.
+    /// Attaches a session to a connection, and detaches it from the previous one.
     pub fn attach(&mut self, session: SessionId, connection: ConnectionId) {
         let slot = connection.0 as usize;
         self.detach(session);
@@ -156,7 +177,7 @@ impl Sessions {
         }
     }
 
-    /// A session has no connection for now.
+    /// Detaches a session from its connection.
     pub fn detach(&mut self, session: SessionId) {
         let Some(own) = self.get_mut(session) else { return };
         let slot = std::mem::replace(&mut own.connection, NOTHING);
@@ -165,7 +186,7 @@ impl Sessions {
         }
     }
 
-    /// Ends a session. Whatever others hold of its id misses from now on.
+    /// Ends a session and frees its slot. Stale ids of it miss from now on.
     pub fn close(&mut self, session: SessionId) {
         if self.get(session).serial == 0 {
             return;
@@ -176,7 +197,7 @@ impl Sessions {
         self.live -= 1;
     }
 
-    /// The session attached to a connection, or nobody.
+    /// Returns the session attached to a connection, or [`SessionId::NONE`].
     pub fn of(&self, connection: ConnectionId) -> SessionId {
         match self.attached.get(connection.0 as usize) {
             Some(&index) if index != NOTHING => self.at(index),
@@ -184,71 +205,98 @@ impl Sessions {
         }
     }
 
-    /// The id of the session at a place.
+    /// Returns the id of the session in a slot. A free slot's id has the serial number 0.
     pub fn at(&self, index: u32) -> SessionId {
-        self.table.get(index as usize).map_or(SessionId::NONE, |own| SessionId { index, serial: own.serial })
+        self.table
+            .get(index as usize)
+            .map_or(SessionId::NONE, |own| SessionId { index, serial: own.serial })
     }
 
-    /// What is known of a session; of one that has ended, nothing.
+    /// Returns a copy of a session. If it has ended, the copy has the serial number 0.
     pub fn get(&self, session: SessionId) -> Session {
-        self.table.get(session.index as usize).filter(|own| own.serial == session.serial).copied().unwrap_or(NOBODY)
+        self.table
+            .get(session.index as usize)
+            .filter(|own| own.serial == session.serial)
+            .copied()
+            .unwrap_or(NOBODY)
     }
 
     pub fn get_mut(&mut self, session: SessionId) -> Option<&mut Session> {
-        self.table.get_mut(session.index as usize).filter(|own| own.serial == session.serial && own.serial != 0)
+        self.table
+            .get_mut(session.index as usize)
+            .filter(|own| own.serial == session.serial && own.serial != 0)
     }
 
-    /// How to reach the session at a place, and what it is to be sent.
+    /// Returns the connection and the encoding of the session in a slot, or `None` if it has no
+    /// connection.
     pub fn route(&self, index: u32) -> Option<(ConnectionId, Encoding)> {
         let own = self.table.get(index as usize)?;
         Some((own.connection()?, own.encoding()))
     }
 
-    /// Sessions that live.
+    /// Returns the number of connections with a session. Walks the whole table, so only tests call
+    /// it.
+    pub fn attached(&self) -> usize {
+        self.attached.iter().filter(|index| **index != NOTHING).count()
+    }
+
+    /// Returns the number of live sessions.
     pub fn len(&self) -> usize {
         self.live
     }
 
-    /// Places that there are, free ones included: for walks in slices.
+    /// Returns the number of slots, free ones included, for walks over all sessions.
     pub fn places(&self) -> u32 {
         self.table.len() as u32
     }
 
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         self.table.len() * size_of::<Session>() + self.attached.len() * size_of::<u32>()
     }
 
-    /// Gives all memory back once nobody is left.
+    /// Frees all memory if no session is live.
     pub fn shrink(&mut self) {
         if self.live == 0 {
             *self = Sessions { seen: self.seen, ..Sessions::new(self.expected) };
         }
     }
 
-    /// Sessions and connections name each other, and every place is either free or taken.
+    /// Panics unless sessions and connections name each other and every slot is free or taken.
+    /// O(n).
     pub fn check_invariants(&self) {
         let mut free = 0;
         let mut next = self.free;
         while next != NOTHING {
             let own = &self.table[next as usize];
-            assert_eq!(own.serial, 0, "a free place has an owner");
+            assert_eq!(own.serial, 0, "a live session is in the list of free slots");
             (next, free) = (own.connection, free + 1);
-            assert!(free <= self.table.len(), "free places in a circle");
+            assert!(free <= self.table.len(), "the list of free slots has a cycle");
         }
-        assert_eq!(free + self.live, self.table.len(), "places free and taken");
+        assert_eq!(free + self.live, self.table.len(), "a slot is neither free nor taken");
+        let serials: HashSet<u32> =
+            self.table.iter().map(|own| own.serial).filter(|serial| *serial != 0).collect();
+        assert_eq!(serials.len(), self.live, "two live sessions have the same serial number");
         for (own, index) in self.table.iter().zip(0..).filter(|(own, _)| own.serial != 0) {
             if let Some(ConnectionId(slot)) = own.connection() {
-                assert_eq!(self.attached[slot as usize], index, "its connection has another session");
+                assert_eq!(
+                    self.attached[slot as usize], index,
+                    "the session's connection names another session"
+                );
             }
         }
-        for (&index, slot) in self.attached.iter().zip(0..).filter(|(index, _)| **index != NOTHING) {
-            assert_eq!(self.table[index as usize].connection, slot, "its session has another connection");
+        for (&index, slot) in self.attached.iter().zip(0..).filter(|(index, _)| **index != NOTHING)
+        {
+            assert_eq!(
+                self.table[index as usize].connection, slot,
+                "the connection's session names another connection"
+            );
         }
     }
 }
 
-/// Room for all at once: what is not used yet costs no memory, and moving would leave holes in the
-/// heap.
+/// Reserves room for all expected entries at once. Untouched pages cost no memory, while growing
+/// step by step would leave holes in the heap.
 fn reserve<T>(table: &mut Vec<T>, expected: usize) {
     if table.len() == table.capacity() {
         table.reserve_exact(expected.max(table.len() + 1) - table.len());
@@ -260,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_outlives_its_connections_and_an_old_id_misses() {
+    fn a_session_outlives_its_connection_and_a_stale_id_misses() {
         let mut sessions = Sessions::new(4);
         let (one, other) = (ConnectionId(7), ConnectionId(2));
         let first = sessions.open(one, None, Tick(0));
@@ -269,26 +317,35 @@ mod tests {
         assert_eq!((sessions.of(one), sessions.route(first.index)), (SessionId::NONE, None));
         sessions.attach(first, other);
         sessions.attach(first, one);
-        assert_eq!((sessions.of(other), sessions.of(one)), (SessionId::NONE, first), "at most one connection");
+        assert_eq!(
+            (sessions.of(other), sessions.of(one)),
+            (SessionId::NONE, first),
+            "at most one connection"
+        );
         sessions.check_invariants();
         sessions.close(first);
         let second = sessions.open(other, Some("10.0.0.1:5".parse().unwrap()), Tick(3));
-        assert_eq!(second.index, first.index, "the place is used again");
+        assert_eq!(second.index, first.index, "the slot is reused");
         assert!(sessions.get(first).serial == 0 && sessions.get_mut(first).is_none());
         sessions.close(first);
         sessions.attach(first, one);
-        assert_eq!((sessions.len(), sessions.of(one), sessions.of(other)), (1, SessionId::NONE, second));
+        assert_eq!(
+            (sessions.len(), sessions.of(one), sessions.of(other)),
+            (1, SessionId::NONE, second)
+        );
         assert_eq!(sessions.get(second).peer(), Some("10.0.0.1:5".parse().unwrap()));
         sessions.check_invariants();
         sessions.close(second);
         sessions.shrink();
         assert_eq!((sessions.bytes(), sessions.len()), (0, 0));
-        assert!(sessions.open(one, None, Tick(0)).serial > second.serial, "ids grow for ever");
+        assert!(
+            sessions.open(one, None, Tick(0)).serial > second.serial,
+            "serial numbers keep growing"
+        );
     }
 
-    /// Against a list: whatever opens, moves and closes.
     #[test]
-    fn sessions_and_connections_agree_whatever_happens() {
+    fn random_operations_on_sessions_agree_with_a_list() {
         for seed in 0..16 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut sessions = Sessions::new(0);
@@ -298,7 +355,9 @@ mod tests {
                 let free = model.iter().all(|(_, at)| *at != Some(slot));
                 let chosen = (!model.is_empty()).then(|| random.usize(..model.len()));
                 match (random.u32(..4), chosen) {
-                    (0, _) if free => model.push((sessions.open(ConnectionId(slot), None, Tick(0)), Some(slot))),
+                    (0, _) if free => {
+                        model.push((sessions.open(ConnectionId(slot), None, Tick(0)), Some(slot)))
+                    }
                     (1, Some(at)) if free => {
                         sessions.attach(model[at].0, ConnectionId(slot));
                         model[at].1 = Some(slot);
@@ -313,7 +372,10 @@ mod tests {
                 sessions.check_invariants();
                 assert_eq!(sessions.len(), model.len());
                 for slot in 0..12 {
-                    let expected = model.iter().find(|(_, at)| *at == Some(slot)).map_or(SessionId::NONE, |one| one.0);
+                    let expected = model
+                        .iter()
+                        .find(|(_, at)| *at == Some(slot))
+                        .map_or(SessionId::NONE, |one| one.0);
                     assert_eq!(sessions.of(ConnectionId(slot)), expected, "seed {seed}");
                 }
             }

@@ -1,23 +1,25 @@
-//! The session's half of membership: what one session is subscribed to, 16 bytes for the first
-//! subscription. And how lists and tables that may have millions of entries grow and shrink.
+//! The session's half of membership: the subscriptions of one session, the first in 16 bytes. Also
+//! the rules by which lists and tables of millions of entries grow and shrink.
 
 use std::collections::HashMap;
 
 use thin_vec::ThinVec;
 
-/// From this many subscriptions on, a session has an index of them. Looking through a shorter list
-/// is as fast: 96 of them are twelve cache lines.
+/// Number of subscriptions from which a session has an index of them. A scan of a shorter list is
+/// as fast, because 96 subscriptions fill only twelve cache lines.
 pub(super) const LARGE_FROM: usize = 96;
 
-/// A list of at most this many entries keeps its memory while it is in use.
+/// A list or table with room for at most this many entries is not shrunk.
 const KEPT_ENTRIES: usize = 64;
 
+/// The kind of a topic, and of the subscriptions to it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Kind {
     Channel,
     Pattern,
     Shard,
-    /// What MONITOR shows: one topic, without a name. It is no subscription in the words of Redis.
+    /// The output of MONITOR: one topic with an empty name. Redis does not count it as a
+    /// subscription.
     Feed,
 }
 
@@ -25,15 +27,16 @@ impl Kind {
     pub(super) const ALL: [Kind; 4] = [Kind::Channel, Kind::Pattern, Kind::Shard, Kind::Feed];
 }
 
-/// Subscriptions by [`Kind`].
+/// Numbers of subscriptions, by [`Kind`].
 pub type KindCounts = [u32; Kind::ALL.len()];
 
-/// Names a topic until the next change: an emptied topic's number is given to another one.
+/// The id of a topic. It is valid until the next change, because the id of an emptied topic is
+/// reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TopicId(u32);
 
 impl TopicId {
-    /// The kind is in the upper two bits, the place in the table in the others.
+    /// The kind is in the upper two bits, the slot in the table in the other thirty.
     pub(super) const INDEX_BITS: u32 = 30;
     const NONE: TopicId = TopicId(u32::MAX);
 
@@ -50,7 +53,7 @@ impl TopicId {
     }
 }
 
-/// Why a subscription was refused. Nothing has changed then.
+/// The limit that refused a subscription. A refused subscription changes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LimitReached {
     /// `PATTERNS_PER_SESSION_MAX`.
@@ -59,24 +62,24 @@ pub enum LimitReached {
     Confirmations,
     /// `PATTERNS_MAX`.
     Patterns,
-    /// The most channels that there may be.
+    /// `CHANNELS_MAX`.
     Channels,
     /// `HELD_MAX`.
     Memory,
 }
 
-/// Half of a subscription, kept with the session: the topic, and the place in its list of subscribers.
+/// The session's half of a subscription: the topic, and the position in its list of subscribers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Subscription {
     pub topic: TopicId,
     pub position: u32,
 }
 
-/// One session's subscriptions, numbered by slot: slot 0 is `first`, slot n is the n-th of `more`.
+/// The subscriptions of one session, by slot: slot 0 is `first`, slot n is `more[n - 1]`.
 pub(super) struct Subscriptions {
-    /// `TopicId::NONE` when there are no subscriptions.
+    /// Its topic is `TopicId::NONE` if the session has no subscriptions.
     first: Subscription,
-    /// One word while it is empty: most sessions have one subscription.
+    /// One word while empty. Most sessions have one subscription, so it usually is.
     more: ThinVec<Subscription>,
 }
 
@@ -98,14 +101,14 @@ impl Subscriptions {
         std::iter::once(self.first).chain(self.more.iter().copied()).take(self.len())
     }
 
-    /// Subscriptions by kind. Looks at all of them.
+    /// Counts the subscriptions by kind. O(n).
     pub(super) fn counts(&self) -> KindCounts {
         let mut counts = KindCounts::default();
         self.iter().for_each(|subscription| counts[subscription.topic.kind() as usize] += 1);
         counts
     }
 
-    /// Where a topic stands. Looks at all of them.
+    /// Returns the slot of a topic's subscription. O(n).
     pub(super) fn slot_of(&self, topic: TopicId) -> Option<u32> {
         self.iter().position(|subscription| subscription.topic == topic).map(|slot| slot as u32)
     }
@@ -125,15 +128,15 @@ impl Subscriptions {
             return slot;
         }
         if self.more.len() == self.more.capacity() {
-            // A second subscription fills the smallest block that holds a list's head as well.
+            // The list's head and one subscription fill the allocator's smallest block.
             self.more.reserve_exact(if slot == 1 { 1 } else { (self.more.len() / 4).max(3) });
         }
         self.more.push(subscription);
         slot
     }
 
-    /// Takes out the subscription at `slot`, whose place the last one takes. Returns it, and the
-    /// one that moved.
+    /// Removes the subscription at `slot` and moves the last one there. Returns the removed one,
+    /// and the one that moved.
     pub(super) fn swap_remove(&mut self, slot: u32) -> (Subscription, Option<Subscription>) {
         let removed = *self.at_mut(slot);
         let Some(last) = self.more.pop() else {
@@ -150,7 +153,8 @@ impl Subscriptions {
         (removed, Some(last))
     }
 
-    /// What it holds outside the table of sessions: a list has a head of two words.
+    /// Returns the memory held outside the table of sessions, in bytes. A list has a head of two
+    /// words.
     pub(super) fn bytes(&self) -> usize {
         match self.more.capacity() {
             0 => 0,
@@ -159,18 +163,19 @@ impl Subscriptions {
     }
 }
 
-/// What is known besides of a session with [`LARGE_FROM`] subscriptions or more, so that none of
-/// its commands looks at all of them.
+/// The index of a session with [`LARGE_FROM`] subscriptions or more. With it, none of the session's
+/// commands scans all of them.
 #[derive(Default)]
 pub(super) struct Large {
     pub counts: KindCounts,
-    /// The slot of each topic.
+    /// Topic → slot.
     pub index: HashMap<TopicId, u32>,
-    /// What confirms the end of all of them, in bytes.
+    /// Length of the replies that would confirm the end of all subscriptions, in bytes.
     pub confirmations: usize,
 }
 
 impl Large {
+    /// Adds a subscription to the index.
     pub(super) fn note(&mut self, topic: TopicId, slot: u32, confirmation: usize) {
         self.counts[topic.kind() as usize] += 1;
         self.index.insert(topic, slot);
@@ -178,7 +183,8 @@ impl Large {
     }
 }
 
-/// Grows by an eighth at a time. The first three entries of 8 bytes fill the smallest block that malloc gives.
+/// Appends an entry. A full list grows by an eighth. Its first three entries of 8 bytes fill the
+/// smallest block of malloc.
 pub(super) fn push<T>(list: &mut Vec<T>, entry: T) {
     if list.len() == list.capacity() {
         list.reserve_exact((list.len() / 8).max(3));
@@ -186,23 +192,69 @@ pub(super) fn push<T>(list: &mut Vec<T>, entry: T) {
     list.push(entry);
 }
 
-/// Gives memory back once a list is down to a quarter of it, keeping room to double.
+/// Shrinks a list that uses less than a quarter of its memory, and keeps room for it to double.
 pub(super) fn release<T>(list: &mut Vec<T>) {
     if list.capacity() > KEPT_ENTRIES && list.len() < list.capacity() / 4 {
         list.shrink_to(list.len() * 2);
     }
 }
 
+/// Shrinks a table by the same rule as [`release`].
 pub(super) fn release_table<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>) {
     if table.capacity() > KEPT_ENTRIES && table.len() < table.capacity() / 4 {
         table.shrink_to(table.len() * 2);
     }
 }
 
-/// What std's hash table allocates: a power of two of places filled to 7/8, with one control byte each.
+/// Returns the memory of a table of std, in bytes: a power of two of buckets, filled to at most
+/// 7/8, with one control byte each.
 pub(super) fn table_bytes<K, V>(table: &HashMap<K, V>) -> usize {
     match table.capacity() {
         0 => 0,
         capacity => (capacity * 8).div_ceil(7).next_power_of_two() * (size_of::<(K, V)>() + 1) + 16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_grows_by_an_eighth_so_it_moves_seldom() {
+        let (mut list, mut moves) = (Vec::new(), 0);
+        for entry in 0..10_000u64 {
+            let before = list.capacity();
+            push(&mut list, entry);
+            moves += usize::from(list.capacity() != before);
+            assert!(list.capacity() <= list.len() + (list.len() / 8).max(3));
+        }
+        assert!(moves < 80, "{moves} moves");
+    }
+
+    #[test]
+    fn a_session_needs_memory_outside_the_table_from_its_second_subscription_on() {
+        let mut own = Subscriptions::default();
+        let bytes = [0, 16 + 8, 16 + 4 * 8, 16 + 4 * 8, 16 + 4 * 8].map(|bytes| {
+            own.push(Subscription { topic: TopicId::new(Kind::Channel, own.len()), position: 0 });
+            (own.bytes(), bytes)
+        });
+        assert!(bytes.iter().all(|(held, expected)| held == expected), "{bytes:?}");
+        (0..4).for_each(|_| _ = own.swap_remove(0));
+        assert_eq!((own.len(), own.bytes()), (1, 0));
+    }
+
+    #[test]
+    fn a_list_shrinks_when_less_than_a_quarter_of_it_is_used() {
+        let mut own = Subscriptions::default();
+        for index in 0..17 {
+            own.push(Subscription { topic: TopicId::new(Kind::Channel, index), position: 0 });
+        }
+        assert_eq!(own.bytes(), 16 + 16 * 8);
+        for (left, capacity) in [(5, 16), (4, 3)] {
+            while own.len() > left {
+                own.swap_remove(0);
+            }
+            assert_eq!(own.bytes(), 16 + capacity * 8, "{left} subscriptions");
+        }
     }
 }

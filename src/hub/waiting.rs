@@ -1,5 +1,5 @@
-//! Sessions whose command must wait: because much is undelivered, or because others have searched
-//! enough in this turn. They are served in turn.
+//! Sessions with a deferred command. A publish is deferred while the backlog is full, a search
+//! while the turn's search budget is used up. Deferred commands run in the order of their arrival.
 
 use std::collections::VecDeque;
 
@@ -7,17 +7,23 @@ use super::sessions::{RESUMED, SessionId, Sessions, WAITING};
 use crate::limits::RESUMED_PER_TURN;
 use crate::service::Output;
 
+/// A queue of sessions with a deferred command.
 #[derive(Default)]
 pub struct Waiting {
     queue: VecDeque<SessionId>,
-    /// Sessions at the front whose turn had come, and who must wait again.
+    /// Number of sessions at the front that were resumed in this turn and deferred again.
     again: usize,
 }
 
 impl Waiting {
-    /// Whether a session's command must wait: because the hub is busy, or behind others that wait.
-    /// The session is then in the queue, and its turn comes by [`Self::collect`].
-    pub fn must_wait(&mut self, sessions: &mut Sessions, session: SessionId, is_busy: bool) -> bool {
+    /// Returns true if a session's command must wait, because the hub is busy or others wait
+    /// already. The session is then in the queue, and [`Self::collect`] resumes it.
+    pub fn must_wait(
+        &mut self,
+        sessions: &mut Sessions,
+        session: SessionId,
+        is_busy: bool,
+    ) -> bool {
         let is_empty = self.queue.is_empty();
         let Some(own) = sessions.get_mut(session) else { return is_busy };
         let was_resumed = own.is(RESUMED);
@@ -34,12 +40,12 @@ impl Waiting {
         true
     }
 
-    /// Goes on with the first of those that wait.
+    /// Resumes the first sessions of the queue, at most `RESUMED_PER_TURN`.
     pub fn collect(&mut self, sessions: &mut Sessions, output: &mut Output<'_>) {
         self.again = 0;
         for _ in 0..RESUMED_PER_TURN {
             let Some(session) = self.queue.pop_front() else { return };
-            // It may have ended meanwhile.
+            // The session may have ended since then.
             if let Some(own) = sessions.get_mut(session) {
                 own.put(WAITING, false);
                 own.put(RESUMED, true);
@@ -52,11 +58,23 @@ impl Waiting {
         self.queue.is_empty()
     }
 
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         self.queue.capacity() * size_of::<SessionId>()
     }
 
+    /// Returns unused capacity to the allocator.
     pub fn shrink(&mut self) {
         self.queue.shrink_to_fit();
+    }
+
+    /// Returns the sessions in the queue, including those that have ended.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.queue.iter().copied()
+    }
+
+    /// Panics if the count of sessions deferred again exceeds the length of the queue. For tests.
+    pub fn check_invariants(&self) {
+        assert!(self.again <= self.queue.len(), "more sessions are deferred again than queued");
     }
 }

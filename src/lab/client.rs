@@ -1,4 +1,4 @@
-//! Clients of an experiment: plain blocking sockets that give up in time, from as many addresses of this machine as wanted.
+//! The clients of an experiment: blocking sockets with timeouts, from many loopback addresses.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -10,18 +10,22 @@ use socket2::{Domain, Socket, Type};
 
 use crate::clock::{Clock, Time};
 
-/// Longest wait for one thing to happen. Loopback answers in microseconds; a machine busy with something else in a second or two.
+/// Maximum wait for one event. Loopback answers in microseconds. A busy machine may need a second
+/// or two.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connections from one address of this machine before the next one is used: well below the some 28,000 ports that each has.
+/// Number of connections from one loopback address. Each address has about 28,000 ports, far more
+/// than this.
 const CONNECTIONS_PER_SOURCE: usize = 250;
 
-/// The address that a connection comes from, by its number: 127.1.0.1 and up. All of 127.0.0.0/8 is this machine.
+/// Returns the source address of connection number `index`: 127.1.0.1 and up. All of 127.0.0.0/8 is
+/// loopback.
 pub fn source(index: usize) -> Ipv4Addr {
     const FIRST: u32 = u32::from_be_bytes([127, 1, 0, 1]);
     Ipv4Addr::from(FIRST + (index / CONNECTIONS_PER_SOURCE) as u32)
 }
 
+/// Connects from a source address. Fails if the server does not answer within [`PATIENCE`].
 pub fn connect(source: Ipv4Addr, server: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
@@ -33,7 +37,8 @@ pub fn connect(source: Ipv4Addr, server: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A UDP socket that talks to this server alone, so that it is told when nobody listens there.
+/// Returns a UDP socket connected to this server. A connected socket gets an error when the
+/// server's port is closed.
 pub fn datagrams(server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.connect(server)?;
@@ -41,12 +46,13 @@ pub fn datagrams(server: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Sends a request and reads as many bytes as the answer must have; an error unless it is that answer.
+/// Sends a request and reads the reply. Fails if the reply differs from `answer`.
 pub fn ask(stream: &mut TcpStream, request: &[u8], answer: &[u8]) -> io::Result<()> {
     stream.write_all(request)?;
     expect(stream, answer)
 }
 
+/// Reads a reply of the length of `answer`. Fails if the reply differs from it.
 pub fn expect(stream: &mut TcpStream, answer: &[u8]) -> io::Result<()> {
     let mut got = vec![0; answer.len()];
     stream.read_exact(&mut got)?;
@@ -55,12 +61,17 @@ pub fn expect(stream: &mut TcpStream, answer: &[u8]) -> io::Result<()> {
     }
     Err(io::Error::new(
         ErrorKind::InvalidData,
-        format!("\"{}\" instead of \"{}\"", got.escape_ascii(), answer.escape_ascii()),
+        format!("got \"{}\" instead of \"{}\"", got.escape_ascii(), answer.escape_ascii()),
     ))
 }
 
-/// Asks a thousand times a second until the answer is yes; after `patience`, an error that says what is wrong.
-pub fn wait_until(patience: Duration, wrong: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+/// Checks a condition a thousand times a second until it is true. Fails with the text `wrong` after
+/// `patience`.
+pub fn wait_until(
+    patience: Duration,
+    wrong: &str,
+    mut is_so: impl FnMut() -> Result<bool>,
+) -> Result<()> {
     let clock = Clock::start();
     while !is_so()? {
         ensure!(clock.now().since(Time::ZERO) < patience, "{wrong}");
@@ -69,7 +80,7 @@ pub fn wait_until(patience: Duration, wrong: &str, mut is_so: impl FnMut() -> Re
     Ok(())
 }
 
-/// One line without its ending.
+/// Reads one line. Returns it without its line break.
 pub fn read_line(stream: &mut TcpStream) -> io::Result<String> {
     let (mut line, mut byte) = (Vec::new(), [0]);
     while byte != [b'\n'] {
@@ -84,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_source_is_of_this_machine_and_has_few_connections() {
+    fn each_source_is_a_loopback_address_with_few_connections() {
         assert_eq!(source(0), source(CONNECTIONS_PER_SOURCE - 1));
         assert_ne!(source(0), source(CONNECTIONS_PER_SOURCE));
         assert!(source(4_000_000).is_loopback());

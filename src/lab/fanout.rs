@@ -1,5 +1,5 @@
-//! `slabd lab fanout`: one publish to many subscribers of the hub. Whether each gets every message, once and in order, and what a delivery
-//! costs the server.
+//! `slabd lab fanout`: publishes to many subscribers of the hub. Measures whether each subscriber
+//! gets every message once and in order, and the cost of a delivery.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -13,26 +13,29 @@ use crate::report::{Page, Plot, Section, Series, Table, Verdict};
 
 const SUBSCRIBERS: usize = 5000;
 const QUICK: usize = 500;
-/// Parts of the largest count.
+/// Divisors of the maximum number of subscribers. The fan-out is measured with each quotient.
 const STEPS: [usize; 3] = [50, 5, 1];
-/// Deliveries of one run, so that each takes the server some tenths of a second, however many share a message.
+/// Deliveries of one run. They take the server some tenths of a second, with any number of
+/// subscribers.
 const DELIVERIES: usize = 100_000;
-/// Publishes sent together before anybody waits.
+/// Publishes that the publisher sends together before it waits.
 const TOGETHER: usize = 16;
 
-/// With fifty times the subscribers a delivery costs at most so many times as much. It costs some times as much because their sockets no
-/// longer fit the processor's cache; whoever looks at all subscribers for each delivery pays fifty times.
+/// Maximum factor by which a delivery costs more with fifty times the subscribers. It may cost a
+/// few times more, because their sockets no longer fit the processor's cache. A server that scans
+/// all subscribers for each delivery would pay fifty times.
 const COST_MAX: f64 = 10.0;
-/// Messages that were published together take at most this part of a write each.
+/// Maximum number of writes per delivery for messages published together, relative to single
+/// publishes.
 const WRITES_MAX: f64 = 0.5;
 
-/// What one number of subscribers received.
+/// The measurements with one number of subscribers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct FanoutResult {
     subscribers: usize,
     together: usize,
     published: u64,
-    /// Of all receivers that the server named in its replies.
+    /// Sum of the receivers in the server's replies to PUBLISH.
     promised: u64,
     tally: DeliveryCount,
     cpu_ms: u64,
@@ -53,22 +56,22 @@ impl FanoutResult {
     }
 }
 
-/// Messages as they arrived.
+/// Counts of messages at subscribers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct DeliveryCount {
     delivered: u64,
     lost: u64,
-    /// Later than one that was published after it, or a second time.
+    /// Messages that came after a later one, or for the second time.
     out_of_order: u64,
 }
 
 impl DeliveryCount {
-    /// A message arrives where that of number `next` is due; returns which is due then.
+    /// Counts message `number`, where `next` is due. Returns the number that is due after it.
     fn arrives(&mut self, number: u64, next: u64) -> u64 {
         self.delivered += 1;
         if number < next {
             self.out_of_order += 1;
-            // It was thought lost when a later one came before it, unless it comes for the second time.
+            // When a later message overtook this one, this one was counted as lost.
             self.lost = self.lost.saturating_sub(1);
             return next;
         }
@@ -80,8 +83,14 @@ impl DeliveryCount {
 pub fn run(scale: &Scale) -> Result<Page> {
     let most = scale.connections.unwrap_or(if scale.quick { QUICK } else { SUBSCRIBERS });
     let deliveries = if scale.quick { DELIVERIES / 4 } else { DELIVERIES };
-    let mut server =
-        ServerProcess::start(&["--listen", "hub=127.0.0.1:0", "--idle-timeout", "0", "--max-silent", "65535"])?;
+    let mut server = ServerProcess::start(&[
+        "--listen",
+        "hub=127.0.0.1:0",
+        "--idle-timeout",
+        "0",
+        "--max-silent",
+        "65535",
+    ])?;
     let hub = server.address("hub")?;
     let mut publisher = client::connect(Ipv4Addr::LOCALHOST, hub)?;
     let mut subscribers = Vec::new();
@@ -92,7 +101,13 @@ pub fn run(scale: &Scale) -> Result<Page> {
             subscribers.push(subscribe(subscribers.len(), hub)?);
         }
         for together in [1, TOGETHER] {
-            results.push(measure(&mut server, &mut publisher, &mut subscribers, together, deliveries)?);
+            results.push(measure(
+                &mut server,
+                &mut publisher,
+                &mut subscribers,
+                together,
+                deliveries,
+            )?);
         }
     }
     let mut sections = vec![Section::Table(table(&results)), Section::Plot(plot(&results))];
@@ -100,8 +115,9 @@ pub fn run(scale: &Scale) -> Result<Page> {
     Ok(Page {
         title: "slabd lab fanout".into(),
         summary: format!(
-            "Up to {} subscribers of one channel, and one publisher: it waits until all have read what it published, one message or {TOGETHER} \
-             together, before it goes on. Processor time and writes are the server's.",
+            "One publisher and up to {} subscribers of one channel. The publisher sends one \
+             message, or {TOGETHER} together, and goes on when all subscribers have read them. \
+             Processor time and writes are those of the server.",
             figures::count(most as u64)
         ),
         sections,
@@ -111,18 +127,22 @@ pub fn run(scale: &Scale) -> Result<Page> {
 fn judge(results: &[FanoutResult]) -> [Verdict; 4] {
     let sum = |part: fn(&FanoutResult) -> u64| results.iter().map(part).sum::<u64>();
     let (expected, delivered) = (sum(FanoutResult::expected), sum(|result| result.tally.delivered));
-    let (lost, out_of_order) = (sum(|result| result.tally.lost), sum(|result| result.tally.out_of_order));
+    let (lost, out_of_order) =
+        (sum(|result| result.tally.lost), sum(|result| result.tally.out_of_order));
     let promised = sum(|result| result.promised);
     let with = |together: usize| results.iter().filter(move |result| result.together == together);
     let first = with(1).next().copied().unwrap_or_default();
-    let (last, batched) =
-        (with(1).next_back().copied().unwrap_or_default(), with(TOGETHER).next_back().copied().unwrap_or_default());
+    let (last, batched) = (
+        with(1).next_back().copied().unwrap_or_default(),
+        with(TOGETHER).next_back().copied().unwrap_or_default(),
+    );
     let measured = delivered > 0;
     [
         verdict(
-            "Every subscriber gets every message: a publish is answered with how many will receive it, and they do.",
+            "Every subscriber gets every message. The reply to a publish states the number of its \
+             receivers, and all of them receive it.",
             format!(
-                "{} deliveries of {} expected, {} promised; {lost} lost",
+                "{} of {} expected deliveries, {} stated in replies, {lost} lost",
                 figures::count(delivered),
                 figures::count(expected),
                 figures::count(promised)
@@ -130,15 +150,16 @@ fn judge(results: &[FanoutResult]) -> [Verdict; 4] {
             measured && delivered == expected && promised == expected && lost == 0,
         ),
         verdict(
-            "Each gets them once, and in the order in which they were published.",
-            format!("{out_of_order} out of order"),
+            "Each subscriber gets each message once, in the order of the publishes.",
+            format!("{out_of_order} deliveries out of order or twice"),
             measured && out_of_order == 0,
         ),
         verdict(
-            "The work grows with the deliveries, not with subscribers times subscribers: to fifty times as many, each is some times dearer, as their \
-             sockets leave the processor's cache, not fifty times.",
+            "The work grows with the number of deliveries. With fifty times the subscribers, a \
+             delivery costs a few times more, because their sockets leave the processor's cache, \
+             but not fifty times more.",
             format!(
-                "{:.2} us of processor time with {} subscribers, {:.2} with {}",
+                "{:.2} µs of processor time per delivery with {} subscribers, {:.2} with {}",
                 last.cpu_us(),
                 figures::count(last.subscribers as u64),
                 first.cpu_us(),
@@ -147,20 +168,24 @@ fn judge(results: &[FanoutResult]) -> [Verdict; 4] {
             measured && last.cpu_us() <= COST_MAX * first.cpu_us(),
         ),
         verdict(
-            "What is published together leaves together: one write carries several messages, and each costs less.",
+            "Messages that are published together are sent together: one write carries several of \
+             them, so each costs less.",
             format!(
-                "{:.2} writes and {:.2} us a delivery with {TOGETHER} together, {:.2} and {:.2} with one at a time",
+                "per delivery {:.2} writes and {:.2} µs with {TOGETHER} together, {:.2} writes \
+                 and {:.2} µs with one at a time",
                 batched.writes_each(),
                 batched.cpu_us(),
                 last.writes_each(),
                 last.cpu_us()
             ),
-            measured && batched.writes_each() <= WRITES_MAX * last.writes_each() && batched.cpu_us() < last.cpu_us(),
+            measured
+                && batched.writes_each() <= WRITES_MAX * last.writes_each()
+                && batched.cpu_us() < last.cpu_us(),
         ),
     ]
 }
 
-/// Room for the digits of any number of a message, so that all messages have one length.
+/// Digits of a message's number, padded with zeros so that all messages have the same length.
 const DIGITS: usize = 20;
 const HEAD: &str = "*3\r\n$7\r\nmessage\r\n$3\r\nlab\r\n$20\r\n";
 const LENGTH: usize = HEAD.len() + DIGITS + 2;
@@ -188,7 +213,7 @@ fn measure(
             receive(subscriber, numbers.clone(), &mut result.tally)?;
         }
         if result.tally.lost > 0 {
-            // Whoever waits for what does not come waits for long: the verdict is clear.
+            // Every further batch would wait for its timeout, and the verdict is already clear.
             result.published = numbers.end;
             break;
         }
@@ -199,21 +224,26 @@ fn measure(
     Ok(result)
 }
 
-/// Publishes one message for each number, and returns the sum of their receivers.
+/// Publishes one message for each number. Returns the sum of the receivers in the replies.
 fn publish(publisher: &mut TcpStream, numbers: std::ops::Range<u64>) -> Result<u64> {
-    let commands: String = numbers.clone().map(|number| format!("PUBLISH lab {number:0DIGITS$}\r\n")).collect();
+    let commands: String =
+        numbers.clone().map(|number| format!("PUBLISH lab {number:0DIGITS$}\r\n")).collect();
     publisher.write_all(commands.as_bytes())?;
     let mut receivers = 0;
     for _ in numbers {
-        let line = client::read_line(publisher).context("the hub does not answer a publish")?;
+        let line = client::read_line(publisher).context("the hub does not answer PUBLISH")?;
         let count = line.strip_prefix(':').and_then(|count| count.parse::<u64>().ok());
-        receivers += count.with_context(|| format!("the hub answers a publish with {line:?}"))?;
+        receivers += count.with_context(|| format!("the hub answers PUBLISH with {line:?}"))?;
     }
     Ok(receivers)
 }
 
-/// Reads what one subscriber is owed.
-fn receive(subscriber: &mut TcpStream, due: std::ops::Range<u64>, tally: &mut DeliveryCount) -> Result<()> {
+/// Reads the messages that are due at one subscriber, and counts them.
+fn receive(
+    subscriber: &mut TcpStream,
+    due: std::ops::Range<u64>,
+    tally: &mut DeliveryCount,
+) -> Result<()> {
     let mut bytes = vec![0; LENGTH * (due.end - due.start) as usize];
     let mut length = 0;
     while length < bytes.len() {
@@ -221,7 +251,7 @@ fn receive(subscriber: &mut TcpStream, due: std::ops::Range<u64>, tally: &mut De
             Ok(0) => break,
             Ok(count) => length += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Nothing comes any more.
+            // After a timeout or a reset, the rest counts as lost.
             Err(_) => break,
         }
     }
@@ -234,17 +264,21 @@ fn receive(subscriber: &mut TcpStream, due: std::ops::Range<u64>, tally: &mut De
 }
 
 fn number(message: &[u8]) -> Result<u64> {
-    let text = std::str::from_utf8(message).ok().and_then(|text| text.strip_prefix(HEAD)?.trim_end().parse().ok());
-    text.with_context(|| format!("a subscriber reads \"{}\"", message.escape_ascii()))
+    let text = std::str::from_utf8(message)
+        .ok()
+        .and_then(|text| text.strip_prefix(HEAD)?.trim_end().parse().ok());
+    text.with_context(|| {
+        format!("a subscriber received \"{}\" instead of a message", message.escape_ascii())
+    })
 }
 
 fn subscribe(index: usize, hub: SocketAddr) -> Result<TcpStream> {
     let confirmation = b"*3\r\n$9\r\nsubscribe\r\n$3\r\nlab\r\n:1\r\n";
-    let mut stream =
-        client::connect(client::source(index), hub).with_context(|| format!("subscriber {}", index + 1))?;
+    let mut stream = client::connect(client::source(index), hub)
+        .with_context(|| format!("subscriber {}", index + 1))?;
     client::ask(&mut stream, b"SUBSCRIBE lab\r\n", confirmation)
         .with_context(|| format!("subscriber {}", index + 1))?;
-    ensure!(stream.peer_addr().is_ok(), "subscriber {} is gone at once", index + 1);
+    ensure!(stream.peer_addr().is_ok(), "the server closed subscriber {} at once", index + 1);
     Ok(stream)
 }
 
@@ -263,7 +297,8 @@ fn table(results: &[FanoutResult]) -> Table {
     });
     Table::new(
         "Deliveries",
-        "subscribers | together | published | delivered | lost | out of order | writes each | us each",
+        "subscribers | together | published | delivered | lost | out of order | writes per \
+         delivery | µs per delivery",
         rows,
     )
 }
@@ -297,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_late_or_twice_is_told_apart() {
+    fn lost_late_and_repeated_messages_are_counted_apart() {
         assert_eq!(tally(&[0, 1, 2, 3], 4), (4, 0, 0));
         assert_eq!(tally(&[0, 1, 3], 4), (3, 1, 0), "lost between two");
         assert_eq!(tally(&[0, 1], 4), (2, 2, 0), "lost at the end");
@@ -307,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_read_by_its_number_and_anything_else_is_an_error() {
+    fn a_message_gives_its_number_and_anything_else_an_error() {
         let message = format!("{HEAD}{:0DIGITS$}\r\n", 17);
         assert_eq!((message.len(), number(message.as_bytes()).unwrap()), (LENGTH, 17));
         assert!(number(b"-ERR no\r\n").is_err());
@@ -320,10 +355,14 @@ mod tests {
     }
 
     #[test]
-    fn each_claim_at_its_bound_and_past_it() {
+    fn each_claim_holds_at_its_bound_and_fails_past_it() {
         use Outcome::{Fails, Holds};
-        let good =
-            [result(10, 1, 5, 1000), result(10, 16, 5, 1000), result(100, 1, 50, 1000), result(100, 16, 49, 500)];
+        let good = [
+            result(10, 1, 5, 1000),
+            result(10, 16, 5, 1000),
+            result(100, 1, 50, 1000),
+            result(100, 16, 49, 500),
+        ];
         let with = |change: fn(&mut [FanoutResult; 4])| {
             let mut results = good;
             change(&mut results);

@@ -1,5 +1,6 @@
-//! `slabd lab framing`: a stream has no boundaries. What was written at once is read in parts, what was written in parts is read at
-//! once, and only a rule that both ends know tells messages apart. A datagram arrives as it was sent, or not at all.
+//! `slabd lab framing`: a TCP stream does not keep the boundaries of writes. One write can arrive
+//! in several reads, and several writes in one. Both ends need a rule, such as a line break, to
+//! find the messages. A datagram arrives whole or not at all.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -17,92 +18,126 @@ use crate::report::{Page, Section, Table, Verdict};
 use crate::sys;
 
 const LINES: usize = 10;
-/// Larger than the server's socket may hold, and than one of its reads may take.
+/// Bytes of one large write: more than one read of the server takes.
 const BLOCK: usize = 100_000;
 const PIECES: [&str; 4] = ["one ", "line ", "in ", "pieces\n"];
 const SIZES: [usize; 10] = [1, 2, 10, 100, 500, 1000, 1472, 5000, 9000, 20_000];
 
-/// What one way to write did on the other end.
+/// The effect of one way of writing on the other end.
 #[derive(Clone, Debug, PartialEq)]
 struct WriteResult {
     what: String,
     writes: u64,
     bytes: u64,
-    /// Reads, or datagrams received, that took at least a byte.
+    /// Reads that returned at least one byte, or datagrams received.
     reads: u64,
     messages: u64,
 }
 
-/// Sizes of datagrams as sent, and as they came back.
+/// The sizes of datagrams as sent and as received back.
 type Sizes = (Vec<usize>, Vec<usize>);
 
 pub fn run(_: &Scale) -> Result<Page> {
-    let listen = ["--listen", "hello=127.0.0.1:0", "--listen", "discard=127.0.0.1:0", "--listen", "echo=127.0.0.1:0"];
+    let listen = [
+        "--listen",
+        "hello=127.0.0.1:0",
+        "--listen",
+        "discard=127.0.0.1:0",
+        "--listen",
+        "echo=127.0.0.1:0",
+    ];
     let mut server = ServerProcess::start(&listen)?;
     let results = [many_writes(&mut server)?, one_write(&mut server)?, pieces(&mut server)?];
     let (datagrams, sizes) = datagrams(&mut server)?;
     let rows = results.iter().chain([&datagrams]).map(|result| {
-        row([&result.what, &result.writes, &figures::count(result.bytes), &result.reads, &result.messages])
+        row([
+            &result.what,
+            &result.writes,
+            &figures::count(result.bytes),
+            &result.reads,
+            &result.messages,
+        ])
     });
-    let table = Table::new("What was written, and what the server read", " | writes | bytes | reads | messages", rows);
+    let table = Table::new(
+        "Writes of the client and reads of the server",
+        " | writes | bytes | reads | messages",
+        rows,
+    );
     let mut sections = vec![Section::Table(table)];
     sections.extend(judge(&results, &datagrams, &sizes).map(Section::Verdict));
     Ok(Page {
         title: "slabd lab framing".into(),
-        summary: "A client writes in various ways, and the server's own counters tell how often it read and how many messages \
-                  it found. `hello` takes a line for a message, `discard` whatever one read brings, `echo` by UDP a datagram. \
-                  While it is stopped (SIGSTOP) the kernel goes on receiving for it."
+        summary: "A client writes in four ways. The server's own counters show how often it read \
+                  and how many messages it found. For the service `hello` a message is a line, \
+                  for `discard` it is the bytes of one read, and for `echo` by UDP it is a \
+                  datagram. While the server is stopped (SIGSTOP), its kernel goes on receiving."
             .into(),
         sections,
     })
 }
 
-fn judge([lines, block, pieces]: &[WriteResult; 3], datagrams: &WriteResult, (sent, received): &Sizes) -> [Verdict; 4] {
+fn judge(
+    [lines, block, pieces]: &[WriteResult; 3],
+    datagrams: &WriteResult,
+    (sent, received): &Sizes,
+) -> [Verdict; 4] {
     [
         verdict(
-            "Many writes can arrive as one read: a stream keeps the order of bytes, and forgets where a write ended.",
+            "Many writes can arrive in one read: a stream keeps the order of bytes, but not the \
+             end of each write.",
             format!(
-                "{} writes arrived as {}; the rule that a line is a message found {} in them",
+                "{} writes arrived in {}; the server split them by line into {} messages",
                 lines.writes,
-                times(lines.reads),
+                counted(lines.reads, "read"),
                 lines.messages
             ),
             lines.reads < lines.writes && lines.messages == lines.writes,
         ),
         verdict(
-            "One write can arrive as many reads: a read takes what is there, and what there is room for.",
-            format!("one write of {} bytes arrived as {}", figures::count(block.bytes), times(block.reads)),
+            "One write can arrive in many reads: a read takes the bytes that have arrived, up to \
+             the size of its buffer.",
+            format!(
+                "one write of {} bytes arrived in {}",
+                figures::count(block.bytes),
+                counted(block.reads, "read")
+            ),
             block.writes == 1 && block.reads > 1,
         ),
         verdict(
-            "Who reads must put messages together: a part of one is kept until the rest is there.",
+            "A reader must assemble messages: it keeps the first part of a message until the \
+             rest has arrived.",
             format!(
-                "{} writes arrived as {}, and were {} message",
+                "{} writes arrived in {}; the server put them together into {}",
                 pieces.writes,
-                times(pieces.reads),
-                pieces.messages
+                counted(pieces.reads, "read"),
+                counted(pieces.messages, "message")
             ),
             pieces.reads > 1 && pieces.messages == 1,
         ),
         verdict(
             "A datagram has boundaries: it arrives whole and alone, or not at all.",
             format!(
-                "{} datagrams of 1 to {} bytes arrived as {}, and came back as {sizes}",
+                "{} datagrams of 1 to {} bytes arrived as {}, and came back with {sizes}",
                 datagrams.writes,
                 figures::count(sent.iter().copied().max().unwrap_or(0) as u64),
                 datagrams.reads,
-                sizes = if sent == received { "they were sent".to_string() } else { format!("{received:?}") }
+                sizes = if sent == received {
+                    "the same sizes".to_string()
+                } else {
+                    format!("the sizes {received:?}")
+                }
             ),
             datagrams.reads == datagrams.writes && sent == received,
         ),
     ]
 }
 
-fn times(reads: u64) -> String {
-    if reads == 1 { "1 read".into() } else { format!("{reads} reads") }
+/// Returns a count with its noun: `1 read`, `2 reads`.
+fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
-/// Ten lines, each a write of its own, to a server that is stopped meanwhile.
+/// Writes ten lines, each by its own call, while the server is stopped.
 fn many_writes(server: &mut ServerProcess) -> Result<WriteResult> {
     let mut client = greeted(server)?;
     let before = settled(server)?;
@@ -116,20 +151,26 @@ fn many_writes(server: &mut ServerProcess) -> Result<WriteResult> {
     for number in 0..LINES {
         client::expect(&mut client, format!("Hello, {number}!\r\n").as_bytes())?;
     }
-    write_result("10 lines, each a write; the server stopped meanwhile", LINES as u64, bytes, server, &before)
+    write_result(
+        "10 lines, one write each, to a stopped server",
+        LINES as u64,
+        bytes,
+        server,
+        &before,
+    )
 }
 
-/// A hundred thousand bytes in one write. It blocks until the server's kernel has room for the last of them.
+/// Writes 100,000 bytes by one call. The call blocks until the kernels have taken the last byte.
 fn one_write(server: &mut ServerProcess) -> Result<WriteResult> {
     let mut client = client::connect(Ipv4Addr::LOCALHOST, server.address("discard")?)?;
     let before = settled(server)?;
     let bytes = client.write(&vec![b'x'; BLOCK])? as u64;
-    ensure!(bytes == BLOCK as u64, "the kernel took {bytes} bytes of one write");
+    ensure!(bytes == BLOCK as u64, "the kernel took only {bytes} bytes of one write");
     wait_for(server, &before, "loop/bytes_in", bytes)?;
     write_result("one write of 100,000 bytes", 1, bytes, server, &before)
 }
 
-/// One line in four writes, each after the server has read the one before.
+/// Writes one line by four calls. Each waits until the server has read the previous part.
 fn pieces(server: &mut ServerProcess) -> Result<WriteResult> {
     let mut client = greeted(server)?;
     let before = settled(server)?;
@@ -139,10 +180,16 @@ fn pieces(server: &mut ServerProcess) -> Result<WriteResult> {
         wait_for(server, &before, "loop/bytes_in", bytes)?;
     }
     client::expect(&mut client, b"Hello, one line in pieces!\r\n")?;
-    write_result("one line in 4 writes, each once the one before was read", PIECES.len() as u64, bytes, server, &before)
+    write_result(
+        "one line in 4 writes, each after a read of the last",
+        PIECES.len() as u64,
+        bytes,
+        server,
+        &before,
+    )
 }
 
-/// Ten datagrams of various sizes to a server that is stopped meanwhile, so that they all wait for it together.
+/// Sends ten datagrams of different sizes to a stopped server, so all of them wait for it together.
 fn datagrams(server: &mut ServerProcess) -> Result<(WriteResult, Sizes)> {
     let socket = client::datagrams(server.address("echo")?)?;
     let before = settled(server)?;
@@ -158,7 +205,7 @@ fn datagrams(server: &mut ServerProcess) -> Result<(WriteResult, Sizes)> {
     }
     let after = server.info()?;
     let reads = after.growth(&before, "datagrams/in")?;
-    let what = "10 datagrams; the server stopped meanwhile".to_string();
+    let what = "10 datagrams, to a stopped server".to_string();
     let result = WriteResult { what, writes: SIZES.len() as u64, bytes, reads, messages: reads };
     Ok((result, (SIZES.to_vec(), received)))
 }
@@ -169,34 +216,42 @@ fn greeted(server: &ServerProcess) -> Result<std::net::TcpStream> {
     Ok(client)
 }
 
-/// The counters once the server has nothing more to do: INFO itself is one read of six bytes and one message, then.
+/// Returns the counters of an idle server. Then INFO alone counts, as one read of six bytes.
 fn settled(server: &mut ServerProcess) -> Result<Info> {
     let mut last = server.info()?;
     for _ in 0..1000 {
         sleep(Duration::from_millis(1));
         let next = server.info()?;
-        if next.growth(&last, "loop/reads")? == 1 && next.growth(&last, "loop/bytes_in")? == ASKING {
+        if next.growth(&last, "loop/reads")? == 1 && next.growth(&last, "loop/bytes_in")? == ASKING
+        {
             return Ok(next);
         }
         last = next;
     }
-    anyhow::bail!("the server does not come to rest")
+    anyhow::bail!("the server does not become idle")
 }
 
-/// Bytes of a question for the counters: `INFO` and a line break.
+/// Bytes of one INFO command: `INFO` and a line break.
 const ASKING: u64 = 6;
 
-/// Waits until a counter of bytes has grown by so much, the questions for it not counted.
+/// Waits until a counter has grown by `bytes`. The bytes of the INFO commands themselves do not
+/// count.
 fn wait_for(server: &mut ServerProcess, before: &Info, name: &str, bytes: u64) -> Result<()> {
-    client::wait_until(PATIENCE, "the server does not read what was sent", || {
+    client::wait_until(PATIENCE, "the server does not read the bytes sent to it", || {
         let info = server.info()?;
         let asked = info.growth(before, "server/total_commands_processed")?;
         Ok(info.growth(before, name)? - asked * ASKING >= bytes)
     })
 }
 
-/// What the counters say of it, less what asking for them has added: a read and a message each time.
-fn write_result(what: &str, writes: u64, bytes: u64, server: &mut ServerProcess, before: &Info) -> Result<WriteResult> {
+/// Returns the growth of the counters, less the read and the message of each INFO command.
+fn write_result(
+    what: &str,
+    writes: u64,
+    bytes: u64,
+    server: &mut ServerProcess,
+    before: &Info,
+) -> Result<WriteResult> {
     let after = server.info()?;
     let asked = after.growth(before, "server/total_commands_processed")?;
     Ok(WriteResult {
@@ -208,9 +263,9 @@ fn write_result(what: &str, writes: u64, bytes: u64, server: &mut ServerProcess,
     })
 }
 
-/// Waits until the other end's kernel has all that was written.
+/// Waits until the other end's kernel has acknowledged every byte.
 fn wait_until_taken(client: &std::net::TcpStream) -> Result<()> {
-    let wrong = "the server's kernel does not take what was sent";
+    let wrong = "the server's kernel does not take the bytes sent to it";
     client::wait_until(PATIENCE, wrong, || Ok(sys::unacknowledged(client.as_fd())? == 0))
 }
 
@@ -228,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_kept_boundaries_would_fail_each_claim() {
+    fn a_stream_that_keeps_boundaries_fails_each_claim() {
         use Outcome::{Fails, Holds};
         let good = || [write_result(10, 1, 10), write_result(1, 7, 7), write_result(4, 4, 1)];
         let sizes = || (vec![1, 2], vec![1, 2]);

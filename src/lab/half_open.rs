@@ -1,5 +1,6 @@
-//! `slabd lab half-open`: honest clients beside a flood of connections that say nothing, under each admission policy. One slot that is
-//! held and not used costs an attacker nothing, so what decides is who has to make way.
+//! `slabd lab half-open`: honest clients beside a flood of silent connections, under each admission
+//! policy. Holding a slot costs the attacker nothing. The policy decides whether a silent
+//! connection or a newcomer loses when the slots are full.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,36 +19,38 @@ use crate::sys::errno;
 
 const POLICIES: [&str; 3] = ["recycle", "refuse", "random-drop"];
 
-/// Connections that may be silent at once.
+/// Maximum number of silent connections.
 const SLOTS: u64 = 1024;
-/// Newcomers of the flood in a second. The eviction age, slots ÷ rate, is then more than a second.
+/// Flood connections per second. The age at eviction, slots ÷ rate, is then more than a second.
 const RATE: u64 = 800;
-/// It begins with so many at once: just too few to recycle anybody who came before it.
+/// Number of flood connections opened at once at the start of the flood. They alone do not fill the
+/// slots, so they evict no earlier connection.
 const BURST: u64 = SLOTS * 7 / 8;
-/// Addresses it comes from, 127.66.0.1 and up.
+/// Number of source addresses of the flood, from 127.66.0.1 up.
 const FLOOD_SOURCES: u64 = 1000;
-/// Honest clients, each from an address of its own.
+/// Number of honest clients. Each has a different address.
 const HONEST: u64 = 48;
-/// Mean time from being connected to asking, exponentially distributed; also from one try to the next, so that whoever leaves a slot
-/// does not take it again in the same moment.
+/// Mean pause of an honest client between connecting and asking, exponentially distributed. The
+/// client also pauses this long before its next try, so it does not retake its slot at once.
 const THINK: Duration = Duration::from_millis(80);
 const THINK_MAX: Duration = Duration::from_millis(500);
-/// How long an honest client waits for its answer.
+/// Maximum wait of an honest client for its answer.
 const HONEST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Of the honest, in percent, while the flood is on: at least so many are served by a policy that works, and less by one that does not.
+/// Minimum percentage of honest tries that a working policy serves during the flood.
 const SERVED_MIN: f64 = 99.0;
+/// A policy that serves less than this percentage of honest tries locks honest clients out.
 const LOCKED_OUT_MAX: f64 = 50.0;
-/// Fewer tries than this tell nothing.
+/// Minimum number of tries for a verdict.
 const TRIES_MIN: u64 = 100;
 
-/// When the flood comes and goes.
+/// The start and end of the flood and of the run.
 #[derive(Clone, Copy)]
 struct Schedule {
     flood_from: Duration,
     flood_until: Duration,
     end: Duration,
-    /// One point of the graph.
+    /// The time that one point of the graph covers.
     window: Duration,
 }
 
@@ -63,28 +66,28 @@ const QUICK: Schedule = Schedule {
     end: Duration::from_millis(3000),
     window: Duration::from_millis(500),
 };
-/// From the flood's begin until the slots are taken.
+/// Time from the start of the flood until flood connections hold the slots.
 const FILLING: Duration = Duration::from_millis(300);
 
-/// One honest client's connect, question and answer.
+/// One try of an honest client: connect, ask, get the answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Try {
     began: Duration,
     served: bool,
 }
 
-/// What one policy made of the flood.
+/// The measurements under one policy.
 #[derive(Clone, Debug, Default)]
 struct PolicyResult {
     policy: &'static str,
-    /// Of the honest, as (tries, served).
+    /// Honest tries, as (all, served).
     before: (u64, u64),
     during: (u64, u64),
     after: (u64, u64),
-    /// By window, in percent.
+    /// Percentage served, by window.
     graph: Vec<Option<f64>>,
     flood_opened: u64,
-    /// What the server says at the flood's end.
+    /// The server's counters at the end of the flood.
     silent: u64,
     recycled: u64,
     refused: u64,
@@ -102,10 +105,11 @@ pub fn run(scale: &Scale) -> Result<Page> {
     let schedule = if scale.quick { QUICK } else { NORMAL };
     let seconds = (schedule.flood_until - schedule.flood_from).as_secs();
     let summary = format!(
-        "{HONEST} honest clients connect, think for {} ms on average, send PING, read the answer and leave, and after as long a pause come \
-         again. For {seconds} s \
-         a flood of {RATE} connections a second from {} addresses, after {BURST} at once, says nothing; the server has {} slots for \
-         connections that have not spoken. All on this machine; one server for each policy.",
+        "Each of {HONEST} honest clients connects, waits {} ms on average, sends PING, reads the \
+         answer, leaves, and comes again after a similar pause. For {seconds} s, a flood adds \
+         silent connections from {} addresses: {BURST} at once, then {RATE} per second. The \
+         server has {} slots for silent connections. Everything runs on this machine, with a new \
+         server for each policy.",
         THINK.as_millis(),
         figures::count(FLOOD_SOURCES),
         figures::count(SLOTS)
@@ -113,11 +117,13 @@ pub fn run(scale: &Scale) -> Result<Page> {
     let mut page = Page { title: "slabd lab half-open".into(), summary, sections: Vec::new() };
     let files = BURST + RATE * seconds + 500;
     if scale.files < files {
-        let why = format!("the flood needs {files} open files; this process may have {}", scale.files);
+        let why =
+            format!("the flood needs {files} open files; this process may open {}", scale.files);
         page.sections.extend(CLAIMS.map(|claim| Section::Verdict(untried(claim, why.clone()))));
         return Ok(page);
     }
-    let results = POLICIES.map(|policy| measure(policy, schedule).with_context(|| policy.to_string()));
+    let results =
+        POLICIES.map(|policy| measure(policy, schedule).with_context(|| policy.to_string()));
     let results: Vec<PolicyResult> = results.into_iter().collect::<Result<_>>()?;
     page.sections.push(Section::Plot(plot(&results, schedule)));
     page.sections.push(Section::Table(table(&results)));
@@ -126,30 +132,38 @@ pub fn run(scale: &Scale) -> Result<Page> {
 }
 
 const CLAIMS: [&str; 3] = [
-    "Where the oldest silent connection makes way, a silent flood locks nobody out: who is honest speaks long before its turn comes.",
-    "Where newcomers are refused once the slots are taken, the flood locks the honest out, and pays nothing for it.",
-    "To refuse at random is no better: nearly all newcomers are turned away, and the silent stay.",
+    "recycle: a silent flood locks no honest client out, because the oldest silent connection is \
+     evicted and an honest client sends its request long before it becomes the oldest.",
+    "refuse: the flood locks honest clients out at no cost, because the server refuses every \
+     newcomer while silent connections hold the slots.",
+    "random-drop: refusing newcomers at random is hardly better, because nearly all of them are \
+     refused and the silent connections stay.",
 ];
 
 fn judge(results: &[PolicyResult]) -> [Verdict; 3] {
     let judge_one = |index: usize, holds: fn(&PolicyResult) -> bool| {
         let claim = CLAIMS[index];
-        let Some(result) = results.get(index) else { return untried(claim, "nothing was measured".into()) };
-        let told = format!(
-            "{} of {} tries were served, {} before the flood and {} after it",
+        let Some(result) = results.get(index) else {
+            return untried(claim, "nothing was measured".into());
+        };
+        let measured = format!(
+            "{} of {} honest tries were served during the flood, {} before it and {} after it",
             share(result.during),
             figures::count(result.during.0),
             share(result.before),
             share(result.after)
         );
-        // Where the flood did not fill the slots, or the honest were not served without it, there is nothing to compare.
+        // There is nothing to compare if the flood did not fill the slots, or if honest clients
+        // were not served even before it.
         let flooded = result.flood_opened >= 2 * SLOTS && result.silent + 64 >= SLOTS / 2;
         if !flooded || result.during.0 < TRIES_MIN || percent(result.before) < SERVED_MIN {
-            let flood =
-                format!("{} connections of the flood, {} silent at its end", result.flood_opened, result.silent);
-            return untried(claim, format!("the machine was too busy for it: {flood}; {told}"));
+            let flood = format!(
+                "the flood opened {} connections, and {} were silent at its end",
+                result.flood_opened, result.silent
+            );
+            return untried(claim, format!("the machine was too busy: {flood}; {measured}"));
         }
-        verdict(claim, told, holds(result))
+        verdict(claim, measured, holds(result))
     };
     [
         judge_one(0, |result| percent(result.during) >= SERVED_MIN && result.recycled > 0),
@@ -161,15 +175,22 @@ fn judge(results: &[PolicyResult]) -> [Verdict; 3] {
 fn measure(policy: &'static str, schedule: Schedule) -> Result<PolicyResult> {
     say(&format!("{policy}: {} s", schedule.end.as_secs()));
     let slots = SLOTS.to_string();
-    let mut server =
-        ServerProcess::start(&["--listen", "hub=127.0.0.1:0", "--max-silent", &slots, "--admission", policy])?;
+    let mut server = ServerProcess::start(&[
+        "--listen",
+        "hub=127.0.0.1:0",
+        "--max-silent",
+        &slots,
+        "--admission",
+        policy,
+    ])?;
     let hub = server.address("hub")?;
-    // Connected before the flood comes; the operator's listener would let it in later as well.
+    // Opens the connection for INFO before the flood begins.
     server.info()?;
     let clock = Clock::start();
     let (tries, opened, info) = scope(|threads| {
-        let honest: Vec<ScopedJoinHandle<Vec<Try>>> =
-            (0..HONEST).map(|number| threads.spawn(move || be_honest(number, hub, clock, schedule))).collect();
+        let honest: Vec<ScopedJoinHandle<Vec<Try>>> = (0..HONEST)
+            .map(|number| threads.spawn(move || be_honest(number, hub, clock, schedule)))
+            .collect();
         let flood = threads.spawn(move || flood(hub, clock, schedule));
         sleep(schedule.flood_until.saturating_sub(elapsed(clock) + Duration::from_millis(50)));
         let info = server.info();
@@ -199,8 +220,17 @@ fn result(
         let share = among(schedule.window * index, schedule.window * (index + 1));
         Some(percent(share)).filter(|_| share.0 > 0)
     });
-    let refused = ["refused_full", "refused_silent", "refused_source_silent", "refused_source", "refused_penalty"];
-    let refused = refused.iter().map(|name| info.number(&format!("admission/{name}"))).sum::<Result<u64>>()?;
+    let refused = [
+        "refused_full",
+        "refused_silent",
+        "refused_source_silent",
+        "refused_source",
+        "refused_penalty",
+    ];
+    let refused = refused
+        .iter()
+        .map(|name| info.number(&format!("admission/{name}")))
+        .sum::<Result<u64>>()?;
     Ok(PolicyResult {
         policy,
         before: among(Duration::ZERO, schedule.flood_from - HONEST_AHEAD),
@@ -214,20 +244,20 @@ fn result(
     })
 }
 
-/// A try that begins so shortly before the flood comes or goes belongs to neither side.
+/// Tries that begin this shortly before the flood starts or ends count for neither phase.
 const HONEST_AHEAD: Duration = Duration::from_millis(200);
 
 fn elapsed(clock: Clock) -> Duration {
     clock.now().since(Time::ZERO)
 }
 
-/// Connect, think, ask, leave; again until the end.
+/// Connects, waits, asks and leaves, again and again until the end. Returns all tries.
 fn be_honest(number: u64, hub: SocketAddr, clock: Clock, schedule: Schedule) -> Vec<Try> {
     let source = Ipv4Addr::new(127, 77, 0, 1 + number as u8);
     let mut random = fastrand::Rng::with_seed(number);
     let mut think = || THINK.mul_f64(-(1.0 - random.f64()).ln()).min(THINK_MAX);
     let mut tries = Vec::new();
-    // They do not all come in the same moment.
+    // The pause spreads the clients, so that they do not all connect at the same moment.
     sleep(think());
     while elapsed(clock) < schedule.end {
         let began = elapsed(clock);
@@ -245,12 +275,13 @@ fn try_once(source: Ipv4Addr, hub: SocketAddr, think: Duration) -> io::Result<()
     client::ask(&mut stream, b"PING\r\n", b"+PONG\r\n")
 }
 
-/// Opens connections and says nothing on them; returns how many.
+/// Opens silent connections until the flood ends. Returns their number.
 fn flood(hub: SocketAddr, clock: Clock, schedule: Schedule) -> Result<u64> {
     sleep(schedule.flood_from.saturating_sub(elapsed(clock)));
     let (mut held, mut opened) = (Vec::new(), 0);
     while elapsed(clock) < schedule.flood_until {
-        let due = BURST + RATE * (elapsed(clock).saturating_sub(schedule.flood_from)).as_millis() as u64 / 1000;
+        let due = BURST
+            + RATE * (elapsed(clock).saturating_sub(schedule.flood_from)).as_millis() as u64 / 1000;
         while opened < due {
             held.push(open(opened, hub).context("opening a connection of the flood")?);
             opened += 1;
@@ -260,10 +291,11 @@ fn flood(hub: SocketAddr, clock: Clock, schedule: Schedule) -> Result<u64> {
     Ok(opened)
 }
 
-/// How often it looks at what is due. In large bundles it would leave room to the honest between one and the next.
+/// Pause between two rounds of the flood. With longer pauses, honest clients would find room in
+/// between.
 const FLOOD_PACE: Duration = Duration::from_millis(1);
 
-/// Begins a connection and does not wait for it. When it is dropped it is reset, so that its port is free at once.
+/// Starts a connection without waiting for it. Dropping it resets it, which frees its port at once.
 fn open(index: u64, hub: SocketAddr) -> io::Result<Socket> {
     let source = u32::from(Ipv4Addr::new(127, 66, 0, 1)) + (index % FLOOD_SOURCES) as u32;
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -279,10 +311,12 @@ fn open(index: u64, hub: SocketAddr) -> io::Result<Socket> {
 fn plot(results: &[PolicyResult], schedule: Schedule) -> Plot {
     let windows = results.first().map_or(0, |result| result.graph.len());
     let middle = |index: usize| schedule.window.as_secs_f64() * (index as f64 + 0.5);
-    let series = results.iter().map(|result| Series { name: result.policy.into(), values: result.graph.clone() });
+    let series = results
+        .iter()
+        .map(|result| Series { name: result.policy.into(), values: result.graph.clone() });
     let (from, until) = (schedule.flood_from.as_secs_f64(), schedule.flood_until.as_secs_f64());
     Plot {
-        title: format!("Honest clients served; the flood lasts from {from} s to {until} s"),
+        title: format!("Honest tries served; the flood lasts from {from} s to {until} s"),
         x_label: "seconds".into(),
         y_label: "percent".into(),
         y_is_logarithmic: false,
@@ -306,8 +340,8 @@ fn table(results: &[PolicyResult]) -> Table {
         ])
     });
     Table::new(
-        "Honest clients served, and what the server did",
-        "policy | before | during | after | flood | silent | recycled | refused",
+        "Honest tries served, and the server's counters",
+        "policy | before | during | after | flood opened | silent | recycled | refused",
         rows,
     )
 }
@@ -329,11 +363,15 @@ mod tests {
             recycled,
             refused,
         };
-        [of("recycle", (1000, 990), 5, 0), of("refuse", (1000, 499), 0, 5), of("random-drop", (1000, 499), 0, 5)]
+        [
+            of("recycle", (1000, 990), 5, 0),
+            of("refuse", (1000, 499), 0, 5),
+            of("random-drop", (1000, 499), 0, 5),
+        ]
     }
 
     #[test]
-    fn each_claim_at_its_bound_and_past_it() {
+    fn each_claim_holds_at_its_bound_and_fails_past_it() {
         use Outcome::{Fails, Holds, Untried};
         let with = |change: fn(&mut [PolicyResult; 3])| {
             let mut results = good();
@@ -345,7 +383,10 @@ mod tests {
         assert_eq!(with(|results| results[0].recycled = 0), [Fails, Holds, Holds]);
         assert_eq!(with(|results| results[1].during.1 = 500), [Holds, Fails, Holds]);
         assert_eq!(with(|results| results[2].during.1 = 500), [Holds, Holds, Fails]);
-        assert_eq!(with(|results| results[0].flood_opened = 2 * SLOTS - 1), [Untried, Holds, Holds]);
+        assert_eq!(
+            with(|results| results[0].flood_opened = 2 * SLOTS - 1),
+            [Untried, Holds, Holds]
+        );
         assert_eq!(with(|results| results[1].during = (99, 0)), [Holds, Untried, Holds]);
         assert_eq!(with(|results| results[2].before.1 = 900), [Holds, Holds, Untried]);
         assert_eq!(judge(&[]).map(|verdict| verdict.outcome), [Untried; 3]);

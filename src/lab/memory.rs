@@ -1,5 +1,5 @@
-//! `slabd lab memory`: what a connection costs as their number grows, in the server's own memory and in the kernel's: with buffers from
-//! a pool, and with two fixed ones each.
+//! `slabd lab memory`: the memory of a connection, in the server and in the kernel, as their number
+//! grows. Compares buffers from a pool with two fixed buffers per connection.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
@@ -15,32 +15,32 @@ const CONNECTIONS: usize = 15_000;
 const QUICK: usize = 2000;
 const MESSAGES: usize = 3;
 
-/// What the project promises of a release build, after traffic.
+/// Maximum user bytes per connection after traffic, in a release build.
 const USER_BYTES_MAX: f64 = 96.0;
-/// The naive design's two buffers, one for either direction.
+/// Bytes of each of the two fixed buffers of a naive design, one per direction.
 const FIXED: usize = 4096;
-/// Points of the plot, as parts of the largest count.
+/// Points of the plot, as fractions of the largest count.
 const STEPS: [(usize, usize); 6] = [(1, 16), (1, 8), (1, 4), (1, 2), (3, 4), (1, 1)];
-/// From a quarter of the connections to all of them a connection may cost so much more: tables that double when they are full leave at
-/// most that between the two.
+/// Maximum growth of the cost per connection from a quarter of the connections to all of them.
+/// Tables that double in size when full cause at most this much.
 const GROWTH_MAX: f64 = 1.25;
 
-/// The server at one count of connections, in bytes per connection.
+/// The memory of the server with one count of connections, in bytes per connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Point {
     connections: usize,
     /// Growth of the resident set.
     user: f64,
-    /// What the server says it holds for them.
+    /// The server's own account of its memory.
     ledger: f64,
     kernel: Kernel,
 }
 
-/// Of one end of a connection, in bytes.
+/// Kernel memory of one end of a connection, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Kernel {
     structures: f64,
-    /// False where the kernel does not tell, and a usual figure is taken.
+    /// False if the kernel does not show it. Then `structures` is a typical figure.
     measured: bool,
     buffers: f64,
 }
@@ -56,18 +56,21 @@ pub fn run(scale: &Scale) -> Result<Page> {
     let counts = STEPS.map(|(part, of)| (most * part / of).max(1));
     let pooled = measure("pooled", &counts)?;
     let fixed = measure(&format!("fixed:{FIXED}"), &counts)?;
-    let mut sections = vec![Section::Plot(plot(&pooled, &fixed)), Section::Table(table(&pooled, &fixed))];
+    let mut sections =
+        vec![Section::Plot(plot(&pooled, &fixed)), Section::Table(table(&pooled, &fixed))];
     sections.extend(judge(&pooled, &fixed).map(Section::Verdict));
     if cfg!(debug_assertions) {
-        let note = "This is a debug build, whose connections are larger; the promise is that of a release build.";
+        let note = "This is a debug build. Its connections are larger; the claim of 96 bytes is \
+                    about a release build.";
         sections.push(Section::Paragraph(note.into()));
     }
     Ok(Page {
         title: "slabd lab memory".into(),
         summary: format!(
-            "Up to {} connections to a hub, each of which has sent {MESSAGES} PINGs and read the answers. User memory is the growth of \
-             the server's resident set since before them; the ledger is what the server itself says. Kernel memory is of the server's end \
-             of a connection: its structures (/proc/slabinfo), and what waits in its socket (SO_MEMINFO).",
+            "Up to {} connections to a hub. Each has sent {MESSAGES} PINGs and read the answers. \
+             User memory is the growth of the server's resident set. The ledger is the server's \
+             own account of it. Kernel memory is that of the server's end of a connection: its \
+             structures (/proc/slabinfo) and the bytes queued in its socket (SO_MEMINFO).",
             figures::count(most as u64)
         ),
         sections,
@@ -77,12 +80,16 @@ pub fn run(scale: &Scale) -> Result<Page> {
 fn judge(pooled: &[Point], fixed: &[Point]) -> [Verdict; 4] {
     let last = |points: &[Point]| points.last().copied();
     let (many, naive) = (last(pooled), last(fixed));
-    let quarter = many.and_then(|many| pooled.iter().find(|point| point.connections * 4 >= many.connections));
+    let quarter =
+        many.and_then(|many| pooled.iter().find(|point| point.connections * 4 >= many.connections));
     let claims = [
-        "A connection that waits costs the server at most 96 bytes, though it has carried traffic: it has a buffer only while it needs one.",
-        "Buffers for life cost what they hold, used or not: two of 4,096 bytes are more than 8 KiB a connection.",
-        "One of many costs what one of few does: nothing grows faster than the connections.",
-        "The kernel's part is the larger one, and no server can save it: some 4 KiB for each end of a TCP connection.",
+        "An idle connection costs the server at most 96 bytes, even after traffic, because it \
+         holds a buffer only while it needs one.",
+        "A fixed buffer costs its full size even when idle: two of 4,096 bytes cost more than \
+         8 KiB per connection.",
+        "The cost per connection does not grow with the number of connections.",
+        "The kernel's share is larger than the server's, and no server can avoid it: about 4 KiB \
+         for each end of a TCP connection.",
     ];
     let (Some(many), Some(naive), Some(quarter)) = (many, naive, quarter) else {
         return claims.map(|claim| untried(claim, "nothing was measured".into()));
@@ -91,13 +98,13 @@ fn judge(pooled: &[Point], fixed: &[Point]) -> [Verdict; 4] {
     [
         verdict(
             claims[0],
-            format!("{:.1} bytes each with {count} connections", many.user),
+            format!("{:.1} bytes per connection with {count} connections", many.user),
             many.user <= USER_BYTES_MAX,
         ),
         verdict(
             claims[1],
             format!(
-                "{} bytes each, {:.0} times as much",
+                "{} bytes per connection, {:.0} times as much",
                 figures::count(naive.user as u64),
                 naive.user / many.user.max(1.0)
             ),
@@ -106,7 +113,7 @@ fn judge(pooled: &[Point], fixed: &[Point]) -> [Verdict; 4] {
         verdict(
             claims[2],
             format!(
-                "{:.1} bytes each with {}, {:.1} with {count}",
+                "{:.1} bytes per connection with {} of them, {:.1} with {count}",
                 quarter.user,
                 figures::count(quarter.connections as u64),
                 many.user
@@ -118,26 +125,43 @@ fn judge(pooled: &[Point], fixed: &[Point]) -> [Verdict; 4] {
                 let (total, times) = (kernel.total(), kernel.total() / many.user.max(1.0));
                 verdict(
                     claims[3],
-                    format!("{} bytes, {times:.0} times the server's", figures::count(total as u64)),
+                    format!(
+                        "{} bytes, {times:.0} times the server's",
+                        figures::count(total as u64)
+                    ),
                     (2000.0..8000.0).contains(&total) && times > 1.0,
                 )
             }
             kernel => untried(
                 claims[3],
-                format!("only root may read /proc/slabinfo; {:.0} bytes are usual", kernel.structures),
+                format!(
+                    "only root may read /proc/slabinfo; {:.0} bytes are typical",
+                    kernel.structures
+                ),
             ),
         },
     ]
 }
 
 fn measure(buffers: &str, counts: &[usize]) -> Result<Vec<Point>> {
-    say(&format!("{buffers}: up to {} connections", figures::count(counts.last().copied().unwrap_or_default() as u64)));
-    // They all stay, however many they are, and whatever the buffers cost.
-    let listen =
-        ["--listen", "hub=127.0.0.1:0", "--buffers", buffers, "--idle-timeout", "0", "--memory-budget", "64GiB"];
+    say(&format!(
+        "buffers {buffers}: up to {} connections",
+        figures::count(counts.last().copied().unwrap_or_default() as u64)
+    ));
+    // With these settings the server keeps all connections, whatever their buffers cost.
+    let listen = [
+        "--listen",
+        "hub=127.0.0.1:0",
+        "--buffers",
+        buffers,
+        "--idle-timeout",
+        "0",
+        "--memory-budget",
+        "64GiB",
+    ];
     let mut server = ServerProcess::start(&listen)?;
     let hub = server.address("hub")?;
-    // What the first ones touch is not what the next ones cost.
+    // The first connections touch memory that later ones share, so they are not measured.
     for _ in 0..WARM_UP {
         talk(&mut client::connect(Ipv4Addr::LOCALHOST, hub)?)?;
     }
@@ -154,12 +178,13 @@ fn measure(buffers: &str, counts: &[usize]) -> Result<Vec<Point>> {
     Ok(points)
 }
 
+/// Number of connections before the first measurement.
 const WARM_UP: usize = 16;
 const LEDGER: &str = "user_memory_bytes/ledger_without_fixed";
 
 fn join(index: usize, hub: SocketAddr) -> Result<TcpStream> {
-    let mut stream =
-        client::connect(client::source(index), hub).with_context(|| format!("connection {}", index + 1))?;
+    let mut stream = client::connect(client::source(index), hub)
+        .with_context(|| format!("connection {}", index + 1))?;
     talk(&mut stream).with_context(|| format!("connection {}", index + 1))?;
     Ok(stream)
 }
@@ -175,8 +200,11 @@ fn look(server: &mut ServerProcess, count: usize, (resident, ledger): (u64, u64)
     let info = server.info()?;
     let each = |now: u64, before: u64| (now as f64 - before as f64) / count as f64;
     let held = info.number("connections/held")?;
-    // One of them is the one that asks.
-    ensure!(held == count as u64 + 1, "the server holds {held} connections instead of {count} and the one that asks");
+    // The connection for INFO is one more.
+    ensure!(
+        held == count as u64 + 1,
+        "the server holds {held} connections instead of {count} and the one for INFO"
+    );
     Ok(Point {
         connections: count,
         user: each(server.resident_bytes()?, resident),
@@ -187,18 +215,22 @@ fn look(server: &mut ServerProcess, count: usize, (resident, ledger): (u64, u64)
 
 fn kernel(info: &Info) -> Result<Kernel> {
     const STRUCTURES: &str = "kernel_memory_bytes/structures_per_connection";
-    let measured = info.number_if_told(STRUCTURES);
+    let measured = info.number_if_reported(STRUCTURES);
     let structures = match measured {
         Some(bytes) => bytes,
         None => info.number(&format!("{STRUCTURES}_assumed"))?,
     };
     let buffers = info.number("kernel_memory_bytes/buffers_per_connection")?;
-    Ok(Kernel { structures: structures as f64, measured: measured.is_some(), buffers: buffers as f64 })
+    Ok(Kernel {
+        structures: structures as f64,
+        measured: measured.is_some(),
+        buffers: buffers as f64,
+    })
 }
 
-/// Waits until the server holds so many, the one that asks counted.
+/// Waits until the server holds `count` connections, including the one for INFO.
 fn wait_until_held(server: &mut ServerProcess, count: u64) -> Result<()> {
-    client::wait_until(PATIENCE, "the server does not let go of connections that are closed", || {
+    client::wait_until(PATIENCE, "the server does not free closed connections", || {
         Ok(server.info()?.number("connections/held")? == count)
     })
 }
@@ -206,8 +238,11 @@ fn wait_until_held(server: &mut ServerProcess, count: u64) -> Result<()> {
 fn plot(pooled: &[Point], fixed: &[Point]) -> Plot {
     let series = |name: &str, points: &[Point], value: fn(&Point) -> f64| Series {
         name: name.into(),
-        // A logarithm has no place for what is not above zero.
-        values: points.iter().map(|point| Some(value(point)).filter(|value| *value > 0.0)).collect(),
+        // A logarithmic axis has no place for zero.
+        values: points
+            .iter()
+            .map(|point| Some(value(point)).filter(|value| *value > 0.0))
+            .collect(),
     };
     Plot {
         title: "Bytes per connection".into(),
@@ -236,7 +271,8 @@ fn table(pooled: &[Point], fixed: &[Point]) -> Table {
     });
     Table::new(
         "Bytes per connection",
-        "connections | user, pooled | its ledger | user, fixed | kernel structures | kernel buffers",
+        "connections | user, pooled | ledger, pooled | user, fixed | kernel structures | \
+         kernel buffers",
         rows,
     )
 }
@@ -257,12 +293,18 @@ mod tests {
     }
 
     #[test]
-    fn each_claim_at_its_bound_and_above() {
+    fn each_claim_holds_at_its_bound_and_fails_past_it() {
         use Outcome::{Fails, Holds, Untried};
         let fixed = [point(1000, 8192.0)];
         assert_eq!(outcomes(&[point(250, 90.0), point(1000, 96.0)], &fixed), [Holds; 4]);
-        assert_eq!(outcomes(&[point(250, 90.0), point(1000, 96.1)], &fixed), [Fails, Holds, Holds, Holds]);
-        assert_eq!(outcomes(&[point(250, 60.0), point(1000, 75.1)], &fixed), [Holds, Holds, Fails, Holds]);
+        assert_eq!(
+            outcomes(&[point(250, 90.0), point(1000, 96.1)], &fixed),
+            [Fails, Holds, Holds, Holds]
+        );
+        assert_eq!(
+            outcomes(&[point(250, 60.0), point(1000, 75.1)], &fixed),
+            [Holds, Holds, Fails, Holds]
+        );
         assert_eq!(
             outcomes(&[point(250, 60.0), point(1000, 60.0)], &[point(1000, 8191.0)]),
             [Holds, Fails, Holds, Holds]

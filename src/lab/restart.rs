@@ -1,4 +1,5 @@
-//! `slabd lab restart`: a connection is state on both ends, and a restart takes one of them away. A datagram carries all that it needs.
+//! `slabd lab restart`: a TCP connection is state at both ends, and a restart destroys the server's
+//! end. UDP keeps no such state, because each datagram is complete.
 
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -12,7 +13,7 @@ use super::{Scale, row, verdict};
 use crate::report::{Page, Section, Table, Verdict};
 use crate::sys;
 
-/// A service, what it says first, and what it is asked: by TCP the same as by UDP, but for the line break of an answer.
+/// A service with its greeting, a question and the answer. By UDP there is no greeting.
 struct Talk {
     service: &'static str,
     greeting: &'static str,
@@ -20,37 +21,42 @@ struct Talk {
     answer: &'static str,
 }
 
-/// Of the hub, what was published reaches nobody; the answer says so, and is as long by UDP as the question may have it.
+/// The services. At the hub, the publish has no receiver, so its answer is short enough for UDP.
 const TALKS: [Talk; 3] = [
-    Talk { service: "hello", greeting: "Hello\r\n", question: "Ada\r\n", answer: "Hello, Ada!\r\n" },
+    Talk {
+        service: "hello",
+        greeting: "Hello\r\n",
+        question: "Ada\r\n",
+        answer: "Hello, Ada!\r\n",
+    },
     Talk { service: "echo", greeting: "", question: "Ada\r\n", answer: "Ada\r\n" },
-    Talk { service: "hub", greeting: "", question: "PUBLISH nobody Ada\r\n", answer: ":0\r\n" },
+    Talk { service: "hub", greeting: "", question: "PUBLISH empty Ada\r\n", answer: ":0\r\n" },
 ];
 
-/// What one service's clients met over one restart.
+/// The measurements of one service, before and after one restart.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct RestartResult {
     service: &'static str,
     ended_by: &'static str,
-    /// Answered before the restart.
+    /// True if the client got an answer before the restart.
     tcp_before: bool,
     udp_before: bool,
-    /// What was found of the server while it was away.
+    /// The clients' results while no server was running.
     tcp_meanwhile: String,
     udp_meanwhile: String,
-    /// Answered after it, on the same socket.
+    /// True if the same socket got an answer after the restart.
     tcp_after: bool,
     udp_after: bool,
-    /// On a new connection.
+    /// True if a new connection got an answer.
     tcp_again: bool,
 }
 
-/// Receivers of a publish: while one client is subscribed, and after the restart.
+/// Receivers of a publish: with one subscriber, after the restart, and after a new subscription.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Subscribers {
     before: u64,
     after: u64,
-    /// Once the client has connected and subscribed again.
+    /// After the client has connected and subscribed again.
     again: u64,
 }
 
@@ -76,46 +82,63 @@ pub fn run(_: &Scale) -> Result<Page> {
         ])
     });
     let table = Table::new(
-        "What clients met that had been answered before the restart",
-        "service | ended by | TCP meanwhile | TCP after | TCP anew | UDP meanwhile | UDP after",
+        "Clients before, during and after a restart",
+        "service | ended by | TCP while down | TCP after | TCP new | UDP while down | UDP after",
         rows,
     );
     let mut sections = vec![Section::Table(table)];
     sections.extend(judge(&results, &subscribers).map(Section::Verdict));
     Ok(Page {
         title: "slabd lab restart".into(),
-        summary: "A server of three services is asked by TCP and by UDP, ended, started again at the same addresses, and asked again on the \
-                  same sockets: once ended in good order (SIGTERM), once killed (SIGKILL)."
+        summary: "Clients ask a server with three services by TCP and by UDP. The server ends and \
+                  starts again at the same addresses, and the clients ask again on the same \
+                  sockets. It ends once in good order (SIGTERM) and once by a kill (SIGKILL)."
             .into(),
         sections,
     })
 }
 
 fn judge(results: &[RestartResult], subscribers: &[Subscribers]) -> [Verdict; 3] {
-    let count = |what: fn(&RestartResult) -> bool| results.iter().filter(|result| what(result)).count();
+    let count =
+        |what: fn(&RestartResult) -> bool| results.iter().filter(|result| what(result)).count();
     let all = results.len();
     let ready = all > 0 && count(|result| result.tcp_before && result.udp_before) == all;
-    let (tcp, udp, again) =
-        (count(|result| result.tcp_after), count(|result| result.udp_after), count(|result| result.tcp_again));
-    let told: Vec<String> = subscribers
+    let (tcp, udp, again) = (
+        count(|result| result.tcp_after),
+        count(|result| result.udp_after),
+        count(|result| result.tcp_again),
+    );
+    let counts: Vec<String> = subscribers
         .iter()
-        .map(|of| format!("{} before, {} after, {} when made again", of.before, of.after, of.again))
+        .map(|of| {
+            format!(
+                "{} before, {} after, {} after subscribing again",
+                of.before, of.after, of.again
+            )
+        })
         .collect();
     [
         verdict(
-            "A restart ends every TCP connection, however the server ended: it was state on both ends, and one is gone.",
-            format!("{tcp} of {all} connections were answered afterwards"),
+            "A restart ends every TCP connection, in good order or not, because the server's end \
+             of its state is gone.",
+            format!("{tcp} of {all} connections got an answer after the restart"),
             ready && tcp == 0,
         ),
         verdict(
-            "A UDP client never notices a restart: each datagram carries all that it needs.",
-            format!("{udp} of {all} sockets were answered afterwards, the same sockets as before"),
+            "A UDP client keeps its socket over a restart, because each datagram is complete.",
+            format!("{udp} of {all} sockets got an answer after the restart"),
             ready && udp == all,
         ),
         verdict(
-            "Connecting again is not enough: what the server knew of a connection, like a subscription, must be made again.",
-            format!("{again} of {all} new connections were answered; receivers of a publish: {}", told.join("; ")),
-            ready && again == all && subscribers.iter().all(|of| (of.before, of.after, of.again) == (1, 0, 1)),
+            "Reconnecting is not enough: a client must restore the state of its connection, such \
+             as subscriptions.",
+            format!(
+                "{again} of {all} new connections got an answer; receivers of a publish: {}",
+                counts.join("; ")
+            ),
+            ready
+                && again == all
+                && subscribers.iter().all(|of| (of.before, of.after, of.again) == (1, 0, 1)),
         ),
     ]
 }
@@ -123,7 +146,8 @@ fn judge(results: &[RestartResult], subscribers: &[Subscribers]) -> [Verdict; 3]
 fn restart(signal: i32, ended_by: &'static str) -> Result<(Vec<RestartResult>, Subscribers)> {
     let listen = TALKS.map(|talk| format!("{}=127.0.0.1:0", talk.service));
     let server = start(&listen)?;
-    let addresses: Vec<SocketAddr> = TALKS.iter().map(|talk| server.address(talk.service)).collect::<Result<_>>()?;
+    let addresses: Vec<SocketAddr> =
+        TALKS.iter().map(|talk| server.address(talk.service)).collect::<Result<_>>()?;
     let mut clients = Vec::new();
     for (talk, address) in TALKS.iter().zip(&addresses) {
         let mut tcp = client::connect(Ipv4Addr::LOCALHOST, *address)?;
@@ -133,10 +157,16 @@ fn restart(signal: i32, ended_by: &'static str) -> Result<(Vec<RestartResult>, S
         clients.push((
             tcp,
             udp,
-            RestartResult { service: talk.service, ended_by, tcp_before, udp_before, ..RestartResult::default() },
+            RestartResult {
+                service: talk.service,
+                ended_by,
+                tcp_before,
+                udp_before,
+                ..RestartResult::default()
+            },
         ));
     }
-    let hub = *addresses.last().context("no hub")?;
+    let hub = *addresses.last().context("the server has no hub")?;
     let _subscriber = subscribe(hub)?;
     let before = receivers(hub)?;
     server.end(signal)?;
@@ -145,15 +175,21 @@ fn restart(signal: i32, ended_by: &'static str) -> Result<(Vec<RestartResult>, S
         result.tcp_meanwhile = end_of(tcp);
         result.udp_meanwhile = fate_of(udp, talk);
     }
-    let listen: Vec<String> =
-        TALKS.iter().zip(&addresses).map(|(talk, address)| format!("{}={address}", talk.service)).collect();
-    let _server = start(&listen).context("starting it again")?;
+    let listen: Vec<String> = TALKS
+        .iter()
+        .zip(&addresses)
+        .map(|(talk, address)| format!("{}={address}", talk.service))
+        .collect();
+    let _server = start(&listen).context("cannot start the server again")?;
     let mut results = Vec::new();
-    for (((mut tcp, udp, mut result), talk), address) in clients.into_iter().zip(&TALKS).zip(&addresses) {
+    for (((mut tcp, udp, mut result), talk), address) in
+        clients.into_iter().zip(&TALKS).zip(&addresses)
+    {
         result.tcp_after = ask(&mut tcp, talk);
         result.udp_after = ask_datagram(&udp, talk);
         let mut tcp = client::connect(Ipv4Addr::LOCALHOST, *address)?;
-        result.tcp_again = client::expect(&mut tcp, talk.greeting.as_bytes()).is_ok() && ask(&mut tcp, talk);
+        result.tcp_again =
+            client::expect(&mut tcp, talk.greeting.as_bytes()).is_ok() && ask(&mut tcp, talk);
         results.push(result);
     }
     let after = receivers(hub)?;
@@ -163,7 +199,7 @@ fn restart(signal: i32, ended_by: &'static str) -> Result<(Vec<RestartResult>, S
 
 fn start(listen: &[String]) -> Result<ServerProcess> {
     let mut arguments: Vec<&str> = listen.iter().flat_map(|listen| ["--listen", listen]).collect();
-    // On SIGTERM it waits so long for clients to close too. Ours do not, as theirs may not know that it is going.
+    // On SIGTERM the server waits this long for its clients to close. These clients do not close.
     arguments.extend(["--close-timeout", "200ms"]);
     ServerProcess::start(&arguments)
 }
@@ -174,24 +210,24 @@ fn ask(client: &mut TcpStream, talk: &Talk) -> bool {
 
 fn ask_datagram(socket: &UdpSocket, talk: &Talk) -> bool {
     let mut answer = [0; 64];
-    // An error that was waiting on the socket, from the time without a server, comes in place of the first try.
+    // The first try may return an error that is pending since the time without a server.
     (0..2).any(|_| {
         let length = socket.send(talk.question.as_bytes()).and_then(|_| socket.recv(&mut answer));
         length.is_ok_and(|length| &answer[..length] == talk.answer.as_bytes())
     })
 }
 
-/// How a connection ends whose other end is gone.
+/// Returns how a connection ends when the server has ended.
 fn end_of(client: &mut TcpStream) -> String {
     match client.read(&mut [0; 64]) {
         Ok(0) => "closed".into(),
-        Ok(count) => format!("{count} bytes more"),
+        Ok(count) => format!("{count} more bytes"),
         Err(error) if error.kind() == ErrorKind::ConnectionReset => "reset".into(),
         Err(error) => error.to_string(),
     }
 }
 
-/// What becomes of a datagram to a port where nobody listens.
+/// Returns the result of a datagram to a closed port.
 fn fate_of(socket: &UdpSocket, talk: &Talk) -> String {
     match socket.send(talk.question.as_bytes()).and_then(|_| socket.recv(&mut [0; 64])) {
         Ok(_) => "answered".into(),
@@ -202,18 +238,22 @@ fn fate_of(socket: &UdpSocket, talk: &Talk) -> String {
 
 fn subscribe(hub: SocketAddr) -> Result<TcpStream> {
     let mut subscriber = client::connect(Ipv4Addr::LOCALHOST, hub)?;
-    client::ask(&mut subscriber, b"SUBSCRIBE news\r\n", b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n")?;
+    client::ask(
+        &mut subscriber,
+        b"SUBSCRIBE news\r\n",
+        b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n",
+    )?;
     Ok(subscriber)
 }
 
-/// How many receive what is published to the channel.
+/// Publishes to the channel. Returns the number of receivers.
 fn receivers(hub: SocketAddr) -> Result<u64> {
     let mut publisher = client::connect(Ipv4Addr::LOCALHOST, hub)?;
     publisher.set_read_timeout(Some(Duration::from_secs(5)))?;
     client::ask(&mut publisher, b"PUBLISH news x\r\n", b":")?;
     let line = client::read_line(&mut publisher)?;
-    ensure!(!line.is_empty(), "the hub does not say how many receive a publish");
-    line.parse().with_context(|| format!("the hub says that {line:?} receive a publish"))
+    ensure!(!line.is_empty(), "the hub does not answer PUBLISH with a number");
+    line.parse().with_context(|| format!("the hub answers PUBLISH with {line:?}, not a number"))
 }
 
 #[cfg(test)]
@@ -222,7 +262,7 @@ mod tests {
     use crate::report::Outcome;
 
     #[test]
-    fn each_claim_fails_where_the_measurement_says_otherwise() {
+    fn each_claim_fails_when_its_measurement_contradicts_it() {
         let good = RestartResult {
             tcp_before: true,
             udp_before: true,
@@ -231,14 +271,20 @@ mod tests {
             ..RestartResult::default()
         };
         let kept = Subscribers { before: 1, after: 0, again: 1 };
-        let outcomes =
-            |results: &[RestartResult], of: Subscribers| judge(results, &[of]).map(|verdict| verdict.outcome);
+        let outcomes = |results: &[RestartResult], of: Subscribers| {
+            judge(results, &[of]).map(|verdict| verdict.outcome)
+        };
         use Outcome::{Fails, Holds};
         assert_eq!(outcomes(&[good.clone(), good.clone()], kept), [Holds; 3]);
-        let bad = RestartResult { tcp_after: true, udp_after: false, tcp_again: false, ..good.clone() };
+        let bad =
+            RestartResult { tcp_after: true, udp_after: false, tcp_again: false, ..good.clone() };
         assert_eq!(outcomes(&[good.clone(), bad], kept), [Fails; 3]);
         let unready = RestartResult { tcp_before: false, ..good.clone() };
-        assert_eq!(outcomes(&[unready], kept), [Fails; 3], "who was not answered before proves nothing");
+        assert_eq!(
+            outcomes(&[unready], kept),
+            [Fails; 3],
+            "without an answer before the restart, no claim can hold"
+        );
         assert_eq!(outcomes(&[good], Subscribers { after: 1, ..kept }), [Holds, Holds, Fails]);
         assert_eq!(outcomes(&[], kept), [Fails; 3]);
     }

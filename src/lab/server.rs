@@ -1,4 +1,5 @@
-//! The server of an experiment: this very program as a child process, and what it and the system tell of it.
+//! The server of an experiment: the running program as a child process, with its log, counters and
+//! memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -15,25 +16,29 @@ use crate::clock::{Clock, Time};
 use crate::memory;
 use crate::sys;
 
-/// Log lines kept, to be shown when the server does not start.
+/// Number of log lines kept for the error message when the server does not start.
 const LINES_KEPT: usize = 5;
 
-/// A `slabd serve` of our own. It is killed and waited for when this value goes, and by the kernel should this process die first.
+/// A `slabd serve` as a child process. Dropping the value kills the child and reaps it. If this
+/// process dies first, the kernel kills the child.
 pub struct ServerProcess {
     child: Child,
     addresses: Vec<(String, SocketAddr)>,
-    /// Where INFO is asked; connected at the first question, and kept.
+    /// The connection for INFO, opened by the first query and kept.
     control: Option<BufReader<TcpStream>>,
 }
 
 impl ServerProcess {
-    /// Starts a server with these arguments and waits until it is ready. The operator's own listener comes with it, so that it can be
-    /// asked whatever its services are and however full it is.
+    /// Starts a server with these arguments and waits until it is ready. The server also gets an
+    /// operator's listener, so it answers INFO with any set of services and even when it is full.
     pub fn start(arguments: &[&str]) -> Result<ServerProcess> {
-        ServerProcess::launch(Command::new(THIS_PROGRAM).args(["serve", "--admin", "127.0.0.1:0"]).args(arguments))
+        ServerProcess::launch(
+            Command::new(THIS_PROGRAM).args(["serve", "--admin", "127.0.0.1:0"]).args(arguments),
+        )
     }
 
-    /// The same, of a server that may open so many files only, and has no listener but those named. It is asked by its hub.
+    /// Starts a server that may open at most `files` files. It has no operator's listener, so its
+    /// hub must answer INFO.
     pub fn start_with_files(files: u64, arguments: &[&str]) -> Result<ServerProcess> {
         let mut command = Command::new(THIS_PROGRAM);
         sys::limit_files(&mut command, files);
@@ -50,7 +55,7 @@ impl ServerProcess {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start a server")?;
         let log = child.stderr.take().map(follow);
-        // From here on the child is ended whatever goes wrong.
+        // From here on, every error drops this value and so ends the child.
         let mut server = ServerProcess { child, addresses: Vec::new(), control: None };
         server.wait_until_ready(&log.context("the server has no log")?)?;
         Ok(server)
@@ -63,7 +68,7 @@ impl ServerProcess {
             let left = PATIENCE.saturating_sub(clock.now().since(Time::ZERO));
             let Ok(line) = log.recv_timeout(left) else {
                 let lines: Vec<String> = last.into();
-                bail!("the server does not start; the end of its log: {}", lines.join("; "));
+                bail!("the server does not start; its log ends with: {}", lines.join("; "));
             };
             if line.contains("] ready:") {
                 return Ok(());
@@ -78,26 +83,29 @@ impl ServerProcess {
         }
     }
 
-    /// Where a service listens, by TCP and UDP.
+    /// Returns the address at which a service listens, by TCP and by UDP.
     pub fn address(&self, service: &str) -> Result<SocketAddr> {
         let found = self.addresses.iter().find(|(name, _)| name == service);
-        Ok(found.with_context(|| format!("the server does not say where {service} is"))?.1)
+        Ok(found
+            .with_context(|| format!("the server's log does not name the address of {service}"))?
+            .1)
     }
 
-    /// Resident set in bytes.
+    /// Returns the server's resident set in bytes.
     pub fn resident_bytes(&self) -> Result<u64> {
-        memory::resident_bytes_of(self.child.id()).context("the server's resident set cannot be read")
+        memory::resident_bytes_of(self.child.id()).context("cannot read the server's resident set")
     }
 
+    /// Returns the number of files that the server has open.
     pub fn open_files(&self) -> Result<u64> {
-        let files =
-            fs::read_dir(format!("/proc/{}/fd", self.child.id())).context("the server's files cannot be counted")?;
+        let files = fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .context("cannot count the server's open files")?;
         Ok(files.count() as u64)
     }
 
-    /// The server's own counters.
+    /// Asks the server for its counters, by INFO.
     pub fn info(&mut self) -> Result<Info> {
-        self.ask_info().context("the server does not tell its counters")
+        self.ask_info().context("the server does not answer INFO")
     }
 
     fn ask_info(&mut self) -> Result<Info> {
@@ -105,40 +113,48 @@ impl ServerProcess {
             let address = self.address("admin").or_else(|_| self.address("hub"))?;
             self.control = Some(BufReader::new(client::connect(Ipv4Addr::LOCALHOST, address)?));
         }
-        let stream = self.control.as_mut().context("no connection")?;
+        let stream = self.control.as_mut().context("the connection for INFO is missing")?;
         stream.get_mut().write_all(b"INFO\r\n")?;
         let mut head = String::new();
         stream.read_line(&mut head)?;
         let length = head.trim_end().strip_prefix('$').and_then(|length| length.parse().ok());
-        let length: usize = length.with_context(|| format!("it answers {:?}", head.trim_end()))?;
+        let length: usize =
+            length.with_context(|| format!("its answer begins with {:?}", head.trim_end()))?;
         let mut text = vec![0; length + 2];
         stream.read_exact(&mut text)?;
         Ok(Info::parse(&String::from_utf8_lossy(&text)))
     }
 
-    /// Stops the process as it stands (SIGSTOP), and waits until it has. The kernel goes on receiving for it.
+    /// Stops the process (SIGSTOP) and waits until it has stopped. The kernel goes on receiving for
+    /// it.
     pub fn freeze(&self) -> Result<()> {
         sys::signal(&self.child, sys::SIGSTOP)?;
-        client::wait_until(PATIENCE, "the server cannot be stopped", || Ok(self.state() == Some('T')))
+        client::wait_until(PATIENCE, "the server does not stop on SIGSTOP", || {
+            Ok(self.state() == Some('T'))
+        })
     }
 
+    /// Resumes a stopped process (SIGCONT).
     pub fn thaw(&self) -> Result<()> {
         Ok(sys::signal(&self.child, sys::SIGCONT)?)
     }
 
-    /// The letter of its state, proc(5). The second field is in parentheses and may hold anything.
+    /// Returns the letter of the process state (proc(5)). The field before it is in parentheses and
+    /// may contain any character.
     fn state(&self) -> Option<char> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         stat.rsplit_once(')')?.1.trim_start().chars().next()
     }
 
-    /// Ends it by a signal, SIGTERM or SIGKILL, and waits until it is gone.
+    /// Ends the server by SIGTERM or SIGKILL and waits for its exit. Fails if its exit status does
+    /// not fit the signal.
     pub fn end(mut self, signal: i32) -> Result<()> {
         sys::signal(&self.child, signal)?;
-        client::wait_until(2 * PATIENCE, "the server does not end", || {
+        client::wait_until(2 * PATIENCE, "the server does not exit after the signal", || {
             let Some(status) = self.child.try_wait()? else { return Ok(false) };
-            let in_order = if signal == sys::SIGTERM { status.success() } else { status.signal().is_some() };
-            ensure!(in_order, "the server ended otherwise than asked: {status}");
+            let in_order =
+                if signal == sys::SIGTERM { status.success() } else { status.signal().is_some() };
+            ensure!(in_order, "the server exited with an unexpected status: {status}");
             Ok(true)
         })
     }
@@ -146,16 +162,16 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // Neither fails of a child that has not been waited for, and of one that has nothing is left to do.
+        // Both calls fail only for a child that was already reaped. Such a child needs neither.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The program that runs, even where its file has been replaced meanwhile: the child finds it by its own copy of this link.
+/// The running program. The link works even after the program's file was replaced.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Reads the log to its end, so that the server never waits for somebody to read it.
+/// Reads the log to its end, so the server never blocks on a full pipe.
 fn follow(log: ChildStderr) -> Receiver<String> {
     let (sender, lines) = channel();
     std::thread::spawn(move || pass_on(log, &sender));
@@ -164,18 +180,18 @@ fn follow(log: ChildStderr) -> Receiver<String> {
 
 fn pass_on(log: ChildStderr, lines: &Sender<String>) {
     for line in BufReader::new(log).lines().map_while(Result::ok) {
-        // Nobody listens any more once the server is ready; what it writes is read all the same.
+        // The receiver is gone once the server is ready. The log must still be read.
         let _ = lines.send(line);
     }
 }
 
-/// Service and address of a line `… listening on hub 127.0.0.1:9999 (tcp+udp); …`.
+/// Returns the service and the address from a log line `… listening on hub 127.0.0.1:9999 (…`.
 fn listening(line: &str) -> Option<(String, SocketAddr)> {
     let (service, rest) = line.split_once("] listening on ")?.1.split_once(' ')?;
     Some((service.into(), rest.split(' ').next()?.parse().ok()?))
 }
 
-/// What INFO told: numbers by `section/name`.
+/// The values of one INFO reply by `section/name`.
 pub struct Info(HashMap<String, String>);
 
 impl Info {
@@ -191,18 +207,20 @@ impl Info {
         Info(values)
     }
 
-    /// A number by its name: `loop/turns`.
+    /// Returns a number by its name, such as `loop/turns`. Fails if the reply does not have it.
     pub fn number(&self, name: &str) -> Result<u64> {
-        let value = self.0.get(name).with_context(|| format!("the server does not tell {name}"))?;
-        value.parse().with_context(|| format!("the server's {name} is {value}"))
+        let value = self.0.get(name).with_context(|| format!("the server's INFO has no {name}"))?;
+        value
+            .parse()
+            .with_context(|| format!("the server's {name} is \"{value}\", not a whole number"))
     }
 
-    /// One that is not told everywhere.
-    pub fn number_if_told(&self, name: &str) -> Option<u64> {
+    /// Returns a number that not every system reports, or `None`.
+    pub fn number_if_reported(&self, name: &str) -> Option<u64> {
         self.0.get(name)?.parse().ok()
     }
 
-    /// By how much a counter has grown since an earlier look.
+    /// Returns the growth of a counter since an earlier reply.
     pub fn growth(&self, earlier: &Info, name: &str) -> Result<u64> {
         Ok(self.number(name)?.saturating_sub(earlier.number(name)?))
     }
@@ -213,24 +231,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_found_in_the_log() {
-        let line = "[2026-11-21T19:00:33Z INFO  slabd::daemon] listening on hub 127.0.0.1:7999 (tcp+udp); try: nc";
+    fn an_address_is_read_from_its_log_line() {
+        let line = "[2026-11-21T19:00:33Z INFO  slabd::daemon] listening on hub 127.0.0.1:7999 \
+                    (tcp+udp); try: nc";
         assert_eq!(listening(line), Some(("hub".into(), "127.0.0.1:7999".parse().unwrap())));
-        for other in
-            ["", "] listening on hub", "] listening on hub nowhere (tcp)", "listening to hub 127.0.0.1:1 (tcp)"]
-        {
+        for other in [
+            "",
+            "] listening on hub",
+            "] listening on hub nowhere (tcp)",
+            "listening to hub 127.0.0.1:1 (tcp)",
+        ] {
             assert_eq!(listening(other), None, "{other}");
         }
     }
 
     #[test]
-    fn counters_are_read_by_section_and_what_is_missing_is_named() {
-        let info = Info::parse("# loop\r\nturns:7\r\nevents_per_turn:1.00\r\n\r\n# datagrams\r\nin:3\r\n");
+    fn a_counter_is_read_by_section_and_a_missing_one_is_named() {
+        let info =
+            Info::parse("# loop\r\nturns:7\r\nevents_per_turn:1.00\r\n\r\n# datagrams\r\nin:3\r\n");
         let earlier = Info::parse("# loop\r\nturns:5\r\n");
         assert_eq!(info.number("loop/turns").unwrap(), 7);
         assert_eq!(info.growth(&earlier, "loop/turns").unwrap(), 2);
-        assert!(info.growth(&earlier, "datagrams/in").unwrap_err().to_string().contains("datagrams/in"));
+        assert!(
+            info.growth(&earlier, "datagrams/in").unwrap_err().to_string().contains("datagrams/in")
+        );
         assert!(info.number("loop/events_per_turn").is_err());
-        assert_eq!((info.number_if_told("datagrams/in"), info.number_if_told("loop/in")), (Some(3), None));
+        assert_eq!(
+            (info.number_if_reported("datagrams/in"), info.number_if_reported("loop/in")),
+            (Some(3), None)
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! `slabd lab turns`: what one turn of the loop does under different load, by the server's own counters.
+//! `slabd lab turns`: the work of one turn of the loop under different loads, by the server's own
+//! counters.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,33 +14,35 @@ use crate::clock::{Clock, Time};
 use crate::report::figures;
 use crate::report::{Page, Section, Table, Verdict};
 
-/// How long each load is on, and in a quick run.
+/// Duration of each load.
 const SPAN: Duration = Duration::from_millis(2000);
+/// Duration of each load in a quick run.
 const QUICK: Duration = Duration::from_millis(300);
-/// The clients have all begun before it is measured.
+/// Time for all clients to start before a measurement.
 const LEAD: Duration = Duration::from_millis(100);
 const CLIENTS: usize = 50;
 const PIPELINE: usize = 32;
 
-/// A loop that does nothing may still turn so often a second: a timer here and there.
+/// Maximum number of turns per second of an idle loop, which still has a few timers.
 const IDLE_TURNS_MAX: f64 = 10.0;
-/// Messages of one client in a turn; a little more than one, because what INFO adds to the counters is not known to the turn.
+/// Maximum number of messages per turn with one client. It is slightly more than one, because the
+/// turns of the INFO commands are known only approximately.
 const ALONE_MAX: f64 = 1.01;
-/// A turn serves so many more messages of fifty clients than of one, at the least.
+/// Minimum factor by which a turn serves more messages with fifty clients than with one.
 const SHARING_MIN: f64 = 2.0;
-/// A pipelined message costs the loop at most this part of one that comes alone.
+/// Maximum cost of a pipelined message, relative to a single one.
 const PIPELINED_COST_MAX: f64 = 0.5;
-/// A message on a connection of its own costs at least so many times one on a connection that is there.
+/// Minimum cost of a message on a new connection, relative to one on an existing connection.
 const CONNECTING_COST_MIN: f64 = 1.2;
 
-/// What the clients do.
+/// One load: the behaviour of the clients.
 #[derive(Clone, Copy)]
 struct Load {
     name: &'static str,
     clients: usize,
-    /// Messages sent at once, then as many answers read.
+    /// Messages that a client sends before it reads their answers.
     pipeline: usize,
-    /// A new connection for each round.
+    /// True if a client opens a new connection for each round.
     connects: bool,
 }
 
@@ -48,10 +51,10 @@ const LOADS: [Load; 5] = [
     Load { name: "1 client", clients: 1, pipeline: 1, connects: false },
     Load { name: "50 clients", clients: CLIENTS, pipeline: 1, connects: false },
     Load { name: "50 clients, 32 at once", clients: CLIENTS, pipeline: PIPELINE, connects: false },
-    Load { name: "50 clients, each time anew", clients: CLIENTS, pipeline: 1, connects: true },
+    Load { name: "50 clients, new connections", clients: CLIENTS, pipeline: 1, connects: true },
 ];
 
-/// What the counters grew by under one load.
+/// The growth of the server's counters under one load.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct LoadResult {
     seconds: f64,
@@ -61,9 +64,9 @@ struct LoadResult {
     reads: u64,
     writes: u64,
     messages: u64,
-    /// Time in turns, the wait for events not counted.
+    /// Time in turns, without the wait for events.
     busy_us: u64,
-    /// Processor time, polls included. Unlike the time in turns it does not grow when others have the processor.
+    /// Processor time, with polls. Unlike `busy_us`, it does not grow while other processes run.
     cpu_ms: u64,
 }
 
@@ -72,7 +75,7 @@ impl LoadResult {
         count as f64 / self.turns.max(1) as f64
     }
 
-    /// Microseconds of processor time for one message.
+    /// Returns the processor time of one message in microseconds.
     fn message_us(&self) -> f64 {
         1000.0 * self.cpu_ms as f64 / self.messages.max(1) as f64
     }
@@ -80,7 +83,7 @@ impl LoadResult {
 
 pub fn run(scale: &Scale) -> Result<Page> {
     let span = if scale.quick { QUICK } else { SPAN };
-    // Everybody connects from one address, again and again.
+    // All clients connect from one address, again and again, so penalties are turned off.
     let listen = ["--listen", "hub=127.0.0.1:0", "--penalty", "0"];
     let mut server = ServerProcess::start(&listen)?;
     let mut results = Vec::new();
@@ -98,13 +101,17 @@ pub fn run(scale: &Scale) -> Result<Page> {
             &per_turn(result.reads),
             &per_turn(result.messages),
             &per_turn(result.writes),
-            &if result.turns == 0 { "-".into() } else { format!("{:.1}", result.per_turn(result.busy_us)) },
+            &if result.turns == 0 {
+                "-".into()
+            } else {
+                format!("{:.1}", result.per_turn(result.busy_us))
+            },
             &if result.messages == 0 { "-".into() } else { format!("{:.2}", result.message_us()) },
         ])
     });
     let table = Table::new(
         "One turn, on average",
-        "load | turns/s | events | accepts | reads | messages | writes | us | cpu us/message",
+        "load | turns/s | events | accepts | reads | messages | writes | µs | cpu µs/message",
         rows,
     );
     let mut sections = vec![Section::Table(table)];
@@ -112,9 +119,11 @@ pub fn run(scale: &Scale) -> Result<Page> {
     Ok(Page {
         title: "slabd lab turns".into(),
         summary: format!(
-            "Clients send PING and wait for the answer, each in a thread of its own, for {:.1} s a load; the counters are the server's. \
-             A turn's microseconds are those between its polls, so the wait for events is not in them; the processor time of a message \
-             is of all that the server does. The clients have the same machine, so how often the loop turns says little.",
+            "Each client is a thread that sends PING and waits for the answer, for {:.1} s per \
+             load. The counters are the server's. The time of a turn excludes its wait for \
+             events. The processor time per message includes everything that the server does. \
+             Clients and server share this machine, so the number of turns per second means \
+             little.",
             span.as_secs_f64()
         ),
         sections,
@@ -131,24 +140,26 @@ fn judge(results: &[LoadResult]) -> [Verdict; 5] {
     let per_write = pipelined.messages as f64 / pipelined.writes.max(1) as f64;
     [
         verdict(
-            "A loop with nothing to do does not turn: it sleeps in poll.",
-            format!("{idle_turns:.1} turns a second"),
+            "An idle loop does not turn: it sleeps in poll.",
+            format!("{idle_turns:.1} turns per second"),
             idle.seconds > 0.0 && idle_turns <= IDLE_TURNS_MAX,
         ),
         verdict(
-            "With one client that waits for each answer, each message has a turn of its own.",
-            format!("{alone:.2} messages a turn"),
+            "With one client that waits for each answer, a turn serves one message.",
+            format!("{alone:.2} messages per turn"),
             worked(&one) && alone <= ALONE_MAX,
         ),
         verdict(
-            "With many clients one turn serves many of them: under load the cost of a poll is shared.",
-            format!("{shared:.1} messages a turn with {CLIENTS} clients, {alone:.2} with one"),
+            "With many clients, a turn serves several of them, so they share the cost of its poll.",
+            format!("{shared:.1} messages per turn with {CLIENTS} clients, {alone:.2} with one"),
             worked(&one) && worked(&many) && shared >= SHARING_MIN * alone,
         ),
         verdict(
-            "Pipelining shares the reads and writes as well: one of each carries many messages, for a fraction of the time.",
+            "With pipelining, messages share reads and writes as well: one read or write carries \
+             many messages, and each costs a fraction of the time.",
             format!(
-                "{per_read:.1} messages a read and {per_write:.1} a write; {:.2} us of processor time a message, {:.2} without",
+                "{per_read:.1} messages per read and {per_write:.1} per write; {:.2} µs of \
+                 processor time per message, {:.2} without pipelining",
                 pipelined.message_us(),
                 many.message_us()
             ),
@@ -158,13 +169,17 @@ fn judge(results: &[LoadResult]) -> [Verdict; 5] {
                 && pipelined.message_us() <= PIPELINED_COST_MAX * many.message_us(),
         ),
         verdict(
-            "A connection for each message costs more than the message: connections are to be kept.",
+            "A new connection for each message costs more than the message, so clients should \
+             keep their connections.",
             format!(
-                "{:.2} us of processor time for connecting, one message and closing, {:.2} for the message alone",
+                "{:.2} µs of processor time for connecting, one message and closing; {:.2} for a \
+                 message on an open connection",
                 anew.message_us(),
                 many.message_us()
             ),
-            worked(&anew) && anew.accepts > 0 && anew.message_us() >= CONNECTING_COST_MIN * many.message_us(),
+            worked(&anew)
+                && anew.accepts > 0
+                && anew.message_us() >= CONNECTING_COST_MIN * many.message_us(),
         ),
     ]
 }
@@ -183,13 +198,15 @@ fn measure(server: &mut ServerProcess, load: &Load, span: Duration) -> Result<Lo
         let seconds = clock.now().since(Time::ZERO).as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         for client in clients {
-            client.join().map_err(|_| anyhow!("a client of load '{}' failed", load.name))??;
+            client
+                .join()
+                .map_err(|_| anyhow!("a client of the load \"{}\" failed", load.name))??;
         }
         result(&before?, &after?, seconds)
     })
 }
 
-/// A client's life: send, read, again, until told to stop.
+/// Runs one client: sends PING and reads the answer until `stop` is set.
 fn ping(address: SocketAddr, load: &Load, stop: &AtomicBool) -> Result<()> {
     let (request, answer) = (b"PING\r\n".repeat(load.pipeline), b"+PONG\r\n".repeat(load.pipeline));
     let mut kept = None;
@@ -200,7 +217,7 @@ fn ping(address: SocketAddr, load: &Load, stop: &AtomicBool) -> Result<()> {
         };
         client::ask(&mut stream, &request, &answer)?;
         if load.connects {
-            // A reset, so that this side's ports are free again at once.
+            // Closing by a reset frees the port at once.
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         } else {
             kept = Some(stream);
@@ -209,7 +226,8 @@ fn ping(address: SocketAddr, load: &Load, stop: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// What the counters grew by, less what looking has added: one message, read and written in a turn of its own at the most.
+/// Returns the growth of the counters, less the INFO command itself: one message, read and written
+/// in at most one turn.
 fn result(before: &Info, after: &Info, seconds: f64) -> Result<LoadResult> {
     let growth = |name: &str| after.growth(before, name);
     let less_one = |name: &str| growth(name).map(|count| count.saturating_sub(1));
@@ -257,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn each_claim_at_its_bound_and_past_it() {
+    fn each_claim_holds_at_its_bound_and_fails_past_it() {
         use Outcome::{Fails, Holds};
         assert_eq!(outcomes(&good()), [Holds; 5]);
         let with = |change: fn(&mut [LoadResult; 5])| {
@@ -271,6 +289,6 @@ mod tests {
         assert_eq!(with(|results| results[3].reads = 201), [Holds, Holds, Holds, Fails, Holds]);
         assert_eq!(with(|results| results[3].cpu_ms = 8001), [Holds, Holds, Holds, Fails, Holds]);
         assert_eq!(with(|results| results[4].cpu_ms = 5999), [Holds, Holds, Holds, Holds, Fails]);
-        assert_eq!(outcomes(&[]), [Fails; 5], "what did not run shows nothing");
+        assert_eq!(outcomes(&[]), [Fails; 5], "without measurements, no claim holds");
     }
 }

@@ -1,22 +1,26 @@
-//! What to do with newcomers when there is no room.
+//! The policies for newcomers when there is no room.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What happens to a newcomer when the silent set, or the slab, is full.
+/// The policy of admission for a newcomer when the silent set is full or no slot is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// The oldest silent connection is reset and gives its slot to the newcomer.
+    /// Resets the oldest silent connection and gives its slot to the newcomer.
     Recycle,
-    /// The newcomer is refused.
+    /// Refuses the newcomer.
     Refuse,
-    /// The newcomer is refused with a chance that grows from 30 % at half the set to certainty: OpenSSH's MaxStartups.
+    /// Refuses the newcomer at random, as OpenSSH's MaxStartups does. It refuses 30 % at half the
+    /// silent set, and all at the full set.
     RandomDrop,
 }
 
 impl Policy {
-    const NAMES: [(Policy, &str); 3] =
-        [(Policy::Recycle, "recycle"), (Policy::Refuse, "refuse"), (Policy::RandomDrop, "random-drop")];
+    const NAMES: [(Policy, &str); 3] = [
+        (Policy::Recycle, "recycle"),
+        (Policy::Refuse, "refuse"),
+        (Policy::RandomDrop, "random-drop"),
+    ];
 }
 
 impl FromStr for Policy {
@@ -24,7 +28,9 @@ impl FromStr for Policy {
 
     fn from_str(text: &str) -> Result<Policy, String> {
         let found = Policy::NAMES.iter().find(|(_, name)| *name == text);
-        found.map(|(policy, _)| *policy).ok_or_else(|| "expected recycle, refuse or random-drop".into())
+        found
+            .map(|(policy, _)| *policy)
+            .ok_or_else(|| "expected recycle, refuse or random-drop".into())
     }
 }
 
@@ -39,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policies_are_named_and_read_alike() {
+    fn a_policy_is_written_as_it_is_read() {
         for (policy, name) in Policy::NAMES {
             assert_eq!((policy.to_string().as_str(), name.parse()), (name, Ok(policy)));
         }

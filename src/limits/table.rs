@@ -1,4 +1,4 @@
-//! The limits that can change while the server runs, one row each: its help, its reason, its default and its range.
+//! The limits that can change while the server runs. Each row has help, reason, default and range.
 
 use std::time::Duration;
 
@@ -6,176 +6,192 @@ use toml::Value;
 
 use super::*;
 use crate::networks::Networks;
-use crate::setting::{Count, Notation, one, or_zero, settings, text, texts};
+use crate::setting::{Count, Notation, OrZero, one, settings, text, texts};
 use crate::units::{Size, Span};
 
 settings! {
-    /// What the loop may do and hold. Times are [`Duration`], sizes bytes, zero timeouts mean "never".
+    /// The limits of the loop. Sizes are in bytes. A timeout of zero means never.
     pub struct Limits in Limits[] as LIMIT_ROWS {
         "":
-        /// Connections held at once; who comes then is told so and closed.
+        /// Maximum number of connections. When active clients hold every slot, a newcomer gets an
+        /// error and is closed.
         ///
-        /// As many as the process may open files for, so that the budget of memory is what bounds them.
+        /// Every file that the process may open can be a connection. memory-budget may bound them
+        /// first.
         max_connections: Count<usize> = 1024, in |_| 1..=CONNECTIONS_MAX,
             follows "the hard limit on open files, less 64", |limits| limits.max_connections;
 
-        /// Close a new connection that completes no message for this long; 0: never.
+        /// Close a new connection that has not completed a message after this time. 0 means never.
         ///
-        /// A client of any kind speaks at once, and who types by hand has begun by then.
+        /// A client program sends at once. A person at a keyboard begins within a few seconds.
         first_message_timeout: Span = Duration::from_secs(10);
 
-        /// Close a connection that began a message and does not complete it in this time; 0: never.
+        /// Close a connection that has not completed a message this long after its first byte. 0
+        /// means never.
         ///
-        /// It counts from a message's first byte. Further bytes do not push it back, so dribbling
-        /// does not help.
+        /// Further bytes do not extend the time, so a client cannot dribble.
         message_timeout: Span = Duration::from_secs(30);
 
-        /// Close a connection that completes no message for this long; 0: never.
+        /// Close a connection that has completed no message for this long. Subscribers may be idle.
+        /// 0 means never.
         ///
-        /// Between nginx (75 s) and "never" (Redis).
+        /// Between nginx (75 s) and Redis (never).
         idle_timeout: Span = Duration::from_secs(300);
 
-        /// Close a connection that takes no byte of its output for this long; 0: never.
+        /// Close a connection whose peer accepts no byte of its output for this long. 0 means
+        /// never.
         ///
-        /// TCP_USER_TIMEOUT is usually set to the same.
+        /// The kernel's own timeout, user-timeout, has the same default.
         output_timeout: Span = Duration::from_secs(20);
 
-        /// Time for a connection that is being closed to take what it is owed, and to close; 0: for
+        /// Time that the peer of a closing connection has to read its output and close. 0 means for
         /// ever.
         ///
         /// The same as nginx's lingering_timeout.
         close_timeout: Span = Duration::from_secs(5);
 
-        /// Time from SIGTERM until whatever is left is closed.
+        /// Time from SIGTERM until the connections that are still open are cut off. 0 is not
+        /// accepted.
         ///
-        /// Container runtimes wait as long before they kill. A drain must end, so this is never 0.
+        /// Container runtimes kill a process 10 s after SIGTERM. A drain must end.
         drain_timeout: Span = Duration::from_secs(10), in |_| Duration::from_millis(1)..;
 
-        /// Memory for connections, the kernel's share included; who holds most is closed before it
-        /// is passed.
+        /// Memory for all connections, in bytes, with the kernel's share. Before it runs out, the
+        /// connections that hold most are closed.
         ///
-        /// It counts slab, wheel and buffers, and what the kernel has for each connection, buffers
-        /// at their caps where output is unsent. At seven eighths of it the largest connections are
-        /// closed. Beyond it, a connection that needs more memory is closed. 256 MiB are enough for
-        /// 20,000 connections, of which 1,400 take nothing of what they are sent.
+        /// It covers slab, wheel and buffers, and the kernel's memory for each connection. A kernel
+        /// buffer with unsent output counts at its maximum size. Above seven eighths of the budget,
+        /// the largest connections are closed. Beyond the budget, a connection that needs more
+        /// memory is closed. 256 MiB suffice for 20,000 connections, even if 1,400 of them read
+        /// none of their output.
         memory_budget: Size = 256 << 20, in |_| MEMORY_BUDGET_MIN..;
 
-        /// Longest line that `hello` takes, without its line break; at most 16382 bytes.
+        /// Maximum length of a line to `hello`, in bytes without its line break.
         ///
-        /// Above any line that a person types, and below what would make a dribbled line expensive
-        /// to hold.
+        /// Longer than any line that a person types. A dribbled line of this length is cheap to
+        /// hold.
         max_line: Size = LINE_MAX, in |_| 1..=MAX_LINE_MAX;
 
-        /// Stop reading a connection while this much of its output is unsent.
+        /// Unsent output at which the server stops reading a connection, in bytes.
         ///
         /// 64 KiB keep a fast link busy for a turn.
         high_watermark: Size = HIGH_WATERMARK, in |_| 1..=OUTPUT_BOUND_MAX;
 
-        /// Read it again once no more than this much is unsent.
+        /// Unsent output at which the server resumes reading the connection, in bytes.
         ///
-        /// A quarter, so that reading does not start and stop at every write.
+        /// With a quarter, reading does not stop and start at every write.
         low_watermark: Size = HIGH_WATERMARK / 4, in |limits| 0..=limits.high_watermark - 1,
             follows "a quarter of the high watermark", |limits| limits.high_watermark / 4;
 
-        /// Close a connection when this much of its output is unsent.
+        /// Unsent output at which a connection is closed, in bytes.
         ///
-        /// Output for others does not stop when a peer is not read, so it needs a bound of its own.
-        /// Redis's hard limit for subscribers is 32 MB.
+        /// A paused connection still gets published messages, so its output needs a bound. Redis's
+        /// hard limit for subscribers is 32 MB.
         output_limit: Size = OUTPUT_LIMIT, in |limits| 2 * limits.high_watermark..=OUTPUT_BOUND_MAX,
-            follows "1MiB, or twice the high watermark", |limits| OUTPUT_LIMIT.max(2 * limits.high_watermark);
+            follows "1MiB, or twice the high watermark",
+            |limits| OUTPUT_LIMIT.max(2 * limits.high_watermark);
 
-        /// Close a connection when more than this of its output stays unsent for --output-soft-time.
+        /// Unsent output above which a connection is closed after --output-soft-time, in bytes.
         ///
-        /// A peer that drips just fast enough to defeat the output timeout holds no more for long.
+        /// It bounds a peer that reads just fast enough to stay within output-timeout.
         output_soft_limit: Size = OUTPUT_LIMIT / 4, in |limits| 1..=limits.output_limit,
             follows "a quarter of the output limit", |limits| limits.output_limit / 4;
 
-        /// How long that may last, to the second; 0: for ever.
+        /// Time that a connection may stay above --output-soft-limit, with a precision of a second.
+        /// 0 means for ever.
         ///
-        /// Time for a slow but honest peer to take a burst. Redis's soft limit is 8 MB for 60 s.
+        /// Enough for a slow but honest peer to read a burst. Redis's soft limit is 8 MB for 60 s.
         output_soft_time: Span = Duration::from_secs(10), in |_| Duration::ZERO..=SOFT_TIME_MAX;
 
-        /// Write a line on connections, memory and turns to the log this often; 0: never.
+        /// Interval of the log line about connections, memory and turns. 0 means never.
         report_every: Span = Duration::ZERO;
 
         "Admission":
-        /// What happens to newcomers when too many connections are silent, or all slots taken: the
-        /// oldest silent one makes way, or the newcomer is refused, or refused at random.
+        /// Policy for newcomers when too many connections are silent or no slot is free. recycle
+        /// evicts the oldest silent connection, refuse refuses the newcomer, and random-drop
+        /// refuses it at random.
         ///
-        /// To recycle serves 99.6 % of honest clients beside a flood; to refuse serves 9.6 %.
+        /// Beside a flood, recycle serves 99.6 % of honest clients, and refuse serves 9.6 %.
         admission: Policy = Policy::Recycle;
 
-        /// Count what admission would do, and close nothing.
+        /// Count the decisions of admission without closing a connection.
         ///
-        /// A way to look at limits before they are in force.
+        /// It shows the effect of limits before they are in force.
         admission_dry_run: bool = false;
 
-        /// Connections that have not completed a message.
+        /// Maximum number of silent connections, which have not completed a message. When it is
+        /// reached, --admission decides.
         ///
         /// With 4,096 newcomers a second, each still has one second to speak.
         max_silent: Count<usize> = 4096, in |_| 1..=SILENT_MAX;
 
-        /// Of those, from one source (an IPv4 address, an IPv6 /64), while more than half are taken.
+        /// Maximum number of silent connections from one source, an IPv4 address or an IPv6 /64. It
+        /// applies while the silent set is more than half full.
         ///
-        /// Enough for an office behind one address, and not for a flood.
+        /// Enough for an office behind one address, and too few for a flood.
         max_silent_per_source: Count<usize> = 64, in |_| 1..=SILENT_MAX;
 
-        /// Connections of one source, silent or not; 0: seven eighths of max-connections.
+        /// Maximum number of connections from one source, silent or not. 0 means seven eighths of
+        /// --max-connections.
         ///
-        /// Whoever the source is, others get in.
+        /// No source can take every slot.
         max_connections_per_source: Count<usize> = 0, in |_| 0..=CONNECTIONS_MAX;
 
-        /// Added to a source's penalty for each message that is late, and a fifth for each of its
-        /// silent connections that made way; from 15 s on it is refused until all is over; 0: none.
+        /// Time added to a source's penalty for each message that misses its deadline. An evicted
+        /// silent connection costs a fifth of it. At 15s or more, a source is refused until its
+        /// penalty has expired. 0 means no penalties.
         ///
-        /// Three late messages are no accident.
+        /// One or two late messages may be an accident, and three are not.
         penalty: Span = Duration::from_secs(5);
 
-        /// Sources that are counted but neither capped nor penalised, such as proxies: addresses and
-        /// networks, with commas between them.
+        /// Addresses and networks that are neither capped nor penalised, separated by commas.
+        /// Proxies belong here.
         ///
-        /// Many clients are behind a proxy or an address translator. Only wrong passwords count
-        /// against it.
+        /// Many clients share the address of a proxy or an address translator. Wrong passwords
+        /// still count against it.
         trusted_sources: Networks = Networks::default();
 
         "Budgets of one turn":
-        /// Connections accepted in one turn of the loop.
+        /// Maximum number of connections accepted in one turn.
         ///
-        /// At 20 us each, established connections wait a millisecond at most.
+        /// At 20 us each, established connections wait for about a millisecond.
         accepts_per_turn: Count<usize> = 64, in |_| 1..=BUDGET_MAX;
 
-        /// Connections served in one turn.
+        /// Maximum number of connections served in one turn.
         ///
-        /// As many as one poll reports.
+        /// One poll reports up to 1,024 connections.
         connections_per_turn: Count<usize> = EVENTS_PER_POLL, in |_| 1..=BUDGET_MAX;
 
-        /// Messages of one connection served in one turn.
+        /// Maximum number of messages of one connection served in one turn.
         ///
         /// The rest waits on the carry list.
         messages_per_turn: Count<usize> = 128, in |_| 1..=BUDGET_MAX;
 
-        /// Reads of one connection in one turn, of up to 32 KiB each.
+        /// Maximum number of reads of one connection in one turn. A read takes up to 32 KiB.
         ///
-        /// A fast sender may hold the loop for 128 KiB.
+        /// A fast sender can hold the loop for 128 KiB.
         reads_per_turn: Count<usize> = 4, in |_| 1..=BUDGET_MAX;
 
-        /// Batches of 64 datagrams received in one turn, from all sockets together.
+        /// Maximum number of batches received in one turn, from all UDP sockets together. A batch
+        /// is up to 64 datagrams.
+        ///
+        /// A flood of datagrams delays connections by one batch per turn.
         datagram_batches_per_turn: Count<usize> = 1, in |_| 1..=BUDGET_MAX;
 
-        /// Output of one turn after which connections wait for the next; each service may deliver as
-        /// much, as its receivers' kernels copy it.
+        /// Output of one turn after which no more connections are served in it, in bytes. It also
+        /// bounds what each service delivers to other connections.
         ///
         /// 1 MiB stays in the processor's cache.
         output_per_turn: Size = OUTPUT_PER_TURN, in |_| 1..=OUTPUT_BOUND_MAX;
 
-        /// Writes to other connections in one turn, by each service.
+        /// Maximum number of writes to other connections in one turn, for each service.
         ///
-        /// Whatever waits for a connection is one write. 512 of them take 1 to 3 ms.
+        /// One write carries everything that waits for a connection. 512 writes take 1 to 3 ms.
         deliveries_per_turn: Count<usize> = 512, in |_| 1..=BUDGET_MAX;
 
-        /// Timers expired in one turn.
+        /// Maximum number of timers that expire in one turn.
         ///
-        /// At 0.2 us each, a storm of deadlines stays below a millisecond.
+        /// At 0.2 us each, they take less than a millisecond.
         expiries_per_turn: Count<usize> = 1024, in |_| 1..=BUDGET_MAX;
 
         with sockets: SocketOptions;
@@ -183,66 +199,68 @@ settings! {
 }
 
 settings! {
-    /// What the kernel does for each connection by itself: options of listeners, which every socket
-    /// accepted from then on inherits without a system call of its own. Zero leaves one to the
-    /// kernel: off for the timeouts, its own size for the buffers.
+    /// Socket options of the listeners. Every socket accepted later inherits them without a system
+    /// call. Zero leaves an option to the kernel.
     #[derive(Copy)]
     pub struct SocketOptions in Limits[.sockets] as SOCKET_ROWS {
         "Sockets":
-        /// Have the kernel probe a peer that was silent for this long, in whole seconds; 0: never.
+        /// Silence after which the kernel probes a peer, in whole seconds. 0 means never.
         ///
-        /// Well within the idle timeout, and before most address translators forget a connection.
+        /// Well within idle-timeout, and before most address translators forget a connection.
         keepalive: Seconds = Duration::from_secs(60),
-            in |limits| or_zero(limits.sockets.keepalive, Duration::from_secs(1)..=KEEPALIVE_MAX);
+            in |_| OrZero(Duration::from_secs(1)..=KEEPALIVE_MAX);
 
-        /// Time between such probes, in whole seconds.
+        /// Time between two keepalive probes, in whole seconds.
         ///
-        /// Three of them span the reboot of a router.
-        keepalive_interval: Seconds = Duration::from_secs(15), in |_| Duration::from_secs(1)..=KEEPALIVE_MAX;
+        /// Three probes span the reboot of a router.
+        keepalive_interval: Seconds = Duration::from_secs(15),
+            in |_| Duration::from_secs(1)..=KEEPALIVE_MAX;
 
-        /// Probes without answer that end a connection, where --user-timeout is 0; else the first
-        /// interval after a probe does.
+        /// Number of unanswered keepalive probes that end a connection. It applies only where
+        /// --user-timeout is 0.
         ///
-        /// With a user timeout Linux counts no probes. It gives up at the first interval after a
-        /// probe at which the peer has been silent for longer than that timeout
-        /// (tcp_keepalive_timer): after 75 s by default, where three probes take 105.
+        /// With a user timeout, Linux counts no probes. It gives up after a probe interval if the
+        /// peer has been silent for longer than the user timeout (tcp_keepalive_timer). By default
+        /// that is after 75 s, where three probes would take 105 s.
         keepalive_probes: Count<u32> = 3, in |_| 1..=KEEPALIVE_PROBES_MAX;
 
-        /// Have the kernel give up a peer that acknowledges no data, or takes none, for this long;
-        /// 0: its own retries.
+        /// Time after which the kernel gives up a peer that acknowledges or accepts no data. 0
+        /// means the kernel's own retries.
         ///
-        /// As long as the output timeout; Linux's own 15 retransmissions take as many minutes
+        /// The same as output-timeout. Linux's own 15 retransmissions take about 15 minutes
         /// (TCP_USER_TIMEOUT, RFC 5482).
         user_timeout: Span = Duration::from_secs(20);
 
-        /// Kernel memory for output of a connection, as `ss -m` counts it in tb; 0: the kernel's
-        /// choice.
+        /// Kernel memory for the output of a connection, in bytes, as `ss -m` shows it in tb. 0
+        /// means that the kernel chooses.
         ///
-        /// It counts packet overhead, and is twice the number that goes to setsockopt(2), because
-        /// Linux doubles that. A fixed size would also bound what is on its way to a peer that reads
-        /// all the time; notsent-lowat bounds only what waits.
+        /// It includes packet overhead. Linux doubles the number given to setsockopt(2), so slabd
+        /// gives it half. A fixed size also bounds the data in flight to a peer that reads all the
+        /// time. notsent-lowat bounds only data that waits.
         send_buffer: Size = 0,
-            in |limits| or_zero(limits.sockets.send_buffer, SOCKET_BUFFER_MIN..=SOCKET_BUFFER_MAX);
+            in |_| OrZero(SOCKET_BUFFER_MIN..=SOCKET_BUFFER_MAX);
 
-        /// Output not yet sent to the peer that the kernel takes before a write waits; 0: any amount.
+        /// Output of a connection that the kernel accepts before it has sent it, in bytes. 0 means
+        /// any amount.
         ///
-        /// TCP_NOTSENT_LOWAT, tcp(7). It leaves the kernel free to have as much on its way as the peer
-        /// reads, and holds a peer that reads nothing to this much. A peer that stops acknowledging may
-        /// hold what was on its way, up to net.ipv4.tcp_wmem, until the user timeout.
+        /// TCP_NOTSENT_LOWAT, tcp(7). The kernel may have as much data in flight as the peer reads.
+        /// A peer that reads nothing holds no more than this. A peer that stops acknowledging may
+        /// hold the data in flight, up to net.ipv4.tcp_wmem, until user-timeout.
         notsent_lowat: Size = 16 * 1024,
-            in |limits| or_zero(limits.sockets.notsent_lowat, NOTSENT_LOWAT_MIN..=SOCKET_BUFFER_MAX);
+            in |_| OrZero(NOTSENT_LOWAT_MIN..=SOCKET_BUFFER_MAX);
 
-        /// Kernel memory for unread input, as `ss -m` counts it in rb; 0: the kernel's choice.
+        /// Kernel memory for the unread input of a connection, in bytes, as `ss -m` shows it in rb.
+        /// 0 means that the kernel chooses.
         ///
-        /// Half of it is the largest window that a peer is offered. A peer that sends all the time keeps
-        /// its rate with this much; one that sends and never reads costs no more.
+        /// Half of it is the largest window offered to a peer. This size does not slow down a peer
+        /// that sends all the time. A peer that sends and never reads costs no more than this.
         receive_buffer: Size = 76 * 1024,
-            in |limits| or_zero(limits.sockets.receive_buffer, SOCKET_BUFFER_MIN..=SOCKET_BUFFER_MAX);
+            in |_| OrZero(SOCKET_BUFFER_MIN..=SOCKET_BUFFER_MAX);
     }
 }
 
 impl Limits {
-    /// The cap on connections of one source that is in force.
+    /// Returns the cap on connections of one source: the configured one, or the default.
     pub fn connections_per_source(&self) -> usize {
         match self.max_connections_per_source {
             0 => (self.max_connections - self.max_connections.div_ceil(8)).max(1),
@@ -263,7 +281,10 @@ impl Notation for Span {
 
     fn read(texts: &[String]) -> Result<Duration, String> {
         let Span(time) = one(texts)?;
-        if time > TIMEOUT_MAX { Err(format!("at most {}", Span(TIMEOUT_MAX))) } else { Ok(time) }
+        match time > TIMEOUT_MAX {
+            true => Err(format!("expected a time of at most {}", Span(TIMEOUT_MAX))),
+            false => Ok(time),
+        }
     }
 
     fn write(value: &Duration) -> Option<Value> {
@@ -271,7 +292,7 @@ impl Notation for Span {
     }
 }
 
-/// A time that the kernel counts in seconds.
+/// A time in whole seconds, because the kernel counts it in seconds.
 pub struct Seconds;
 
 impl Notation for Seconds {
@@ -280,7 +301,10 @@ impl Notation for Seconds {
 
     fn read(texts: &[String]) -> Result<Duration, String> {
         let Span(time) = one(texts)?;
-        if time.subsec_nanos() > 0 { Err("expected whole seconds".into()) } else { Ok(time) }
+        match time.subsec_nanos() {
+            0 => Ok(time),
+            _ => Err("expected whole seconds, such as 30s".into()),
+        }
     }
 
     fn write(value: &Duration) -> Option<Value> {

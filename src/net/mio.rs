@@ -1,4 +1,4 @@
-//! The real network: the only file that knows mio.
+//! The real network. No other file uses mio.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,16 +19,19 @@ use crate::memory::{self, KernelObjects};
 use crate::sys::{self, DatagramBatch, errno};
 use crate::token::Token;
 
+/// The real network: epoll through mio, and the real clock.
 pub struct MioNet {
     poll: Poll,
     events: Events,
     clock: Clock,
     signals: Option<Signals>,
-    /// A file number kept back: given up for a moment, it lets one connection be accepted, to be turned away.
+    /// A spare file. Closing it frees a file number, so that one connection can be accepted and
+    /// reset.
     spare: Option<File>,
 }
 
 impl MioNet {
+    /// Creates an epoll instance and starts the clock.
     pub fn new() -> io::Result<MioNet> {
         Ok(MioNet {
             poll: Poll::new()?,
@@ -39,10 +42,14 @@ impl MioNet {
         })
     }
 
-    /// Takes over SIGTERM, SIGINT, SIGHUP and SIGUSR1 of this process: from now on they arrive as events.
+    /// Turns SIGTERM, SIGINT, SIGHUP and SIGUSR1 of this process into events.
     pub fn watch_signals(&mut self) -> io::Result<()> {
         let mut signals = Signals::new([sys::SIGTERM, sys::SIGINT, sys::SIGHUP, sys::SIGUSR1])?;
-        self.poll.registry().register(&mut signals, mio_token(Token::SIGNALS), Interest::READABLE)?;
+        self.poll.registry().register(
+            &mut signals,
+            mio_token(Token::SIGNALS),
+            Interest::READABLE,
+        )?;
         self.signals = Some(signals);
         Ok(())
     }
@@ -60,7 +67,7 @@ impl Net for MioNet {
     fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
-            // A signal cut the wait short; its own event follows.
+            // A signal interrupted the wait. The next poll returns its event.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -88,8 +95,8 @@ impl Net for MioNet {
             .collect()
     }
 
-    /// mio's own `bind` would listen with a backlog of 128. What is set here, every accepted socket inherits, which
-    /// saves a system call per option and connection (tcp(7); inet_csk_clone_lock copies the socket).
+    /// mio's `bind` would listen with a backlog of 128. Every accepted socket inherits the options
+    /// of the listener, which saves system calls (tcp(7); inet_csk_clone_lock copies the socket).
     fn listen(
         &mut self,
         address: SocketAddr,
@@ -99,9 +106,10 @@ impl Net for MioNet {
     ) -> io::Result<TcpListener> {
         let socket = new_socket(address, Type::STREAM)?;
         socket.set_reuse_address(true)?;
-        // A turn's output leaves in one write, so there is nothing for Nagle's algorithm to collect.
+        // One write carries a turn's output, so Nagle's algorithm has nothing to collect.
         socket.set_tcp_nodelay(true)?;
-        // Before listening, because the kernel makes the receive buffer known to the peer in its first answer.
+        // Options come before listening, because the kernel's first answer to a peer depends on the
+        // receive buffer.
         apply(SockRef::from(&socket), options, address)?;
         socket.bind(&SockAddr::from(address))?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -122,16 +130,25 @@ impl Net for MioNet {
         drop(listener);
     }
 
-    fn accept(&mut self, listener: &TcpListener, token: Token) -> io::Result<(TcpStream, SocketAddr)> {
+    fn accept(
+        &mut self,
+        listener: &TcpListener,
+        token: Token,
+    ) -> io::Result<(TcpStream, SocketAddr)> {
         let (mut stream, peer) = listener.accept()?;
         self.poll.registry().register(&mut stream, mio_token(token), INPUT)?;
         Ok((stream, peer))
     }
 
-    fn connect(&mut self, address: SocketAddr, options: &ConnectOptions, token: Token) -> io::Result<TcpStream> {
+    fn connect(
+        &mut self,
+        address: SocketAddr,
+        options: &ConnectOptions,
+        token: Token,
+    ) -> io::Result<TcpStream> {
         let socket = new_socket(address, Type::STREAM)?;
         if address.is_ipv6() {
-            // So that ::ffff:127.0.0.1 can be reached.
+            // This makes ::ffff:127.0.0.1 reachable.
             socket.set_only_v6(false)?;
         }
         socket.set_tcp_nodelay(true)?;
@@ -140,7 +157,8 @@ impl Net for MioNet {
         }
         if let Some(source) = options.source {
             if source.is_ipv4() {
-                // Else the port is chosen before the peer is known, and there are only so many ports for all peers together.
+                // Without this the port is chosen before the peer is known, so all peers share the
+                // ports.
                 sys::choose_port_when_connecting(socket.as_fd())?;
             }
             socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
@@ -165,9 +183,9 @@ impl Net for MioNet {
         }
     }
 
-    /// A filter that lets no byte of any packet pass, which the kernel asks before anything else (SO_ATTACH_FILTER, socket(7)).
+    /// Attaches a filter that drops every packet before TCP sees it (SO_ATTACH_FILTER, socket(7)).
     fn deafen(&mut self, stream: &TcpStream) -> io::Result<()> {
-        // BPF_RET | BPF_K of linux/bpf_common.h: "keep so many bytes".
+        // BPF_RET | BPF_K of linux/bpf_common.h. It keeps the given number of bytes, here 0.
         const RETURN: u16 = 0x06;
         SockRef::from(stream).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
     }
@@ -188,18 +206,19 @@ impl Net for MioNet {
         stream.shutdown(Shutdown::Write)
     }
 
-    /// Closing the descriptor takes it out of epoll too (epoll(7)), so nothing is deregistered first.
+    /// Closing the descriptor removes it from epoll too (epoll(7)), so there is no need to
+    /// deregister.
     fn close(&mut self, stream: TcpStream) {
         drop(stream);
     }
 
     fn reset(&mut self, stream: TcpStream) {
-        // If that fails the socket is broken already, and there is nothing to linger for.
+        // If this fails, the socket is broken already and nothing is pending.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         drop(stream);
     }
 
-    /// The kernel takes a file number before it looks for a connection (accept(2)), so one must be free even to reset it.
+    /// accept(2) needs a free file number, even for a connection that is then reset.
     fn shed(&mut self, listener: &TcpListener) -> io::Result<bool> {
         if self.spare.is_none() {
             self.spare = Some(open_spare()?);
@@ -214,7 +233,7 @@ impl Net for MioNet {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         };
-        // Should another process have been faster to take it, the next call looks again.
+        // If another process took the file number meanwhile, the next call tries again.
         self.spare = open_spare().ok();
         shed
     }
@@ -264,8 +283,8 @@ impl Net for MioNet {
     fn bind(&mut self, address: SocketAddr, token: Token) -> io::Result<UdpSocket> {
         let socket = new_socket(address, Type::DGRAM)?;
         socket.bind(&SockAddr::from(address))?;
-        // Best effort: the kernel allows up to net.core.rmem_max. A burst that arrives while the loop is busy
-        // elsewhere waits here.
+        // The buffer holds a burst that arrives while the loop is busy. The kernel lowers it to
+        // net.core.rmem_max, so failure is ignored.
         let _ = SockRef::from(&socket).set_recv_buffer_size(UDP_RECEIVE_BUFFER);
         if address.ip().is_unspecified() {
             sys::report_local_address(socket.as_fd(), address.is_ipv4())?;
@@ -287,15 +306,20 @@ impl Net for MioNet {
         batch.receive(socket.as_fd())
     }
 
-    fn send(&mut self, socket: &UdpSocket, batch: &mut DatagramBatch, first: usize) -> io::Result<usize> {
+    fn send(
+        &mut self,
+        socket: &UdpSocket,
+        batch: &mut DatagramBatch,
+        first: usize,
+    ) -> io::Result<usize> {
         batch.send(socket.as_fd(), first)
     }
 }
 
-/// What streams are watched for from the start. Priority is urgent data.
+/// The initial interest in a stream. Priority is urgent data.
 const INPUT: Interest = Interest::READABLE.add(Interest::PRIORITY);
 
-/// Any file will do; this one is everywhere.
+/// Opens a file that exists on every system, only for its number.
 fn open_spare() -> io::Result<File> {
     File::open("/dev/null")
 }
@@ -312,10 +336,11 @@ fn apply(socket: SockRef<'_>, options: &SocketOptions, address: SocketAddr) -> i
         socket.set_tcp_keepalive(&keepalive)?;
     }
     socket.set_tcp_user_timeout(Some(options.user_timeout))?;
-    // The kernel reads 0 as its own default, which net.ipv4.tcp_notsent_lowat may have changed.
+    // For the kernel, 0 means net.ipv4.tcp_notsent_lowat. Here it means no limit.
     let lowat = if options.notsent_lowat == 0 { u32::MAX } else { options.notsent_lowat as u32 };
     socket.set_tcp_notsent_lowat(lowat)?;
-    // The kernel doubles what it is given, for the overhead of packets (socket(7)); our figures are those after doubling.
+    // The kernel doubles the size given, for the overhead of packets (socket(7)). The options count
+    // the doubled size.
     let defaults = if options.send_buffer == 0 || options.receive_buffer == 0 {
         let fresh = new_socket(address, Type::STREAM)?;
         (fresh.send_buffer_size()?, fresh.recv_buffer_size()?)
@@ -325,7 +350,7 @@ fn apply(socket: SockRef<'_>, options: &SocketOptions, address: SocketAddr) -> i
     let size = |wanted: usize, default: usize| if wanted == 0 { default / 2 } else { wanted / 2 };
     socket.set_send_buffer_size(size(options.send_buffer, defaults.0))?;
     socket.set_recv_buffer_size(size(options.receive_buffer, defaults.1))?;
-    // A size that was set is kept; without one the kernel adapts it to the connection.
+    // The kernel keeps a size that was set. Otherwise it adapts the buffer to the connection.
     sys::fix_buffer_sizes(socket.as_fd(), options.send_buffer != 0, options.receive_buffer != 0)
 }
 
@@ -338,7 +363,8 @@ fn new_socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
-        // [::] means IPv6 alone, whatever net.ipv6.bindv6only says: 0.0.0.0 can then be listened on beside it.
+        // [::] means IPv6 only, whatever net.ipv6.bindv6only is, so that 0.0.0.0 can be used beside
+        // it.
         socket.set_only_v6(true)?;
     }
     Ok(socket)
@@ -350,7 +376,7 @@ mod tests {
     use std::net::TcpStream as Peer;
     use std::os::fd::AsRawFd;
 
-    /// A socket that a listener with these options accepts, asked by the kernel's own means.
+    /// Connects to the listener, and returns the peer and the accepted socket.
     fn accepted(net: &mut MioNet, listener: &TcpListener) -> (Peer, Socket) {
         let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = loop {
@@ -369,7 +395,11 @@ mod tests {
     fn options_of(socket: &Socket) -> SocketOptions {
         let is_probed = socket.keepalive().unwrap();
         SocketOptions {
-            keepalive: if is_probed { socket.tcp_keepalive_time().unwrap() } else { Duration::ZERO },
+            keepalive: if is_probed {
+                socket.tcp_keepalive_time().unwrap()
+            } else {
+                Duration::ZERO
+            },
             keepalive_interval: socket.tcp_keepalive_interval().unwrap(),
             keepalive_probes: socket.tcp_keepalive_retries().unwrap(),
             user_timeout: socket.tcp_user_timeout().unwrap().unwrap_or(Duration::ZERO),
@@ -400,18 +430,20 @@ mod tests {
         net.configure(&listener, &others).unwrap();
         let (_peer, second) = accepted(&mut net, &listener);
         assert_eq!(options_of(&second), others);
-        assert_eq!(options_of(&first), defaults, "who is in keeps what it came with");
+        assert_eq!(options_of(&first), defaults, "an open connection keeps its options");
 
-        let off = SocketOptions { keepalive: Duration::ZERO, user_timeout: Duration::ZERO, ..others };
+        let off =
+            SocketOptions { keepalive: Duration::ZERO, user_timeout: Duration::ZERO, ..others };
         net.configure(&listener, &off).unwrap();
         let (_peer, third) = accepted(&mut net, &listener);
         assert_eq!(options_of(&third), off);
     }
 
-    /// The kernel lets the buffers of such a connection grow as it is used.
+    /// Without a set size, the kernel adapts the buffers to the connection.
     #[test]
-    fn buffers_can_be_left_to_the_kernel_and_given_back_to_it() {
-        let kernels = SocketOptions { send_buffer: 0, receive_buffer: 0, ..SocketOptions::default() };
+    fn a_buffer_size_of_zero_leaves_the_size_to_the_kernel_again() {
+        let kernels =
+            SocketOptions { send_buffer: 0, receive_buffer: 0, ..SocketOptions::default() };
         let ours = SocketOptions { send_buffer: 8192, receive_buffer: 8192, ..kernels };
         let mut net = MioNet::new().unwrap();
         let listener = listen(&mut net, &kernels);
@@ -419,13 +451,15 @@ mod tests {
         net.configure(&listener, &ours).unwrap();
         net.configure(&listener, &kernels).unwrap();
         let (_peer, given_back) = accepted(&mut net, &listener);
-        let sizes = |socket: &Socket| (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap());
+        let sizes = |socket: &Socket| {
+            (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap())
+        };
         assert_eq!(sizes(&never_set), sizes(&given_back));
         assert!(sizes(&never_set).0 > ours.send_buffer);
     }
 
     #[test]
-    fn a_reset_leaves_nothing_of_a_connection_whatever_is_unacknowledged() {
+    fn a_reset_drops_unacknowledged_output() {
         let mut net = MioNet::new().unwrap();
         let listener = listen(&mut net, &SocketOptions::default());
         let (mut peer, socket) = accepted(&mut net, &listener);
@@ -437,13 +471,18 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_leaves_from_the_address_asked_for_and_a_deaf_one_hears_nothing() {
+    fn a_connection_uses_the_requested_local_address_and_a_deaf_one_gets_no_input() {
         let mut net = MioNet::new().unwrap();
         let listener = listen(&mut net, &SocketOptions::default());
         let address = net.listener_address(&listener).unwrap();
-        let options = ConnectOptions { source: Some("127.9.8.7".parse().unwrap()), receive_buffer: 5000 };
+        let options =
+            ConnectOptions { source: Some("127.9.8.7".parse().unwrap()), receive_buffer: 5000 };
         let mut stream = net.connect(address, &options, Token::listener(9)).unwrap();
-        assert_eq!(SockRef::from(&stream).recv_buffer_size().unwrap(), 10_000, "the kernel doubles it: socket(7)");
+        assert_eq!(
+            SockRef::from(&stream).recv_buffer_size().unwrap(),
+            10_000,
+            "the kernel doubles the size: socket(7)"
+        );
         let (mut far, peer) = loop {
             match net.accept(&listener, Token::listener(1)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
@@ -455,21 +494,24 @@ mod tests {
         net.deafen(&stream).unwrap();
         net.write(&mut far, b"are you there?").unwrap();
         std::thread::sleep(Duration::from_millis(20));
-        assert_eq!(net.read(&mut stream, &mut [0; 9]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            net.read(&mut stream, &mut [0; 9]).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
         assert_eq!(net.unacknowledged(&far).unwrap(), 14);
     }
 
     #[test]
-    fn shedding_resets_one_that_waits_and_keeps_a_file_back() {
+    fn shedding_resets_a_waiting_connection_and_keeps_a_spare_file() {
         let mut net = MioNet::new().unwrap();
         let listener = listen(&mut net, &SocketOptions::default());
-        assert!(!net.shed(&listener).unwrap(), "nobody waits");
+        assert!(!net.shed(&listener).unwrap(), "the accept queue is empty");
         let mut peers = [0; 2].map(|_| Peer::connect(listener.local_addr().unwrap()).unwrap());
         let number = net.spare.as_ref().unwrap().as_raw_fd();
         assert!(net.shed(&listener).unwrap());
         assert_eq!(peers[0].read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert!(net.spare.is_some() && number > 2);
-        // Without a spare, one is looked for first.
+        // Without a spare file, shedding opens one first.
         net.spare = None;
         assert!(net.shed(&listener).unwrap() && net.spare.is_some());
         assert_eq!(peers[1].read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);

@@ -1,13 +1,19 @@
-//! The simulated network: in memory, seeded, on virtual time, so that a test of the whole loop takes no time and
-//! plays the same way again.
+//! The simulated network. It lives in memory, takes its randomness from a seed and runs on virtual
+//! time. A test of the whole loop therefore takes milliseconds, and the same seed replays it
+//! exactly.
 //!
-//! What the loop sees follows Linux: edge-triggered epoll with one entry per file on its ready list and the state
-//! looked at when it is reported; files numbered lowest free first; an accept queue; streams with a receive queue,
-//! a bounded send window, FIN and RST; bounded queues of datagrams. The rest of [`SimNet`] is the far side: what
-//! clients and the operator do. [`Faults`] adds what networks and kernels do only at times.
+//! The loop sees the behaviour of Linux:
+//! - Epoll is edge-triggered. A file has at most one entry on the ready list, and its state is read
+//!   when the entry is reported.
+//! - A new file gets the lowest free number.
+//! - A listener has an accept queue. A stream has a receive queue, a bounded send window, FIN and
+//!   RST. A UDP socket has a bounded queue of datagrams.
 //!
-//! Time stands still while the loop works. [`Net::poll`] moves it to the next arrival or the end of its timeout,
-//! and [`SimNet::advance`] by hand.
+//! The rest of [`SimNet`] is the far side: the actions of clients and of the operator. [`Faults`]
+//! adds the rare failures of networks and kernels.
+//!
+//! Time stands still while the loop works. [`Net::poll`] moves it to the next arrival or to the end
+//! of its timeout, and [`SimNet::advance`] moves it by hand.
 
 mod calls;
 mod connection;
@@ -31,7 +37,7 @@ use crate::kernel::Counters;
 use crate::limits::SocketOptions;
 use crate::memory::KernelObjects;
 use crate::sys::{DatagramBatch, errno};
-use crate::token::{Source, Token};
+use crate::token::Token;
 
 pub use self::calls::SystemCall;
 pub use self::connection::End;
@@ -39,54 +45,57 @@ pub use self::faults::Faults;
 pub use self::files::Readiness;
 pub use self::trace::{Trace, TraceEntry};
 
-/// The far end of one stream. Never reused, unlike the loop's own [`Stream`].
+/// The far end of one stream. Unlike the number of a [`Stream`], it is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(u32);
 
 impl ClientId {
-    /// As the trace has it.
+    /// Returns the number by which the trace names this client.
     pub fn number(self) -> u64 {
         self.0.into()
     }
 }
 
-/// File numbers, as the loop holds them. Not to be copied: whoever has one, has the file open.
+/// The file number of a listener. It cannot be copied: holding it means that the file is open.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Listener(u32);
+/// The file number of the loop's end of a stream. Holding it means that the file is open.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stream(u32);
+/// The file number of a UDP socket. Holding it means that the file is open.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Socket(u32);
 
+/// A simulated network together with the kernel that connects the loop to it.
 pub struct SimNet {
     now: Time,
-    /// As far as polls let time advance.
+    /// The moment beyond which polls do not advance time.
     held_at: Option<Time>,
     random: fastrand::Rng,
     faults: Faults,
 
     files: Vec<Option<File>>,
-    /// Numbers below `files.len()` that are free.
+    /// The free file numbers below `files.len()`.
     free: BTreeSet<u32>,
     file_limit: usize,
     files_opened: u64,
-    /// The poll system's ready list: file number, and which of its owners was meant.
+    /// The ready list: a file's number and, because numbers are reused, the count of its opening.
     wakes: VecDeque<(u32, u64)>,
 
     listeners: Vec<(SocketAddr, u32)>,
     sockets: Vec<(SocketAddr, u32)>,
     port_next: u16,
     connections: Vec<SimConnection>,
-    /// What is under way to the loop, in the order of its arrival.
+    /// The segments on their way to the loop, in the order of their arrival.
     arrivals: BTreeMap<(Time, u64), (ClientId, Segment)>,
     segments_sent: u64,
-    /// Streams from [`Net::connect`] that nobody has answered yet.
+    /// The streams from [`Net::connect`] that the far side has not answered yet.
     connecting: Vec<(SocketAddr, ClientId)>,
-    /// Datagrams from the loop, by receiver: sender and bytes.
+    /// The loop's datagrams by receiver, each with its sender and its bytes.
     mailboxes: BTreeMap<SocketAddr, Vec<(SocketAddr, Vec<u8>)>>,
 
     injected: Vec<Ready>,
-    /// Events of files that are closed, to be reported all the same.
+    /// Events of closed files that the next poll still reports.
     stale: Vec<Ready>,
     calls: Calls,
     trace: Trace,
@@ -104,11 +113,12 @@ pub struct SimNet {
 
 /// The world around the loop: time, the operator, the machine's limits.
 impl SimNet {
-    /// A network on which nothing goes wrong.
+    /// Returns a network without faults.
     pub fn new(seed: u64) -> SimNet {
         SimNet::with_faults(seed, Faults::default())
     }
 
+    /// Returns a network with these faults. The seed decides when each fault strikes.
     pub fn with_faults(seed: u64, faults: Faults) -> SimNet {
         SimNet {
             now: Time::ZERO,
@@ -145,48 +155,41 @@ impl SimNet {
         }
     }
 
-    /// From now on a poll waits no longer than until `moment`, so that a test can look at what happened by then. With the present
-    /// moment, time stands still.
+    /// Keeps every later poll from waiting beyond `moment`, so a test can look at the state at that
+    /// time. If `moment` is now, time stands still.
     pub fn hold_time_at(&mut self, moment: Time) {
         self.held_at = Some(moment);
     }
 
-    /// The next poll reports this too, whatever it names: a source that is gone, say.
+    /// Makes the next poll report this event as well. The event may name a closed source.
     pub fn inject(&mut self, event: Ready) {
         self.injected.push(event);
     }
 
-    /// Lets time pass while the loop does not look; what is under way arrives meanwhile.
+    /// Lets time pass while the loop does not poll. Segments that are due in this time arrive.
     pub fn advance(&mut self, by: Duration) {
         self.now = self.now + by;
         self.deliver_due();
     }
 
+    /// Sends the process a signal. The next poll reports it.
     pub fn raise(&mut self, signal: Signal) {
         self.signals.push(signal);
         self.signals_edge = true;
     }
 
-    /// Changes what goes wrong from now on. Windows of present clients stay as they are.
+    /// Replaces the faults from now on. Existing clients keep their windows.
     pub fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
     }
 
-    /// What has happened so far, to compare two runs or to read.
-    pub fn trace(&self) -> &Trace {
-        &self.trace
-    }
-
-    pub fn trace_mut(&mut self) -> &mut Trace {
-        &mut self.trace
-    }
-
-    /// Files may have numbers below this, as with RLIMIT_NOFILE; others that the process holds do not count here.
+    /// Limits file numbers to values below `limit`, as RLIMIT_NOFILE does. Only the loop's files
+    /// count.
     pub fn set_file_limit(&mut self, limit: usize) {
         self.file_limit = limit;
     }
 
-    /// Listeners, streams and sockets that the loop holds.
+    /// Returns the number of listeners, streams and sockets that the loop holds.
     pub fn open_files(&self) -> usize {
         self.files.len() - self.free.len()
     }
@@ -201,7 +204,7 @@ impl Net for SimNet {
         self.now
     }
 
-    /// Never blocks: with nothing ready, nothing under way and no timeout, it returns at once.
+    /// Never blocks. Without a ready file, a segment under way or a timeout, it returns at once.
     fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
         let start = ready.len();
         ready.append(&mut self.injected);
@@ -209,11 +212,7 @@ impl Net for SimNet {
         let deadline = timeout.map(|timeout| self.now + timeout);
         self.deliver_due();
         if self.chance(self.faults.spurious_event) && !self.files.is_empty() {
-            let file = self.random.u32(0..self.files.len() as u32);
-            if let Some(open) = &mut self.files[file as usize] {
-                open.spurious = true;
-                self.wake(file);
-            }
+            self.wake_any_file_for_nothing();
         }
         while !self.report(ready) {
             let arrival = self.arrivals.first_key_value().map(|(&(at, _), _)| at);
@@ -225,23 +224,15 @@ impl Net for SimNet {
             }
             self.now = next;
             if self.chance(self.faults.clock_jump) {
-                let jump = Duration::from_nanos(self.random.u64(0..=self.faults.clock_jump_max.as_nanos() as u64));
+                let jump = Duration::from_nanos(
+                    self.random.u64(0..=self.faults.clock_jump_max.as_nanos() as u64),
+                );
                 self.note("clock jumps", 0u32, jump.as_micros() as i64);
                 self.now = self.now + jump;
             }
             self.deliver_due();
         }
-        for event in &ready[start..] {
-            let what = match event.token.source() {
-                Source::Connection { .. } if event.readable && event.writable => "ready rw, slot",
-                Source::Connection { .. } if event.readable => "ready r, slot",
-                Source::Connection { .. } => "ready w, slot",
-                Source::Listener(_) => "ready, listener",
-                Source::Socket(_) => "ready, socket",
-                Source::Signals => "ready, signals",
-            };
-            self.note(what, event.token.to_usize() as u32, i64::from(event.read_on));
-        }
+        self.note_ready(&ready[start..]);
         Ok(())
     }
 
@@ -249,7 +240,8 @@ impl Net for SimNet {
         std::mem::take(&mut self.signals)
     }
 
-    /// The simulated kernel has no timeouts of its own, and its buffers are those of [`Faults`].
+    /// Only records the options. The simulated kernel has no timeouts, and [`Faults`] sets its
+    /// buffers.
     fn configure(&mut self, _listener: &Listener, options: &SocketOptions) -> io::Result<()> {
         self.calls.attempt(SystemCall::Configure)?;
         self.socket_options = *options;
@@ -267,14 +259,17 @@ impl Net for SimNet {
         self.socket_options = *options;
         self.lowest_free_file()?;
         let address = claim(&self.listeners, address, &mut self.port_next)?;
-        let kind = FileKind::Listener { address, queue: VecDeque::new(), backlog: backlog.min(SOMAXCONN) };
+        let kind =
+            FileKind::Listener { address, queue: VecDeque::new(), backlog: backlog.min(SOMAXCONN) };
         let file = self.open(token, kind)?;
         self.listeners.push((address, file));
         Ok(Listener(file))
     }
 
     fn listener_address(&self, listener: &Listener) -> io::Result<SocketAddr> {
-        let FileKind::Listener { address, .. } = self.file(listener.0).kind else { unreachable!("{listener:?}") };
+        let FileKind::Listener { address, .. } = self.file(listener.0).kind else {
+            unreachable!("{listener:?}")
+        };
         Ok(address)
     }
 
@@ -297,7 +292,12 @@ impl Net for SimNet {
         accepted
     }
 
-    fn connect(&mut self, address: SocketAddr, _options: &ConnectOptions, token: Token) -> io::Result<Stream> {
+    fn connect(
+        &mut self,
+        address: SocketAddr,
+        _options: &ConnectOptions,
+        token: Token,
+    ) -> io::Result<Stream> {
         let client = ClientId(self.connections.len() as u32);
         let file = self.open(token, FileKind::Stream { client, watches_writable: true })?;
         self.new_connection(address, Side::Connecting(file));
@@ -349,7 +349,7 @@ impl Net for SimNet {
         self.note("shutdown", client.0, 0);
         self.calls.attempt(SystemCall::Shutdown)?;
         let shut = self.connection_mut(client).shutdown_write();
-        // As inet_shutdown does it: whatever came of it, whoever polls looks again.
+        // inet_shutdown wakes the poller even when it fails.
         self.wake(stream.0);
         shut
     }
@@ -370,7 +370,7 @@ impl Net for SimNet {
         self.release(stream.0);
     }
 
-    /// The spare file of a real network is not counted among those of the loop, and never missing.
+    /// Resets the first waiting connection. Unlike the real network, this needs no spare file.
     fn shed(&mut self, listener: &Listener) -> io::Result<bool> {
         self.calls.attempt(SystemCall::Shed)?;
         let waiting = self.accept_queue_of(listener.0).0.pop_front();
@@ -386,12 +386,12 @@ impl Net for SimNet {
         Ok(self.connection(self.client_of(stream.0)).unacknowledged())
     }
 
-    /// There is no kernel.
+    /// Reports nothing as measured, because a simulated kernel has no memory.
     fn kernel_objects(&self) -> KernelObjects {
         KernelObjects { bytes: 0, measured: false }
     }
 
-    /// And no process.
+    /// Returns `None`, because a simulated network has no process.
     fn resident_bytes(&self) -> Option<u64> {
         None
     }
@@ -416,7 +416,7 @@ impl Net for SimNet {
         if connection.has_peer() { Ok(connection.peer) } else { Err(os_error(errno::ENOTCONN)) }
     }
 
-    /// Not kept: nothing in the loop depends on it.
+    /// Fails as unsupported, because the loop does not need the address.
     fn local_address(&self, _stream: &Stream) -> io::Result<SocketAddr> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -443,7 +443,9 @@ impl Net for SimNet {
     }
 
     fn socket_address(&self, socket: &Socket) -> io::Result<SocketAddr> {
-        let FileKind::Socket { address, .. } = self.file(socket.0).kind else { unreachable!("{socket:?}") };
+        let FileKind::Socket { address, .. } = self.file(socket.0).kind else {
+            unreachable!("{socket:?}")
+        };
         Ok(address)
     }
 
@@ -453,7 +455,12 @@ impl Net for SimNet {
         result
     }
 
-    fn send(&mut self, socket: &Socket, batch: &mut DatagramBatch, first: usize) -> io::Result<usize> {
+    fn send(
+        &mut self,
+        socket: &Socket,
+        batch: &mut DatagramBatch,
+        first: usize,
+    ) -> io::Result<usize> {
         let from = reachable(self.socket_address(socket)?);
         let mut sent = 0;
         for (to, bytes) in batch.answers().skip(first) {
@@ -464,7 +471,7 @@ impl Net for SimNet {
             };
             match result {
                 Ok(()) => sent += 1,
-                // The datagrams before it were sent; the error is told by the call that begins with this one.
+                // The datagrams before this one were sent. The next call starts with it and fails.
                 Err(_) if sent > 0 => break,
                 Err(error) => {
                     self.send_errors.pop_front();
@@ -476,7 +483,7 @@ impl Net for SimNet {
     }
 }
 
-/// Longest accept queue: net.core.somaxconn, as Linux sets it.
+/// Maximum length of an accept queue: the default of net.core.somaxconn.
 const SOMAXCONN: u32 = 4096;
 
 fn os_error(number: i32) -> io::Error {
@@ -498,7 +505,7 @@ mod tests {
         Token::connection(slot, Generation::FIRST)
     }
 
-    /// What a poll that does not wait reports: token, and r, w, h for what is set.
+    /// Polls without waiting. Returns each event's token, with r, w and h for its flags.
     fn events(net: &mut SimNet) -> Vec<(Token, String)> {
         let mut ready = Vec::new();
         net.poll(&mut ready, Some(Duration::ZERO)).unwrap();
@@ -509,7 +516,7 @@ mod tests {
         ready.iter().map(|event| (event.token, letters(event))).collect()
     }
 
-    /// What a poll reports of the one source that is ready; empty when none is.
+    /// Returns the flags of the only ready source. The text is empty when no source is ready.
     fn event(net: &mut SimNet) -> String {
         let events = events(net);
         assert!(events.len() <= 1, "{events:?}");
@@ -517,19 +524,20 @@ mod tests {
     }
 
     fn listener(net: &mut SimNet, backlog: u32) -> (Listener, SocketAddr) {
-        let listener =
-            net.listen(address("127.0.0.1:0"), backlog, &SocketOptions::default(), Token::listener(0)).unwrap();
+        let listener = net
+            .listen(address("127.0.0.1:0"), backlog, &SocketOptions::default(), Token::listener(0))
+            .unwrap();
         let at = net.listener_address(&listener).unwrap();
         (listener, at)
     }
 
-    /// An accepted stream under token 1, its client, and no event pending.
+    /// Returns an accepted stream under token 1 and its client, with no event pending.
     fn stream(net: &mut SimNet) -> (Stream, ClientId) {
         let (listener, at) = listener(net, 8);
         let client = net.client(at).unwrap();
         let (stream, peer) = net.accept(&listener, token(1)).unwrap();
         assert_eq!(peer, net.client_address(client));
-        assert_eq!(event(net), "", "the listener was woken, but its queue is empty now");
+        assert_eq!(event(net), "", "the listener's queue is empty by now");
         (stream, client)
     }
 
@@ -544,7 +552,7 @@ mod tests {
     const WOULD_BLOCK: Option<io::ErrorKind> = Some(io::ErrorKind::WouldBlock);
 
     #[test]
-    fn an_edge_comes_once_and_anew_with_new_data_only() {
+    fn only_new_data_raises_another_edge() {
         let mut net = SimNet::new(0);
         let (mut stream, client) = stream(&mut net);
         net.client_send(client, b"ab");
@@ -552,7 +560,7 @@ mod tests {
         assert_eq!(events(&mut net), [(token(1), "r".into())], "two arrivals, one event");
         let mut bytes = [0; 3];
         assert_eq!(net.read(&mut stream, &mut bytes).unwrap(), 3);
-        assert_eq!(event(&mut net), "", "unread data is no news");
+        assert_eq!(event(&mut net), "", "unread data raises no edge");
         net.client_send(client, b"e");
         assert_eq!(event(&mut net), "r");
         assert_eq!(net.read(&mut stream, &mut bytes).unwrap(), 2);
@@ -560,11 +568,11 @@ mod tests {
         assert_eq!(kind_of(net.read(&mut stream, &mut bytes)), WOULD_BLOCK);
         net.client_send(client, b"f");
         net.read(&mut stream, &mut bytes).unwrap();
-        assert_eq!(event(&mut net), "", "read before it was polled for");
+        assert_eq!(event(&mut net), "", "the data was read before the poll");
     }
 
     #[test]
-    fn registering_reports_what_is_ready_already() {
+    fn registering_a_file_reports_its_present_readiness() {
         let mut net = SimNet::new(0);
         let (listener, at) = listener(&mut net, 8);
         let client = net.client(at).unwrap();
@@ -577,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_closed_stream_still_gives_its_data_and_takes_answers() {
+    fn a_half_closed_stream_delivers_its_data_and_takes_answers() {
         let mut net = SimNet::new(0);
         let (mut stream, client) = stream(&mut net);
         net.client_send(client, b"last");
@@ -587,17 +595,20 @@ mod tests {
         let mut bytes = [0; 16];
         assert_eq!(net.read(&mut stream, &mut bytes).unwrap(), 4);
         assert_eq!(net.read(&mut stream, &mut bytes).unwrap(), 0);
-        assert_eq!(event(&mut net), "", "the end of the stream has no edge of its own");
+        assert_eq!(event(&mut net), "", "reading the end of the stream raises no edge");
         assert_eq!(net.write(&mut stream, b"answer").unwrap(), 6);
         net.shutdown_write(&mut stream).unwrap();
-        assert_eq!(event(&mut net), "rwh", "shut on both sides is a hang-up");
+        assert_eq!(event(&mut net), "rwh", "a stream shut on both sides hangs up");
         assert_eq!(errno_of(net.write(&mut stream, b"more")), Some(errno::EPIPE));
         net.close(stream);
-        assert_eq!((net.client_received(client), net.client_saw(client)), (b"answer".to_vec(), End::Fin));
+        assert_eq!(
+            (net.client_received(client), net.client_saw(client)),
+            (b"answer".to_vec(), End::Fin)
+        );
     }
 
     #[test]
-    fn a_reset_gives_the_data_first_then_one_error_then_the_end() {
+    fn a_reset_stream_gives_its_data_then_one_error_then_the_end() {
         let mut net = SimNet::new(0);
         let (mut stream, client) = stream(&mut net);
         net.client_send(client, b"hello");
@@ -621,13 +632,15 @@ mod tests {
         assert_eq!(net.write(&mut stream, b"into the void").unwrap(), 13);
         assert_eq!(event(&mut net), "rwh");
         assert_eq!(net.unacknowledged(&stream).unwrap(), 13);
-        assert_eq!(net.read(&mut stream, &mut [0; 4]).unwrap(), 0, "its FIN came first");
+        assert_eq!(net.read(&mut stream, &mut [0; 4]).unwrap(), 0, "the client's FIN came first");
         assert_eq!(errno_of(net.write(&mut stream, b"x")), Some(errno::EPIPE));
     }
 
     #[test]
-    fn closing_with_unread_input_resets_and_destroys_what_was_not_received() {
-        for (unread, late, end) in [(false, false, End::Fin), (true, false, End::Reset), (false, true, End::Reset)] {
+    fn closing_with_unread_input_resets_the_stream_and_destroys_undelivered_output() {
+        for (unread, late, end) in
+            [(false, false, End::Fin), (true, false, End::Reset), (false, true, End::Reset)]
+        {
             let mut net = SimNet::new(0);
             let (mut stream, client) = stream(&mut net);
             net.write(&mut stream, b"answer").unwrap();
@@ -640,13 +653,14 @@ mod tests {
             }
             assert_eq!(net.client_saw(client), end);
             assert_eq!(net.client_received(client).is_empty(), end == End::Reset);
-            assert_eq!(events(&mut net), [], "nothing is told of a closed file");
+            assert_eq!(events(&mut net), [], "a closed file reports no event");
         }
     }
 
     #[test]
-    fn after_both_sides_have_ended_and_all_is_taken_nothing_can_be_reset() {
-        let closes: [fn(&mut SimNet, Stream); 2] = [|net, stream| net.close(stream), |net, stream| net.reset(stream)];
+    fn a_stream_that_both_sides_finished_cannot_be_reset() {
+        let closes: [fn(&mut SimNet, Stream); 2] =
+            [|net, stream| net.close(stream), |net, stream| net.reset(stream)];
         for close in closes {
             let mut net = SimNet::new(0);
             let (mut stream, client) = stream(&mut net);
@@ -666,7 +680,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_window_makes_short_writes_and_room_is_announced_once_there_is_enough() {
+    fn a_full_window_shortens_writes_and_enough_room_raises_an_edge() {
         let mut net = SimNet::new(0);
         let (mut stream, client) = stream(&mut net);
         net.set_window(client, 9);
@@ -674,26 +688,26 @@ mod tests {
         assert_eq!(kind_of(net.write(&mut stream, &[1; 20])), WOULD_BLOCK);
         assert_eq!(net.buffer_bytes(&stream).unwrap(), 9);
         assert_eq!(net.client_take(client, 3).len(), 3);
-        assert_eq!(event(&mut net), "", "not asked for");
+        assert_eq!(event(&mut net), "", "writability is not watched");
         net.watch_writable(&mut stream, token(1)).unwrap();
-        assert_eq!(event(&mut net), "w", "asked for, and there already");
+        assert_eq!(event(&mut net), "w", "the room exists already");
         assert_eq!(net.write(&mut stream, &[2; 20]).unwrap(), 3);
         net.client_take(client, 1);
-        assert_eq!(event(&mut net), "", "too little to be worth a wake-up");
+        assert_eq!(event(&mut net), "", "too little room for a wake-up");
         net.client_take(client, 2);
         assert_eq!(event(&mut net), "w");
         net.client_received(client);
-        assert_eq!(event(&mut net), "", "room was there before");
+        assert_eq!(event(&mut net), "", "the room was announced before");
         net.set_window(client, 0);
         assert_eq!(kind_of(net.write(&mut stream, b"x")), WOULD_BLOCK);
         net.set_window(client, 1);
         assert_eq!(event(&mut net), "w");
         net.client_send(client, b"x");
-        assert_eq!(event(&mut net), "rw", "the state is reported whole");
+        assert_eq!(event(&mut net), "rw", "an event reports the whole state");
     }
 
     #[test]
-    fn room_is_announced_only_to_those_who_found_none() {
+    fn room_raises_an_edge_only_for_a_stream_that_lacked_it() {
         let mut net = SimNet::new(0);
         let (mut stream, client) = stream(&mut net);
         net.set_window(client, 4);
@@ -701,10 +715,10 @@ mod tests {
         assert_eq!(event(&mut net), "w");
         assert_eq!(net.write(&mut stream, b"fits").unwrap(), 4);
         net.client_received(client);
-        assert_eq!(event(&mut net), "", "a write that fits asks for no more room");
+        assert_eq!(event(&mut net), "", "a write that fits requests no room");
         net.write(&mut stream, b"fits").unwrap();
         net.client_send(client, b"x");
-        assert_eq!(event(&mut net), "r", "the poll itself found none");
+        assert_eq!(event(&mut net), "r", "the poll itself found no room");
         net.client_received(client);
         assert_eq!(event(&mut net), "rw");
     }
@@ -718,7 +732,7 @@ mod tests {
         assert_eq!((net.accept_queue_len(at), net.clients_refused()), (3, 2));
         assert_eq!(events(&mut net), [(Token::listener(0), "r".into())]);
         net.accept(&listener, token(1)).unwrap();
-        assert_eq!(event(&mut net), "", "those that wait are no news");
+        assert_eq!(event(&mut net), "", "waiting connections raise no new edge");
         let last = net.client(at).unwrap();
         assert_eq!(event(&mut net), "r");
         net.close_listener(listener);
@@ -726,13 +740,17 @@ mod tests {
     }
 
     #[test]
-    fn a_freed_file_raises_no_edge_for_those_that_wait() {
+    fn a_freed_file_raises_no_edge_for_waiting_connections() {
         let mut net = SimNet::new(0);
         net.set_file_limit(2);
         let (listener, at) = listener(&mut net, 8);
         let first = net.client(at).unwrap();
         let (stream, _) = net.accept(&listener, token(1)).unwrap();
-        assert_eq!(errno_of(net.accept(&listener, token(2))), Some(errno::EMFILE), "even with an empty queue");
+        assert_eq!(
+            errno_of(net.accept(&listener, token(2))),
+            Some(errno::EMFILE),
+            "even with an empty queue"
+        );
         net.client(at).unwrap();
         assert_eq!(event(&mut net), "r");
         assert_eq!(errno_of(net.accept(&listener, token(2))), Some(errno::EMFILE));
@@ -744,13 +762,14 @@ mod tests {
     }
 
     #[test]
-    fn injected_accept_errors_keep_the_connection_but_for_an_aborted_one() {
+    fn a_failed_accept_keeps_the_connection_unless_it_was_aborted() {
         let mut net = SimNet::new(0);
         let (listener, at) = listener(&mut net, 8);
         net.fail_accepts(errno::ENFILE, 2);
         net.fail_accepts(errno::ECONNABORTED, 1);
         let (gone, kept) = (net.client(at).unwrap(), net.client(at).unwrap());
-        let failures: Vec<_> = (0..3).map(|_| errno_of(net.accept(&listener, token(1))).unwrap()).collect();
+        let failures: Vec<_> =
+            (0..3).map(|_| errno_of(net.accept(&listener, token(1))).unwrap()).collect();
         assert_eq!(failures, [errno::ENFILE, errno::ENFILE, errno::ECONNABORTED]);
         assert_eq!(net.client_saw(gone), End::Reset);
         assert_eq!(net.accept(&listener, token(1)).unwrap().1, net.client_address(kept));
@@ -758,7 +777,7 @@ mod tests {
     }
 
     #[test]
-    fn file_numbers_are_reused_lowest_first_and_events_of_a_previous_owner_are_gone() {
+    fn the_lowest_free_file_number_is_reused_without_events_of_its_old_owner() {
         let mut net = SimNet::new(0);
         let (listener, at) = listener(&mut net, 8);
         let clients: Vec<_> = (0..4).map(|_| net.client(at).unwrap()).collect();
@@ -774,12 +793,15 @@ mod tests {
     }
 
     #[test]
-    fn time_moves_by_polls_that_wait_and_by_hand() {
-        let mut net = SimNet::with_faults(0, Faults { segment_max: Some(1), delay_max: MS, ..Faults::default() });
+    fn polls_and_advance_move_time() {
+        let mut net = SimNet::with_faults(
+            0,
+            Faults { segment_max: Some(1), delay_max: MS, ..Faults::default() },
+        );
         let (mut stream, client) = stream(&mut net);
         let mut ready = Vec::new();
         net.poll(&mut ready, None).unwrap();
-        assert_eq!(net.now(), Time::ZERO, "nothing to wait for");
+        assert_eq!(net.now(), Time::ZERO, "the poll has nothing to wait for");
         net.poll(&mut ready, Some(7 * MS)).unwrap();
         assert_eq!((net.now(), ready.len()), (Time::ZERO + 7 * MS, 0));
 
@@ -791,17 +813,21 @@ mod tests {
             assert!(net.now() <= before + MS);
             (got, polls) = (got + net.read(&mut stream, &mut bytes).unwrap(), polls + 1);
         }
-        assert!((5..40).contains(&polls), "some bytes come alone, some together: {polls}");
+        assert!((5..40).contains(&polls), "bytes arrive one by one and together: {polls}");
 
         let before = net.now();
         net.client_send(client, &[0; 40]);
         net.advance(40 * MS);
-        assert_eq!(net.read(&mut stream, &mut bytes).unwrap(), 40, "all arrived meanwhile");
+        assert_eq!(
+            net.read(&mut stream, &mut bytes).unwrap(),
+            40,
+            "all bytes arrived in this time"
+        );
         assert_eq!(net.now(), before + 40 * MS);
     }
 
     #[test]
-    fn a_poll_reports_no_more_than_the_real_one_and_the_rest_next_time() {
+    fn a_poll_reports_at_most_1024_events_and_the_next_poll_the_rest() {
         let mut net = SimNet::new(0);
         let (listener, at) = listener(&mut net, 4096);
         for slot in 0..1500 {
@@ -809,8 +835,11 @@ mod tests {
             net.accept(&listener, token(slot)).unwrap();
             net.client_send(client, b"x");
         }
-        // The listener's wake-up came to nothing.
-        assert_eq!((events(&mut net).len(), events(&mut net).len(), events(&mut net).len()), (1024, 476, 0));
+        // The listener's queue is empty, so it has no event.
+        assert_eq!(
+            (events(&mut net).len(), events(&mut net).len(), events(&mut net).len()),
+            (1024, 476, 0)
+        );
     }
 
     #[test]
@@ -838,13 +867,17 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_come_in_batches_and_answers_go_where_they_belong() {
+    fn datagrams_arrive_in_batches_and_answers_reach_their_senders() {
         let mut net = SimNet::with_faults(0, Faults { datagram_queue: 3, ..Faults::default() });
         let socket = net.bind(address("0.0.0.0:0"), Token::socket(0)).unwrap();
-        let at = SocketAddr::new(address("127.0.0.1:1").ip(), net.socket_address(&socket).unwrap().port());
+        let at = SocketAddr::new(
+            address("127.0.0.1:1").ip(),
+            net.socket_address(&socket).unwrap().port(),
+        );
         let mut batch = DatagramBatch::new();
         assert_eq!(kind_of(net.receive(&socket, &mut batch)), WOULD_BLOCK);
-        // The third comes from port 0, which nobody can answer; for the fourth there is no room.
+        // The third comes from port 0, so it cannot be answered. The queue has no room for the
+        // fourth.
         let sources = ["10.0.0.1:1", "10.0.0.2:2", "10.0.0.3:0", "10.0.0.4:4"].map(address);
         let arrived = sources.map(|from| net.send_datagram(at, from, b"question"));
         assert_eq!((arrived, net.datagrams_dropped()), ([true, true, true, false], 1));
@@ -868,10 +901,11 @@ mod tests {
     }
 
     #[test]
-    fn addresses_overlap_within_a_protocol_and_a_family_only() {
+    fn addresses_overlap_only_within_a_protocol_and_a_family() {
         let mut net = SimNet::new(0);
-        let mut listen =
-            |text: &str| net.listen(address(text), 8, &SocketOptions::default(), Token::listener(0)).map(|_| ());
+        let mut listen = |text: &str| {
+            net.listen(address(text), 8, &SocketOptions::default(), Token::listener(0)).map(|_| ())
+        };
         listen("127.0.0.1:80").unwrap();
         assert_eq!(kind_of(listen("127.0.0.1:80")), Some(io::ErrorKind::AddrInUse));
         assert_eq!(kind_of(listen("0.0.0.0:80")), Some(io::ErrorKind::AddrInUse));
@@ -880,11 +914,14 @@ mod tests {
         net.bind(address("0.0.0.0:80"), Token::socket(0)).unwrap();
         let ports = [0; 2].map(|_| listener(&mut net, 8).1.port());
         assert_ne!(ports[0], ports[1]);
-        assert!(net.client(address("[::1]:80")).is_some_and(|client| net.client_address(client).is_ipv6()));
+        assert!(
+            net.client(address("[::1]:80"))
+                .is_some_and(|client| net.client_address(client).is_ipv6())
+        );
     }
 
     #[test]
-    fn a_signal_is_an_event() {
+    fn a_signal_raises_an_event() {
         let mut net = SimNet::new(0);
         net.raise(Signal::Reload);
         net.raise(Signal::Stop);
@@ -893,11 +930,16 @@ mod tests {
         assert_eq!((events(&mut net), net.signals()), (vec![], vec![]));
     }
 
-    /// An echo loop that trusts the contract of [`Net`]: it remembers nothing but what the contract says it must.
-    /// Returns all events with their times, and what each client got back.
+    /// Runs an echo loop that relies on the contract of [`Net`] and remembers only the required
+    /// state. Returns all events with their times, and the bytes that each client got back.
     fn echo(seed: u64, spurious_event: f64, sent: &[u8]) -> (Vec<(Time, Ready)>, Vec<Vec<u8>>) {
-        let faults =
-            Faults { accept_aborted: 0.0, accept_exhausted: 0.0, spurious_event, interrupted: 0.0, ..Faults::harsh() };
+        let faults = Faults {
+            accept_aborted: 0.0,
+            accept_exhausted: 0.0,
+            spurious_event,
+            interrupted: 0.0,
+            ..Faults::harsh()
+        };
         let mut net = SimNet::with_faults(seed, faults);
         let (listener, at) = listener(&mut net, 8);
         let clients: Vec<_> = (0..5).map(|_| net.client(at).unwrap()).collect();
@@ -914,7 +956,9 @@ mod tests {
             trace.extend(ready.iter().map(|&event| (net.now(), event)));
             for event in &ready {
                 let crate::token::Source::Connection { slot, .. } = event.token.source() else {
-                    while let Ok((mut stream, _)) = net.accept(&listener, token(streams.len() as u32)) {
+                    while let Ok((mut stream, _)) =
+                        net.accept(&listener, token(streams.len() as u32))
+                    {
                         net.watch_writable(&mut stream, token(streams.len() as u32)).unwrap();
                         streams.push(Some((stream, Vec::new(), false)));
                     }
@@ -943,12 +987,15 @@ mod tests {
                 received.extend(net.client_take(*client, 5));
             }
         }
-        clients.iter().zip(&mut received).for_each(|(&client, received)| received.extend(net.client_received(client)));
+        clients
+            .iter()
+            .zip(&mut received)
+            .for_each(|(&client, received)| received.extend(net.client_received(client)));
         (trace, received)
     }
 
     #[test]
-    fn who_keeps_the_contract_loses_nothing_whatever_goes_wrong() {
+    fn a_loop_that_keeps_the_contract_loses_no_byte_under_harsh_faults() {
         let sent: Vec<u8> = (0..=255).collect();
         for seed in 0..64 {
             let spurious_event = [0.0, 0.1][seed as usize % 2];
@@ -957,11 +1004,11 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_plays_the_same_way_again_and_another_does_not() {
+    fn the_same_seed_gives_the_same_run_and_another_seed_a_different_one() {
         let trace = |seed| echo(seed, 0.1, &[7; 100]).0;
         assert_eq!(trace(1), trace(1));
         assert_ne!(trace(1), trace(2));
-        // A hundred bytes in segments of up to 24 arrive at several times.
+        // The hundred bytes travel in segments of at most 24, so they arrive at several times.
         let times: BTreeSet<_> = trace(1).into_iter().map(|(time, _)| time).collect();
         assert!(times.len() > 20, "{times:?}");
     }

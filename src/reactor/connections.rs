@@ -1,5 +1,5 @@
-//! What the phases do for one connection: serve it, write to it, look at its deadline. How its input
-//! is read and served is in [`super::intake`].
+//! Work on one connection: serving it, writing to it, checking its deadline. [`super::intake`]
+//! reads and decodes its input.
 
 use std::io;
 
@@ -17,7 +17,7 @@ use crate::timer;
 use crate::token::Token;
 
 impl<N: Net> Reactor<N> {
-    /// One ready connection.
+    /// Serves one connection from the carry list.
     pub(super) fn serve(&mut self, slot: u32, now: Tick) {
         let core = &mut self.core;
         let connection = &core.connections[slot as usize];
@@ -25,7 +25,9 @@ impl<N: Net> Reactor<N> {
             core.turn.flushes.push(Flush { slot, range: 0..0 });
         }
         match connection.state() {
-            State::Silent | State::Open | State::Partial if !connection.flags.has(Flags::PAUSED) => {
+            State::Silent | State::Open | State::Partial
+                if !connection.flags.has(Flags::PAUSED) =>
+            {
                 self.take_input(slot, now);
             }
             State::Lingering(reason) => core.drop_input(slot, reason, &mut self.chunk),
@@ -33,7 +35,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Reads and serves; then decides whether the connection goes on, comes again, or ends.
+    /// Reads and serves the connection's input. Then keeps the connection, queues it again, or
+    /// closes it.
     fn take_input(&mut self, slot: u32, now: Tick) {
         let Reactor { core, services, outbox, chunk, .. } = self;
         let flags = core.connections[slot as usize].flags;
@@ -45,7 +48,8 @@ impl<N: Net> Reactor<N> {
             Served::CloseAfterSending(reason) => (Some(reason), false),
             Served::GoOn { timer } => (None, timer),
         };
-        // A peer that has yet to give a password has said nothing that counts.
+        // A message from an unauthenticated peer does not take its connection out of the silent
+        // set.
         let connection = &core.connections[slot as usize];
         let is_untrusted = connection.flags.has(Flags::UNTRUSTED);
         if connection.has_spoken() && !is_untrusted {
@@ -54,7 +58,7 @@ impl<N: Net> Reactor<N> {
         if reason.is_some() {
             return outbox.commit(slot, start, reason);
         }
-        // Another deadline runs for who becomes known, or is known no more.
+        // Logging in or out changes the deadline that applies.
         if timer || is_untrusted != was_untrusted {
             core.arm(slot);
         }
@@ -70,12 +74,15 @@ impl<N: Net> Reactor<N> {
         outbox.commit(slot, start, None);
     }
 
-    /// In a drain: closes those that have said all, and for half of its timeout not before those that listen have what waits to be delivered. A
-    /// publish that was acknowledged in this very turn may be for any of them, so this comes when all have been served.
+    /// Closes finished connections during a drain. For the first half of `drain-timeout`, a
+    /// subscriber stays open while its service has output to deliver. This runs after all
+    /// connections were served, because a publish acknowledged in this turn may be for any of them.
     pub(super) fn close_drained(&mut self) {
         let Reactor { core, services, outbox, .. } = self;
         let mut drained = std::mem::take(&mut core.turn.drained);
-        let waits = core.draining_since.is_some_and(|since| core.now.since(since) < core.limits.drain_timeout / 2);
+        let waits = core
+            .draining_since
+            .is_some_and(|since| core.now.since(since) < core.limits.drain_timeout / 2);
         for Drained { slot, answered } in drained.drain(..) {
             let connection = &core.connections[slot as usize];
             let service = &services[connection.flags.service() as usize];
@@ -90,7 +97,8 @@ impl<N: Net> Reactor<N> {
             service.farewell(ConnectionId(slot), Reason::Drain, outbox.bytes_mut());
             let owes = answered || outbox.position() > start;
             if !owes && core.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0) {
-                // Nothing is on its way to it that a reset could destroy, so there is nothing to linger for.
+                // All sent bytes are acknowledged. A reset could destroy nothing, so lingering is
+                // unnecessary.
                 core.close(slot, Reason::Drain);
             } else {
                 outbox.commit(slot, start, Some(Reason::Drain));
@@ -99,13 +107,14 @@ impl<N: Net> Reactor<N> {
         core.turn.drained = drained;
     }
 
-    /// Whether it waits for what others send.
+    /// Returns whether the connection is a subscriber. Subscribers have no idle timeout.
     fn listens(&self, slot: u32) -> bool {
         let service = self.core.connections[slot as usize].flags.service();
         self.services[service as usize].listens(ConnectionId(slot))
     }
 
-    /// The nearest deadline of a connection that applies to it now, and what passing it means.
+    /// Returns the nearest deadline of a connection, and the reason to close it when that deadline
+    /// passes.
     pub(super) fn deadline_of(&self, slot: u32) -> Option<(Tick, Reason)> {
         let (connection, timeouts) = (&self.core.connections[slot as usize], &self.core.timeouts);
         match self.listens(slot) {
@@ -114,14 +123,16 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// A connection's timer fired: its deadline has passed, or has moved away meanwhile.
+    /// Handles a connection's timer: closes the connection if its deadline has passed, otherwise
+    /// arms the timer again.
     pub(super) fn connection_timer(&mut self, slot: u32, now: Tick) {
         let passed = |deadline: Option<(Tick, Reason)>| {
             deadline.filter(|(due, _)| due.distance_from(now) <= 0).map(|(_, reason)| reason)
         };
         if passed(self.deadline_of(slot)) == Some(Reason::OutputTimeout) {
-            // The kernel says that there is room only when a third of its buffer is free (sk_stream_is_writeable), which a slow reader
-            // may not reach in time. So it is asked by a write, and only a peer that has really taken nothing is closed.
+            // The kernel reports room only when a third of the send buffer is free
+            // (sk_stream_is_writeable). A slow reader may not get there in time. So the loop tries
+            // a write, and closes only a peer that has taken nothing.
             self.core.connections[slot as usize].flags.clear(Flags::BLOCKED);
             self.core.flush_one(Flush { slot, range: 0..0 }, &self.outbox, now);
         }
@@ -131,9 +142,11 @@ impl<N: Net> Reactor<N> {
             let core = &mut self.core;
             core.stats.timers_early += 1;
             let due = deadline.map_or(now.plus(timer::HORIZON), |(due, _)| due);
-            // Whenever it stops listening, its deadline is no nearer than the idle timeout from now.
+            // If the subscriber unsubscribes, its idle deadline is at least one idle timeout from
+            // now.
             let looks_again = now.plus(if listens { core.timeouts.idle() } else { 0 });
-            let is_sooner = listens && core.timeouts.idle() != 0 && looks_again.distance_from(due) < 0;
+            let is_sooner =
+                listens && core.timeouts.idle() != 0 && looks_again.distance_from(due) < 0;
             return core.timers.arm_by(timer_id(slot), if is_sooner { looks_again } else { due });
         };
         self.core.stats.timers_fired += 1;
@@ -144,18 +157,24 @@ impl<N: Net> Reactor<N> {
         self.dismiss(slot, reason);
     }
 
-    /// Ends a connection at once. A peer that has taken all its output is told why, and then sees an end in order; no more is waited for.
+    /// Closes a connection at once. A peer that has taken all its output first gets a farewell that
+    /// names the reason. Its connection then ends with a FIN instead of a reset.
     pub(super) fn dismiss(&mut self, slot: u32, reason: Reason) {
         let Reactor { core, services, outbox, .. } = self;
         let connection = &mut core.connections[slot as usize];
         let waits = core.pool.len(&connection.output) > 0 || connection.flags.has(Flags::IN_OUTBOX);
-        let takes_output = !waits && core.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0);
+        let takes_output =
+            !waits && core.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes == 0);
         if connection.is_serving() && takes_output {
             let start = outbox.position() as usize;
             let bytes = outbox.bytes_mut();
-            services[connection.flags.service() as usize].farewell(ConnectionId(slot), reason, bytes);
+            services[connection.flags.service() as usize].farewell(
+                ConnectionId(slot),
+                reason,
+                bytes,
+            );
             if bytes.len() > start {
-                // Best effort: who is gone already cannot be told.
+                // Best effort: the peer may be gone already.
                 let _ = core.net.write(&mut connection.stream, &bytes[start..]);
                 bytes.truncate(start);
                 connection.flags.set(Flags::TOLD);
@@ -166,7 +185,8 @@ impl<N: Net> Reactor<N> {
 }
 
 impl<N: Net> Core<N> {
-    /// A lingering connection: input is read so that the kernel need not reset it, and dropped.
+    /// Reads and drops the input of a lingering connection. Unread input would make the kernel
+    /// reset the connection on close.
     fn drop_input(&mut self, slot: u32, reason: Reason, chunk: &mut [u8]) {
         let connection = &mut self.connections[slot as usize];
         for _ in 0..self.limits.reads_per_turn {
@@ -184,7 +204,8 @@ impl<N: Net> Core<N> {
         self.enqueue(slot);
     }
 
-    /// One write. What the kernel does not take waits in the connection's buffer for the next writable edge.
+    /// Writes a connection's pending output once. The rest waits in the connection's buffer for the
+    /// next writable edge.
     pub(super) fn flush_one(&mut self, Flush { slot, range }: Flush, outbox: &Outbox, now: Tick) {
         let connection = &mut self.connections[slot as usize];
         if let State::Closed(_) = connection.state() {
@@ -193,13 +214,18 @@ impl<N: Net> Core<N> {
         connection.flags.clear(Flags::IN_OUTBOX);
         let mut from_outbox = !range.is_empty();
         if from_outbox && self.pool.len(&connection.output) > 0 {
-            // There is more behind it: both leave in one write.
-            if self.pool.prepend(&mut connection.output, Use::Write(slot), outbox.bytes(&range)).is_err() {
+            // More output is queued behind this range. Joining them sends both with one write.
+            if self
+                .pool
+                .prepend(&mut connection.output, Use::Write(slot), outbox.bytes(&range))
+                .is_err()
+            {
                 return self.close(slot, Reason::MemoryBudget);
             }
             from_outbox = false;
         }
-        let bytes = if from_outbox { outbox.bytes(&range) } else { self.pool.bytes(&connection.output) };
+        let bytes =
+            if from_outbox { outbox.bytes(&range) } else { self.pool.bytes(&connection.output) };
         let owed = bytes.len();
         if owed > 0 {
             self.stats.work.writes += 1;
@@ -225,11 +251,16 @@ impl<N: Net> Core<N> {
             if untrusted && self.pool.len(&connection.output) > UNTRUSTED_OUTPUT_MAX {
                 return self.close(slot, Reason::OutputLimit);
             }
-            if connection.owes(self.pool.len(&connection.output), self.limits.output_soft_limit, now) {
+            if connection.owes(
+                self.pool.len(&connection.output),
+                self.limits.output_soft_limit,
+                now,
+            ) {
                 self.arm(slot);
             }
             if interrupted {
-                // The kernel found no lack of room, so no edge will tell of any: the next turn tries again.
+                // The kernel did not report a full buffer, so no writable edge will come. The next
+                // turn tries again.
                 return self.enqueue(slot);
             }
             if sent < owed {
@@ -243,7 +274,7 @@ impl<N: Net> Core<N> {
         match sent {
             Sent::Close(reason) => self.close(slot, reason),
             Sent::ShutAndLinger => {
-                // If that fails the connection is broken, and the next read says so.
+                // A failed shutdown means that the connection is broken. The next read reports it.
                 let _ = self.net.shutdown_write(&mut connection.stream);
                 connection.flags.set(Flags::READABLE);
                 self.enqueue(slot);
@@ -252,7 +283,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// The kernel's buffer for this connection is full: the rest goes when it says that there is room.
+    /// Marks a connection as blocked after a short write, and asks the kernel to report when it has
+    /// room.
     fn block(&mut self, slot: u32, now: Tick) {
         self.stats.short_writes += 1;
         let connection = &mut self.connections[slot as usize];
@@ -268,10 +300,12 @@ impl<N: Net> Core<N> {
         self.resume(slot, now);
     }
 
-    /// Reads a paused connection again once little enough of its output is unsent.
+    /// Reads a paused connection again once its unsent output is down to the low watermark.
     fn resume(&mut self, slot: u32, now: Tick) {
         let connection = &mut self.connections[slot as usize];
-        if connection.flags.has(Flags::PAUSED) && self.pool.len(&connection.output) <= self.limits.low_watermark {
+        if connection.flags.has(Flags::PAUSED)
+            && self.pool.len(&connection.output) <= self.limits.low_watermark
+        {
             connection.resume(now);
             self.arm(slot);
             self.enqueue(slot);

@@ -1,4 +1,4 @@
-//! The loop between turns: set up, change, stop, look at. And its own timers.
+//! Setup, changes, inspection and stop of the loop between turns, and the loop's own timers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +23,7 @@ use crate::timer::TimerWheel;
 use crate::token::Token;
 
 impl<N: Net> Reactor<N> {
+    /// Creates a loop without services and listeners. It reserves room for `max-connections`.
     pub fn new(net: N, limits: Limits, buffers: BufferMode) -> Reactor<N> {
         Reactor {
             core: Core::new(net, limits, buffers),
@@ -33,32 +34,54 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Size of an entry of the table of connections.
+    /// Size of an entry in the table of connections, in bytes.
     pub const BYTES_PER_SLOT: usize = Core::<N>::BYTES_PER_SLOT;
 
-    /// Has chance decide as this seed says, for a simulation that is to play the same way again.
+    /// Seeds the random decisions of admission, so that a simulation can be replayed.
     pub fn seed(&mut self, seed: u64) {
         self.core.admission.seed(seed);
     }
 
-    /// Adds a service; returns its index for [`Self::listen`] and [`Self::bind`].
+    /// Adds a service and returns its index for [`Self::listen`] and [`Self::bind`]. Panics beyond
+    /// [`SERVICES_MAX`] services.
     pub fn add_service(&mut self, service: Box<dyn Service>) -> u8 {
-        assert!(self.services.len() < SERVICES_MAX, "more services than a connection can tell apart");
+        assert!(
+            self.services.len() < SERVICES_MAX,
+            "a connection's flags have room for {SERVICES_MAX} services"
+        );
         self.services.push(service);
         (self.services.len() - 1) as u8
     }
 
-    /// Listens for streams on behalf of a service; returns the address with the port obtained.
-    pub fn listen(&mut self, address: SocketAddr, backlog: u32, service: u8) -> io::Result<SocketAddr> {
+    /// Opens a listener for a service. Returns its address, with the port that the kernel chose if
+    /// `address` has port 0. Fails when the kernel refuses the address or is out of files.
+    pub fn listen(
+        &mut self,
+        address: SocketAddr,
+        backlog: u32,
+        service: u8,
+    ) -> io::Result<SocketAddr> {
         let token = Token::listener(self.core.listeners.len() as u8);
         let handle = self.core.net.listen(address, backlog, &self.core.limits.sockets, token)?;
         let address = self.core.net.listener_address(&handle)?;
-        self.core.listeners.push(Port { handle, address, service, for_operator: false, failures: 0 });
+        self.core.listeners.push(Port {
+            handle,
+            address,
+            service,
+            for_operator: false,
+            failures: 0,
+        });
         Ok(address)
     }
 
-    /// The same for the operator: admission does not judge who comes this way, and some slots are kept for them.
-    pub fn listen_for_operator(&mut self, address: SocketAddr, backlog: u32, service: u8) -> io::Result<SocketAddr> {
+    /// Opens a listener for the operator. Its connections bypass admission and may use the reserved
+    /// slots.
+    pub fn listen_for_operator(
+        &mut self,
+        address: SocketAddr,
+        backlog: u32,
+        service: u8,
+    ) -> io::Result<SocketAddr> {
         let address = self.listen(address, backlog, service)?;
         if let Some(listener) = self.core.listeners.last_mut() {
             listener.for_operator = true;
@@ -66,7 +89,8 @@ impl<N: Net> Reactor<N> {
         Ok(address)
     }
 
-    /// Binds a datagram socket on behalf of a service; returns the address with the port obtained.
+    /// Binds a datagram socket for a service. Returns its address, with the port that the kernel
+    /// chose if `address` has port 0. Fails when the kernel refuses the address or is out of files.
     pub fn bind(&mut self, address: SocketAddr, service: u8) -> io::Result<SocketAddr> {
         let handle = self.core.net.bind(address, Token::socket(self.core.sockets.len() as u8))?;
         let address = self.core.net.socket_address(&handle)?;
@@ -74,16 +98,16 @@ impl<N: Net> Reactor<N> {
         Ok(address)
     }
 
-    /// Takes back the last [`Self::listen`].
+    /// Closes the listener that [`Self::listen`] opened last.
     pub fn unlisten_last(&mut self) {
         if let Some(listener) = self.core.listeners.pop() {
             self.core.net.close_listener(listener.handle);
         }
     }
 
-    /// A line for people to try a service with.
+    /// Returns a command line that tries a service by hand.
     pub fn example(&self, service: u8, address: SocketAddr, stream: bool) -> String {
-        // What listens on every address is tried on this machine.
+        // A listener on all addresses can be reached over loopback.
         let host = match address.ip() {
             ip if !ip.is_unspecified() => ip.to_string(),
             ip if ip.is_ipv4() => "127.0.0.1".into(),
@@ -92,7 +116,7 @@ impl<N: Net> Reactor<N> {
         self.services[service as usize].example(&host, address.port(), stream)
     }
 
-    /// Changes the limits while running: see [`Core::set_limits`].
+    /// Changes the limits at run time. See [`Core::set_limits`].
     pub fn set_limits(&mut self, limits: Limits) {
         self.core.set_limits(limits);
     }
@@ -101,20 +125,26 @@ impl<N: Net> Reactor<N> {
         &self.core.limits
     }
 
-    /// Makes [`Self::take_report_due`] come true every so often; never for zero.
+    /// Sets how often [`Self::take_report_due`] returns true. Zero means never.
     pub fn set_report_every(&mut self, every: Duration) {
         self.core.set_report_every(every);
     }
 
+    /// Returns true once after each report interval.
     pub fn take_report_due(&mut self) -> bool {
         std::mem::take(&mut self.core.upkeep.report_due)
     }
 
+    /// Returns the signals received since the last call.
     pub fn take_signals(&mut self) -> Vec<Signal> {
-        if std::mem::take(&mut self.core.upkeep.signals_due) { self.core.net.signals() } else { Vec::new() }
+        if std::mem::take(&mut self.core.upkeep.signals_due) {
+            self.core.net.signals()
+        } else {
+            Vec::new()
+        }
     }
 
-    /// Starts to stop in good order.
+    /// Starts a drain. See [`Core::drain`].
     pub fn drain(&mut self) {
         self.core.drain();
     }
@@ -123,15 +153,18 @@ impl<N: Net> Reactor<N> {
         self.core.draining_since.is_some()
     }
 
+    /// Returns whether a drain has reaped the last connection.
     pub fn is_drained(&self) -> bool {
         self.is_draining() && self.core.connections.is_empty()
     }
 
+    /// Returns the number of connections in the table, including closed ones that wait to be
+    /// reaped.
     pub fn connections(&self) -> usize {
         self.core.connections.len()
     }
 
-    /// What is held, as of the end of the last turn.
+    /// Returns the memory ledger as of the end of the last turn.
     pub fn ledger(&self) -> Ledger {
         let (chunk, tables) = (self.chunk.len(), self.outbox.capacity_bytes());
         let datagrams = self.datagrams.answer_bytes() + self.datagrams.receive_bytes();
@@ -143,6 +176,7 @@ impl<N: Net> Reactor<N> {
         &self.core.stats
     }
 
+    /// Returns the time that phase 3 of the last turn read.
     pub fn now(&self) -> Time {
         self.core.now
     }
@@ -159,8 +193,8 @@ impl<N: Net> Reactor<N> {
         &mut self.core.net
     }
 
-    /// Gives memory back to the system after a load drop. Slots can be freed only when none is in use: a connection
-    /// does not move.
+    /// Gives memory back to the system after a load drop. The table of connections shrinks only
+    /// when it is empty, because connections do not move.
     fn trim(&mut self) {
         self.services.iter_mut().for_each(|service| service.shrink());
         self.outbox.shrink_to_fit();
@@ -168,6 +202,7 @@ impl<N: Net> Reactor<N> {
         self.core.trim();
     }
 
+    /// Handles one of the loop's own timers, or arms it again if it fired early.
     pub(super) fn loop_timer(&mut self, timer: LoopTimer, now: Time) {
         let due = self.core.loop_timers_due[timer as usize];
         if due.distance_from(now.tick()) > 0 {
@@ -180,7 +215,8 @@ impl<N: Net> Reactor<N> {
                 }
                 (0..self.core.listeners.len() as u8)
                     .for_each(|index| push_once(&mut self.core.carry.acceptable, index));
-                (0..self.core.sockets.len() as u8).for_each(|index| push_once(&mut self.core.carry.receivable, index));
+                (0..self.core.sockets.len() as u8)
+                    .for_each(|index| push_once(&mut self.core.carry.receivable, index));
             }
             LoopTimer::Trim => self.trim(),
             LoopTimer::Report => {
@@ -193,7 +229,10 @@ impl<N: Net> Reactor<N> {
                 }
             }
             LoopTimer::DrainTimeout => {
-                self.core.slots().into_iter().for_each(|slot| self.dismiss(slot, Reason::DrainTimeout));
+                self.core
+                    .slots()
+                    .into_iter()
+                    .for_each(|slot| self.dismiss(slot, Reason::DrainTimeout));
             }
         }
     }
@@ -212,12 +251,13 @@ impl<N: Net> Core<N> {
             self.connections = Slab::new();
             self.timers.truncate(LoopTimer::ALL.len());
             self.slots_used = 0;
-            // Nothing reserved fits any budget.
+            // Reserving nothing cannot fail.
             let _ = self.reserve(0);
         }
         self.upkeep.peak_bytes = self.bytes_in_use();
         sys::trim_heap();
-        // Room for the next load, reserved only now: it would else be carved from pages that the trim is to give back.
+        // The trim comes first, because room reserved before it would occupy pages that it gives
+        // back.
         if self.connections.is_empty() {
             let slots = self.limits.max_connections + RECYCLES_PER_TURN;
             self.connections.reserve_exact(slots);
@@ -249,7 +289,7 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// How much one read asks for.
+/// Returns the bytes that one read asks for.
 fn read_chunk(buffers: BufferMode) -> usize {
     match buffers {
         BufferMode::Pooled => READ_CHUNK,
@@ -257,21 +297,101 @@ fn read_chunk(buffers: BufferMode) -> usize {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Pins the bytes of a connection at compile time. Only a release build checks them, because in a
+/// debug build mio's stream has 16 bytes, for checks of its own.
+#[cfg(not(debug_assertions))]
+const _: () = {
     use crate::connection::Connection;
     use crate::limits::CONNECTION_BYTES;
     use crate::net::mio::MioNet;
 
-    /// In a debug build mio's stream has 16 bytes, for checks of its own.
+    assert!(size_of::<<MioNet as Net>::Stream>() == 4);
+    assert!(size_of::<Connection<<MioNet as Net>::Stream>>() == 32);
+    // A slab entry must be no larger than a connection.
+    assert!(Core::<MioNet>::BYTES_PER_SLOT == 32);
+    assert!(TimerWheel::BYTES_PER_TIMER == 12);
+    assert!(Core::<MioNet>::BYTES_PER_CONNECTION == CONNECTION_BYTES);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::Use;
+    use crate::net::sim::SimNet;
+    use crate::service::ConnectionId;
+    use crate::service::hello::Hello;
+    use crate::service::server::Server;
+    use std::collections::VecDeque;
+
+    /// Returns a loop with this many connections, each with a part of a line in its buffer.
+    fn reactor(connections: usize) -> Reactor<SimNet> {
+        let limits = Limits { max_silent_per_source: connections, ..Limits::default() };
+        let mut reactor = Reactor::new(SimNet::new(7), limits, BufferMode::Pooled);
+        let service = reactor.add_service(Box::new(Hello));
+        let address = reactor.listen("127.0.0.1:0".parse().unwrap(), 16, service).unwrap();
+        for _ in 0..connections {
+            let client = reactor.net_mut().client(address).unwrap();
+            reactor.net_mut().client_send(client, b"part");
+        }
+        (0..3).for_each(|_| {
+            let now = reactor.net_mut().now();
+            reactor.net_mut().hold_time_at(now);
+            reactor.turn().unwrap();
+            reactor.check_invariants();
+        });
+        assert_eq!(reactor.connections(), connections);
+        reactor
+    }
+
     #[test]
-    #[cfg_attr(debug_assertions, ignore = "sizes are those of a release build")]
-    fn sizes_of_what_each_connection_has() {
-        assert_eq!(size_of::<<MioNet as Net>::Stream>(), 4);
-        assert_eq!(size_of::<Connection<<MioNet as Net>::Stream>>(), 32);
-        assert_eq!(Core::<MioNet>::BYTES_PER_SLOT, 32, "the slab's free list must fit where a connection lies");
-        assert_eq!(TimerWheel::BYTES_PER_TIMER, 12);
-        assert_eq!(Core::<MioNet>::BYTES_PER_CONNECTION, CONNECTION_BYTES);
+    fn the_ledger_counts_the_capacity_of_every_list_of_the_loop() {
+        let mut reactor = reactor(0);
+        let before = reactor.ledger();
+        let core = &mut reactor.core;
+        core.carry.ready = VecDeque::with_capacity(10);
+        core.carry.closed = Vec::with_capacity(200);
+        core.turn.flushes = Vec::with_capacity(3000);
+        core.turn.drained = Vec::with_capacity(40_000);
+        let lists = 10 * size_of::<Token>()
+            + 200 * size_of::<(u32, State)>()
+            + 3000 * size_of::<Flush>()
+            + 40_000 * size_of::<Drained>();
+        assert_eq!(before.tables, 0);
+        assert_eq!(reactor.ledger(), Ledger { tables: lists, ..before });
+    }
+
+    #[test]
+    fn the_ledger_counts_the_read_chunk_and_the_datagrams_as_fixed_memory() {
+        let reactor = reactor(0);
+        let datagrams = reactor.datagrams.answer_bytes() + reactor.datagrams.receive_bytes();
+        let own = reactor.ledger().fixed - reactor.core.ledger().fixed;
+        assert_eq!(own, READ_CHUNK + datagrams);
+    }
+
+    #[test]
+    fn memory_in_use_is_that_of_the_connections_and_their_buffers() {
+        for connections in [0, 1, 5] {
+            let each = Core::<SimNet>::BYTES_PER_CONNECTION + 64;
+            assert_eq!(reactor(connections).core.bytes_in_use(), connections * each);
+        }
+    }
+
+    #[test]
+    fn an_idle_loop_that_trims_keeps_room_for_the_next_load() {
+        let mut reactor = reactor(0);
+        reactor.core.trim();
+        let slots = reactor.core.limits.max_connections + RECYCLES_PER_TURN;
+        assert_eq!(reactor.core.connections.capacity(), slots);
+        assert_eq!(reactor.core.timers.capacity(), slots + LoopTimer::ALL.len());
+    }
+
+    #[test]
+    fn the_memory_of_a_connection_is_its_slot_and_both_buffers() {
+        let mut reactor = reactor(1);
+        let Core { pool, connections, .. } = &mut reactor.core;
+        pool.append(&mut connections[0].output, Use::Write(0), &[0; 100]).unwrap();
+        let facts = Server::connection(&reactor.core, ConnectionId(0)).unwrap();
+        assert_eq!((facts.input, facts.output), ((4, 64), (100, 128)));
+        assert_eq!(facts.user_bytes, Core::<SimNet>::BYTES_PER_CONNECTION + 64 + 128);
     }
 }

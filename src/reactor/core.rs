@@ -1,5 +1,5 @@
-//! The core of the loop: its connections, and all that it knows of them. The services are the other
-//! half; neither looks into the other.
+//! The core of the loop: the connections, and everything the loop records about them. The services
+//! are the other half. Neither half accesses the data of the other.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,8 +14,8 @@ use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
 use crate::kernel;
 use crate::limits::{
-    ACCEPT_RETRY, CATCH_UP_MAX, EVENTS_PER_POLL, KERNEL_RECEIVE_BUFFER_MAX, KERNEL_SEND_BUFFER_MAX, Limits,
-    PENALTY_MAX, RECYCLES_PER_TURN, STOPPED_MIN, SocketOptions, WARNING_INTERVAL,
+    ACCEPT_RETRY, CATCH_UP_MAX, EVENTS_PER_POLL, KERNEL_RECEIVE_BUFFER_MAX, KERNEL_SEND_BUFFER_MAX,
+    Limits, PENALTY_MAX, RECYCLES_PER_TURN, STOPPED_MIN, SocketOptions, WARNING_INTERVAL,
 };
 use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
@@ -24,6 +24,7 @@ use crate::stats::Stats;
 use crate::timer::{self, TimerWheel};
 use crate::token::{Generation, Source, Token};
 
+/// The state of the loop without the services and the buffers of a turn.
 pub struct Core<N: Net> {
     pub(super) net: N,
     pub(super) limits: Limits,
@@ -39,32 +40,33 @@ pub struct Core<N: Net> {
     pub(super) slots_used: usize,
     pub(super) pool: BufferPool,
     pub(super) timers: TimerWheel,
-    /// When the loop's own timers are really due: the wheel may fire them early.
+    /// Due times of the loop's own timers. The wheel may fire them early.
     pub(super) loop_timers_due: [Tick; LoopTimer::ALL.len()],
 
     pub(super) carry: Carry,
     pub(super) turn: Turn,
     pub(super) upkeep: Upkeep,
     pub(super) start: Start,
-    /// When it began to stop.
+    /// When the drain began.
     pub(super) draining_since: Option<Time>,
-    /// When it found that it had been stopped.
+    /// When the loop noticed that its process had been stopped; `None` once it has caught up.
     pub(super) catching_up_since: Option<Time>,
 }
 
-/// Work that poll adds to and the phases take from. What a budget leaves undone stays here.
+/// The carry lists: poll adds work, and the phases take it. Work beyond a budget stays for the next
+/// turn.
 #[derive(Default)]
 pub struct Carry {
     pub(super) acceptable: VecDeque<u8>,
     pub(super) ready: VecDeque<Token>,
     pub(super) receivable: VecDeque<u8>,
-    /// Connections that are over and have yet to be reaped, with the state that each was in before.
+    /// Closed connections to reap, each with its state before the close.
     pub(super) closed: Vec<(u32, State)>,
-    /// Of these, the first so many whose services have been told.
+    /// Number of entries at the front of `closed` whose services have been told.
     pub(super) told: usize,
 }
 
-/// What is filled and emptied within a turn; kept for its memory.
+/// Lists that one turn fills and empties. They are kept to reuse their memory.
 #[derive(Default)]
 pub struct Turn {
     pub(super) events: Vec<Ready>,
@@ -72,68 +74,76 @@ pub struct Turn {
     pub(super) drained: Vec<Drained>,
 }
 
-/// What is looked after between times: memory, reports, warnings.
+/// Periodic upkeep: memory, warnings, reports, signals.
 #[derive(Default)]
 pub struct Upkeep {
-    /// Most memory in use since it was last given back.
+    /// Highest number of bytes in use since the last trim.
     pub(super) peak_bytes: usize,
-    /// What the services held at the end of the last turn: for sessions, and otherwise.
+    /// Bytes that the services held at the end of the last turn: for sessions, and fixed.
     pub(super) services_bytes: (usize, usize),
     pub(super) warned_at: Option<Time>,
     pub(super) report_due: bool,
     pub(super) signals_due: bool,
 }
 
-/// What there was before any connection.
+/// Measurements from before the first connection.
 pub struct Start {
     pub(super) kernel_objects: KernelObjects,
     pub(super) kernel_counters: kernel::Counters,
     pub(super) resident_bytes: u64,
 }
 
-/// A listening address and the service behind it.
+/// A listener or a datagram socket, and the service behind it.
 pub struct Port<H> {
     pub(super) handle: H,
     pub(super) address: std::net::SocketAddr,
     pub(super) service: u8,
-    /// Not subject to admission, and let in to the slots kept back.
+    /// Connections bypass admission and may use the reserved slots.
     pub(super) for_operator: bool,
-    /// Accepts that have failed in a row.
+    /// Consecutive accepts that failed.
     pub(super) failures: u32,
 }
 
-/// Something to send at the end of the turn: a range of the outbox, or when that is empty, the connection's own buffer.
+/// A connection to flush at the end of the turn. Its output is a range of the outbox or, if that is
+/// empty, the connection's own buffer.
 pub struct Flush {
     pub(super) slot: u32,
     pub(super) range: Range<u32>,
 }
 
-/// A connection that has said all, in a drain, and whether it is owed anything.
+/// A finished connection of a drain: its input is served. `answered` is true when it has an answer
+/// of this turn or unsent output.
 pub struct Drained {
     pub(super) slot: u32,
     pub(super) answered: bool,
 }
 
-/// Timers of the loop itself; those of connections come after, by slot.
+/// The loop's own timers. The timers of connections follow, by slot.
 #[derive(Clone, Copy)]
 pub enum LoopTimer {
-    /// Accept and receive again after an error for want of resources.
+    /// Accepts and receives again after an error.
     Retry,
-    /// Give memory back after a load drop.
+    /// Gives memory back after a load drop.
     Trim,
     Report,
-    /// The drain has taken too long.
+    /// Closes the connections that are left when `drain-timeout` ends.
     DrainTimeout,
-    /// Forget the penalties that are over.
+    /// Forgets expired penalties.
     Penalties,
 }
 
 impl LoopTimer {
-    pub(super) const ALL: [LoopTimer; 5] =
-        [LoopTimer::Retry, LoopTimer::Trim, LoopTimer::Report, LoopTimer::DrainTimeout, LoopTimer::Penalties];
+    pub(super) const ALL: [LoopTimer; 5] = [
+        LoopTimer::Retry,
+        LoopTimer::Trim,
+        LoopTimer::Report,
+        LoopTimer::DrainTimeout,
+        LoopTimer::Penalties,
+    ];
     pub(super) const COUNT: u32 = LoopTimer::ALL.len() as u32;
 }
 
+/// Returns the timer id of the connection in a slot.
 pub(super) fn timer_id(slot: u32) -> u32 {
     slot + LoopTimer::COUNT
 }
@@ -173,19 +183,19 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// The slot that a token names, while it is that connection's.
+    /// Returns the slot that a token names. Returns `None` if that connection is gone.
     pub(super) fn slot_of(&mut self, token: Token) -> Option<u32> {
         let Source::Connection { slot, generation } = token.source() else { return None };
         let connection = self.connections.get(slot as usize);
         let is_it = connection.is_some_and(|connection| connection.generation.get() == generation);
         if !is_it {
-            // Meant for a connection that is gone.
+            // The slot is free or has a new owner.
             self.stats.stale_events += 1;
         }
         is_it.then_some(slot)
     }
 
-    /// Puts a connection on the list of those to serve, unless it is there.
+    /// Adds a connection to the carry list, unless it is there.
     pub(super) fn enqueue(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         if !connection.flags.has(Flags::QUEUED) {
@@ -194,7 +204,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Ends a connection: the one way there is. It is reaped in the last phase.
+    /// Closes a connection. Every close goes through here, and phase 10 reaps the connection.
     pub(super) fn close(&mut self, slot: u32, reason: Reason) {
         let connection = &mut self.connections[slot as usize];
         let state = connection.state();
@@ -203,15 +213,15 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Sees to it that the connection's timer fires by its deadline. Without a deadline it fires once a revolution all the same: every
-    /// connection is in the wheel, always.
+    /// Makes the connection's timer fire by its deadline. Without a deadline, it fires once per
+    /// revolution, because every connection stays in the wheel.
     pub(super) fn arm(&mut self, slot: u32) {
         let deadline = self.connections[slot as usize].deadline(&self.timeouts);
         let due = deadline.map_or(self.now.tick().plus(timer::HORIZON), |(due, _)| due);
         self.timers.arm_by(timer_id(slot), due);
     }
 
-    /// Reads a connection again that its service has let wait.
+    /// Reads a connection again after its service made it wait.
     pub(super) fn go_on(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let before = connection.state();
@@ -222,8 +232,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Changes the limits while running. New timeouts reach connections that are already open: this walks all of them, once,
-    /// because an operator asked. New options of sockets reach those accepted from now on.
+    /// Changes the limits at run time. New timeouts apply to open connections too, so this walks
+    /// all of them. New socket options apply to connections accepted from now on.
     pub(super) fn set_limits(&mut self, limits: Limits) {
         self.pool.set_kernel_bytes_per_write(kernel_buffers(&limits));
         self.timeouts = Timeouts::new(&limits);
@@ -247,7 +257,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Has a report come due every so often; never for zero.
+    /// Sets how often a report becomes due. Zero means never.
     pub(super) fn set_report_every(&mut self, every: Duration) {
         self.limits.report_every = every;
         self.timers.disarm(LoopTimer::Report as u32);
@@ -259,15 +269,16 @@ impl<N: Net> Core<N> {
     fn configure_listeners(&mut self) {
         for listener in &self.listeners {
             if let Err(error) = self.net.configure(&listener.handle, &self.limits.sockets) {
-                warn!("options of sockets on {} not changed: {error}", listener.address);
+                warn!("cannot change the socket options of listener {}: {error}", listener.address);
             }
         }
     }
 
-    /// Starts to stop: nothing new is accepted, what has arrived is answered, what is owed is sent, then each connection
-    /// closes. This is the one walk over all connections, at the end of the server's life.
+    /// Starts a drain. It closes the listeners and datagram sockets, and queues every connection.
+    /// Each connection gets the answers to input that has arrived and its pending output, and then
+    /// closes.
     pub(super) fn drain(&mut self) {
-        // Asked again, it goes on as it is: its end must not move away.
+        // A second request must not postpone the end of the drain.
         if self.draining_since.is_some() {
             return;
         }
@@ -289,29 +300,34 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// The slots in use. Walks all of them.
+    /// Returns the slots in use. Walks the whole table.
     pub(super) fn slots(&self) -> Vec<u32> {
         self.connections.iter().map(|(slot, _)| slot as u32).collect()
     }
 
-    /// Size of a slab entry: the slab keeps its free list where the connections are.
+    /// Size of a slab entry in bytes. The slab keeps its free list inside vacant entries.
     pub(super) const BYTES_PER_SLOT: usize = size_of::<SlabEntry<Connection<N::Stream>>>();
 
-    /// Slab and wheel, which grow together, per connection.
-    pub(super) const BYTES_PER_CONNECTION: usize = Self::BYTES_PER_SLOT + TimerWheel::BYTES_PER_TIMER;
+    /// Bytes of slab and wheel per connection. Both grow together.
+    pub(super) const BYTES_PER_CONNECTION: usize =
+        Self::BYTES_PER_SLOT + TimerWheel::BYTES_PER_TIMER;
 
-    /// Takes so many connections off the budget: slots and timers that have been used, and what the kernel has for each connection.
+    /// Reserves budget for `connections` connections: the slots and timers used so far, and the
+    /// kernel's structures. Fails when the budget is used up.
     pub(super) fn reserve(&mut self, connections: usize) -> Result<(), BudgetExceeded> {
         let kernel = self.start.kernel_objects.bytes as usize * connections;
         self.pool.set_reserved(self.slots_used * Self::BYTES_PER_CONNECTION + kernel)
     }
 
-    /// What the present connections need: less than is held, after a load drop.
+    /// Returns the bytes that the present connections need. After a load drop, more is held.
     pub(super) fn bytes_in_use(&self) -> usize {
-        self.connections.len() * Self::BYTES_PER_CONNECTION + self.pool.read_bytes() + self.pool.write_bytes()
+        self.connections.len() * Self::BYTES_PER_CONNECTION
+            + self.pool.read_bytes()
+            + self.pool.write_bytes()
     }
 
-    /// A warning that may be caused again and again.
+    /// Logs a warning, at most one per [`WARNING_INTERVAL`], because peers may cause it at any
+    /// rate.
     pub(super) fn warn(&mut self, now: Time, message: std::fmt::Arguments<'_>) {
         if self.upkeep.warned_at.is_none_or(|then| now.since(then) >= WARNING_INTERVAL) {
             self.upkeep.warned_at = Some(now);
@@ -319,13 +335,14 @@ impl<N: Net> Core<N> {
         }
     }
 
+    /// Arms one of the loop's own timers, to fire `after` counted from `now`.
     pub(super) fn arm_loop_timer(&mut self, timer: LoopTimer, after: Duration, now: Time) {
         let due = now.tick().plus(Tick::count(after));
         self.loop_timers_due[timer as usize] = due;
         self.timers.arm(timer as u32, due);
     }
 
-    /// Adds to the penalty of a source.
+    /// Adds to the penalty of a source, and arms the timer that forgets expired penalties.
     pub(super) fn punish(&mut self, source: SourceId, penalty: Duration) {
         self.admission.sources.punish(source, penalty, self.now.tick());
         if self.timers.fires(LoopTimer::Penalties as u32).is_none() {
@@ -333,10 +350,12 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Whether the process was stopped, and what peers sent meanwhile is still being read: until it is, nobody is to blame for silence.
+    /// Returns whether the process was stopped and the loop is still reading the input that arrived
+    /// meanwhile. Until it has, or [`CATCH_UP_MAX`] has passed, no connection times out.
     pub(super) fn is_catching_up(&mut self, now: Time) -> bool {
         let has_read_all = self.turn.events.len() < EVENTS_PER_POLL && self.carry.ready.is_empty();
-        let was_stopped = |next: Tick| now.tick().distance_from(next) > Tick::count(STOPPED_MIN) as i32;
+        let was_stopped =
+            |next: Tick| now.tick().distance_from(next) > Tick::count(STOPPED_MIN) as i32;
         if has_read_all || !self.timers.next_fires().is_some_and(was_stopped) {
             self.catching_up_since = None;
             return false;
@@ -345,14 +364,16 @@ impl<N: Net> Core<N> {
         now.since(since) < CATCH_UP_MAX
     }
 
+    /// Arms the timer that accepts and receives again.
     pub(super) fn retry_later(&mut self, now: Time) {
-        // Armed already, it must not move away.
+        // A timer that is already armed must not be postponed.
         if self.timers.fires(LoopTimer::Retry as u32).is_none() {
             self.arm_loop_timer(LoopTimer::Retry, ACCEPT_RETRY, now);
         }
     }
 
-    /// Before the budget is passed, who holds most is closed, and their buffers are free at once.
+    /// Closes the connections with the largest buffers while the memory budget is nearly used up.
+    /// Their buffers are free at once.
     pub(super) fn evict(&mut self) {
         while let Some(slot) = self.pool.largest_over_budget() {
             let connection = &mut self.connections[slot as usize];
@@ -364,19 +385,19 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// The layout of an entry of the slab crate, which is private to it: what it takes in memory is measured on this.
+/// The layout of the slab crate's private entry type, to measure its size.
 #[expect(dead_code, reason = "only its size is used")]
 enum SlabEntry<T> {
     Vacant(usize),
     Occupied(T),
 }
 
-/// What the kernel may hold in buffers for a connection whose peer takes nothing, in bytes.
+/// Returns the bytes that the kernel may buffer for a connection whose peer takes nothing.
 fn kernel_buffers(limits: &Limits) -> usize {
     let SocketOptions { send_buffer, notsent_lowat, receive_buffer, .. } = limits.sockets;
     let send = match (send_buffer, notsent_lowat) {
         (0, 0) => KERNEL_SEND_BUFFER_MAX,
-        // Packets have as much overhead again, at most.
+        // The overhead of packets at most doubles their size.
         (0, lowat) => 2 * lowat,
         (size, _) => size,
     };

@@ -1,4 +1,4 @@
-//! What phase 6 does for one batch of datagrams: ask the service for answers, and send them.
+//! Phase 6 for one batch of datagrams: asks the service for answers and sends them.
 
 use std::io;
 
@@ -8,16 +8,18 @@ use crate::net::Net;
 use crate::service::Reply;
 
 impl<N: Net> Reactor<N> {
-    /// The service's answers to the batch that has just been received from a socket.
+    /// Has the service answer the batch that a socket has just received, and sends the answers.
     pub(super) fn answer_datagrams(&mut self, index: u8) {
         let Reactor { core, services, datagrams, .. } = self;
         let socket = &core.sockets[index as usize];
         let service = &mut *services[socket.service as usize];
         let largest = if socket.address.is_ipv4() { DATAGRAM_MAX_V4 } else { DATAGRAM_MAX };
         for datagram in 0..datagrams.len() {
-            // Two sockets that answer could answer each other for ever: what comes from a port of ours,
-            // here or on another machine, is not answered. Port 0 cannot be.
-            let ours = |port| port == 0 || core.sockets.iter().any(|socket| socket.address.port() == port);
+            // Two servers that answer each other's answers would never stop. So the loop ignores
+            // datagrams that come from one of its own port numbers, on any machine. Port 0 cannot
+            // be answered.
+            let ours =
+                |port| port == 0 || core.sockets.iter().any(|socket| socket.address.port() == port);
             let source = datagrams.source(datagram).to_socket_addr();
             let Some(source) = source.filter(|source| !ours(source.port())) else {
                 core.stats.datagrams_dropped_loop += 1;
@@ -40,8 +42,8 @@ impl<N: Net> Reactor<N> {
         self.send_answers(index);
     }
 
-    /// Sends the batch's answers. A full socket buffer drops the rest: datagrams may be lost, and
-    /// waiting would make the loop hold them.
+    /// Sends the answers of the batch. When the socket buffer is full, the rest is dropped:
+    /// datagrams may be lost, and keeping them would cost memory.
     fn send_answers(&mut self, index: u8) {
         let Reactor { core, datagrams, .. } = self;
         let (mut first, count) = (0, datagrams.answers_len());
@@ -55,7 +57,8 @@ impl<N: Net> Reactor<N> {
                     core.stats.datagrams_dropped_full += (count - first) as u64;
                     return;
                 }
-                // It is about the first one: a source that cannot be reached, a firewall that forbids it.
+                // The error concerns the first answer, such as an unreachable source or a firewall
+                // rule.
                 Err(_) => {
                     core.stats.datagram_errors += 1;
                     first += 1;

@@ -1,7 +1,7 @@
-//! Phase 5 for one connection: read and serve, until the input is drained or a budget is used up.
+//! Phase 5 for one connection: reads and serves until the input is drained or a budget is used up.
 //!
-//! Bytes are read into one chunk that all connections share. The service is given them there and
-//! answers at once; only the part of a message that is left over moves to a buffer of the connection.
+//! Bytes are read into one chunk that all connections share. The service decodes them there and
+//! answers at once. Only undecoded bytes are copied to a buffer of the connection.
 
 use std::io;
 
@@ -14,27 +14,27 @@ use crate::net::Net;
 use crate::outbox::Outbox;
 use crate::service::{ConnectionId, Reply, Service, Taken};
 
-/// What the input of a connection led to.
+/// The outcome of serving a connection's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// The connection goes on. `timer`: its deadline may have come nearer.
+    /// The connection goes on. `timer` is true when its deadline may be nearer than before.
     GoOn { timer: bool },
-    /// What has been answered is still owed; then it closes.
+    /// The connection closes when its pending output is sent.
     CloseAfterSending(Reason),
-    /// It is over at once.
+    /// The connection closes at once.
     Abort(Reason),
 }
 
-/// Whether the connection is to close in order, and why; or at once.
+/// `Ok(Some)` closes the connection after its pending output; `Err` closes it at once.
 type Ending = Result<Option<Reason>, Reason>;
 
-/// One connection, and what the loop lends it for its turn.
+/// One connection, and the parts of the loop that serve it in this turn.
 pub struct Intake<'a, N: Net> {
     core: &'a mut Core<N>,
     service: &'a mut dyn Service,
     outbox: &'a mut Outbox,
     slot: u32,
-    /// Where in the outbox its answers of this turn begin.
+    /// Position in the outbox where the connection's answers of this turn begin.
     start: u32,
     /// Messages served so far.
     messages: usize,
@@ -51,7 +51,8 @@ impl<'a, N: Net> Intake<'a, N> {
         Intake { core, service, outbox, slot, start, messages: 0 }
     }
 
-    /// Serves the connection for this turn. Its answers are in the outbox, not yet committed.
+    /// Serves the connection for this turn. Its answers are in the outbox, and the caller commits
+    /// them.
     pub fn run(mut self, chunk: &mut [u8], now: Tick) -> Served {
         let mut reads = 0;
         let ended = loop {
@@ -59,7 +60,7 @@ impl<'a, N: Net> Intake<'a, N> {
                 self.flags().set(Flags::PAUSED);
                 break Ok(None);
             }
-            // First what an earlier turn left, then new input.
+            // Input from an earlier turn comes before new input.
             let step = if self.flags().has(Flags::UNDECODED) {
                 self.serve_held()
             } else if self.flags().has(Flags::READABLE)
@@ -93,13 +94,13 @@ impl<'a, N: Net> Intake<'a, N> {
         &mut self.core.connections[self.slot as usize].flags
     }
 
-    /// Whether the service lets it wait.
+    /// Returns whether the service makes the connection wait.
     fn is_waiting(&self) -> bool {
         self.core.connections[self.slot as usize].is_waiting()
     }
 
-    /// Whether more of a large message must stay in the kernel: while others wait for their services,
-    /// what they are all sent must not fill the memory budget.
+    /// Returns whether the rest of a large message must stay in the kernel. While any connection
+    /// waits for its service, large messages must not fill the memory budget.
     fn must_hold_off(&self) -> bool {
         let core = &*self.core;
         let held = core.pool.len(&core.connections[self.slot as usize].input);
@@ -108,13 +109,13 @@ impl<'a, N: Net> Intake<'a, N> {
             && core.stats.states[State::Waiting.index()] > 0
     }
 
-    /// What it is owed, with the answers of this turn.
+    /// Returns the bytes of unsent output, with the answers of this turn.
     fn unsent(&self) -> usize {
         let connection = &self.core.connections[self.slot as usize];
         self.core.pool.len(&connection.output) + (self.outbox.position() - self.start) as usize
     }
 
-    /// Reads once and serves what came.
+    /// Reads once and serves the bytes.
     fn read(&mut self, chunk: &mut [u8]) -> Ending {
         let core = &mut *self.core;
         let connection = &mut core.connections[self.slot as usize];
@@ -130,8 +131,8 @@ impl<'a, N: Net> Intake<'a, N> {
             Err(error) => return Err(Reason::of_error(&error)),
         };
         core.stats.bytes_in += length as u64;
-        // A short read drained the socket (epoll(7)), which saves asking again; but the end of a stream
-        // that has already been announced must still be read.
+        // A short read means that the socket is drained (epoll(7)), which saves a second read. If
+        // the peer has announced the end of its stream, the loop reads on until it finds the end.
         if length < chunk.len() && !connection.flags.has(Flags::READ_ON) {
             connection.flags.clear(Flags::READABLE);
         }
@@ -147,8 +148,8 @@ impl<'a, N: Net> Intake<'a, N> {
         Ok(ended)
     }
 
-    /// Serves what the connection's buffer holds. It is taken out of the pool meanwhile, so that the
-    /// service may ask about the rest.
+    /// Serves the input in the connection's buffer. The bytes are lifted out of the pool meanwhile,
+    /// because the service also borrows the core.
     fn serve_held(&mut self) -> Ending {
         let input = &self.core.connections[self.slot as usize].input;
         let already = self.core.pool.scanned(input);
@@ -162,27 +163,29 @@ impl<'a, N: Net> Intake<'a, N> {
         Ok(ended)
     }
 
-    /// Moves a part of the chunk to the connection's buffer.
+    /// Copies a part of the chunk to the connection's buffer.
     fn hold(&mut self, bytes: &[u8]) -> Result<(), Reason> {
         let Core { pool, connections, .. } = &mut *self.core;
         let input = &mut connections[self.slot as usize].input;
         pool.append(input, Use::Read(self.slot), bytes).map_err(|_over_budget| Reason::MemoryBudget)
     }
 
-    /// Serves the messages at the front of `input`, up to the turn's budget. How many bytes they took,
-    /// how many of the rest were scanned in vain, and whether the connection is to close.
+    /// Serves the messages at the front of `input`, up to the turn's budget. Returns the bytes
+    /// used, the bytes of the rest that were scanned in vain, and the reason to close, if any.
     fn serve(&mut self, input: &mut [u8], already: usize) -> (usize, usize, Option<Reason>) {
         let (mut used, mut scanned) = (0, already);
-        // One connection's answers to what it has pipelined must not pile up: it goes on in a later turn.
+        // The answers to one connection's pipelined messages must not pile up. Beyond this bound, a
+        // later turn serves the rest.
         let full = self.outbox.len() + self.core.limits.high_watermark;
         self.flags().clear(Flags::UNDECODED);
-        // Its service may have had it killed meanwhile.
+        // A message may have killed its own connection.
         while used < input.len() && self.core.connections[self.slot as usize].is_serving() {
             if self.messages == self.core.limits.messages_per_turn || self.outbox.len() >= full {
                 self.flags().set(Flags::UNDECODED);
                 return (used, 0, None);
             }
-            let mut reply = Reply::to(ConnectionId(self.slot), self.core.now, self.outbox.bytes_mut());
+            let mut reply =
+                Reply::to(ConnectionId(self.slot), self.core.now, self.outbox.bytes_mut());
             let taken = self.service.receive(&mut input[used..], scanned, &mut reply, self.core);
             let (trust, closes) = (reply.changes_trust(), reply.closes_for());
             if let Some(trusted) = trust {
@@ -195,7 +198,10 @@ impl<'a, N: Net> Intake<'a, N> {
             }
             match taken {
                 Taken::Message(length) => {
-                    debug_assert!((1..=input.len() - used).contains(&length), "what a service says it used");
+                    debug_assert!(
+                        (1..=input.len() - used).contains(&length),
+                        "a service uses at least one byte and at most its input"
+                    );
                     (used, scanned) = (used + length, 0);
                     self.messages += 1;
                 }
@@ -213,7 +219,7 @@ impl<'a, N: Net> Intake<'a, N> {
         (used, 0, None)
     }
 
-    /// The peer sent its last byte: what is left may be a last message.
+    /// Handles the end of the peer's stream. The rest of the input may be a last message.
     fn end_of_stream(&mut self) -> Ending {
         let Core { pool, connections, now, .. } = &mut *self.core;
         let rest = pool.bytes_mut(&connections[self.slot as usize].input);

@@ -1,4 +1,5 @@
-//! What phase 4 does with one new connection: judge it, let it in or turn it away, and close another for it.
+//! Phase 4 for one new connection: judges it, then admits it, refuses it, or recycles another for
+//! it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,15 +12,23 @@ use crate::admission::{AcceptError, Decision, Gate, Refusal, Silent, is_out_of_f
 use crate::buffer::Use;
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State};
-use crate::limits::{ACCEPT_FAILURES, GATE_REOPENS, RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN};
+use crate::limits::{
+    ACCEPT_FAILURES, GATE_REOPENS, RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN,
+};
 use crate::net::Net;
 use crate::service::{ConnectionId, Reply};
 use crate::sources::SourceId;
 use crate::token::{Source, Token};
 
 impl<N: Net> Reactor<N> {
-    /// Judges a newcomer, and does what the verdict says.
-    pub(super) fn receive(&mut self, stream: N::Stream, peer: SocketAddr, listener: u8, time: Time) {
+    /// Judges a newcomer and carries out the decision.
+    pub(super) fn receive(
+        &mut self,
+        stream: N::Stream,
+        peer: SocketAddr,
+        listener: u8,
+        time: Time,
+    ) {
         let core = &mut self.core;
         let Port { service, for_operator, .. } = core.listeners[listener as usize];
         let now = time.tick();
@@ -33,14 +42,15 @@ impl<N: Net> Reactor<N> {
         core.admission.forget_stale(&|token| silent_one(&core.connections, token, now));
         let source = core.admission.sources.find(peer.ip(), now);
         core.admission.sources.trust(source, core.limits.trusted_sources.contain(peer.ip()));
-        // The operator's connections take no slot from the others, while there are no more than are kept for them.
+        // The operator's connections do not count against the public slots.
         let others = held.saturating_sub(core.admission.sources.operators());
-        let is_full =
-            core.admission.gate == Gate::Full || others >= core.public_slots() || held >= core.limits.max_connections;
+        let is_full = core.admission.gate == Gate::Full
+            || others >= core.public_slots()
+            || held >= core.limits.max_connections;
         let verdict = core.admission.judge(source, is_full, &core.limits, now);
         match verdict {
             Decision::Admit => self.admit(stream, peer, service, source, time),
-            // Counted as if, and nothing closed; but where there is no slot there is none.
+            // A dry run only counts the decision. It admits the newcomer if a slot is free.
             _ if core.limits.admission_dry_run && !is_full => {
                 core.count(verdict);
                 self.admit(stream, peer, service, source, time);
@@ -60,16 +70,22 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Turns a newcomer away: by a reset, which leaves nothing behind here. Who comes one too many is told so; a flood is not.
+    /// Refuses a newcomer. At a limit on connections, it gets an error and a FIN, at most
+    /// [`TOLD_PER_TURN`] times per turn. Otherwise it is reset, which leaves no state in the
+    /// kernel.
     fn refuse(&mut self, mut stream: N::Stream, service: u8, refusal: Refusal, now: Time) {
         let Reactor { core, services, outbox, .. } = self;
         core.stats.refused[refusal as usize] += 1;
-        // It was registered under this generation: the next must not be mistaken for it.
+        // The refused stream is registered under this generation. The next connection needs
+        // another, or late events would match it.
         core.generation = core.generation.next();
         if refusal == Refusal::Full && core.admission.gate == Gate::Open {
             core.admission.gate = Gate::Full;
             let held = core.connections.len();
-            core.warn(now, format_args!("max-connections reached: {held} held, newcomers are turned away"));
+            core.warn(
+                now,
+                format_args!("max-connections reached: {held} held, newcomers are refused"),
+            );
         }
         let may_be_told = matches!(refusal, Refusal::Full | Refusal::SourceConnections);
         if !may_be_told || core.admission.told >= TOLD_PER_TURN {
@@ -80,15 +96,22 @@ impl<N: Net> Reactor<N> {
         let bytes = outbox.bytes_mut();
         services[service as usize].full(bytes);
         if bytes.len() > start {
-            // Best effort.
+            // Best effort: the peer may be gone already.
             let _ = core.net.write(&mut stream, &bytes[start..]);
             bytes.truncate(start);
         }
         core.net.close(stream);
     }
 
-    /// A new connection: a slot, a deadline, and whatever the service greets it with.
-    fn admit(&mut self, stream: N::Stream, peer: SocketAddr, service: u8, source: SourceId, time: Time) {
+    /// Admits a newcomer: gives it a slot and a deadline, and sends the service's greeting.
+    fn admit(
+        &mut self,
+        stream: N::Stream,
+        peer: SocketAddr,
+        service: u8,
+        source: SourceId,
+        time: Time,
+    ) {
         let Some(slot) = self.core.enter(stream, service, source, time.tick()) else { return };
         let start = self.outbox.position();
         let greeting = Reply::to(ConnectionId(slot), time, self.outbox.bytes_mut());
@@ -101,8 +124,15 @@ impl<N: Net> Reactor<N> {
 }
 
 impl<N: Net> Core<N> {
-    /// Gives a newcomer its slot and its deadline. `None`: there is no memory for it, and it closes.
-    fn enter(&mut self, stream: N::Stream, service: u8, source: SourceId, now: Tick) -> Option<u32> {
+    /// Gives a newcomer its slot and its deadline. Returns `None` if the memory budget has no room
+    /// for it; the connection then closes.
+    fn enter(
+        &mut self,
+        stream: N::Stream,
+        service: u8,
+        source: SourceId,
+        now: Tick,
+    ) -> Option<u32> {
         let is_operator = source == SourceId::OPERATOR;
         self.stats.accepted += 1;
         self.stats.work.accepts += 1;
@@ -128,24 +158,28 @@ impl<N: Net> Core<N> {
             self.close(slot, Reason::MemoryBudget);
             self.stats.accept_over_budget += 1;
             let (held, budget) = (self.connections.len(), self.limits.memory_budget);
-            self.warn(self.now, format_args!("memory-budget of {budget} bytes is used up at {held} connections"));
+            self.warn(
+                self.now,
+                format_args!("memory-budget of {budget} bytes is used up at {held} connections"),
+            );
             return None;
         }
         self.arm(slot);
         Some(slot)
     }
 
-    /// Slots for everybody: all, but those kept for the operator where there is a listener for one.
+    /// Returns the slots that are open to every newcomer. A listener for the operator reserves
+    /// some.
     fn public_slots(&self) -> usize {
         let has_door = self.listeners.iter().any(|listener| listener.for_operator);
         let reserved = if has_door { RESERVED_SLOTS } else { 0 };
-        // Beyond the bound others would be closed for a newcomer.
+        // Above the eviction bound, a newcomer would evict other connections.
         let each = Self::BYTES_PER_CONNECTION + self.start.kernel_objects.bytes as usize;
         let fit = self.pool.eviction_bound() / each;
         self.limits.max_connections.saturating_sub(reserved).min(fit).max(1)
     }
 
-    /// Whether enough slots are free for a full gate to open again.
+    /// Returns whether enough slots are free to open a full gate again.
     pub(super) fn has_room_again(&self) -> bool {
         let slots = self.public_slots();
         let free = (slots / GATE_REOPENS).max(1);
@@ -162,8 +196,9 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Closes the oldest silent connection, which is reaped at the end of the turn. False when there is none, or none that has had time to
-    /// say anything: it would be no less honest than the newcomer.
+    /// Closes the oldest silent connection; phase 10 reaps it. Returns false if every silent
+    /// connection is too new to have sent a message. It is then as likely to be honest as the
+    /// newcomer.
     fn recycle_oldest(&mut self) -> bool {
         let connections = &self.connections;
         let now = self.now.tick();
@@ -171,7 +206,8 @@ impl<N: Net> Core<N> {
         let Some(Source::Connection { slot, .. }) = oldest.map(Token::source) else { return false };
         let connection = &self.connections[slot as usize];
         self.stats.eviction_age_ticks = now.distance_from(connection.waits_since()).max(0) as u32;
-        // To be the oldest once is nothing; a source of which many are is flooding.
+        // One recycled connection proves nothing. A source with several silent connections is
+        // flooding.
         let source = connection.source;
         if self.admission.sources.counts(source).1 > 1 {
             let penalty = self.limits.penalty / RECYCLED_PER_PENALTY;
@@ -182,20 +218,21 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// The operator hears of it, seldom. INFO admission has the numbers.
+    /// Logs a rate-limited warning of a flood. INFO admission has the figures.
     fn tell_of_a_flood(&mut self, peer: SocketAddr, now: Time) {
         let (recycled, refused) = (self.stats.recycled, self.stats.refused.iter().sum::<u64>());
         self.warn(
             now,
             format_args!(
-                "more newcomers than max-silent and the caps allow, the last from {}: so far {recycled} silent connections made way, \
-                 {refused} newcomers were refused; see INFO admission",
+                "newcomers exceed max-silent or a cap per source, the last from {}: so far \
+                 {recycled} silent connections recycled, {refused} newcomers refused; \
+                 see INFO admission",
                 peer.ip()
             ),
         );
     }
 
-    /// A connection leaves the silent set: it has completed a message, or ends.
+    /// Takes a connection out of the silent set, because it has completed a message or closes.
     pub(super) fn speaks(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         if connection.flags.has(Flags::SILENT) {
@@ -204,7 +241,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// What follows from an accept that failed: this listener, or all, go on at once or when the timer says so.
+    /// Handles a failed accept. The listener is tried again at once, or when the retry timer fires.
     pub(super) fn accept_failed(&mut self, index: u8, error: &io::Error, now: Time) {
         let listener = &mut self.listeners[index as usize];
         let address = listener.address;
@@ -220,7 +257,7 @@ impl<N: Net> Core<N> {
                 if listener.failures < ACCEPT_FAILURES {
                     return self.carry.acceptable.push_back(index);
                 }
-                // The timer puts it back onto the list.
+                // The retry timer puts the listener back on the carry list.
                 self.retry_later(now);
                 self.warn(now, format_args!("cannot accept on {address}: {error}; will retry"));
             }
@@ -228,7 +265,8 @@ impl<N: Net> Core<N> {
                 self.carry.acceptable.push_back(index);
                 self.stats.accept_exhausted += 1;
                 self.admission.gate = Gate::Exhausted;
-                // Once for each wait, however often the gate opens meanwhile: else a flood of them would buy processor time.
+                // Connections are shed once per wait, however often the gate opens meanwhile.
+                // Otherwise a flood could use up processor time.
                 let is_first = self.timers.fires(LoopTimer::Retry as u32).is_none();
                 self.retry_later(now);
                 if is_first {
@@ -239,8 +277,9 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// No file is left to accept with: those who wait are told at once, a turn's worth of them at each retry, instead of hanging until
-    /// one is free. More often than that would let a flood of them buy processor time.
+    /// Closes waiting connections when no file is left to accept them, so that they do not hang.
+    /// Each retry closes at most one turn's budget, because a flood could otherwise use up
+    /// processor time.
     fn shed(&mut self, error: &io::Error) {
         if !is_out_of_files(error) {
             return;
@@ -248,10 +287,12 @@ impl<N: Net> Core<N> {
         let mut waiting = self.carry.acceptable.clone();
         for _ in 0..self.limits.accepts_per_turn {
             let Some(index) = waiting.pop_front() else { return };
-            let Some(listener) = self.listeners.get(index as usize).filter(|listener| !listener.for_operator) else {
+            let Some(listener) =
+                self.listeners.get(index as usize).filter(|listener| !listener.for_operator)
+            else {
                 continue;
             };
-            // Drained, or it fails for another reason: what is left waits for the retry.
+            // The queue is empty, or shedding failed. The rest waits for the retry.
             if self.net.shed(&listener.handle).unwrap_or(false) {
                 self.stats.accept_shed += 1;
                 waiting.push_back(index);
@@ -260,7 +301,8 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// What the silent set is to know of a token: nothing, if that connection is not in it any more.
+/// Returns the facts about a silent connection. Returns `None` if the token's connection has left
+/// the silent set.
 fn silent_one<S>(connections: &Slab<Connection<S>>, token: Token, now: Tick) -> Option<Silent> {
     let Source::Connection { slot, generation } = token.source() else { return None };
     let connection = connections.get(slot as usize)?;
@@ -270,4 +312,32 @@ fn silent_one<S>(connections: &Slab<Connection<S>>, token: Token, now: Tick) -> 
         is_new: now.distance_from(connection.waits_since()) <= 0,
         source: connection.source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::buffer::BufferMode;
+    use crate::limits::Limits;
+    use crate::net::sim::SimNet;
+    use crate::service::discard::Discard;
+
+    #[test]
+    fn a_flood_is_logged_and_ordinary_newcomers_are_not() {
+        let limits = Limits { max_silent: 2, ..Limits::default() };
+        let mut reactor = Reactor::new(SimNet::new(7), limits, BufferMode::Pooled);
+        let service = reactor.add_service(Box::new(Discard));
+        let address = reactor.listen("127.0.0.1:0".parse().unwrap(), 16, service).unwrap();
+        for (connections, is_logged) in [(1, false), (2, false), (3, true)] {
+            reactor.net_mut().client(address).unwrap();
+            reactor.net_mut().advance(Duration::from_secs(1));
+            let now = reactor.net_mut().now();
+            reactor.net_mut().hold_time_at(now);
+            reactor.turn().unwrap();
+            assert_eq!(reactor.core.upkeep.warned_at.is_some(), is_logged, "{connections}");
+        }
+        assert_eq!(reactor.core.stats.recycled, 1);
+    }
 }

@@ -1,5 +1,5 @@
-//! The loop's metrics, section by section. A section is read from counters and from the kernel
-//! when someone asks for it; nothing here walks the connections or is on the loop's path.
+//! The loop's metrics, section by section. A section is computed when it is asked for, from
+//! counters and from the kernel. No turn runs this code, and nothing here walks all connections.
 
 use super::Reactor;
 use super::core::Core;
@@ -24,7 +24,8 @@ impl<N: Net> Reactor<N> {
         self.core.metrics(wanted)
     }
 
-    /// Structures and buffers of one connection in the kernel, the latter as a mean over a sample.
+    /// Returns the kernel's bytes per connection: its structures, and the mean buffers of a sample.
+    /// Returns `None` without connections.
     pub fn kernel_bytes_each(&self) -> Option<u64> {
         Some(self.core.start.kernel_objects.bytes + self.core.kernel_buffer_bytes()?)
     }
@@ -49,7 +50,7 @@ impl<N: Net> Core<N> {
         metrics::compute(self, &Self::SECTIONS, wanted)
     }
 
-    /// The mean of a sample, when there are connections.
+    /// Returns the mean bytes of kernel buffers over a sample. Returns `None` without connections.
     fn kernel_buffer_bytes(&self) -> Option<u64> {
         let step = self.slots_used.div_ceil(KERNEL_SAMPLE).max(1);
         let sampled = (0..self.slots_used).step_by(step).filter_map(|slot| {
@@ -63,22 +64,32 @@ impl<N: Net> Core<N> {
     fn connections_section(&self, metrics: &mut Metrics) {
         let (stats, most) = (&self.stats, self.limits.max_connections as u64);
         metrics.gauges([
-            ("held", Connections, self.connections.len() as u64, "Connections that are open."),
-            ("max-connections", Connections, most, "Connections that may be open at a time."),
+            ("held", Connections, self.connections.len() as u64, "Open connections."),
+            ("max-connections", Connections, most, "Maximum number of open connections."),
         ]);
         let states = State::NAMES.into_iter().zip(stats.states);
         let help = "Connections in this state.";
         metrics.family((Gauge, Connections), ("by_state", "state"), "", help, states);
         let over_budget = stats.accept_over_budget;
         let gate = format!("{:?}", self.admission.gate).to_lowercase();
-        metrics.text("accept gate", gate, "Whether newcomers are accepted, and why not.");
+        metrics.text("accept gate", gate, "State of the accept gate: open, full or exhausted.");
         metrics.counters([
-            ("accepted", Connections, stats.accepted, "Connections that got a slot."),
-            ("accept aborted", Connections, stats.accept_aborted, "Gone before being accepted."),
-            ("accept exhausted", Count, stats.accept_exhausted, "Accepts without files or memory."),
-            ("accept shed", Connections, stats.accept_shed, "Turned away: no file was free."),
-            ("accept over budget", Connections, over_budget, "memory-budget had no room for them."),
-            ("evicted", Connections, stats.evicted, "Held most of a memory-budget used up."),
+            ("accepted", Connections, stats.accepted, "Connections accepted into a slot."),
+            (
+                "accept aborted",
+                Connections,
+                stats.accept_aborted,
+                "Connections that ended before accept.",
+            ),
+            (
+                "accept exhausted",
+                Count,
+                stats.accept_exhausted,
+                "Failed accepts: no file or memory.",
+            ),
+            ("accept shed", Connections, stats.accept_shed, "Closed because no file was free."),
+            ("accept over budget", Connections, over_budget, "Closed because of memory-budget."),
+            ("evicted", Connections, stats.evicted, "Closed for holding the most memory."),
         ]);
     }
 
@@ -86,21 +97,21 @@ impl<N: Net> Core<N> {
         let (stats, limits) = (&self.stats, &self.limits);
         let dry = if limits.admission_dry_run { ", dry run" } else { "" };
         let policy = format!("{}{dry}", limits.admission);
-        metrics.text("policy", policy, "What happens when the silent set is full.");
+        metrics.text("policy", policy, "Policy for newcomers when the silent set is full.");
         let (silent, most) = (self.admission.silent() as u64, limits.max_silent as u64);
         let age = (Tick::LENGTH * stats.eviction_age_ticks).as_millis() as u64;
         let (sources, penalised) = self.admission.sources.totals(self.now.tick());
         metrics.gauges([
             ("silent", Connections, silent, "Connections in the silent set."),
-            ("max-silent", Connections, most, "Connections that may be in it."),
-            ("eviction age, ms", Milliseconds, age, "How long the last recycled one was silent."),
-            ("sources", Count, sources as u64, "Sources that have connections."),
-            ("sources penalised", Count, penalised as u64, "Sources that are refused for a while."),
+            ("max-silent", Connections, most, "Maximum size of the silent set."),
+            ("eviction age, ms", Milliseconds, age, "Silence of the last recycled connection."),
+            ("sources", Count, sources as u64, "Sources with open connections."),
+            ("sources penalised", Count, penalised as u64, "Sources refused because of a penalty."),
         ]);
-        let help = "Silent connections that made way for a newcomer; in a dry run, would have.";
+        let help = "Silent connections recycled for newcomers; in a dry run, only counted.";
         metrics.counters([("recycled", Connections, stats.recycled, help)]);
         let refused = Refusal::ALL.map(|(_, name)| name).into_iter().zip(stats.refused);
-        let (name, help) = (("refused", "reason"), "Newcomers turned away for this reason.");
+        let (name, help) = (("refused", "reason"), "Newcomers refused for this reason.");
         metrics.family((Counter, Connections), name, "refused, ", help, refused);
     }
 
@@ -108,7 +119,7 @@ impl<N: Net> Core<N> {
         let closed = Reason::ALL.map(|(_, name)| name).into_iter().zip(self.stats.closed);
         let help = "Connections closed for this reason.";
         metrics.family((Counter, Connections), ("connections", "reason"), "", help, closed);
-        let help = "Connections that the server ended by a reset.";
+        let help = "Connections that the server reset.";
         metrics.counters([("of all, by a reset", Connections, self.stats.resets, help)]);
     }
 
@@ -121,7 +132,7 @@ impl<N: Net> Core<N> {
                     family: Some(("waiting", "listener", value)),
                     kind: Gauge,
                     unit: Connections,
-                    help: "Connections that wait to be accepted.",
+                    help: "Connections in the accept queue.",
                     value: u64::from(waiting).into(),
                 });
             }
@@ -131,20 +142,20 @@ impl<N: Net> Core<N> {
     fn user_memory_section(&self, metrics: &mut Metrics) {
         let (ledger, count) = (self.ledger(), self.connections.len());
         let kinds = ledger.kinds().map(|(kind, bytes)| (kind, bytes as u64));
-        let help = "Bytes that the server holds, by kind.";
+        let help = "User memory of this kind.";
         metrics.family((Gauge, Bytes), ("held", "kind"), "", help, kinds);
         let bytes = ledger.for_connections();
         metrics.gauges([
-            ("ledger, without fixed", Bytes, Some(bytes as u64), "The sum of all but fixed."),
-            ("per connection", Bytes, per_connection(bytes, count), "The same for each one."),
+            ("ledger, without fixed", Bytes, Some(bytes as u64), "All kinds except fixed."),
+            ("per connection", Bytes, per_connection(bytes, count), "The same sum per connection."),
         ]);
         if let Some(resident) = self.net.resident_bytes() {
             let grown = resident.saturating_sub(self.start.resident_bytes);
             let each = per_connection(grown as usize, count);
             metrics.gauges([
-                ("resident set", Bytes, Some(resident), "Memory that the process has."),
-                ("grown since start", Bytes, Some(grown), "Growth of the resident set."),
-                ("grown per connection", Bytes, each, "The same for each connection."),
+                ("resident set", Bytes, Some(resident), "Resident memory of the process."),
+                ("grown since start", Bytes, Some(grown), "Growth of resident memory."),
+                ("grown per connection", Bytes, each, "The same growth per connection."),
             ]);
         }
     }
@@ -155,24 +166,29 @@ impl<N: Net> Core<N> {
             true => "structures per connection",
             false => "structures per connection, assumed",
         };
-        metrics.gauges([(title, Bytes, objects.bytes, "Fixed structures of one connection.")]);
+        metrics.gauges([(title, Bytes, objects.bytes, "Kernel structures of one connection.")]);
         if let Some(each) = self.kernel_buffer_bytes() {
             let all = (objects.bytes + each) * self.connections.len() as u64;
             metrics.gauges([
-                ("buffers per connection", Bytes, each, "Buffers of one: the mean of a sample."),
-                ("connections, estimated", Bytes, all, "Structures and buffers of all."),
+                ("buffers per connection", Bytes, each, "Mean buffers of a sample of connections."),
+                ("connections, estimated", Bytes, all, "Kernel memory of all connections."),
             ]);
         }
         if let Some(tcp) = memory::tcp_socket_statistics() {
             metrics.gauges([
-                ("system TCP buffers", Bytes, tcp.buffer_bytes, "Of this network namespace."),
-                ("system TCP sockets", Count, tcp.in_use, "Of this network namespace."),
+                (
+                    "system TCP buffers",
+                    Bytes,
+                    tcp.buffer_bytes,
+                    "Buffers of this network namespace.",
+                ),
+                ("system TCP sockets", Count, tcp.in_use, "Sockets of this network namespace."),
             ]);
         }
     }
 
-    /// How the kernel is set up against floods, and what it counts of them: for all of this network
-    /// namespace, not for this process alone.
+    /// Adds the kernel's settings and counters that concern floods. They cover the whole network
+    /// namespace, not only this process.
     fn kernel_section(&self, metrics: &mut Metrics) {
         let row = |(name, value, help)| (name, Count, value, help);
         metrics.gauges(kernel::settings().rows().map(row));
@@ -182,10 +198,10 @@ impl<N: Net> Core<N> {
 
     fn timers_section(&self, metrics: &mut Metrics) {
         let (armed, stats) = (self.timers.armed() as u64, &self.stats);
-        metrics.gauges([("armed", Count, armed, "Timers of connections and of the loop.")]);
+        metrics.gauges([("armed", Count, armed, "Timers in the wheel.")]);
         metrics.counters([
-            ("fired", Count, stats.timers_fired, "Timers that fired after their deadline."),
-            ("early", Count, stats.timers_early, "Timers that fired before it."),
+            ("fired", Count, stats.timers_fired, "Timers whose deadline had passed."),
+            ("early", Count, stats.timers_early, "Timers that fired early and were armed again."),
         ]);
     }
 
@@ -194,33 +210,33 @@ impl<N: Net> Core<N> {
         let busy = stats.busy.as_micros() as u64;
         let processor = Clock::cpu_time().as_millis() as u64;
         metrics.counters([
-            ("log lines dropped", Count, log_lines::dropped(), "Lines that nobody took in time."),
+            ("log lines dropped", Count, log_lines::dropped(), "Lines lost to slow log output."),
             ("turns", Count, stats.turns, "Turns of the loop."),
-            ("events", Count, stats.events, "Readiness events that the kernel reported."),
-            ("busy, us", Microseconds, busy, "Time spent in turns, without the wait for events."),
+            ("events", Count, stats.events, "Readiness events from the kernel."),
+            ("busy, us", Microseconds, busy, "Time spent in turns, without poll's wait."),
             ("stale events", Count, stats.stale_events, "Events for connections that were gone."),
-            ("carried", Count, stats.carried, "What turns left for the next for want of budget."),
+            ("carried", Count, stats.carried, "Work that a budget left for the next turn."),
             ("messages", Messages, stats.work.messages, "Complete messages on streams."),
-            ("deliveries", Count, stats.work.deliveries, "Outputs handed to connections."),
-            ("reads", Count, stats.work.reads, "Reads from connections."),
-            ("writes", Count, stats.work.writes, "Writes to connections."),
-            ("short writes", Count, stats.short_writes, "Writes that the kernel took a part of."),
+            ("deliveries", Count, stats.work.deliveries, "Deliveries of output to connections."),
+            ("reads", Count, stats.work.reads, "Read calls on connections."),
+            ("writes", Count, stats.work.writes, "Write calls on connections."),
+            ("short writes", Count, stats.short_writes, "Writes that the kernel took in part."),
             ("bytes in", Bytes, stats.bytes_in, "Bytes read from connections."),
             ("bytes out", Bytes, stats.bytes_out, "Bytes written to connections."),
-            ("memory given back", Count, stats.trims, "Times that memory went back to the system."),
+            ("memory given back", Count, stats.trims, "Trims of unused memory."),
             ("processor time, ms", Milliseconds, processor, "Processor time of the process."),
         ]);
         let per_turn = MetricValue::Ratio(stats.events as f64 / stats.turns.max(1) as f64);
         let share = MetricValue::Ratio(100.0 * stats.busy.as_secs_f64() / uptime.max(1e-9));
         let longest = (stats.longest_turn.span.as_micros() as u64).into();
         metrics.gauges([
-            ("events per turn", Count, per_turn, "The mean of all turns."),
-            ("busy share percent", Percent, share, "Time spent in turns, of the uptime."),
+            ("events per turn", Count, per_turn, "Mean over all turns."),
+            ("busy share percent", Percent, share, "Share of the uptime spent in turns."),
             ("uptime, s", Seconds, (uptime as u64).into(), "Time since the start."),
-            ("longest turn, us", Microseconds, longest, "How long the longest turn took."),
+            ("longest turn, us", Microseconds, longest, "Duration of the longest turn."),
         ]);
         let work = Work::NAMES.into_iter().zip(stats.longest_turn.work);
-        let (name, help) = (("longest_turn", "work"), "What the longest turn did.");
+        let (name, help) = (("longest_turn", "work"), "Work of the longest turn.");
         metrics.family((Gauge, Count), name, "longest turn, ", help, work);
     }
 
@@ -231,16 +247,26 @@ impl<N: Net> Core<N> {
         metrics.counters([
             ("in", Datagrams, stats.datagrams_in, "Datagrams received."),
             ("out", Datagrams, stats.datagrams_out, "Datagrams sent."),
-            ("dropped, buffer full", Datagrams, full, "Answers that the socket had no room for."),
-            ("dropped, too large", Datagrams, large, "Answers larger than any datagram."),
-            ("dropped, could loop", Datagrams, looping, "Came from a port of slabd, or port 0."),
-            ("dropped, backlog", Datagrams, backlog, "Came while too much waited for delivery."),
-            ("errors", Count, stats.datagram_errors, "Other errors of sockets for datagrams."),
+            ("dropped, buffer full", Datagrams, full, "Answers dropped: socket buffer full."),
+            ("dropped, too large", Datagrams, large, "Answers too large for a datagram."),
+            (
+                "dropped, could loop",
+                Datagrams,
+                looping,
+                "Datagrams from a port of slabd or port 0.",
+            ),
+            (
+                "dropped, backlog",
+                Datagrams,
+                backlog,
+                "Publishes received while the backlog was full.",
+            ),
+            ("errors", Count, stats.datagram_errors, "Other errors of datagram sockets."),
         ]);
     }
 }
 
-/// Bytes per connection, when there are connections.
+/// Returns bytes per connection, or `None` without connections.
 pub fn per_connection(bytes: usize, connections: usize) -> Option<u64> {
     bytes.checked_div(connections).map(|bytes| bytes as u64)
 }
@@ -255,9 +281,12 @@ mod tests {
     use crate::net::sim::SimNet;
     use crate::service::Options;
     use std::collections::HashMap;
+    use std::time::Duration;
+
+    use crate::clock::Time;
 
     #[test]
-    fn metrics_are_named_apart_and_explained_and_counters_only_grow() {
+    fn each_metric_has_its_own_name_and_a_help_text_and_counters_never_decrease() {
         let mut reactor = Reactor::new(SimNet::new(7), Limits::default(), BufferMode::Pooled);
         let service = reactor.add_service(Box::new(Hub::new(&Options::default())));
         let address = reactor.listen("127.0.0.1:0".parse().unwrap(), 16, service).unwrap();
@@ -277,22 +306,64 @@ mod tests {
             for Metrics { title: section, list } in sections {
                 for metric in list.into_iter().filter(|metric| metric.kind == MetricKind::Counter) {
                     let MetricValue::Count(Some(count)) = metric.value else { continue };
-                    let before = counted.insert(format!("{section}/{}", metric.title), count).unwrap_or(0);
-                    assert!(count >= before, "{section}/{} was {before} and is {count}", metric.title);
+                    let before =
+                        counted.insert(format!("{section}/{}", metric.title), count).unwrap_or(0);
+                    assert!(
+                        count >= before,
+                        "{section}/{} was {before} and is {count}",
+                        metric.title
+                    );
                 }
             }
         }
-        assert!(counted["loop/messages"] > 20 && counted["closed by reason/peer-reset"] > 0, "{counted:?}");
+        assert!(
+            counted["loop/messages"] > 20 && counted["closed by reason/peer-reset"] > 0,
+            "{counted:?}"
+        );
     }
 
     #[test]
-    fn only_the_sections_that_are_wanted_are_computed() {
+    fn only_the_requested_sections_are_computed() {
         let reactor = Reactor::new(SimNet::new(7), Limits::default(), BufferMode::Pooled);
         let titles = |wanted: &dyn Fn(&str) -> bool| -> Vec<_> {
             reactor.metrics(wanted).iter().map(|section| section.title).collect()
         };
-        assert_eq!(titles(&|title| title.contains("memory")), ["user memory, bytes", "kernel memory, bytes"]);
+        assert_eq!(
+            titles(&|title| title.contains("memory")),
+            ["user memory, bytes", "kernel memory, bytes"]
+        );
         assert_eq!(titles(&|_| false), [""; 0]);
         assert_eq!(titles(&|_| true).len(), 10);
+    }
+
+    #[test]
+    fn figures_made_of_others_are_computed_from_them() {
+        let mut reactor = Reactor::new(SimNet::new(7), Limits::default(), BufferMode::Pooled);
+        let service = reactor.add_service(Box::new(Hub::new(&Options::default())));
+        let address = reactor.listen("127.0.0.1:0".parse().unwrap(), 16, service).unwrap();
+        for _ in 0..3 {
+            let client = reactor.net_mut().client(address).unwrap();
+            reactor.turn().unwrap();
+            // The kernel holds these bytes until the next turn.
+            reactor.net_mut().client_send(client, b"unread");
+        }
+        reactor.core.start.kernel_objects.bytes = 700;
+        reactor.core.stats.busy = Duration::from_secs(5);
+        reactor.core.now = Time::ZERO + Duration::from_secs(20);
+        (reactor.core.stats.events, reactor.core.stats.turns) = (30, 12);
+        let sections = reactor.metrics(&|_| true);
+        let figure = |title: &str| {
+            let mut all = sections.iter().flat_map(|section| &section.list);
+            match all.find(|metric| metric.title.starts_with(title)).map(|metric| &metric.value) {
+                Some(MetricValue::Count(Some(count))) => *count as f64,
+                Some(MetricValue::Ratio(ratio)) => *ratio,
+                other => panic!("{title}: {other:?}"),
+            }
+        };
+        assert_eq!((figure("busy share"), figure("events per turn")), (25.0, 2.5));
+        assert_eq!(figure("structures per connection"), 700.0);
+        assert!(figure("buffers per connection") > 0.0);
+        let each = 700.0 + figure("buffers per connection");
+        assert_eq!((figure("held"), figure("connections, estimated")), (3.0, 3.0 * each));
     }
 }

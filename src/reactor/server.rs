@@ -1,4 +1,4 @@
-//! The loop as its services see it, and the end of a connection.
+//! The loop as the services see it, and the end of a connection.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use crate::service::server::{Facts, Parting, Server};
 use log::debug;
 
 impl<N: Net> Reactor<N> {
-    /// Frees a connection that is over: its service is told, its socket closed.
+    /// Frees a closed connection: tells its service, and closes or resets its socket.
     pub(super) fn part(&mut self, slot: u32, state: State, now: Time) {
         let Reactor { core, services, .. } = self;
         core.speaks(slot);
@@ -37,11 +37,14 @@ impl<N: Net> Reactor<N> {
             let fin = u64::from(reason == Reason::PeerClosed);
             transferred.received = transferred.received.saturating_sub(fin);
         }
-        service.closed(ConnectionId(slot), &Parting { peer, reason: reason.name(), transferred, now });
+        service
+            .closed(ConnectionId(slot), &Parting { peer, reason: reason.name(), transferred, now });
         let resets = match reason.farewell() {
             _ if connection.flags.has(Flags::TOLD) => false,
             Farewell::Fin => false,
-            Farewell::FinIfAcknowledged => core.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes > 0),
+            Farewell::FinIfAcknowledged => {
+                core.net.unacknowledged(&connection.stream).is_ok_and(|bytes| bytes > 0)
+            }
             Farewell::Reset => true,
         };
         if resets {
@@ -61,7 +64,8 @@ impl<N: Net> Server for Core<N> {
     fn connection(&self, connection: ConnectionId) -> Option<Facts> {
         let connection = self.connections.get(connection.0 as usize)?;
         let stream = &connection.stream;
-        let buffers = [&connection.input, &connection.output].map(|id| (self.pool.len(id), self.pool.capacity(id)));
+        let buffers = [&connection.input, &connection.output]
+            .map(|id| (self.pool.len(id), self.pool.capacity(id)));
         let ticks = self.now.tick().distance_from(connection.waits_since()).max(0) as u32;
         Some(Facts {
             peer: self.net.peer_address(stream).ok(),
@@ -71,7 +75,8 @@ impl<N: Net> Server for Core<N> {
             input: buffers[0],
             output: buffers[1],
             user_bytes: Self::BYTES_PER_CONNECTION + buffers[0].1 + buffers[1].1,
-            kernel_bytes: self.start.kernel_objects.bytes + self.net.buffer_bytes(stream).unwrap_or(0),
+            kernel_bytes: self.start.kernel_objects.bytes
+                + self.net.buffer_bytes(stream).unwrap_or(0),
             transferred: self.net.transferred(stream).unwrap_or_default(),
             is_closing: !connection.is_serving(),
             is_blocked: connection.flags.has(Flags::BLOCKED),
@@ -106,7 +111,8 @@ impl<N: Net> Server for Core<N> {
     }
 
     fn set(&mut self, changes: &[(String, String)]) -> Result<(), String> {
-        let limits = config::with_changes(&self.limits, changes).map_err(|error| error.to_string())?;
+        let limits =
+            config::with_changes(&self.limits, changes).map_err(|error| error.to_string())?;
         self.set_limits(limits);
         Ok(())
     }

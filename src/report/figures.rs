@@ -1,20 +1,22 @@
-//! Figures as people read them: `1.23 ms`, `3.9 KiB`, `12,345`, `99.9 %`, a date.
+//! Figures as text for people: `1.23 ms`, `3.91 KiB`, `12,345`, `99.9 %`, dates.
 
-/// Units and their worth, smallest first.
+/// Units and their sizes, smallest first.
 const TIMES: [(&str, f64); 3] = [("µs", 1.0), ("ms", 1e3), ("s", 1e6)];
-const SIZES: [(&str, f64); 4] = [("B", 1.0), ("KiB", 1024.0), ("MiB", 1_048_576.0), ("GiB", 1_073_741_824.0)];
+const SIZES: [(&str, f64); 4] =
+    [("B", 1.0), ("KiB", 1024.0), ("MiB", 1_048_576.0), ("GiB", 1_073_741_824.0)];
 
-/// Microseconds, to three digits: `870 µs`, `1.23 ms`, `12.0 s`.
+/// Formats microseconds to three digits: `870 µs`, `1.23 ms`, `12.0 s`.
 pub fn time(us: f64) -> String {
     scaled(us, &TIMES, 1000.0)
 }
 
-/// Bytes, to three digits: `44 B`, `3.91 KiB`.
+/// Formats bytes to three digits: `44 B`, `3.91 KiB`.
 pub fn bytes(bytes: f64) -> String {
     scaled(bytes, &SIZES, 1024.0)
 }
 
-/// In the largest unit of which there is at least one once it is rounded, so that nothing reads as `1000 µs`.
+/// Formats a value in the largest unit in which its rounded value is at least 1, so no text reads
+/// `1000 µs`.
 fn scaled(value: f64, units: &[(&str, f64)], step: f64) -> String {
     if !value.is_finite() {
         return "–".into();
@@ -23,12 +25,12 @@ fn scaled(value: f64, units: &[(&str, f64)], step: f64) -> String {
     let at = units.iter().rposition(|(_, worth)| size >= worth * (1.0 - 0.5 / step)).unwrap_or(0);
     let (unit, worth) = units[at];
     let value = value / worth;
-    // Whole bytes have no fraction, a mean of them has.
+    // Whole bytes need no fraction; a mean of bytes does.
     let whole = at == 0 && value.fract() == 0.0;
     if whole { format!("{value:.0} {unit}") } else { format!("{} {unit}", three_digits(value)) }
 }
 
-/// Three digits, or all before the point.
+/// Formats a number to three digits, or with all digits before the point.
 pub fn three_digits(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 99.95 => 0,
@@ -38,12 +40,12 @@ pub fn three_digits(value: f64) -> String {
     grouped(&format!("{value:.decimals$}"))
 }
 
-/// `1,234,567`.
+/// Formats a count: `1,234,567`.
 pub fn count(count: u64) -> String {
     grouped(&count.to_string())
 }
 
-/// Commas between thousands, before the point alone.
+/// Inserts commas between the thousands before the point.
 fn grouped(number: &str) -> String {
     let (sign, digits) = number.strip_prefix('-').map_or(("", number), |digits| ("-", digits));
     let (whole, fraction) = digits.split_at(digits.find('.').unwrap_or(digits.len()));
@@ -57,17 +59,17 @@ fn grouped(number: &str) -> String {
     text + fraction
 }
 
-/// A rate a second: `1,234/s`; less than a hundred has a fraction.
+/// Formats a rate per second: `1,234/s`, `0.25/s`.
 pub fn rate(rate: f64) -> String {
     if rate.is_finite() { format!("{}/s", three_digits(rate)) } else { "–".into() }
 }
 
-/// What share `part` is of `whole`: `99.9 %`.
+/// Formats `part` as a share of `whole`: `99.9 %`.
 pub fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "–".into() } else { percent(100.0 * part as f64 / whole as f64) }
 }
 
-/// `62.5 %`. Never 100 % of what is not whole, and never 0 % of what is there.
+/// Formats a percentage: `62.5 %`. Rounding never makes it 0 % or 100 %.
 pub fn percent(percent: f64) -> String {
     if !percent.is_finite() {
         return "–".into();
@@ -76,25 +78,27 @@ pub fn percent(percent: f64) -> String {
         return format!("{percent:.0} %");
     }
     let decimals = (1..=9).find(|&decimals| {
-        // A little less than one of the last digit: 100 − 99.9 is not quite 0.1.
+        // The factor 0.99 allows for rounding: 100 − 99.9 is not quite 0.1.
         let grain = 0.99 * 10f64.powi(-decimals);
         percent.abs() >= grain && (percent - 100.0).abs() >= grain
     });
     format!("{percent:.*} %", decimals.unwrap_or(9) as usize)
 }
 
-/// A percentile's name: `p50`, `p99.9`.
+/// Returns the name of a percentile: `p50`, `p99.9`.
 pub fn percentile(percent: f64) -> String {
     format!("p{percent}")
 }
 
-/// A time of day, in UTC: `2026-11-21 19:00:00 UTC`. The days are counted by Howard Hinnant's civil_from_days.
+/// Formats a moment in UTC: `2026-11-21 19:00:00 UTC`. The date follows Howard Hinnant's
+/// civil_from_days.
 pub fn date(unix_seconds: u64) -> String {
     let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    // Years of this calendar begin in March, so that the leap day is their last; eras have 400 years.
+    // A year of this calendar begins in March, so the leap day is its last. An era has 400 years.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
@@ -109,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_have_three_digits_and_the_unit_that_fits_them() {
+    fn times_and_sizes_have_three_digits_and_the_largest_fitting_unit() {
         for (us, text) in [
             (0.0, "0 µs"),
             (0.5, "0.50 µs"),
@@ -167,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_follow_the_calendar() {
         for (seconds, text) in [
             (0, "1970-01-01 00:00:00 UTC"),
             (951_782_400, "2000-02-29 00:00:00 UTC"),

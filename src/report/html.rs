@@ -1,7 +1,8 @@
-//! A page as one HTML file that needs nothing beside itself: no request leaves it, its plots are drawn by the uPlot within.
+//! A page as one HTML file. It contains uPlot to draw its plots, and makes no request.
 //!
-//! Every text of a page is escaped, for it may come from a server or from a file that somebody else wrote. The page's own
-//! policy (Content-Security-Policy) forbids all requests, so that what should slip through could at least not call home.
+//! Every text of the page is escaped, because it may come from a server or from a foreign file. In
+//! addition, the page's Content-Security-Policy forbids all requests, so that an injected element
+//! could not load or send anything.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,24 +15,25 @@ use super::{Page, Plot, Section, Table, Verdict};
 
 const UPLOT: &str = include_str!("uplot/uPlot.iife.min.js");
 const UPLOT_STYLE: &str = include_str!("uplot/uPlot.min.css");
-/// It asks to be kept with every copy.
+/// The licence requires this text in every copy.
 const UPLOT_LICENSE: &str = include_str!("uplot/LICENSE");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// What the page may load: what stands in itself, and nothing else.
+/// The page's Content-Security-Policy: only the page's own content is allowed.
 const POLICY: &str = include_str!("policy.txt").trim_ascii();
 
-/// For `--html FILE`.
+/// Writes the file of `--html`. The error names the file.
 pub fn write(path: &Path, page: &Page) -> Result<()> {
     std::fs::write(path, html(page)).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Returns the page as a complete HTML document.
 pub fn html(page: &Page) -> String {
     let (title, summary) = (escaped(&page.title), escaped(&page.summary));
     let (body, plots) = sections(&page.sections);
     let version = env!("CARGO_PKG_VERSION");
-    // The empty icon keeps browsers from asking for one.
+    // The empty icon keeps browsers from requesting one.
     format!(
         "<!doctype html>
 <html lang=\"en\">
@@ -51,7 +53,8 @@ pub fn html(page: &Page) -> String {
 <h1>{title}</h1>
 <p class=\"summary\">{summary}</p>
 </header>
-{body}<footer>Written by slabd {version}. The plots are drawn by uPlot, which is part of this file; nothing is loaded from elsewhere.</footer>
+{body}<footer>Written by slabd {version}. uPlot draws the plots; this file contains it and loads
+nothing from elsewhere.</footer>
 </main>
 <script type=\"application/json\" id=\"plots\">{}</script>
 <script>
@@ -68,7 +71,7 @@ pub fn html(page: &Page) -> String {
     )
 }
 
-/// As the content of an element or of an attribute in quotation marks.
+/// Escapes a text for an element or a quoted attribute.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -78,7 +81,7 @@ fn escaped(text: &str) -> String {
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
-            // HTML has no place for it.
+            // HTML does not allow this character.
             '\0' => safe.push('\u{fffd}'),
             c => safe.push(c),
         }
@@ -86,13 +89,13 @@ fn escaped(text: &str) -> String {
     safe
 }
 
-/// JSON within a script element. That ends at `</script`, and `<!--` changes how it is read: both need a `<`, which JSON has in
-/// strings alone, where it can be written in another way.
+/// Returns JSON for a script element. `</script` would end the element and `<!--` would change its
+/// parsing. Both need a `<`, which JSON has only in strings, where it can be escaped.
 fn embedded(value: &Value) -> String {
     value.to_string().replace('<', "\\u003c")
 }
 
-/// Sections of one kind that follow each other share a list or a grid; None for those that stand alone.
+/// Returns the tags around consecutive sections of one kind; `None` for a kind that has none.
 fn group(section: &Section) -> Option<(&'static str, &'static str)> {
     match section {
         Section::Verdict(_) => Some(("<ul class=\"verdicts\">\n", "</ul>\n")),
@@ -102,7 +105,7 @@ fn group(section: &Section) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// The markup, and what the script draws into the places for plots, in their order.
+/// Returns the markup of the sections, and the data of their plots in order.
 fn sections(sections: &[Section]) -> (String, Value) {
     let (mut body, mut plots) = (String::new(), Vec::new());
     let mut open = None;
@@ -132,7 +135,10 @@ fn sections(sections: &[Section]) -> (String, Value) {
 fn verdict_item(verdict: &Verdict) -> String {
     let word = outcome(verdict.outcome);
     let (claim, measured) = (escaped(&verdict.claim), escaped(&verdict.measured));
-    format!("<li class=\"{word}\"><b>{word}</b><span>{claim}</span><span class=\"measured\">{measured}</span></li>")
+    format!(
+        "<li class=\"{word}\"><b>{word}</b><span>{claim}</span>\
+         <span class=\"measured\">{measured}</span></li>"
+    )
 }
 
 fn table_element(table: &Table) -> String {
@@ -141,7 +147,10 @@ fn table_element(table: &Table) -> String {
         let _ = write!(text, "<caption>{}</caption>", escaped(&table.title));
     }
     if table.columns.iter().any(|column| !column.is_empty()) {
-        let cells = table.columns.iter().map(|column| format!("<th scope=\"col\">{}</th>", escaped(column)));
+        let cells = table
+            .columns
+            .iter()
+            .map(|column| format!("<th scope=\"col\">{}</th>", escaped(column)));
         let _ = write!(text, "<thead><tr>{}</tr></thead>", cells.collect::<String>());
     }
     text.push_str("<tbody>\n");
@@ -161,16 +170,18 @@ fn plot_place(plot: &Plot) -> String {
     let scale = if plot.y_is_logarithmic { " <span>logarithmic</span>" } else { "" };
     format!(
         "<figure><figcaption>{title}{scale}</figcaption>\
-         <div class=\"plot\" role=\"img\" aria-label=\"{title}: {y} over {x}\"><noscript>Plots need JavaScript.</noscript></div></figure>"
+         <div class=\"plot\" role=\"img\" aria-label=\"{title}: {y} over {x}\">\
+         <noscript>Plots need JavaScript.</noscript></div></figure>"
     )
 }
 
-/// JSON has no number for what is none: that is a gap.
+/// Returns the data of a plot. JSON has no NaN or infinity; such a value becomes a gap.
 fn plot_data(plot: &Plot) -> Value {
     let series = plot.series.iter().map(|series| {
-        // A logarithmic axis has no place for zero either.
+        // A logarithmic axis has no zero.
         let drawn = |value: &f64| value.is_finite() && (*value > 0.0 || !plot.y_is_logarithmic);
-        let values: Vec<Option<f64>> = series.values.iter().map(|value| value.filter(drawn)).collect();
+        let values: Vec<Option<f64>> =
+            series.values.iter().map(|value| value.filter(drawn)).collect();
         json!({ "name": series.name, "values": values })
     });
     json!({
@@ -198,11 +209,14 @@ mod tests {
             y_label: name.into(),
             y_is_logarithmic: true,
             x: vec![0.0, 1.0, 2.0, 3.0],
-            series: vec![Series { name: name.into(), values: vec![Some(1.5), None, Some(f64::NAN), Some(0.0)] }],
+            series: vec![Series {
+                name: name.into(),
+                values: vec![Some(1.5), None, Some(f64::NAN), Some(0.0)],
+            }],
         }
     }
 
-    /// What the page's script reads.
+    /// Returns the data for the page's script.
     fn data(html: &str) -> Value {
         let (_, rest) = html.split_once("id=\"plots\">").unwrap();
         serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
@@ -211,9 +225,13 @@ mod tests {
     #[test]
     fn no_text_becomes_markup() {
         let evil = "</script><script>alert(1)</script><!--<img src=x onerror='alert(2)'>\"&\0";
-        let table =
-            Table { title: evil.into(), columns: vec![evil.into()], rows: vec![vec![evil.into(), evil.into()]] };
-        let verdict = Verdict { claim: evil.into(), measured: evil.into(), outcome: Outcome::Untried };
+        let table = Table {
+            title: evil.into(),
+            columns: vec![evil.into()],
+            rows: vec![vec![evil.into(), evil.into()]],
+        };
+        let verdict =
+            Verdict { claim: evil.into(), measured: evil.into(), outcome: Outcome::Untried };
         let sections = vec![
             Section::Heading(evil.into()),
             Section::Paragraph(evil.into()),
@@ -226,20 +244,25 @@ mod tests {
         for markup in ["alert(1)</script", "<img", "<!--"] {
             assert!(!html.contains(markup), "{markup}");
         }
-        // No script begins or ends that the page has not by itself.
+        // The texts open and close no scripts.
         for tag in ["<script", "</script"] {
             assert_eq!(html.matches(tag).count(), plain.matches(tag).count());
         }
-        let escaped = "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;&lt;!--&lt;img src=x onerror=&#39;alert(2)&#39;&gt;&quot;&amp;\u{fffd}";
+        let escaped = "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;&lt;!--\
+            &lt;img src=x onerror=&#39;alert(2)&#39;&gt;&quot;&amp;\u{fffd}";
         assert_eq!(html.matches(escaped).count(), 15);
-        // The script gets the text as it was.
+        // The script gets the text unchanged.
         assert_eq!(data(&html)[0]["series"][0]["name"], evil);
     }
 
     #[test]
-    fn what_is_embedded_does_not_end_its_element() {
-        for (element, text) in [("script", UPLOT), ("script", UPLOT_LICENSE), ("script", SCRIPT), ("style", STYLE)] {
-            assert!(!text.to_lowercase().contains(&format!("</{element}")) && !text.contains("<!--"));
+    fn embedded_files_do_not_end_their_element() {
+        for (element, text) in
+            [("script", UPLOT), ("script", UPLOT_LICENSE), ("script", SCRIPT), ("style", STYLE)]
+        {
+            assert!(
+                !text.to_lowercase().contains(&format!("</{element}")) && !text.contains("<!--")
+            );
         }
         assert!(!UPLOT_STYLE.contains('<') && !UPLOT_LICENSE.contains("*/"));
     }
@@ -247,24 +270,34 @@ mod tests {
     #[test]
     fn the_file_refers_to_nothing_outside() {
         let html = html(&page(vec![Section::Plot(plot("p"))]));
-        assert!(POLICY.starts_with("default-src 'none'; ") && !POLICY.contains("http") && !POLICY.contains('*'));
-        assert!(html.contains(&format!("http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\"")));
-        for reference in ["src=", "@import", "url(", "fetch(", "XMLHttpRequest", "WebSocket", "import("] {
+        assert!(
+            POLICY.starts_with("default-src 'none'; ")
+                && !POLICY.contains("http")
+                && !POLICY.contains('*')
+        );
+        assert!(
+            html.contains(&format!("http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\""))
+        );
+        for reference in
+            ["src=", "@import", "url(", "fetch(", "XMLHttpRequest", "WebSocket", "import("]
+        {
             assert!(!html.contains(reference), "{reference}");
         }
         assert_eq!(html.matches("href=").count(), html.matches("href=\"data:,\"").count());
     }
 
     #[test]
-    fn sections_of_one_kind_stand_together_in_their_order() {
-        let verdict =
-            |claim: &str, outcome| Section::Verdict(Verdict { claim: claim.into(), measured: "4 ms".into(), outcome });
+    fn consecutive_sections_of_one_kind_share_an_element() {
+        let verdict = |claim: &str, outcome| {
+            Section::Verdict(Verdict { claim: claim.into(), measured: "4 ms".into(), outcome })
+        };
         let table = Table {
             title: "T".into(),
             columns: vec![String::new(), "n".into()],
             rows: vec![vec!["a".into(), "1".into()]],
         };
-        let headless = Table { columns: vec![String::new(); 2], title: String::new(), ..table.clone() };
+        let headless =
+            Table { columns: vec![String::new(); 2], title: String::new(), ..table.clone() };
         let (body, plots) = sections(&[
             verdict("c", Outcome::Holds),
             verdict("d", Outcome::Fails),
@@ -281,7 +314,8 @@ mod tests {
 </ul>
 <h2>H</h2>
 <div class=\"tables\">
-<div class=\"table\"><table><caption>T</caption><thead><tr><th scope=\"col\"></th><th scope=\"col\">n</th></tr></thead><tbody>
+<div class=\"table\"><table><caption>T</caption><thead><tr><th scope=\"col\"></th>\
+<th scope=\"col\">n</th></tr></thead><tbody>
 <tr><th scope=\"row\">a</th><td>1</td></tr>
 </tbody></table></div>
 <div class=\"table\"><table><tbody>
@@ -294,11 +328,14 @@ mod tests {
         assert_eq!(body[..expected.len()], *expected);
         assert_eq!(body.matches("class=\"plot\"").count(), 2);
         assert!(body.ends_with("</div></figure>\n</div>\n"));
-        assert_eq!((plots[0]["series"][0]["name"].as_str(), plots[1]["x_label"].as_str()), (Some("p"), Some("q")));
+        assert_eq!(
+            (plots[0]["series"][0]["name"].as_str(), plots[1]["x_label"].as_str()),
+            (Some("p"), Some("q"))
+        );
     }
 
     #[test]
-    fn gaps_and_what_an_axis_has_no_place_for_are_null() {
+    fn gaps_and_values_outside_the_axis_are_null() {
         let logarithmic = plot_data(&plot("p"));
         assert_eq!(logarithmic["series"][0]["values"], json!([1.5, null, null, null]));
         assert_eq!(logarithmic["log"], true);

@@ -1,10 +1,11 @@
-// Draws each plot of the page's data into its place, in the colours of the page, and again when these or the width change.
+// Draws each plot into its element in the colours of the page. Redraws it when the colours or the
+// width change.
 "use strict";
 (() => {
   const plots = JSON.parse(document.getElementById("plots").textContent);
   const height = 260;
 
-  // Three digits, or all before the point.
+  // Formats a number to three digits, or with all digits before the point.
   const figure = (value) => {
     if (value === null || value === undefined) return "–";
     return Math.abs(value) >= 100
@@ -12,7 +13,7 @@
       : String(Number(value.toPrecision(3)));
   };
 
-  // From zero, so that heights can be compared; a little room above.
+  // The axis starts at zero, so that heights can be compared, and has a little room above.
   const fromZero = (_, least, most) => {
     const top = most > 0 ? most * 1.06 : 0;
     const bottom = Math.min(0, least ?? 0);
@@ -31,10 +32,11 @@
       labelSize: 20,
       grid: { stroke: colour("--line"), width: 1 },
       ticks: { stroke: colour("--line"), width: 1 },
-      values: (_, at) => at.map((value) => (value === null || value === undefined ? "" : figure(value))),
+      values: (_, at) => at.map((value) => (value == null ? "" : figure(value))),
     });
-    // As wide as the longest figure at the axis.
-    const size = (_, texts) => 20 + 7 * Math.max(2, ...(texts ?? []).map((text) => String(text ?? "").length));
+    // The axis is as wide as its longest figure.
+    const lengths = (texts) => (texts ?? []).map((text) => String(text ?? "").length);
+    const size = (_, texts) => 20 + 7 * Math.max(2, ...lengths(texts));
     return {
       width,
       height,
@@ -43,8 +45,12 @@
         y: plot.log ? { distr: 3, log: 10 } : { range: fromZero },
       },
       axes: [{ ...axis(plot.x_label), size: 30 }, { ...axis(plot.y_label), size }],
-      // Plots over the same quantity show the same moment.
-      cursor: { sync: { key: plot.x_label }, y: false, points: { fill: (_, at) => series(at - 1) } },
+      // Plots over the same quantity share a cursor.
+      cursor: {
+        sync: { key: plot.x_label },
+        y: false,
+        points: { fill: (_, at) => series(at - 1) },
+      },
       series: [
         { label: plot.x_label, value: (_, value) => figure(value) },
         ...plot.series.map(({ name }, at) => ({
@@ -53,7 +59,8 @@
           dash: at < 8 ? undefined : [6, 4],
           width: 2,
           points: { fill: colour("--panel") },
-          // Towards what follows a gap a line rises for a pixel before it is cut. The other end stays: what follows a stall matters.
+          // uPlot starts a line a pixel before its first point after a gap. That end of the gap is
+          // cut; the other stays, because the values after a stall matter.
           gaps: (_chart, _series, _first, _last, gaps) => gaps.map(([from, to]) => [from - 1, to]),
           value: (_, value) => figure(value),
         })),
@@ -76,7 +83,8 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   const observer = new ResizeObserver(() => {
     places.forEach((place, at) => {
-      if (drawn[at].width !== place.clientWidth) drawn[at].setSize({ width: place.clientWidth, height });
+      const width = place.clientWidth;
+      if (drawn[at].width !== width) drawn[at].setSize({ width, height });
     });
   });
   places.forEach((place) => observer.observe(place));

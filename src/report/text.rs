@@ -1,15 +1,16 @@
-//! A page as text for a terminal: aligned tables, verdicts in a word, plots as a line for each series.
+//! A page as text for a terminal, with aligned tables and a line of block characters per series.
 
 use super::{Outcome, Page, Plot, Section, Table, Verdict};
 use crate::report::figures;
 
-/// Sentences are broken at this many characters; tables are as wide as they need to be.
+/// Characters per line of a paragraph. Tables may be wider.
 const WIDTH: usize = 100;
 
-/// Characters that a line over time is drawn with.
+/// Characters of a series.
 const SPARK_WIDTH: usize = 40;
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
+/// Returns the page as text. Control characters in it are replaced.
 pub fn text(page: &Page) -> String {
     let mut text = String::new();
     text.push_str(&printable(&page.title));
@@ -17,7 +18,7 @@ pub fn text(page: &Page) -> String {
     paragraph(&mut text, &page.summary);
     let mut after_verdict = false;
     for section in &page.sections {
-        // Verdicts that follow each other are a list.
+        // Consecutive verdicts form a list without empty lines.
         let is_verdict = matches!(section, Section::Verdict(_));
         if !(is_verdict && after_verdict) {
             text.push('\n');
@@ -38,7 +39,8 @@ pub fn text(page: &Page) -> String {
     text
 }
 
-/// Texts may come from a server or from a file: without control characters, which could steer the terminal.
+/// Replaces control characters. A text may come from a server or a file, and must not control the
+/// terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
@@ -47,7 +49,7 @@ fn paragraph(text: &mut String, sentences: &str) {
     wrapped(text, sentences, 0);
 }
 
-/// Sentences in lines that begin with so many spaces, but for the first, which goes on where the text is.
+/// Wraps sentences into lines indented by `indent` spaces. The first continues the current line.
 fn wrapped(text: &mut String, sentences: &str, indent: usize) {
     let mut column = indent;
     for word in sentences.split_whitespace().map(printable) {
@@ -69,7 +71,7 @@ fn wrapped(text: &mut String, sentences: &str, indent: usize) {
     }
 }
 
-/// The first column flush left, the others flush right.
+/// Returns a table with its first column aligned left and the others right.
 fn aligned(table: &Table) -> String {
     let rows: Vec<Vec<String>> = std::iter::once(&table.columns)
         .chain(&table.rows)
@@ -77,20 +79,28 @@ fn aligned(table: &Table) -> String {
         .collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width_of = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width_of).collect();
     let mut text = String::new();
     if !table.title.is_empty() {
         text.push_str(&format!("{}\n", printable(&table.title)));
     }
-    // A head without words would be an empty line.
+    // A head without names would print as an empty line.
     let head = usize::from(rows.first().is_some_and(|head| head.iter().all(String::is_empty)));
     for row in &rows[head..] {
         let mut line = String::from("  ");
         for (column, cell) in row.iter().enumerate() {
             let fill = " ".repeat(widths[column] - cell.chars().count());
-            if column == 0 { line.extend([cell.as_str(), &fill]) } else { line.extend(["  ", &fill, cell]) }
+            if column == 0 {
+                line.extend([cell.as_str(), &fill])
+            } else {
+                line.extend(["  ", &fill, cell])
+            }
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -98,7 +108,7 @@ fn aligned(table: &Table) -> String {
     text
 }
 
-/// `holds    p99<5ms: 4.2 ms`. Where the claim is a sentence, what was measured stands below it.
+/// Returns `holds    p99<5ms: 4.2 ms`. If the claim is a sentence, the measurement is below it.
 fn verdict_line(verdict: &Verdict) -> String {
     let (claim, measured) = (printable(&verdict.claim), printable(&verdict.measured));
     let colon = if measured.is_empty() { "" } else { ": " };
@@ -114,10 +124,10 @@ fn verdict_line(verdict: &Verdict) -> String {
     text
 }
 
-/// Room for the word of a verdict.
+/// Width of the outcome of a verdict.
 const VERDICT_WIDTH: usize = 8;
 
-/// In one word, here and on the page.
+/// Returns the outcome in one word, for the text and for the HTML page.
 pub fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Holds => "holds",
@@ -126,23 +136,28 @@ pub fn outcome(outcome: Outcome) -> &'static str {
     }
 }
 
-/// The course of each series in small, between its least and its greatest value.
+/// Returns each series as a line of block characters, with its least and greatest value.
 fn sparklines(plot: &Plot) -> String {
     let rows = plot.series.iter().map(|series| {
         let values = series.values.iter().flatten().copied().filter(|value| value.is_finite());
-        let (least, most) =
-            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), v| (least.min(v), most.max(v)));
+        let (least, most) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), v| {
+            (least.min(v), most.max(v))
+        });
         let range = match (least.is_finite(), least == most) {
             (false, _) => "no values".to_string(),
             (true, true) => figures::three_digits(least),
             _ => format!("{} to {}", figures::three_digits(least), figures::three_digits(most)),
         };
-        vec![format!("{}  {}", series.name, sparkline(&series.values, plot.y_is_logarithmic)), range]
+        vec![
+            format!("{}  {}", series.name, sparkline(&series.values, plot.y_is_logarithmic)),
+            range,
+        ]
     });
     let scale = if plot.y_is_logarithmic { ", logarithmic" } else { "" };
-    let title = format!("{} ({}{scale}; over {})", plot.title, plot.y_label, plot.x_label);
-    // The names are brought to one width, so that the lines begin below each other.
-    let longest = plot.series.iter().map(|series| printable(&series.name).chars().count()).max().unwrap_or(0);
+    let title = format!("{} ({} over {}{scale})", plot.title, plot.y_label, plot.x_label);
+    // All names get the same width, so that the lines start in the same column.
+    let longest =
+        plot.series.iter().map(|series| printable(&series.name).chars().count()).max().unwrap_or(0);
     let rows = rows.zip(&plot.series).map(|(mut row, series)| {
         let fill = " ".repeat(longest - printable(&series.name).chars().count());
         row[0].insert_str(series.name.len(), &fill);
@@ -151,21 +166,27 @@ fn sparklines(plot: &Plot) -> String {
     aligned(&Table { title, columns: Vec::new(), rows: rows.collect() })
 }
 
-/// One character for each part of the axis: the greatest value there. A gap is a space.
+/// Returns one character for each part of the axis: its greatest value, or a space for a gap.
 fn sparkline(values: &[Option<f64>], logarithmic: bool) -> String {
     let height = |value: &f64| if logarithmic { value.ln() } else { *value };
-    let heights: Vec<Option<f64>> =
-        values.iter().map(|value| value.as_ref().map(height).filter(|height| height.is_finite())).collect();
+    let heights: Vec<Option<f64>> = values
+        .iter()
+        .map(|value| value.as_ref().map(height).filter(|height| height.is_finite()))
+        .collect();
     let least = heights.iter().flatten().copied().fold(f64::INFINITY, f64::min);
     let most = heights.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
     let width = SPARK_WIDTH.min(heights.len());
     let part = |at: usize| &heights[at * heights.len() / width..(at + 1) * heights.len() / width];
     let spark = |part: &[Option<f64>]| match part.iter().flatten().copied().reduce(f64::max) {
         None => ' ',
-        // What never changes has no least and greatest: at the bottom it would look like nothing.
-        Some(height) if least == most && (logarithmic || height > 0.0) => SPARKS[SPARKS.len() / 2 - 1],
+        // A constant is drawn at half height, because at the bottom it would look like zero.
+        Some(height) if least == most && (logarithmic || height > 0.0) => {
+            SPARKS[SPARKS.len() / 2 - 1]
+        }
         Some(_) if least == most => SPARKS[0],
-        Some(height) => SPARKS[((height - least) / (most - least) * (SPARKS.len() - 1) as f64).round() as usize],
+        Some(height) => {
+            SPARKS[((height - least) / (most - least) * (SPARKS.len() - 1) as f64).round() as usize]
+        }
     };
     (0..width).map(|at| spark(part(at))).collect()
 }
@@ -180,22 +201,30 @@ mod tests {
     }
 
     #[test]
-    fn a_long_claim_is_broken_and_what_was_measured_stands_below() {
+    fn a_long_claim_is_wrapped_with_its_measurement_below() {
         let (claim, measured) = ("what is claimed ".repeat(8), "what was measured ".repeat(7));
         let text = verdict_line(&Verdict { claim, measured, outcome: Outcome::Fails });
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("fails    what is claimed"), "{text}");
         let indented = |line: &&str| line.len() - line.trim_start().len() == VERDICT_WIDTH + 1;
         assert!(lines[1..].iter().all(indented), "{text}");
-        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH && line.trim_end() == *line), "{text}");
-        assert_eq!(lines.iter().filter(|line| line.starts_with("         measured: what was")).count(), 1, "{text}");
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= WIDTH && line.trim_end() == *line),
+            "{text}"
+        );
+        assert_eq!(
+            lines.iter().filter(|line| line.starts_with("         measured: what was")).count(),
+            1,
+            "{text}"
+        );
         assert_eq!(text.split_whitespace().count(), 1 + 3 * 8 + 1 + 3 * 7, "no word is lost");
-        let verdict = Verdict { claim: "It is so.".into(), measured: "yes".into(), outcome: Outcome::Holds };
+        let verdict =
+            Verdict { claim: "It is so.".into(), measured: "yes".into(), outcome: Outcome::Holds };
         assert_eq!(verdict_line(&verdict), "holds    It is so.\n         measured: yes\n");
     }
 
     #[test]
-    fn a_page_reads_in_its_order() {
+    fn the_text_has_the_sections_of_the_page_in_order() {
         let verdict = |claim: &str, measured: &str, outcome| {
             Section::Verdict(Verdict { claim: claim.into(), measured: measured.into(), outcome })
         };
@@ -244,7 +273,7 @@ Connections
   asked for  15,000
   µs              7
 
-Rate (a second; over seconds)
+Rate (a second over seconds)
   a     ▁ █  0.00 to 7,000
   long  ▄▄▄           2.00
 ";
@@ -252,7 +281,7 @@ Rate (a second; over seconds)
     }
 
     #[test]
-    fn long_sentences_are_broken_between_words() {
+    fn long_sentences_are_wrapped_between_words() {
         let mut broken = String::new();
         paragraph(&mut broken, &"word ".repeat(45));
         let lengths: Vec<usize> = broken.lines().map(str::len).collect();
@@ -263,9 +292,10 @@ Rate (a second; over seconds)
     }
 
     #[test]
-    fn no_text_steers_the_terminal() {
+    fn no_text_contains_control_characters() {
         let evil = "a\u{1b}[2Jb\r\n\u{9b}c\u{7f}";
-        let table = Table { title: evil.into(), columns: cells(&[evil]), rows: vec![cells(&[evil])] };
+        let table =
+            Table { title: evil.into(), columns: cells(&[evil]), rows: vec![cells(&[evil])] };
         let plot = Plot {
             title: evil.into(),
             x_label: evil.into(),
@@ -273,7 +303,8 @@ Rate (a second; over seconds)
             series: vec![Series { name: evil.into(), values: vec![Some(1.0)] }, Series::default()],
             ..Plot::default()
         };
-        let verdict = Verdict { claim: evil.into(), measured: evil.into(), outcome: Outcome::Fails };
+        let verdict =
+            Verdict { claim: evil.into(), measured: evil.into(), outcome: Outcome::Fails };
         let sections = vec![
             Section::Heading(evil.into()),
             Section::Paragraph(evil.into()),
@@ -286,12 +317,15 @@ Rate (a second; over seconds)
     }
 
     #[test]
-    fn a_sparkline_has_the_greatest_of_each_part_on_the_scale_asked_for() {
+    fn a_sparkline_shows_the_greatest_value_of_each_part_on_its_scale() {
         let values = |numbers: &[f64]| numbers.iter().copied().map(Some).collect::<Vec<_>>();
-        assert_eq!(sparkline(&values(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), false), "▁▂▃▄▅▆▇█");
+        assert_eq!(
+            sparkline(&values(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), false),
+            "▁▂▃▄▅▆▇█"
+        );
         assert_eq!(sparkline(&values(&[1.0, 10.0, 100.0, 1e7]), true), "▁▂▃█");
         assert_eq!(sparkline(&values(&[1.0, 10.0, 100.0, 1e7]), false), "▁▁▁█");
-        // A logarithm has no place for nothing.
+        // A logarithmic scale has no zero.
         assert_eq!(sparkline(&values(&[0.0, 1.0, 10.0]), true), " ▁█");
         assert_eq!(sparkline(&values(&[100.0, 100.0]), false), "▄▄");
         assert_eq!(sparkline(&values(&[0.0, 0.0]), false), "▁▁");

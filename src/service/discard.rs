@@ -1,4 +1,4 @@
-//! Throws away what it receives: the Discard Protocol, RFC 863.
+//! The Discard Protocol, RFC 863: reads and drops all input.
 
 use super::server::Server;
 use super::{Reply, Service, Taken};
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_comes_back() {
+    fn the_discard_service_sends_nothing() {
         assert_eq!(answers(&mut Discard, b"x"), (vec![], None));
     }
 }

@@ -1,4 +1,4 @@
-//! Sends back what it receives: the Echo Protocol, RFC 862.
+//! The Echo Protocol, RFC 862: sends all input back.
 
 use super::server::Server;
 use super::{Reply, Service, Taken};
@@ -6,7 +6,13 @@ use super::{Reply, Service, Taken};
 pub struct Echo;
 
 impl Service for Echo {
-    fn receive(&mut self, input: &mut [u8], _scanned: usize, reply: &mut Reply<'_>, _server: &mut dyn Server) -> Taken {
+    fn receive(
+        &mut self,
+        input: &mut [u8],
+        _scanned: usize,
+        reply: &mut Reply<'_>,
+        _server: &mut dyn Server,
+    ) -> Taken {
         reply.send(input);
         Taken::Message(input.len())
     }
@@ -22,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_goes_back_even_when_it_is_nothing() {
+    fn the_echo_service_returns_all_bytes_and_empty_datagrams() {
         assert_eq!(answers(&mut Echo, b"\0x"), (b"\0x".to_vec(), Some(b"\0x".to_vec())));
         assert_eq!(answers(&mut Echo, b""), (vec![], Some(vec![])));
     }

@@ -1,4 +1,4 @@
-//! Greets with `Hello`, and answers every line `Hello, <line>!`.
+//! A service for trying the loop: greets with `Hello`, and answers each line with `Hello, <line>!`.
 
 use log::debug;
 
@@ -17,11 +17,17 @@ impl Service for Hello {
         out.extend_from_slice(b"error: max connections reached\r\n");
     }
 
-    fn receive(&mut self, input: &mut [u8], scanned: usize, reply: &mut Reply<'_>, server: &mut dyn Server) -> Taken {
+    fn receive(
+        &mut self,
+        input: &mut [u8],
+        scanned: usize,
+        reply: &mut Reply<'_>,
+        server: &mut dyn Server,
+    ) -> Taken {
         receive_line(input, scanned, reply, server, greet)
     }
 
-    /// The end of the stream ends a last line, too.
+    /// Answers the rest as a line, because the end of the stream ends a line too.
     fn ended(&mut self, rest: &mut [u8], reply: &mut Reply<'_>) -> bool {
         if !rest.is_empty() {
             greet(line::strip_cr(rest), reply);
@@ -29,7 +35,8 @@ impl Service for Hello {
         !rest.is_empty()
     }
 
-    /// Tools that send what was typed send its line break too: the answer then ends as the question did.
+    /// Answers a datagram. Tools such as nc send the line break that ended the input. The answer
+    /// then ends with the same line break.
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>, _server: &mut dyn Server) {
         debug!("hello: datagram of {} bytes: {}", datagram.len(), datagram.escape_ascii());
         let name = line::strip_cr(datagram.strip_suffix(b"\n").unwrap_or(datagram));
@@ -58,17 +65,26 @@ mod tests {
     use crate::clock::Time;
 
     #[test]
-    fn lines_and_datagrams_are_answered_as_bytes() {
+    fn the_hello_service_answers_lines_and_datagrams_of_any_bytes() {
         let (stream, datagram) = answers(&mut Hello, b"Ada");
-        assert_eq!((&stream[..], datagram.as_deref()), (&b"Hello, Ada!\r\n"[..], Some(&b"Hello, Ada!"[..])));
+        assert_eq!(
+            (&stream[..], datagram.as_deref()),
+            (&b"Hello, Ada!\r\n"[..], Some(&b"Hello, Ada!"[..]))
+        );
         let (stream, datagram) = answers(&mut Hello, b"\0\xff");
-        assert_eq!((&stream[..], datagram.as_deref()), (&b"Hello, \0\xff!\r\n"[..], Some(&b"Hello, \0\xff!"[..])));
+        assert_eq!(
+            (&stream[..], datagram.as_deref()),
+            (&b"Hello, \0\xff!\r\n"[..], Some(&b"Hello, \0\xff!"[..]))
+        );
         let (stream, datagram) = answers(&mut Hello, b"");
-        assert_eq!((&stream[..], datagram.as_deref()), (&b"Hello, !\r\n"[..], Some(&b"Hello, !"[..])));
+        assert_eq!(
+            (&stream[..], datagram.as_deref()),
+            (&b"Hello, !\r\n"[..], Some(&b"Hello, !"[..]))
+        );
     }
 
     #[test]
-    fn a_datagrams_line_break_ends_the_answer_too() {
+    fn the_answer_to_a_datagram_ends_with_its_line_break() {
         assert_eq!(answers(&mut Hello, b"Ada\n").1.unwrap(), b"Hello, Ada!\n");
         assert_eq!(answers(&mut Hello, b"Ada\r\n").1.unwrap(), b"Hello, Ada!\r\n");
         assert_eq!(answers(&mut Hello, b"Ada\r").1.unwrap(), b"Hello, Ada\r!");
@@ -76,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_greeted() {
+    fn a_new_connection_gets_a_greeting() {
         let mut bytes = Vec::new();
         Hello.connected(&mut Reply::to(ConnectionId(1), Time::ZERO, &mut bytes));
         assert_eq!(bytes, b"Hello\r\n");

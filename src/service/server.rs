@@ -1,7 +1,7 @@
-//! What a service may ask of the server around it: the seam upwards, for commands that people type.
+//! The server as a service sees it, for commands that operators type.
 //!
-//! The loop lends itself with each message. What is asked here may cost a system call, so the hot
-//! path asks nothing.
+//! The loop lends itself to the service with each message. Calls here may cost a system call, so
+//! the hot path makes none.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,62 +12,66 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::net::Transferred;
 
+/// The interface of the server to its services.
 pub trait Server {
     fn limits(&self) -> &Limits;
 
-    /// What is known of a connection, if it is open. Asks the kernel several times.
+    /// Returns the facts about a connection, or `None` if it has ended. Makes several system calls.
     fn connection(&self, connection: ConnectionId) -> Option<Facts>;
 
-    /// The address that a connection comes from. Asks the kernel once.
+    /// Returns the address of the peer. Makes one system call.
     fn peer(&self, connection: ConnectionId) -> Option<SocketAddr>;
 
-    /// The address that a connection was made to. Asks the kernel once.
+    /// Returns the local address of a connection. Makes one system call.
     fn local(&self, connection: ConnectionId) -> Option<SocketAddr>;
 
-    /// Ends a connection at once.
+    /// Closes a connection at once.
     fn kill(&mut self, connection: ConnectionId);
 
-    /// The sections of the server's metrics whose titles are wanted. Only these are computed.
+    /// Returns the sections of the server's metrics whose titles are wanted, and computes only
+    /// these.
     fn metrics(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<Metrics>;
 
-    /// Sets to zero what is counted, but for connections accepted and closed.
+    /// Resets the counters to zero, except those of accepted and closed connections.
     fn reset_counters(&mut self);
 
-    /// The settings that can change while running, by the names of their flags.
+    /// Returns the settings that can change at run time: flag names and values.
     fn settings(&self) -> Vec<(String, String)>;
 
-    /// Changes some of them, until the next restart or SIGHUP; or none, and says why.
+    /// Changes settings until the next restart or SIGHUP. On an error, it changes none and returns
+    /// a message.
     fn set(&mut self, changes: &[(String, String)]) -> Result<(), String>;
 
-    /// Begins to stop in good order.
+    /// Starts a drain.
     fn shut_down(&mut self);
 }
 
-/// A connection as the loop and the kernel know it.
+/// The facts that the loop and the kernel have about one connection.
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub peer: Option<SocketAddr>,
     pub local: Option<SocketAddr>,
-    /// The number of its file descriptor.
+    /// The file descriptor's number.
     pub file: i32,
-    /// Since its last message; since accept before the first.
+    /// Time since the last message, or since accept before the first.
     pub idle: Duration,
-    /// Input held that is no whole message yet, in bytes; and the capacity of its buffer.
+    /// Bytes of incomplete input, and the capacity of its buffer in bytes.
     pub input: (usize, usize),
-    /// Output that the kernel has not taken, likewise.
+    /// Bytes of unsent output, and the capacity of its buffer in bytes.
     pub output: (usize, usize),
-    /// Slab, wheel and buffers, in bytes; not what services hold for it.
+    /// Bytes in the slab, the wheel and the buffers, without the memory of services.
     pub user_bytes: usize,
-    /// Structures and buffers in the kernel.
+    /// Bytes of structures and buffers in the kernel.
     pub kernel_bytes: u64,
     pub transferred: Transferred,
-    /// Closing, or owed output that its kernel does not take.
+    /// True when no more messages are taken.
     pub is_closing: bool,
+    /// True when the kernel takes no more output.
     pub is_blocked: bool,
     pub now: Time,
 }
 
-/// What is known of a connection when it has ended.
+/// The facts about a connection that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Parting {
     pub peer: Option<SocketAddr>,
@@ -77,7 +81,7 @@ pub struct Parting {
     pub now: Time,
 }
 
-/// A server that knows of nothing, for tests of services alone.
+/// A server without connections and metrics, for unit tests of services.
 #[cfg(test)]
 #[derive(Default)]
 pub struct NoServer {

@@ -1,4 +1,4 @@
-//! The words and flags of `slabd stress`, as they are given.
+//! The words and flags of `slabd stress`, as the user gives them.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,123 +7,188 @@ use clap::Args;
 
 use crate::units::{Size, Span};
 
+const SHAPES: &str = "\
+Shapes of load:
+  ping         requests and answers on open connections; the default
+  search       the highest rate of requests whose 99th percentile meets a target
+  hold         opens connections and keeps them; reports what each costs the server
+  churn        opens a connection for each request, and closes it after the answer
+  fanout       subscribes many connections to a channel and publishes to it (resp://)
+
+Floods, each with honest requests beside it:
+  silent       connections that never send a byte
+  slowloris    requests that arrive a byte at a time and never end
+  slow-read    clients that read their answers 16 bytes at a time
+  zero-window  clients that send requests and never read the answers
+  announce     requests that announce a huge length and then trickle (resp://, http://)
+  rst          clients that send a request and reset the connection at once
+  vanish       clients that disappear without closing their connections
+
+Targets:
+  resp://[[USER]:PASSWORD@]HOST[:PORT]   Redis, Valkey or slabd; port 6379 if none is given
+  http://HOST[:PORT]/PATH                HTTP/1.1; port 80 if none is given
+  tcp://HOST:PORT                        a server that echoes lines, or any other with --send
+  udp://HOST:PORT                        a server that echoes datagrams; only for ping
+If a name has several addresses, the first is used.
+
+Examples:
+  slabd stress resp://127.0.0.1:6379
+  slabd stress hold http://127.0.0.1:8080/ -c 15000
+  slabd stress ping resp://127.0.0.1:6379 --rate 20000 --assert 'p99<5ms'
+  slabd stress silent resp://127.0.0.1:6379 -c 10000
+  slabd stress compare A.json B.json
+
+A TIME is a number of seconds, or has a unit: us, ms, s, m, h or d, as in 500ms.
+A SIZE is a number of bytes, or has a unit: B, KiB, MiB or GiB, as in 16KiB.
+A number PER SECOND may end with k or M, as in 20k.
+No TIME, SIZE, COUNT or number PER SECOND may be 0.
+
+Exit code: 0 if the run was measured and every bound held, 1 if not, 2 for a wrong command line.";
+
+const LOAD: &str = "Load";
+const ADDRESSES: &str = "Where connections come from";
+const SPECIAL: &str = "For some shapes only";
+const RESULTS: &str = "Results";
+
 #[derive(Args, Clone, Debug, Default, PartialEq)]
-#[command(after_help = "Shapes of load: ping (the default), hold, search, fanout, churn.\n\
-    Floods: silent, slowloris, slow-read, zero-window, announce, rst, vanish; with honest requests beside them.\n\
-    Targets: tcp://HOST:PORT, udp://HOST:PORT, resp://[:PASSWORD@]HOST[:PORT], http://HOST[:PORT]/PATH.\n\
-    Of a name with several addresses the first is taken.\n\
-    Two results: slabd stress compare A.json B.json\n\n\
-    Exit code: 0, or 1 when a bound did not hold or nothing could be measured, 2 for a wrong command line.")]
+#[command(after_help = SHAPES, next_line_help = true)]
 pub struct StressArgs {
-    /// A shape and a target; or `compare` and two JSON files
-    #[arg(value_name = "[SHAPE] TARGET", num_args = 0..=3)]
+    /// A shape of load and a target, in either order. A target alone is pinged.
+    /// Or the word compare and two files that --json wrote.
+    #[arg(value_name = "[SHAPE] TARGET", num_args = 0.., verbatim_doc_comment)]
     pub words: Vec<String>,
 
-    /// Connections at once: 50, or more for shapes that hold them. Over udp:// sockets to send from, 64 at most
-    #[arg(short, long, value_name = "COUNT")]
+    /// Number of connections at once. Over udp://, number of sockets that send, at most 64.
+    /// [default: 50 for ping, search, churn and rst; 1000 for hold and fanout; else 2000]
+    #[arg(short, long, value_name = "COUNT", value_parser = count, allow_negative_numbers = true)]
+    #[arg(help_heading = LOAD, verbatim_doc_comment)]
     pub connections: Option<usize>,
 
-    /// How long the load is on, such as 30s; of a search, each trial [10s; of a search 2s]
-    #[arg(short, long, value_name = "TIME")]
+    /// Duration of the load. search: duration of each trial. fanout: maximum duration.
+    /// [default: 10s; 2s for search; 1h for fanout, which ends with its messages]
+    #[arg(short, long, value_name = "TIME", allow_negative_numbers = true)]
+    #[arg(help_heading = LOAD, verbatim_doc_comment)]
     pub duration: Option<Span>,
 
-    /// ping, churn: end after so many requests
-    #[arg(short = 'n', long, value_name = "COUNT")]
+    /// ping, churn: number of requests after which the load ends. [default: no limit]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = count_u64)]
+    #[arg(help_heading = LOAD, allow_negative_numbers = true)]
     pub requests: Option<u64>,
 
-    /// ping: requests on their way at once on each connection [1]
-    #[arg(short = 'P', long, value_name = "COUNT")]
+    /// ping: requests in flight at once on each connection; not together with --rate.
+    /// [default: 1]
+    #[arg(short = 'P', long, value_name = "COUNT", value_parser = count)]
+    #[arg(help_heading = LOAD, allow_negative_numbers = true, verbatim_doc_comment)]
     pub pipeline: Option<usize>,
 
-    /// Requests a second, due by the clock whatever the server does; without it each answer brings the next request. Of churn: connects a
-    /// second
+    /// ping, fanout, churn: requests, messages or connects per second. They are due by the clock,
+    /// however slow the server is, and each time counts from the moment the request was due.
+    /// [default: no rate; each answer triggers the next request]
     #[arg(short, long, value_name = "PER SECOND", value_parser = per_second)]
+    #[arg(help_heading = LOAD, allow_negative_numbers = true, verbatim_doc_comment)]
     pub rate: Option<f64>,
 
-    /// Spread the requests of a rate as they come from many independent users, not evenly
-    #[arg(long)]
+    /// Send the requests of a rate at random intervals, as many independent users would.
+    /// [default: even intervals]
+    #[arg(long, help_heading = LOAD, verbatim_doc_comment)]
     pub poisson: bool,
 
-    /// Bytes of payload [3; of a fan-out 64, of slow-read and zero-window 16KiB; of a datagram, with its number, 18]
-    #[arg(long, value_name = "SIZE")]
+    /// Seed of --poisson. The same seed gives the same intervals. [default: 1]
+    #[arg(long, value_name = "NUMBER", value_parser = count_u64)]
+    #[arg(help_heading = LOAD, allow_negative_numbers = true)]
+    pub seed: Option<u64>,
+
+    /// Payload of a request or message, in bytes; over http:// requests have none.
+    /// [default: 3; 64 for fanout; 16KiB for slow-read and zero-window; 18 over udp://]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    #[arg(help_heading = LOAD, verbatim_doc_comment)]
     pub size: Option<Size>,
 
-    /// Send this instead: \r \n \t \0 \\ and \xHH are understood. Over tcp:// the answer is a line; over udp:// {seq} is replaced by a
-    /// number, which the answer must hold
-    #[arg(long, value_name = "TEXT")]
+    /// Bytes to send as each request, with the escapes \r \n \t \0 \\ and \xHH, as in PING\r\n.
+    /// Over tcp:// the answer is then one line. Over udp:// each {seq} becomes a number of 16
+    /// digits, which the answer must contain. [default: a request of the target's protocol]
+    #[arg(long, value_name = "TEXT", help_heading = LOAD, verbatim_doc_comment)]
     pub send: Option<String>,
 
-    /// Connects a second [as fast as they are accepted]
-    #[arg(long, value_name = "PER SECOND", value_parser = per_second)]
-    pub connect_rate: Option<f64>,
-
-    /// Addresses of 127.0.0.0/8 to connect from, for a target there [one for 50 connections]
-    #[arg(long, value_name = "COUNT")]
-    pub sources: Option<usize>,
-
-    /// Connect from this address; may be repeated
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "sources")]
-    pub source: Vec<IpAddr>,
-
-    /// Give up a connect or a request after this time [5s]
-    #[arg(long, value_name = "TIME")]
+    /// Time after which a connect or a request counts as failed. [default: 5s]
+    #[arg(long, value_name = "TIME", help_heading = LOAD, allow_negative_numbers = true)]
     pub timeout: Option<Span>,
 
-    /// search: the highest rate whose 99th percentile is not above this [5ms]
-    #[arg(long, value_name = "TIME")]
+    /// Connects per second. [default: as fast as the server accepts]
+    #[arg(long, value_name = "PER SECOND", value_parser = per_second)]
+    #[arg(help_heading = ADDRESSES, allow_negative_numbers = true)]
+    pub connect_rate: Option<f64>,
+
+    /// Number of addresses of 127.0.0.0/8 to connect from, for a target on this machine.
+    /// [default: one per 50 connections]
+    #[arg(long, value_name = "COUNT", value_parser = count, allow_negative_numbers = true)]
+    #[arg(help_heading = ADDRESSES, verbatim_doc_comment)]
+    pub sources: Option<usize>,
+
+    /// Address to connect from, such as 192.0.2.7. Give the flag again for each further address.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "sources", value_parser = address)]
+    #[arg(help_heading = ADDRESSES)]
+    pub source: Vec<IpAddr>,
+
+    /// search: highest 99th percentile that a rate may have to count as held. [default: 5ms]
+    #[arg(long, value_name = "TIME", help_heading = SPECIAL, allow_negative_numbers = true)]
     pub target_p99: Option<Span>,
 
-    /// fanout: messages to publish [100]
-    #[arg(long, value_name = "COUNT")]
+    /// fanout: number of messages to publish. [default: 100]
+    #[arg(long, value_name = "COUNT", value_parser = count_u64)]
+    #[arg(help_heading = SPECIAL, allow_negative_numbers = true)]
     pub messages: Option<u64>,
 
-    /// fanout: messages on their way at once [1]
-    #[arg(long, value_name = "COUNT")]
+    /// fanout: messages in flight at once; not together with --rate. [default: 1]
+    #[arg(long, value_name = "COUNT", value_parser = count, allow_negative_numbers = true)]
+    #[arg(help_heading = SPECIAL)]
     pub in_flight: Option<usize>,
 
-    /// fanout: the channel [slabd-stress]
-    #[arg(long, value_name = "NAME")]
+    /// fanout: name of the channel. [default: slabd-stress]
+    #[arg(long, value_name = "NAME", help_heading = SPECIAL)]
     pub channel: Option<String>,
 
-    /// Floods: honest requests a second, each on a connection of its own [20]
+    /// Floods: honest requests per second, each on a new connection. [default: 20]
     #[arg(long, value_name = "PER SECOND", value_parser = per_second)]
+    #[arg(help_heading = SPECIAL, allow_negative_numbers = true)]
     pub probe_rate: Option<f64>,
 
-    /// slowloris, announce: time between two bytes; slow-read: between two sips of 16 bytes [1s]
-    #[arg(long, value_name = "TIME")]
+    /// slowloris, announce: time between two bytes. slow-read: time between reads of 16 bytes.
+    /// [default: 1s]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    #[arg(help_heading = SPECIAL, verbatim_doc_comment)]
     pub drip: Option<Span>,
 
-    /// The server's process, for its memory; found by its port when it is on this machine
-    #[arg(long, value_name = "PID")]
-    pub pid: Option<u32>,
-
-    /// Must hold, else the exit code is 1: 'p99<5ms', 'errors=0', 'rate>=100k' and others; may be repeated
-    #[arg(long = "assert", value_name = "BOUND")]
-    pub bounds: Vec<String>,
-
-    /// Write everything that was measured to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-
-    /// Write the distribution of times to this file, as HdrHistogram's plotters read it
-    #[arg(long, value_name = "FILE")]
-    pub hdr: Option<PathBuf>,
-
-    /// Write a page with plots to this file; it needs no network
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
-
-    /// No progress, only the report
-    #[arg(short, long)]
-    pub quiet: bool,
-
-    /// A flood against a host other than this machine must name it here, too
-    #[arg(long, value_name = "HOST")]
+    /// Host of the target. Permits a flood against it although it is not this machine.
+    #[arg(long, value_name = "HOST", help_heading = SPECIAL)]
     pub i_am_allowed_to_test: Option<String>,
 
-    /// Of what is random in --poisson [1]
-    #[arg(long, value_name = "NUMBER")]
-    pub seed: Option<u64>,
+    /// Process whose memory is measured as the server's.
+    /// [default: the one that listens on the target's port, if it is on this machine]
+    #[arg(long, value_name = "PID", value_parser = process, allow_negative_numbers = true)]
+    #[arg(help_heading = RESULTS, verbatim_doc_comment)]
+    pub pid: Option<u32>,
+
+    /// Bound that the run must keep, else the exit code is 1: a metric, one of < <= > >= =, and a
+    /// limit, as in 'p99<5ms', 'errors=0' or 'user-bytes<96'. Give the flag again for each bound.
+    #[arg(long = "assert", value_name = "BOUND", help_heading = RESULTS, verbatim_doc_comment)]
+    pub bounds: Vec<String>,
+
+    /// File to write all results to, as JSON; compare reads two of these.
+    #[arg(long, value_name = "FILE", help_heading = RESULTS)]
+    pub json: Option<PathBuf>,
+
+    /// File to write the distribution of request times to, for HdrHistogram's plotters.
+    #[arg(long, value_name = "FILE", help_heading = RESULTS)]
+    pub hdr: Option<PathBuf>,
+
+    /// File to write the report to as an HTML page with plots; it loads nothing from the network.
+    #[arg(long, value_name = "FILE", help_heading = RESULTS)]
+    pub html: Option<PathBuf>,
+
+    /// Print the report only, without progress.
+    #[arg(short, long, help_heading = RESULTS)]
+    pub quiet: bool,
 }
 
 /// A shape of load or of a flood, by its name on the command line.
@@ -144,12 +209,13 @@ pub enum ShapeName {
 }
 
 impl ShapeName {
+    /// All shapes by name, loads before floods.
     pub const ALL: [(&'static str, ShapeName); 12] = [
-        ("hold", ShapeName::Hold),
         ("ping", ShapeName::Ping),
         ("search", ShapeName::Search),
-        ("fanout", ShapeName::Fanout),
+        ("hold", ShapeName::Hold),
         ("churn", ShapeName::Churn),
+        ("fanout", ShapeName::Fanout),
         ("silent", ShapeName::Silent),
         ("slowloris", ShapeName::Slowloris),
         ("slow-read", ShapeName::SlowRead),
@@ -159,25 +225,34 @@ impl ShapeName {
         ("vanish", ShapeName::Vanish),
     ];
 
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         ShapeName::ALL.iter().find(|(_, shape)| *shape == self).map_or("", |(name, _)| name)
     }
 
+    /// Returns the shape with this name; the error lists all names.
     pub fn parse(text: &str) -> Result<ShapeName, String> {
         let found = ShapeName::ALL.iter().find(|(name, _)| *name == text).map(|(_, shape)| *shape);
         found.ok_or_else(|| {
             let names: Vec<&str> = ShapeName::ALL.iter().map(|(name, _)| *name).collect();
-            format!("{text} is no shape of load: accepted are {}", names.join(", "))
+            format!("'{text}' is not a shape of load; accepted: {}", names.join(", "))
         })
     }
 
-    /// One that holds connections without using them, or spoils them.
+    /// True for the shapes that attack the server instead of using it.
     pub fn is_flood(self) -> bool {
-        !matches!(self, ShapeName::Hold | ShapeName::Ping | ShapeName::Search | ShapeName::Fanout | ShapeName::Churn)
+        !matches!(
+            self,
+            ShapeName::Hold
+                | ShapeName::Ping
+                | ShapeName::Search
+                | ShapeName::Fanout
+                | ShapeName::Churn
+        )
     }
 }
 
-/// A number a second, which may be told in thousands or millions.
+/// Parses a number per second, which may end with k (thousands) or M (millions).
 fn per_second(text: &str) -> Result<f64, String> {
     let (digits, worth) = match text.strip_suffix(['k', 'M']) {
         Some(digits) if text.ends_with('k') => (digits, 1e3),
@@ -185,7 +260,69 @@ fn per_second(text: &str) -> Result<f64, String> {
         None => (text, 1.0),
     };
     let number: Option<f64> = digits.parse().ok();
-    number.map(|number| number * worth).ok_or_else(|| "expected a number a second, such as 20000 or 20k".to_string())
+    number
+        .map(|number| number * worth)
+        .ok_or_else(|| "expected a number per second, such as 20000 or 20k".to_string())
+}
+
+const COUNT_HELP: &str = "expected a positive whole number, such as 50";
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| COUNT_HELP.to_string())
+}
+
+fn count_u64(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| COUNT_HELP.to_string())
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "expected an IP address, such as 192.0.2.7 or 2001:db8::7".to_string())
+}
+
+fn process(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "expected the number of a process, such as 4711".to_string())
+}
+
+/// Replaces the escapes `\r`, `\n`, `\t`, `\\`, `\0` and `\xHH` by their bytes.
+pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let wrong = |found: &str| {
+        format!(
+            "--send: {found} is not an escape; accepted: \\r \\n \\t \\0 \\\\ or \\xHH, as in \
+             'PING\\r\\n'"
+        )
+    };
+    let mut out = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        out.push(match rest.next() {
+            Some(b'r') => b'\r',
+            Some(b'n') => b'\n',
+            Some(b't') => b'\t',
+            Some(b'0') => 0,
+            Some(b'\\') => b'\\',
+            Some(b'x') => {
+                let digits: Vec<u8> = rest.by_ref().take(2).collect();
+                let found = format!("\\x{}", digits.escape_ascii());
+                let digits = std::str::from_utf8(&digits).map_err(|_| wrong(&found))?;
+                if digits.len() < 2 {
+                    return Err(wrong(&found));
+                }
+                u8::from_str_radix(digits, 16).map_err(|_| wrong(&found))?
+            }
+            Some(other) => return Err(wrong(&format!("\\{}", other.escape_ascii()))),
+            None => return Err(wrong("a single \\ at the end")),
+        });
+    }
+    match out.is_empty() {
+        true => {
+            Err("--send: the text is empty; expected at least one byte, as in 'PING\\r\\n'".into())
+        }
+        false => Ok(out),
+    }
 }
 
 #[cfg(test)]
@@ -193,12 +330,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_read_with_and_without_a_unit() {
-        for (text, rate) in [("20000", 20_000.0), ("20k", 20_000.0), ("0.5", 0.5), ("1.5M", 1_500_000.0)] {
+    fn escapes_in_send_become_bytes() {
+        assert_eq!(unescape("a\\r\\n\\x00\\xfF\\\\").unwrap(), b"a\r\n\0\xff\\");
+        for wrong in ["", "\\", "\\x", "\\x1", "\\xzz"] {
+            assert!(unescape(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_rate_may_have_a_unit() {
+        for (text, rate) in
+            [("20000", 20_000.0), ("20k", 20_000.0), ("0.5", 0.5), ("1.5M", 1_500_000.0)]
+        {
             assert_eq!(per_second(text), Ok(rate));
         }
         for text in ["", "k", "20K", "20 k", "fast"] {
             assert!(per_second(text).unwrap_err().contains("20k"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_count_is_a_whole_number() {
+        assert_eq!((count("50"), count_u64("0"), process("7")), (Ok(50), Ok(0), Ok(7)));
+        for text in ["", "-1", "1.5", "many", "99999999999999999999"] {
+            assert!(count(text).unwrap_err().contains("whole number"), "{text}");
+            assert!(count_u64(text).unwrap_err().contains("whole number"), "{text}");
+            assert!(process(text).unwrap_err().contains("number of a process"), "{text}");
         }
     }
 }

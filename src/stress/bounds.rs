@@ -1,17 +1,18 @@
-//! `--assert 'p99<5ms'`: what a run must measure to have passed, read and judged.
+//! `--assert 'p99<5ms'`: bounds on the results of a run, parsed and judged.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::record::{Bound, Latency, Record};
+use super::record::{Bound, Latency, Record, UserMemory};
+use crate::report::figures;
 
-/// A bound as it was asked for.
+/// A parsed bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assertion {
     text: String,
     metric: Measured,
     operator: Operator,
-    /// In `unit`.
+    /// Limit in `unit`.
     limit: f64,
     unit: Unit,
 }
@@ -26,7 +27,7 @@ enum Measured {
     KernelBytes,
 }
 
-/// Whose times.
+/// The distribution of times that a bound is about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Of {
     Requests,
@@ -66,7 +67,7 @@ const STATISTICS: [(&str, Statistic); 9] = [
     ("max", Statistic::Max),
 ];
 
-/// A time without a prefix is that of requests.
+/// Prefixes of times. A time without a prefix is that of requests.
 const PREFIXES: [(&str, Of); 3] =
     [("connect.", Of::Connects), ("probe.", Of::ProbesDuring), ("delivery.", Of::Deliveries)];
 
@@ -93,7 +94,7 @@ enum Operator {
     Equal,
 }
 
-/// Those of two characters first: `<` begins `<=`.
+/// Longer signs come first, because `<` is a prefix of `<=`.
 const OPERATORS: [(&str, Operator); 5] = [
     ("<=", Operator::AtMost),
     (">=", Operator::AtLeast),
@@ -102,7 +103,7 @@ const OPERATORS: [(&str, Operator); 5] = [
     ("=", Operator::Equal),
 ];
 
-/// What a limit is written in, and what one of it is worth in the record's units: microseconds, bytes, one.
+/// A unit of a limit, with its size in the record's unit: microseconds, bytes, or one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Unit {
     name: &'static str,
@@ -114,11 +115,22 @@ const fn unit(name: &'static str, worth: f64) -> Unit {
 }
 
 const TIMES: &[Unit] = &[unit("us", 1.0), unit("µs", 1.0), unit("ms", 1e3), unit("s", 1e6)];
-const SIZES: &[Unit] =
-    &[unit("", 1.0), unit("B", 1.0), unit("KiB", 1024.0), unit("MiB", 1_048_576.0), unit("GiB", 1_073_741_824.0)];
+const SIZES: &[Unit] = &[
+    unit("", 1.0),
+    unit("B", 1.0),
+    unit("KiB", 1024.0),
+    unit("MiB", 1_048_576.0),
+    unit("GiB", 1_073_741_824.0),
+];
 const COUNTS: &[Unit] = &[unit("", 1.0), unit("k", 1e3), unit("M", 1e6), unit("%", 1.0)];
-const RATES: &[Unit] =
-    &[unit("", 1.0), unit("k", 1e3), unit("M", 1e6), unit("/s", 1.0), unit("k/s", 1e3), unit("M/s", 1e6)];
+const RATES: &[Unit] = &[
+    unit("", 1.0),
+    unit("k", 1e3),
+    unit("M", 1e6),
+    unit("/s", 1.0),
+    unit("k/s", 1e3),
+    unit("M/s", 1e6),
+];
 const PERCENT: &[Unit] = &[unit("", 1.0), unit("%", 1.0)];
 
 impl FromStr for Assertion {
@@ -126,13 +138,19 @@ impl FromStr for Assertion {
 
     fn from_str(text: &str) -> Result<Assertion, String> {
         let at = text.find(['<', '>', '=']).ok_or_else(|| {
-            format!("'{text}' compares nothing: expected a metric, one of < <= > >= =, and a limit, such as p99<5ms")
+            format!(
+                "--assert '{text}': no comparison; expected a metric, one of < <= > >= =, and a \
+                 limit, such as p99<5ms"
+            )
         })?;
         let (name, rest) = text.split_at(at);
-        let metric = Measured::named(name.trim())?;
-        let found = OPERATORS.iter().find_map(|(sign, operator)| Some((*operator, rest.strip_prefix(sign)?)));
-        let (operator, limit) = found.ok_or_else(|| format!("'{text}': expected one of < <= > >= ="))?;
-        let (limit, unit) = metric.read_limit(limit.trim()).map_err(|error| format!("'{text}': {error}"))?;
+        let wrong = |error: String| format!("--assert '{text}': {error}");
+        let metric = Measured::named(name.trim()).map_err(wrong)?;
+        let (operator, limit) = OPERATORS
+            .iter()
+            .find_map(|(sign, operator)| Some((*operator, rest.strip_prefix(sign)?)))
+            .expect("the text is split at the first character of an operator");
+        let (limit, unit) = metric.read_limit(limit.trim()).map_err(wrong)?;
         Ok(Assertion { text: text.trim().to_string(), metric, operator, limit, unit })
     }
 }
@@ -148,12 +166,13 @@ impl Measured {
         if let Some((_, metric)) = OTHERS.iter().find(|(known, _)| *known == name) {
             return Ok(*metric);
         }
-        let prefixed = PREFIXES.iter().find_map(|(prefix, of)| Some((name.strip_prefix(prefix)?, *of)));
+        let prefixed =
+            PREFIXES.iter().find_map(|(prefix, of)| Some((name.strip_prefix(prefix)?, *of)));
         let (statistic, of) = prefixed.unwrap_or((name, Of::Requests));
         let known = STATISTICS.iter().find(|(known, _)| *known == statistic);
         known
             .map(|(_, statistic)| Measured::Time(of, *statistic))
-            .ok_or_else(|| format!("there is no metric '{name}'; accepted are {}", accepted_metrics()))
+            .ok_or_else(|| format!("'{name}' is not a metric; accepted: {}", accepted_metrics()))
     }
 
     fn units(self) -> &'static [Unit] {
@@ -170,39 +189,64 @@ impl Measured {
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, name) = (&text[..end], text[end..].trim_start());
         let units = self.units();
-        let value: f64 = number.parse().map_err(|_| format!("'{text}' is no limit: expected {}", words(units)))?;
+        let wrong = || format!("'{text}' is not a limit; expected {}", limit_help(units));
+        let value: f64 = number.parse().map_err(|_| wrong())?;
         if value == 0.0 && name.is_empty() {
             return Ok((0.0, units[0]));
         }
         let unit = units.iter().find(|unit| unit.name == name);
-        unit.map(|unit| (value, *unit)).ok_or_else(|| format!("'{text}' is no limit: expected {}", words(units)))
+        unit.map(|unit| (value, *unit)).ok_or_else(wrong)
     }
 }
 
-/// What a limit looks like, for an error.
-fn words(units: &[Unit]) -> String {
-    let names: Vec<&str> = units.iter().map(|unit| unit.name).filter(|name| !name.is_empty()).collect();
-    let need = if units.iter().any(|unit| unit.name.is_empty()) { "alone or with" } else { "with" };
-    format!("a number {need} one of {}", names.join(", "))
+/// Describes a limit with these units for an error message.
+fn limit_help(units: &[Unit]) -> String {
+    let names: Vec<&str> =
+        units.iter().map(|unit| unit.name).filter(|name| !name.is_empty()).collect();
+    let is_optional = units.iter().any(|unit| unit.name.is_empty());
+    let optional = if is_optional { "or without " } else { "" };
+    let example = names.last().copied().unwrap_or_default();
+    format!("a number with {optional}a unit of {}, such as 5{example}", names.join(", "))
 }
 
 fn accepted_metrics() -> String {
     let times = STATISTICS.iter().map(|(name, _)| *name);
     let names: Vec<&str> = times.chain(OTHERS.iter().map(|(name, _)| *name)).collect();
     let prefixes: Vec<&str> = PREFIXES.iter().map(|(name, _)| *name).collect();
-    format!("{}; and times with {} before them, such as connect.p99", names.join(", "), prefixes.join(", "))
+    format!(
+        "{}; a time may have a prefix of {}, as in connect.p99<5ms",
+        names.join(", "),
+        prefixes.join(", ")
+    )
 }
 
 impl Assertion {
-    /// What was not measured does not hold: a bound is there to be shown, not assumed.
+    /// Judges the bound. A bound on a metric that the run did not measure does not hold.
     pub fn judge(&self, record: &Record) -> Bound {
+        if let (Measured::UserBytes, Some(UserMemory::Below(least))) =
+            (self.metric, record.user_memory())
+        {
+            return self.judge_below(least);
+        }
         let measured = self.measured(record).map(|value| value / self.unit.worth);
         let held = measured.is_some_and(|value| self.operator.holds(value, self.limit));
         let measured = measured.map(|value| self.written(value, held));
         Bound { text: self.text.clone(), measured, held }
     }
 
-    /// In the record's unit: microseconds, bytes, a count; or percent where the limit is in percent.
+    /// Judges a bound on a value that is known only to be below `least` bytes. The bound holds only
+    /// if it is an upper limit of at least `least`.
+    fn judge_below(&self, least: f64) -> Bound {
+        let is_upper = matches!(self.operator, Operator::Less | Operator::AtMost);
+        let is_decided = self.limit * self.unit.worth >= least;
+        let advice = if is_decided { "" } else { "; more connections would decide this bound" };
+        let least = figures::bytes(least);
+        let measured = format!("below {least}, the least that can be measured{advice}");
+        Bound { text: self.text.clone(), measured: Some(measured), held: is_upper && is_decided }
+    }
+
+    /// Returns the value in the record's unit: microseconds, bytes or a count. If the limit is in
+    /// percent, so is the value.
     fn measured(&self, record: &Record) -> Option<f64> {
         let value = match self.metric {
             Measured::Time(of, statistic) => statistic.of(of.times(record)?),
@@ -216,13 +260,14 @@ impl Assertion {
                 let during = record.probes_during()?;
                 (during.sent > 0).then(|| 100.0 * during.answered as f64 / during.sent as f64)
             }
-            Measured::UserBytes => record.held_server()?.user_bytes_per_connection.into(),
+            Measured::UserBytes => record.held_server()?.user_bytes_per_connection,
             Measured::KernelBytes => record.held_server()?.kernel_bytes_per_connection,
         };
         value.filter(|value| value.is_finite())
     }
 
-    /// In the bound's unit, with three digits, or as many more as it takes that the rounded figure does not contradict the verdict.
+    /// Writes a value in the bound's unit, with three digits, or with more if the rounded value
+    /// would contradict the verdict.
     fn written(&self, value: f64, held: bool) -> String {
         let start = match value.abs() {
             size if size >= 100.0 || value.fract() == 0.0 => 0,
@@ -230,7 +275,9 @@ impl Assertion {
             _ => 2,
         };
         let mut texts = (start..=9).map(|decimals| format!("{value:.decimals$}"));
-        let agrees = |text: &String| text.parse().is_ok_and(|rounded| self.operator.holds(rounded, self.limit) == held);
+        let agrees = |text: &String| {
+            text.parse().is_ok_and(|rounded| self.operator.holds(rounded, self.limit) == held)
+        };
         let number = texts.find(agrees).unwrap_or_else(|| value.to_string());
         let name = match (self.unit.name, self.metric) {
             ("", Measured::Honest) => "%",
@@ -238,7 +285,11 @@ impl Assertion {
             ("", Measured::Rate) => "/s",
             (name, _) => name,
         };
-        let space = if name.is_empty() || name.starts_with(['/', 'k', 'M']) && name != "MiB" { "" } else { " " };
+        let space = if name.is_empty() || name.starts_with(['/', 'k', 'M']) && name != "MiB" {
+            ""
+        } else {
+            " "
+        };
         format!("{number}{space}{name}")
     }
 }
@@ -267,7 +318,8 @@ impl Statistic {
 }
 
 impl Counted {
-    /// The count, and of how many; None where there were none it could be of, as without requests no error shows anything.
+    /// Returns the count and the whole that it is a part of. `None` if the whole is 0: without
+    /// requests, for example, a run cannot show that there are no errors.
     fn of(self, record: &Record) -> Option<(u64, u64)> {
         let (requests, connections) = (&record.requests, &record.connections);
         let (count, whole) = match self {
@@ -276,10 +328,13 @@ impl Counted {
             Counted::Failed => (connections.failed.values().sum(), connections.asked),
             Counted::Open => (connections.open_at_end, connections.asked),
             Counted::OpenAtPeak => (connections.open_at_peak, connections.asked),
-            Counted::Lost => record.delivery.as_ref().map(|delivery| (delivery.lost, delivery.expected))?,
-            Counted::OutOfOrder => {
-                record.delivery.as_ref().map(|delivery| (delivery.out_of_order, delivery.expected))?
+            Counted::Lost => {
+                record.delivery.as_ref().map(|delivery| (delivery.lost, delivery.expected))?
             }
+            Counted::OutOfOrder => record
+                .delivery
+                .as_ref()
+                .map(|delivery| (delivery.out_of_order, delivery.expected))?,
         };
         (whole > 0).then_some((count, whole))
     }
@@ -304,8 +359,10 @@ mod tests {
 
     fn latency(us: f64) -> Latency {
         let percentiles = [50.0, 90.0, 99.0, 99.9, 99.99];
-        let percentiles =
-            percentiles.into_iter().zip(1..).map(|(percent, n)| Percentile { percent, us: us * n as f64 });
+        let percentiles = percentiles
+            .into_iter()
+            .zip(1..)
+            .map(|(percent, n)| Percentile { percent, us: us * n as f64 });
         Latency {
             count: 9,
             min_us: us / 2.0,
@@ -316,7 +373,7 @@ mod tests {
         }
     }
 
-    /// Every metric has another figure.
+    /// Returns a record in which every metric has a different value.
     fn record() -> Record {
         Record {
             connections: Connections {
@@ -354,7 +411,7 @@ mod tests {
                 .collect(),
             server: Some(ServerMemory {
                 connections: 1900,
-                user_bytes_per_connection: 44.25,
+                user_bytes_per_connection: Some(44.25),
                 kernel_bytes_per_connection: Some(4096.0),
                 ..ServerMemory::default()
             }),
@@ -367,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_is_taken_from_its_place() {
+    fn every_metric_comes_from_its_field_of_the_record() {
         for (text, measured) in [
             ("p50=1ms", "1 ms"),
             ("p90=2ms", "2 ms"),
@@ -403,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operator_at_its_limit_and_on_both_sides() {
+    fn each_operator_is_judged_at_its_limit_and_on_both_sides() {
         for (operator, below, at, above) in [
             ("<", true, false, false),
             ("<=", true, true, false),
@@ -419,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn the_figure_shown_does_not_contradict_the_verdict() {
+    fn the_rounded_figure_does_not_contradict_the_verdict() {
         let mut record = record();
         record.latency = Some(Latency { count: 1, max_us: 5000.4, ..Latency::default() });
         assert_eq!(
@@ -432,7 +489,45 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_does_not_hold() {
+    fn a_bound_on_user_memory_below_the_measurable_holds_only_as_an_upper_limit() {
+        let mut record = record();
+        let server = record.server.as_mut().unwrap();
+        server.user_bytes_per_connection = None;
+        (server.rss_resolution, server.connections) = (16_384, 1024);
+        for (text, held, decided) in [
+            ("user-bytes<16", true, true),
+            ("user-bytes<=16", true, true),
+            ("user-bytes<17B", true, true),
+            ("user-bytes<15.9", false, false),
+            ("user-bytes<=15", false, false),
+            ("user-bytes<1KiB", true, true),
+            ("user-bytes>0", false, false),
+            ("user-bytes>=20", false, true),
+            ("user-bytes=0", false, false),
+        ] {
+            let bound = judge(text, &record);
+            assert_eq!(bound.held, held, "{text}: {bound:?}");
+            let measured = bound.measured.unwrap();
+            assert!(
+                measured.starts_with("below 16 B, the least that can be measured"),
+                "{measured}"
+            );
+            assert_eq!(measured.contains("more connections"), !decided, "{text}: {measured}");
+        }
+        let server = record.server.as_mut().unwrap();
+        for (bytes, text, measured) in [
+            (16.0, "user-bytes<=16", "16 B"),
+            (16.1, "user-bytes<17", "16.1 B"),
+            (15.9, "user-bytes<17", "below 16 B, the least that can be measured"),
+        ] {
+            server.user_bytes_per_connection = Some(bytes);
+            let record = Record { server: Some(server.clone()), ..Record::default() };
+            assert_eq!(judge(text, &record).measured.unwrap(), measured, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_bound_on_an_unmeasured_metric_does_not_hold() {
         let nothing = Record::default();
         for (name, _) in OTHERS {
             for limit in [">=0", "=0", "<1"] {
@@ -445,10 +540,10 @@ mod tests {
                 assert!(!judge(&format!("{prefix}{name}<1s"), &nothing).held);
             }
         }
-        // Nor do bytes of no connections.
+        // Without connections there are no bytes per connection.
         let idle = Record { server: Some(ServerMemory::default()), ..Record::default() };
         assert_eq!(judge("user-bytes<96", &idle).measured, None);
-        // Nor does a percentile that the record has not got, nor the times of nothing.
+        // The record may lack a percentile, or have no times.
         let mut record = record();
         record.latency = Some(Latency { count: 1, ..Latency::default() });
         assert_eq!(judge("p99<1s", &record).measured, None);
@@ -457,14 +552,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_with_what_is() {
+    fn a_malformed_bound_is_refused_with_the_accepted_forms() {
         for (text, named) in [
             ("", "p99<5ms"),
             ("p99", "p99<5ms"),
             ("p95<5ms", "p50, p75, p90, p99, p99.9, p99.99, mean, min, max, rate"),
             ("connect.rate<5", "connect.p99"),
             ("connect.<5ms", "connect.p99"),
-            ("<5ms", "accepted are"),
+            ("<5ms", "is not a metric; accepted: p50"),
             ("p99<5", "us, µs, ms, s"),
             ("p99<ms", "us, µs, ms, s"),
             ("p99<-5ms", "us, µs, ms, s"),
@@ -483,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn spaces_are_allowed_and_zero_needs_no_unit() {
+    fn a_bound_may_have_spaces_and_a_limit_of_zero_needs_no_unit() {
         assert!(judge(" p99 <= 3 ms ", &record()).held);
         assert!(judge("p99>0", &record()).held);
         assert_eq!("p99>0".parse::<Assertion>().unwrap().to_string(), "p99>0");

@@ -1,4 +1,4 @@
-//! How connections are opened: so many, so fast, and no more at once than an accept queue holds.
+//! Opens a number of connections, at a rate or as fast as the server accepts.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,70 +8,75 @@ use super::world::{Dial, Role, World};
 use crate::clock::Time;
 use crate::net::Net;
 
-/// Connections on their way at once. Debian's listeners have accept queues of 511 (nginx, redis) and 1,024 (memcached); Rust's
-/// standard library asks for 128. What finds no room there is tried again by the kernel after a second, which would be measured.
+/// Connects in flight at once. The accept queues of servers hold 511 connections (nginx, redis),
+/// 1,024 (memcached) or 128 (Rust's standard library). If the queue is full, the kernel repeats the
+/// SYN after a second, and that second would be measured.
 const CONNECTING_MAX: u64 = 100;
 
 /// Dials in one turn.
 const DIALS_PER_TURN: usize = 100;
 
-/// A connection that could not be opened is tried again after this time.
+/// Time after which a failed connect is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Connects a second, where nothing tells that one was accepted: no request is answered on it.
+/// Connects per second if no requests are sent, because then no answer shows that the server has
+/// accepted the connection.
 pub const UNANSWERED_RATE: f64 = 10_000.0;
 
+/// The dialer of one role of connections.
 pub struct Dialer {
     role: Role,
     dial: Dial,
-    /// Still to be dialled.
+    /// Connections still to dial.
     left: usize,
     pace: Option<Pace>,
-    /// When those that failed are tried again, in order.
+    /// Moments of the retries, in order.
     retries: VecDeque<Time>,
-    /// What could not be opened is tried again.
+    /// True if failed connects are tried again.
     tries_again: bool,
 }
 
 impl Dialer {
-    /// `rate`: connects a second; `None`: as fast as they are accepted.
+    /// Returns a dialer of `count` connections. `rate` is connects per second; `None` is as fast as
+    /// the server accepts.
     pub fn new(role: Role, dial: Dial, count: usize, rate: Option<f64>, now: Time) -> Dialer {
         let pace = rate.map(|rate| Pace::new(rate, Arrivals::Even, 0, now));
         Dialer { role, dial, left: count, pace, retries: VecDeque::new(), tries_again: true }
     }
 
-    /// The same, but each is tried once: failures are what the run is to show.
+    /// Returns a dialer that tries each connection once, for runs that show failures.
     pub fn once(role: Role, dial: Dial, count: usize, rate: Option<f64>, now: Time) -> Dialer {
         Dialer { tries_again: false, ..Dialer::new(role, dial, count, rate, now) }
     }
 
-    /// One more is to be dialled, soon.
+    /// Dials one more connection after [`RETRY`].
     pub fn again(&mut self, now: Time) {
         self.retries.push_back(now + RETRY);
     }
 
-    /// One more is to be dialled, at once.
+    /// Dials one more connection now.
     pub fn more(&mut self) {
         self.left += 1;
     }
 
-    /// No more are dialled.
+    /// Dials no more connections.
     pub fn stop(&mut self) {
         self.left = 0;
         self.retries.clear();
     }
 
-    /// Still to be dialled, those included that are to be tried again.
+    /// Returns the number of connections still to dial, retries included.
     pub fn left(&self) -> usize {
         self.left + self.retries.len()
     }
 
-    /// At a rate: when the next is due, and how many are until `end`.
+    /// Returns when the next connect is due and how many are due until `end`, if there is a rate.
     pub fn due_before(&self, end: Time) -> Option<(Time, u64)> {
         self.pace.as_ref().map(|pace| (pace.next(), pace.due_before(end)))
     }
 
-    /// Dials what is due; when more will be. `unanswered` of those that are open are not known to be accepted yet.
+    /// Dials the connections that are due, and returns when to act next. `unanswered` is the number
+    /// of open connections that the server may not have accepted yet.
     pub fn act<N: Net>(&mut self, world: &mut World<N>, unanswered: u64) -> Next {
         while self.retries.front().is_some_and(|time| *time <= world.now) {
             self.retries.pop_front();
@@ -93,7 +98,8 @@ impl Dialer {
             if world.dial(self.role, Dial { due: Some(due), ..self.dial }).is_none() {
                 match self.tries_again {
                     true => self.again(world.now),
-                    // There is no more of it: to go on would only count failures.
+                    // This machine can open no more connections, so each further dial would fail
+                    // too.
                     false if world.exhausted.is_some() => self.stop(),
                     false => {}
                 }

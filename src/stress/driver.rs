@@ -1,7 +1,19 @@
-//! The generator's loop: the second worked example of a readiness loop, on the same seams as the server's.
+//! The load generator's loop: a second readiness loop on the server's network seam.
 //!
-//! It is the server's loop turned round. Where that accepts, this dials; where that decodes a request and answers, this finds the end
-//! of an answer and asks again. [`Driver::turn`] is all there is to it; what is dialled, asked and closed is the [`Shape`]'s to say.
+//! It mirrors the loop of the server. The server accepts connections; the driver dials them. The
+//! server parses a request and answers; the driver finds the end of an answer and sends the next
+//! request. [`Driver::turn`] is the whole loop, as nine named phases.
+//!
+//! The driver decides nothing about the load. A [`Shape`] decides which connections to dial, what
+//! to send and when to close. It acts once per turn, in phase 7, and is called when something
+//! happens: a connection opens, an answer completes, a timer fires, a connection ends. A shape
+//! never sees a socket. It acts through the [`World`], which owns the connections.
+//!
+//! Two things differ from the server:
+//! - The driver reads the clock again for each ready connection, not once per turn. Otherwise its
+//!   own work during the turn would count as latency of the server.
+//! - The driver writes the next request as soon as an answer is complete, not at the end of the
+//!   turn. Otherwise driver and server would work by turns, and each would sleep half of the time.
 
 use std::io;
 use std::time::Duration;
@@ -17,25 +29,30 @@ use crate::clock::Time;
 use crate::net::{Net, Signal};
 use crate::token::Source;
 
-/// Reads from one connection in a turn; then another has its turn.
+/// Maximum number of reads from one connection in a turn.
 const READS_PER_TURN: usize = 8;
 
-/// The kernel waits for whole milliseconds (epoll_wait(2)), and a little longer. So it is asked for fewer than are left, and the rest is slept
-/// in steps of this length, between which is looked for answers.
+/// Sleep between two polls when a wait is too short for the kernel's timer.
 const FINE_WAIT: Duration = Duration::from_micros(50);
+
+/// The shortest wait of epoll_wait(2), which counts whole milliseconds.
 const COARSE_WAIT: Duration = Duration::from_millis(1);
+
+/// Time by which epoll_wait(2) may return late. The driver asks for a wait that ends this much
+/// early and sleeps the rest in steps of [`FINE_WAIT`].
 const OVERSLEPT: Duration = Duration::from_micros(200);
 
+/// The loop: the connections, and the shape that decides about them.
 pub struct Driver<N: Net> {
     pub world: World<N>,
     shape: Box<dyn Shape<N>>,
     next: Next,
-    /// Not later than this does a turn end: the next sample is due.
+    /// Latest moment to return from a poll, because the next sample is due.
     pub wakes_by: Time,
     pub interrupted: bool,
-    /// Sockets at which datagrams arrived.
+    /// UDP sockets that have datagrams to receive.
     receivable: Vec<u8>,
-    /// An answer that came in parts, whole.
+    /// Scratch space to join the parts of an answer.
     joined: Vec<u8>,
 }
 
@@ -53,7 +70,8 @@ impl<N: Net> Driver<N> {
         }
     }
 
-    /// One turn of the loop. False when the shape is done, or was interrupted.
+    /// Runs one turn of the loop. Returns false when the shape is done or a signal arrived. Fails
+    /// only if the poll fails.
     pub fn turn(&mut self) -> io::Result<bool> {
         self.read_clock();
         let timeout = self.poll_timeout(); // 1
@@ -68,17 +86,19 @@ impl<N: Net> Driver<N> {
         Ok(self.next != Next::Done && !self.interrupted)
     }
 
-    /// It was interrupted: what is on its way is not waited for, but counts.
+    /// Ends the load after a signal. The shape counts outstanding requests without waiting for
+    /// them.
     pub fn stop(&mut self) {
         self.shape.stop(&mut self.world);
     }
 
-    /// What only the shape knows goes into the record.
+    /// Adds the shape's own results to the record.
     pub fn finish(&mut self, record: &mut Record) {
         self.shape.finish(&mut self.world, record);
     }
 
-    /// Phase 1: no wait when work was carried over, else until the shape, a timer or the next sample wants attention.
+    /// Phase 1: returns zero if work was carried over, else the time until the shape, a timer or a
+    /// sample is due.
     fn poll_timeout(&self) -> Duration {
         let world = &self.world;
         if !world.ready.is_empty() || !world.flushes.is_empty() {
@@ -94,7 +114,7 @@ impl<N: Net> Driver<N> {
         wait
     }
 
-    /// Phase 2: asks what became ready, and puts it onto the work list.
+    /// Phase 2: polls, and puts the ready connections on the work list.
     fn poll(&mut self, timeout: Duration) -> io::Result<()> {
         let world = &mut self.world;
         let coarse = Duration::from_millis(timeout.saturating_sub(OVERSLEPT).as_millis() as u64);
@@ -120,9 +140,11 @@ impl<N: Net> Driver<N> {
                 }
                 Source::Socket(index) => self.receivable.push(index),
                 Source::Signals => {
-                    // A flood must not outlive its terminal, either.
+                    // SIGHUP (`Reload`) also ends the run, because a flood must end with its
+                    // terminal.
                     let signals = world.net.signals();
-                    self.interrupted |= signals.contains(&Signal::Stop) || signals.contains(&Signal::Reload);
+                    self.interrupted |=
+                        signals.contains(&Signal::Stop) || signals.contains(&Signal::Reload);
                 }
                 Source::Listener(_) => {}
             }
@@ -131,13 +153,12 @@ impl<N: Net> Driver<N> {
         Ok(())
     }
 
-    /// Phase 3: reads the clock. What is measured is time, so the two phases that take answers read it again for each who answers; the
-    /// server has no need to.
+    /// Phase 3: reads the clock. Phases 4 and 5 read it again before each connection or socket.
     fn read_clock(&mut self) {
         self.world.now = self.world.net.now();
     }
 
-    /// Phase 4: serves the connections that are established, readable or writable.
+    /// Phase 4: serves the connections that became established, readable or writable.
     fn serve_connections(&mut self) {
         for _ in 0..self.world.ready.len() {
             let Some(token) = self.world.ready.pop_front() else { break };
@@ -160,12 +181,12 @@ impl<N: Net> Driver<N> {
                 true => self.look_for_end(slot),
                 false => self.read(slot),
             }
-            // At once, not at the end of the turn as the server does: else the two would work in turns and each sleep half of the time.
+            // The next request leaves now, so that the server works while this turn goes on.
             self.flush();
         }
     }
 
-    /// Phase 5: has the shape take the datagrams that arrived at its sockets.
+    /// Phase 5: lets the shape receive the datagrams at its sockets.
     fn serve_datagrams(&mut self) {
         while let Some(index) = self.receivable.pop() {
             self.read_clock();
@@ -173,7 +194,8 @@ impl<N: Net> Driver<N> {
         }
     }
 
-    /// Whether a connection is established by now; then it says what has to be said first.
+    /// Checks whether a connect has completed. If so, sends the prelude or reports the connection
+    /// to the shape, and returns true.
     fn establish(&mut self, slot: u32) -> bool {
         let world = &mut self.world;
         let peer = &mut world.peers[slot as usize];
@@ -202,7 +224,7 @@ impl<N: Net> Driver<N> {
         true
     }
 
-    /// Reads what there is, and takes the answers in it one by one.
+    /// Reads from a connection within its budget, and takes the answers one by one.
     fn read(&mut self, slot: u32) {
         for _ in 0..READS_PER_TURN {
             let world = &mut self.world;
@@ -225,18 +247,19 @@ impl<N: Net> Driver<N> {
         self.world.enqueue(slot);
     }
 
-    /// The chunk holds so many new bytes of this connection.
+    /// Takes the answers in the first `length` bytes of the chunk, and keeps an incomplete one. An
+    /// answer in many parts is joined once, when it can be complete.
     fn take(&mut self, slot: u32, length: usize) {
         let chunk = std::mem::take(&mut self.world.chunk);
         let mut joined = std::mem::take(&mut self.joined);
         let bytes = &chunk[..length];
-        let waits = self.world.pool.len(&self.world.peers[slot as usize].input);
-        let is_kept = if waits == 0 {
+        let kept = self.world.pool.len(&self.world.peers[slot as usize].input);
+        let has_memory = if kept == 0 {
             let rest = self.take_answers(slot, bytes);
             self.keep(slot, rest)
         } else if !self.keep(slot, bytes) {
             false
-        } else if waits + length >= self.world.peers[slot as usize].needs {
+        } else if kept + length >= self.world.peers[slot as usize].needs {
             joined.clear();
             let world = &mut self.world;
             let peer = &mut world.peers[slot as usize];
@@ -247,14 +270,15 @@ impl<N: Net> Driver<N> {
         } else {
             true
         };
-        if !is_kept {
+        if !has_memory {
             self.end(slot, "generator out of memory");
         }
         self.world.chunk = chunk;
         self.joined = joined;
     }
 
-    /// Keeps a part of an answer until the rest is there. False when there is no memory for it.
+    /// Keeps a part of an answer until the rest arrives. Returns false if there is no memory for
+    /// it.
     fn keep(&mut self, slot: u32, bytes: &[u8]) -> bool {
         let world = &mut self.world;
         match world.peers.get_mut(slot as usize) {
@@ -265,7 +289,7 @@ impl<N: Net> Driver<N> {
         }
     }
 
-    /// Takes whole answers off the front; returns what is left.
+    /// Takes the complete answers from the front of `bytes`, and returns the rest.
     fn take_answers<'a>(&mut self, slot: u32, mut bytes: &'a [u8]) -> &'a [u8] {
         loop {
             let world = &mut self.world;
@@ -286,7 +310,8 @@ impl<N: Net> Driver<N> {
             };
             let peer = &mut world.peers[slot as usize];
             if peer.outstanding == 0 || peer.flags.has(PeerFlags::LISTENS) {
-                // Nobody asked: a message of a channel, or the reason why it will be closed.
+                // No request is outstanding. This is a message of a channel, or the server's reason
+                // for closing the connection.
                 if !self.shape.message(world, slot, &bytes[..length], is_error) {
                     return &[];
                 }
@@ -294,8 +319,8 @@ impl<N: Net> Driver<N> {
                 peer.outstanding -= 1;
                 world.outstanding -= 1;
                 if is_error {
-                    let said = String::from_utf8_lossy(bytes[..length].trim_ascii()).into_owned();
-                    world.meter.fail(&format!("not let in: {said}"));
+                    let reply = String::from_utf8_lossy(bytes[..length].trim_ascii()).into_owned();
+                    world.meter.fail(&format!("login failed: {reply}"));
                     world.close(slot);
                     self.shape.ended(world, slot);
                     return &[];
@@ -315,7 +340,7 @@ impl<N: Net> Driver<N> {
                     peer.flags.set(PeerFlags::REFUSED);
                     world.meter.refused(&bytes[..length]);
                 }
-                // The others on their way have not waited in vain so far.
+                // The server still answers, so the timeout starts again for the other requests.
                 peer.since = world.now.tick();
                 if peer.outstanding == 0 {
                     self.shape.answered(world, slot, !is_last);
@@ -333,7 +358,8 @@ impl<N: Net> Driver<N> {
         }
     }
 
-    /// Of a connection that is not read from, the end is looked for without reading.
+    /// Checks without reading whether the server has closed a connection that its shape leaves
+    /// unread.
     fn look_for_end(&mut self, slot: u32) {
         let world = &mut self.world;
         let peer = &world.peers[slot as usize];
@@ -350,20 +376,22 @@ impl<N: Net> Driver<N> {
     fn ended_by_server(&mut self, slot: u32, error: Option<io::Error>) {
         self.world.meter.closed_by_server += 1;
         let peer = &self.world.peers[slot as usize];
-        let is_let_in = !peer.flags.has(PeerFlags::PRELUDE);
+        let is_open = !peer.flags.has(PeerFlags::PRELUDE);
         let kind = match error {
-            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => format!("connection {}", reason(&error)),
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                format!("connection {}", reason(&error))
+            }
             _ => "connection closed".to_string(),
         };
-        if !is_let_in {
-            self.world.meter.fail("closed before it was let in");
+        if !is_open {
+            self.world.meter.fail("closed during login");
             self.world.close(slot);
             return self.shape.ended(&mut self.world, slot);
         }
         self.end(slot, &kind);
     }
 
-    /// Ends a connection whose outstanding requests will not be answered any more.
+    /// Closes a connection and counts its outstanding requests as errors of this kind.
     fn end(&mut self, slot: u32, kind: &str) {
         let world = &mut self.world;
         if world.peers[slot as usize].flags.has(PeerFlags::CLOSED) {
@@ -375,12 +403,15 @@ impl<N: Net> Driver<N> {
         self.shape.ended(world, slot);
     }
 
-    /// Phase 6: acts on the timers that are due.
+    /// Phase 6: wakes shapes and ends requests whose timers are due.
     fn expire_timers(&mut self) {
         let tick = self.world.now.tick();
         while let Some(slot) = self.world.timers.poll_expired(tick) {
             let world = &mut self.world;
-            let Some(peer) = world.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(PeerFlags::CLOSED))
+            let Some(peer) = world
+                .peers
+                .get_mut(slot as usize)
+                .filter(|peer| !peer.flags.has(PeerFlags::CLOSED))
             else {
                 continue;
             };
@@ -390,7 +421,9 @@ impl<N: Net> Driver<N> {
             }
             let Some(peer) = self.world.peers.get(slot as usize) else { continue };
             match self.world.deadline(peer) {
-                Some(due) if due.distance_from(tick) <= 0 && !peer.flags.has(PeerFlags::CLOSED) => self.time_out(slot),
+                Some(due) if due.distance_from(tick) <= 0 && !peer.flags.has(PeerFlags::CLOSED) => {
+                    self.time_out(slot)
+                }
                 _ => self.world.arm(slot),
             }
         }
@@ -404,25 +437,26 @@ impl<N: Net> Driver<N> {
             world.close(slot);
             return self.shape.ended(world, slot);
         }
-        // They took that long at least: to leave them out would spare the server its worst times.
+        // The requests took at least this long. Without this entry, the worst times would be
+        // missing.
         world.meter.latency.record(world.now.since(due), u64::from(outstanding));
         self.end(slot, "timeout");
     }
 
-    /// Phase 7: has the shape dial, ask and close what is due by now.
+    /// Phase 7: lets the shape dial, send and close.
     fn act(&mut self) {
         self.next = self.shape.act(&mut self.world);
     }
 
-    /// Phase 8: writes to each connection that has something to send.
+    /// Phase 8: writes to each connection that has output, once.
     fn flush(&mut self) {
         let mut flushes = std::mem::take(&mut self.world.flushes);
         for slot in flushes.drain(..) {
-            if let Err(error) = flush_one(&mut self.world, slot) {
+            if let Err(error) = self.world.write(slot) {
                 self.ended_by_server(slot, Some(error));
             }
         }
-        // What the last of them put on the list while it was walked waits for the next turn.
+        // Connections that were added meanwhile wait for the next flush.
         flushes.append(&mut self.world.flushes);
         self.world.flushes = flushes;
     }
@@ -441,43 +475,4 @@ impl<N: Net> Driver<N> {
             }
         }
     }
-}
-
-/// One write: of what waits, or straight from the wire's requests.
-fn flush_one<N: Net>(world: &mut World<N>, slot: u32) -> io::Result<()> {
-    let Some(peer) = world.peers.get_mut(slot as usize) else { return Ok(()) };
-    peer.flags.clear(PeerFlags::FLUSHING);
-    if peer.flags.has(PeerFlags::CLOSED) || peer.flags.has(PeerFlags::BLOCKED) || peer.flags.has(PeerFlags::CONNECTING)
-    {
-        return Ok(());
-    }
-    let requests = world.wire.requests(std::mem::take(&mut peer.to_send) as usize);
-    let waits = world.pool.len(&peer.output) > 0;
-    if waits && !requests.is_empty() {
-        let appended = world.pool.append(&mut peer.output, Use::Write(slot), requests);
-        appended.map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-    }
-    let bytes = if waits { world.pool.bytes(&peer.output) } else { requests };
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    let owed = bytes.len();
-    let sent = match world.net.write(&mut peer.stream, bytes) {
-        Ok(sent) => sent,
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
-        Err(error) => return Err(error),
-    };
-    world.meter.bytes_out += sent as u64;
-    match waits {
-        true => world.pool.consume(&mut peer.output, sent),
-        false if sent < owed => {
-            let appended = world.pool.append(&mut peer.output, Use::Write(slot), &requests[sent..]);
-            appended.map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        }
-        false => {}
-    }
-    if sent < owed {
-        peer.flags.set(PeerFlags::BLOCKED);
-    }
-    Ok(())
 }

@@ -1,67 +1,167 @@
-//! Which flags mean something for which shape of load. One that would do nothing is refused: who gave it expects that it did.
+//! The flags that have an effect on a load. Any other flag is an error, because its user expects
+//! one.
 
 use super::args::{ShapeName, StressArgs};
 use super::target::Scheme;
 
-/// Refuses the first flag that would do nothing.
-pub fn check(args: &StressArgs, shape: ShapeName, scheme: Scheme) -> Result<(), String> {
-    use ShapeName::*;
-    let at_rate = args.rate.is_some();
-    let is_fanout = shape == Fanout;
-    // The flag, whether it was given, whether it means something here, and where it does.
-    let flags = [
-        (
-            "--requests",
-            args.requests.is_some(),
-            matches!(shape, Ping | Churn),
-            "ping and churn end after a number of requests",
-        ),
-        ("--pipeline", args.pipeline.is_some(), matches!(shape, Ping | Search), "it belongs to ping"),
-        ("--rate", at_rate, matches!(shape, Ping | Fanout | Churn), "this shape has no rate of requests"),
-        (
-            "--poisson",
-            args.poisson,
-            shape == Search || (at_rate && shape != Churn),
-            "it spreads the requests of a --rate",
-        ),
-        ("--seed", args.seed.is_some(), args.poisson, "nothing is random but the times of --poisson"),
-        ("--size", args.size.is_some(), args.send.is_none(), "--send is sent as it is"),
-        ("--size", args.size.is_some(), scheme != Scheme::Http, "a request over http:// is a GET without a body"),
-        ("--send", args.send.is_some(), !is_fanout, "fanout publishes messages of its own"),
-        ("--connect-rate", args.connect_rate.is_some(), scheme != Scheme::Udp, "over udp:// nothing is connected"),
-        (
-            "--connect-rate",
-            args.connect_rate.is_some(),
-            !(shape == Churn && at_rate),
-            "the --rate of churn is connects a second",
-        ),
-        ("--messages", args.messages.is_some(), is_fanout, "it belongs to fanout"),
-        ("--channel", args.channel.is_some(), is_fanout, "it belongs to fanout"),
-        ("--in-flight", args.in_flight.is_some(), is_fanout, "it belongs to fanout"),
-        ("--in-flight", args.in_flight.is_some(), !at_rate, "at a --rate each message goes out when it is due"),
-        ("--drip", args.drip.is_some(), drips(shape), "it belongs to slowloris, slow-read and announce"),
-        ("--probe-rate", args.probe_rate.is_some(), shape.is_flood(), "honest requests go beside a flood"),
-        ("--target-p99", args.target_p99.is_some(), shape == Search, "it belongs to search"),
-    ];
-    match flags.into_iter().find(|(_, is_given, does_something, _)| *is_given && !does_something) {
-        Some((flag, _, _, why)) => {
-            Err(format!("{flag} does nothing in {} over {}: {why}", shape.name(), scheme.name()))
-        }
-        None => Ok(()),
+use ShapeName::{Churn, Fanout, Ping, Search};
+
+/// A load, as far as it decides about flags.
+struct GivenLoad<'a> {
+    args: &'a StressArgs,
+    shape: ShapeName,
+    scheme: Scheme,
+}
+
+impl GivenLoad<'_> {
+    fn has_rate(&self) -> bool {
+        self.args.rate.is_some()
     }
 }
 
-/// Of a shape, whether it does something slowly.
+/// A flag, the loads on which it has an effect, and the reason why it has none elsewhere.
+struct Rule {
+    flag: &'static str,
+    is_given: fn(&StressArgs) -> bool,
+    has_effect: fn(&GivenLoad) -> bool,
+    reason: &'static str,
+}
+
+const RULES: [Rule; 17] = [
+    Rule {
+        flag: "--requests",
+        is_given: |args| args.requests.is_some(),
+        has_effect: |load| matches!(load.shape, Ping | Churn),
+        reason: "only ping and churn end after a number of requests",
+    },
+    Rule {
+        flag: "--pipeline",
+        is_given: |args| args.pipeline.is_some(),
+        has_effect: |load| load.shape == Ping,
+        reason: "only ping sends several requests at once on a connection",
+    },
+    Rule {
+        flag: "--rate",
+        is_given: |args| args.rate.is_some(),
+        has_effect: |load| matches!(load.shape, Ping | Fanout | Churn),
+        reason: "only ping, fanout and churn send at a rate",
+    },
+    Rule {
+        flag: "--poisson",
+        is_given: |args| args.poisson,
+        has_effect: |load| load.shape == Search || (load.has_rate() && load.shape != Churn),
+        reason: "it spreads the requests of search, or those of ping and fanout at a --rate",
+    },
+    Rule {
+        flag: "--seed",
+        is_given: |args| args.seed.is_some(),
+        has_effect: |load| load.args.poisson,
+        reason: "only the intervals of --poisson are random",
+    },
+    Rule {
+        flag: "--size",
+        is_given: |args| args.size.is_some(),
+        has_effect: |load| load.args.send.is_none(),
+        reason: "--send already gives the whole request",
+    },
+    Rule {
+        flag: "--size",
+        is_given: |args| args.size.is_some(),
+        has_effect: |load| load.scheme != Scheme::Http,
+        reason: "a request over http:// is a GET without a body",
+    },
+    Rule {
+        flag: "--send",
+        is_given: |args| args.send.is_some(),
+        has_effect: |load| load.shape != Fanout,
+        reason: "fanout makes its own messages; give their size with --size",
+    },
+    Rule {
+        flag: "--connect-rate",
+        is_given: |args| args.connect_rate.is_some(),
+        has_effect: |load| load.scheme != Scheme::Udp,
+        reason: "datagrams need no connect",
+    },
+    Rule {
+        flag: "--connect-rate",
+        is_given: |args| args.connect_rate.is_some(),
+        has_effect: |load| !(load.shape == Churn && load.has_rate()),
+        reason: "the --rate of churn already counts connects per second",
+    },
+    Rule {
+        flag: "--messages",
+        is_given: |args| args.messages.is_some(),
+        has_effect: |load| load.shape == Fanout,
+        reason: "only fanout publishes messages",
+    },
+    Rule {
+        flag: "--channel",
+        is_given: |args| args.channel.is_some(),
+        has_effect: |load| load.shape == Fanout,
+        reason: "only fanout uses a channel",
+    },
+    Rule {
+        flag: "--in-flight",
+        is_given: |args| args.in_flight.is_some(),
+        has_effect: |load| load.shape == Fanout,
+        reason: "only fanout publishes messages",
+    },
+    Rule {
+        flag: "--in-flight",
+        is_given: |args| args.in_flight.is_some(),
+        has_effect: |load| !load.has_rate(),
+        reason: "at a --rate each message is published when it is due",
+    },
+    Rule {
+        flag: "--drip",
+        is_given: |args| args.drip.is_some(),
+        has_effect: |load| drips(load.shape),
+        reason: "only slowloris, slow-read and announce pause between bytes",
+    },
+    Rule {
+        flag: "--probe-rate",
+        is_given: |args| args.probe_rate.is_some(),
+        has_effect: |load| load.shape.is_flood(),
+        reason: "only floods have honest requests beside them",
+    },
+    Rule {
+        flag: "--target-p99",
+        is_given: |args| args.target_p99.is_some(),
+        has_effect: |load| load.shape == Search,
+        reason: "only search looks for a rate that meets a target",
+    },
+];
+
+/// Fails with the first given flag that has no effect on this load.
+pub fn check(args: &StressArgs, shape: ShapeName, scheme: Scheme) -> Result<(), String> {
+    let load = GivenLoad { args, shape, scheme };
+    match RULES.iter().find(|rule| (rule.is_given)(args) && !(rule.has_effect)(&load)) {
+        None => Ok(()),
+        Some(Rule { flag, reason, .. }) => Err(format!(
+            "{flag} does nothing in {} over {}://: {reason}; leave it out",
+            shape.name(),
+            scheme.name()
+        )),
+    }
+}
+
+/// True for the shapes that send or read a little at a time.
 pub fn drips(shape: ShapeName) -> bool {
     matches!(shape, ShapeName::Slowloris | ShapeName::SlowRead | ShapeName::Announce)
 }
 
-/// Comparing two results takes no flags but those of its own report.
+/// Fails if `compare` got a flag other than those of its report.
 pub fn check_compare(args: &StressArgs) -> Result<(), String> {
-    let only =
-        StressArgs { words: args.words.clone(), html: args.html.clone(), quiet: args.quiet, ..StressArgs::default() };
-    match only == *args {
+    let accepted = StressArgs {
+        words: args.words.clone(),
+        html: args.html.clone(),
+        quiet: args.quiet,
+        ..StressArgs::default()
+    };
+    match accepted == *args {
         true => Ok(()),
-        false => Err("compare takes two JSON files and no flags but --html and --quiet".into()),
+        false => Err("compare takes two JSON files and no flags but --html and --quiet, as in: \
+            slabd stress compare A.json B.json --html AB.html"
+            .into()),
     }
 }

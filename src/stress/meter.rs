@@ -1,4 +1,4 @@
-//! What is counted while a run goes on: numbers and times, in all and since the last sample.
+//! The counters and times of a running load, in all and since the last sample.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,29 +12,30 @@ use crate::clock::{Clock, Time};
 /// The percentiles of the report.
 const PERCENTS: [f64; 6] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
 
-/// Longest time that is told apart, in nanoseconds: an hour. What takes longer counts as that.
+/// Longest time of a histogram, in nanoseconds: an hour. A longer time counts as an hour.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// Steps in which requests are recorded that could not be sent: their times are exact to a thousandth of the run.
+/// Number of steps in which unsent requests are recorded, so the cost does not grow with their
+/// number. Their times are exact to a thousandth of the run.
 const STEPS_MAX: u64 = 1000;
 
-/// Of a refusal, so many bytes are shown.
+/// Maximum number of bytes that a note quotes of an error reply.
 const REFUSAL_MAX: usize = 200;
 
-/// And of an answer that is none.
+/// Maximum number of bytes that a note quotes of a wrong answer.
 const STRANGE_MAX: usize = 40;
 
-/// From this share of one processor on, used or waited for, it is the generator that sets the pace.
+/// Share of one processor, used or waited for, from which the generator limits the load.
 pub const SATURATED: f64 = 0.9;
 
-/// A rate is reached when no more than this share of it is missing.
+/// Share of a rate from which the rate counts as reached.
 pub const REACHED: f64 = 0.98;
 
-/// Times in nanoseconds, to three figures.
+/// Times in nanoseconds, to three digits.
 #[derive(Clone)]
 pub struct Times {
     all: Histogram<u64>,
-    /// Since the last sample; what is recorded goes here first, and to `all` with the sample.
+    /// Times since the last sample. Each sample moves them to `all`.
     recent: Histogram<u64>,
 }
 
@@ -50,35 +51,37 @@ impl Times {
         Times { all: empty(), recent: empty() }
     }
 
+    /// Records a time `count` times.
     pub fn record(&mut self, time: Duration, count: u64) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(LONGEST);
-        // Saturating: no time is out of range.
         self.recent.saturating_record_n(nanoseconds.max(1), count);
     }
 
-    /// Everything so far.
+    /// Returns all times so far.
     pub fn all(&mut self) -> &Histogram<u64> {
         self.turn_over();
         &self.all
     }
 
-    /// Since the last sample.
+    /// Returns the times since the last sample.
     pub fn recent(&self) -> &Histogram<u64> {
         &self.recent
     }
 
     /// Begins the next sample.
     pub fn turn_over(&mut self) {
-        // Both have the same bounds, so all of it fits.
+        // Adding cannot fail, because both histograms have the same bounds.
         let _ = self.all.add(&self.recent);
         self.recent.reset();
     }
 
+    /// Forgets all times.
     pub fn clear(&mut self) {
         self.all.reset();
         self.recent.reset();
     }
 
+    /// Returns the percentiles of all times; `None` without any. `corrected` goes into the result.
     pub fn summary(&mut self, corrected: bool) -> Option<Latency> {
         let all = self.all();
         let us = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
@@ -90,33 +93,37 @@ impl Times {
             max_us: us(all.max()),
             percentiles: PERCENTS
                 .iter()
-                .map(|percent| Percentile { percent: *percent, us: us(all.value_at_percentile(*percent)) })
+                .map(|percent| Percentile {
+                    percent: *percent,
+                    us: us(all.value_at_percentile(*percent)),
+                })
                 .collect(),
         })
     }
 }
 
-/// Numbers by name: reasons and kinds of errors.
+/// Counts by name: reasons of failures, or kinds of errors.
 pub type Counts = BTreeMap<String, u64>;
 
-/// Of several readings of the server's memory, which counts.
+/// The rule that decides which reading of the server's memory counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
     Highest,
     Latest,
 }
 
+/// The counters and times of one run.
 #[derive(Default)]
 pub struct Meter {
-    /// Of requests.
+    /// Times of requests.
     pub latency: Times,
     pub connect_latency: Times,
-    /// Of a fan-out's messages.
+    /// Times of a fan-out's deliveries.
     pub delivery_latency: Times,
     pub connecting: u64,
     pub open: u64,
     pub open_at_peak: u64,
-    /// Established in all, and let in.
+    /// Connections established and authenticated since the start.
     pub opened: u64,
     pub closed_by_server: u64,
     pub failed: Counts,
@@ -125,30 +132,30 @@ pub struct Meter {
     pub errors: Counts,
     pub bytes_out: u64,
     pub bytes_in: u64,
-    /// The first refusal, as the server worded it.
+    /// First error reply of the server.
     pub refusal: Option<String>,
-    /// The begin of the first answer that was none.
+    /// First bytes of the first wrong answer.
     pub strange: Option<String>,
-    /// When the load proper began and ended; what is counted outside of it is in no rate.
+    /// Start of the load. Rates count only the time between start and end.
     pub load_began: Option<Time>,
     pub load_ended: Option<Time>,
     pub answered_before_load: u64,
     pub answered_in_load: Option<u64>,
-    /// The shape has come to where the server's memory is to be read exactly.
+    /// The shape's request to read the server's memory now.
     pub wants_memory: Option<Reading>,
     pub cpu_at_load: Option<Duration>,
     pub cpu_in_load: Option<Duration>,
 }
 
 impl Meter {
-    /// The load proper is on from now.
+    /// Begins the load.
     pub fn begin_load(&mut self, now: Time) {
         self.load_began = Some(now);
         self.answered_before_load = self.answered;
         self.cpu_at_load = Some(Clock::cpu_time());
     }
 
-    /// And was on until `end`.
+    /// Ends the load as of `end`.
     pub fn end_load(&mut self, end: Time) {
         self.load_ended = Some(end);
         self.answered_in_load = Some(self.answered - self.answered_before_load);
@@ -162,23 +169,25 @@ impl Meter {
         self.delivery_latency.turn_over();
     }
 
+    /// Counts a failed connect.
     pub fn fail(&mut self, why: &str) {
         count(&mut self.failed, why, 1);
     }
 
+    /// Counts errors of a kind; 0 adds none.
     pub fn error(&mut self, kind: &str, number: u64) {
         if number > 0 {
             count(&mut self.errors, kind, number);
         }
     }
 
-    /// Requests that were due, one every so often from `first` to `end`, and could never be sent: each has waited until now. However many they
-    /// are, they are recorded in a bounded number of steps.
+    /// Counts `count` requests that were due between `first` and `end` and were never sent. Each
+    /// has waited until now.
     pub fn charge_unsent(&mut self, first: Time, end: Time, count: u64, now: Time) {
         let steps = count.min(STEPS_MAX);
         let span = end.since(first);
         for step in 0..steps {
-            // As many as fall into this step, all taken to be due at its begin.
+            // The requests of a step count as due at its start.
             let number = count * (step + 1) / steps - count * step / steps;
             let due = first + span.mul_f64(step as f64 / steps as f64);
             self.latency.record(now.since(due), number);
@@ -186,30 +195,36 @@ impl Meter {
         self.error("due but never sent", count);
     }
 
-    /// An answer that refuses; its first line is kept.
+    /// Counts an error reply, and keeps the first line of the first one.
     pub fn refused(&mut self, answer: &[u8]) {
         self.error("error reply", 1);
         if self.refusal.is_none() {
             let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
-            self.refusal = Some(line[..line.len().min(REFUSAL_MAX)].escape_ascii().to_string());
+            let cut = if line.len() > REFUSAL_MAX { "…" } else { "" };
+            let line = line[..line.len().min(REFUSAL_MAX)].escape_ascii();
+            self.refusal = Some(format!("{line}{cut}"));
         }
     }
 
-    /// An answer that is none; its begin is kept.
+    /// Keeps the first bytes of the first wrong answer.
     pub fn is_strange(&mut self, bytes: &[u8]) {
-        self.strange.get_or_insert_with(|| bytes[..bytes.len().min(STRANGE_MAX)].escape_ascii().to_string());
+        self.strange.get_or_insert_with(|| {
+            bytes[..bytes.len().min(STRANGE_MAX)].escape_ascii().to_string()
+        });
     }
 
+    /// Returns the sum over all kinds of errors.
     pub fn errors_in_all(&self) -> u64 {
         self.errors.values().sum()
     }
 
+    /// Returns the sum over all reasons of failed connects.
     pub fn failed_in_all(&self) -> u64 {
         self.failed.values().sum()
     }
 }
 
-/// Counts without making a name twice.
+/// Adds to a count, and allocates its name only once.
 fn count(counts: &mut Counts, name: &str, number: u64) {
     match counts.get_mut(name) {
         Some(known) => *known += number,
@@ -217,7 +232,7 @@ fn count(counts: &mut Counts, name: &str, number: u64) {
     }
 }
 
-/// A failed connect or a broken connection in a word or two.
+/// Returns the reason of a failed connect or a broken connection in a word or two.
 pub fn reason(error: &io::Error) -> String {
     use io::ErrorKind::*;
     match error.kind() {
@@ -243,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_kept_in_all_and_since_the_last_sample() {
+    fn times_count_in_all_and_since_the_last_sample() {
         let mut times = Times::new();
         assert_eq!(times.summary(false), None);
         times.record(Duration::from_micros(10), 99);
@@ -252,9 +267,11 @@ mod tests {
         assert_eq!(times.recent().len(), 1);
         let summary = times.summary(true).unwrap();
         assert_eq!((summary.count, summary.corrected), (100, true));
-        let at = |percent: f64| summary.percentiles.iter().find(|known| known.percent == percent).unwrap().us;
+        let at = |percent: f64| {
+            summary.percentiles.iter().find(|known| known.percent == percent).unwrap().us
+        };
         assert!((at(99.0) - 10.0).abs() < 0.1 && (at(99.9) - 5000.0).abs() < 10.0, "{summary:?}");
-        // Longer than can be told apart is the longest, and not nothing.
+        // A time of more than an hour counts as an hour.
         times.record(Duration::from_secs(1_000_000), 1);
         assert!(times.summary(true).unwrap().max_us > 3.5e9);
         times.clear();
@@ -262,10 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_in_the_words_of_the_field() {
-        for (errno, word) in
-            [(111, "refused"), (104, "reset"), (110, "timeout"), (99, "no local port"), (24, "no file left")]
-        {
+    fn the_reason_of_a_failure_is_the_fields_word() {
+        for (errno, word) in [
+            (111, "refused"),
+            (104, "reset"),
+            (110, "timeout"),
+            (99, "no local port"),
+            (24, "no file left"),
+        ] {
             assert_eq!(reason(&io::Error::from_raw_os_error(errno)), word);
         }
     }

@@ -1,4 +1,4 @@
-//! When things are due: requests and connects at a given rate, evenly or as strangers arrive.
+//! The schedule of requests and connects at a rate, with even or random gaps.
 
 use std::time::Duration;
 
@@ -6,22 +6,23 @@ use fastrand::Rng;
 
 use crate::clock::Time;
 
-/// How requests are spread over time.
+/// The gaps between requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arrivals {
     #[default]
     Even,
-    /// As from very many independent users: the gaps are exponentially distributed.
+    /// Exponentially distributed gaps, as very many independent users produce them.
     Poisson,
 }
 
-/// A schedule at a fixed rate. It does not wait for anybody: what is late stays due since its own moment.
+/// A schedule at a fixed rate. A late request stays due since its own moment, so lateness does not
+/// slow the schedule down.
 pub struct Pace {
     gap_s: f64,
     arrivals: Arrivals,
     rng: Rng,
     began: Time,
-    /// When the next one is due, in seconds since then.
+    /// Moment at which the next request is due, in seconds since `began`.
     next_s: f64,
 }
 
@@ -30,18 +31,18 @@ impl Pace {
         Pace { gap_s: 1.0 / rate, arrivals, rng: Rng::with_seed(seed), began: now, next_s: 0.0 }
     }
 
-    /// When the next one is due.
+    /// Returns the moment at which the next request is due.
     pub fn next(&self) -> Time {
         self.began + Duration::from_secs_f64(self.next_s)
     }
 
-    /// How many are due before `end`, the next included: exactly, or at random arrivals on average.
+    /// Returns how many requests are due before `end`: exactly for even gaps, else on average.
     pub fn due_before(&self, end: Time) -> u64 {
         let left_s = end.since(self.next()).as_secs_f64();
         (left_s / self.gap_s).ceil() as u64
     }
 
-    /// Takes it; the next is due a gap later.
+    /// Takes the next request and returns the moment at which it was due.
     pub fn take(&mut self) -> Time {
         let due = self.next();
         self.next_s += match self.arrivals {
@@ -53,16 +54,16 @@ impl Pace {
     }
 }
 
-/// When a shape wants to act next.
+/// The moment at which a shape wants to act next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     At(Time),
-    /// Not before something happens.
+    /// After the next event.
     OnEvent,
     Done,
 }
 
-/// The first of several moments.
+/// Returns the earliest of several moments; `OnEvent` if none of them is a time.
 pub fn earliest<const COUNT: usize>(moments: [Next; COUNT]) -> Next {
     let times = moments.into_iter().filter_map(|next| match next {
         Next::At(time) => Some(time),
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_kept_evenly_and_on_average() {
+    fn a_pace_keeps_its_rate_with_even_and_with_random_gaps() {
         for arrivals in [Arrivals::Even, Arrivals::Poisson] {
             let mut pace = Pace::new(1000.0, arrivals, 7, Time::ZERO);
             let dues: Vec<f64> = (0..10_000).map(|_| pace.take().as_secs_f64()).collect();

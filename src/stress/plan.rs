@@ -1,108 +1,123 @@
-//! What a run is to do: the command line, resolved and checked.
+//! The plan of a run: the command line with its defaults filled in, checked.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use super::args::{ShapeName, StressArgs};
+use super::args::{ShapeName, StressArgs, unescape};
 use super::flags;
 use super::pace::Arrivals;
 use super::target::{Scheme, Target};
 use crate::limits::{CONNECTIONS_MAX, DATAGRAM_MAX_V4};
 use crate::memory;
-use crate::units::Span;
+use crate::units::{Size, Span};
 
-/// The longest run: nothing that loads or floods goes on for ever.
+/// The longest load. A forgotten flood must end.
 pub const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Requests on their way at once on one connection.
+/// Requests in flight at once on one connection.
 pub const PIPELINE_MAX: usize = 10_000;
 
-/// Bytes of payload: what the generator keeps ready for each place in the pipeline.
+/// Bytes of payload. The generator keeps one payload for each place in the pipeline.
 pub const SIZE_MAX: usize = 1 << 20;
 
-/// Nothing is waited for longer, and no slow peer is slower: what is done but once an hour is not done in a run.
+/// The longest timeout, and the longest pause of a slow client.
 pub const WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// Honest requests a second: each takes a connection of its own, and more would be a load, which is what churn is for.
+/// Honest requests per second. Each opens a connection, so more would be a load; churn is for that.
 pub const PROBE_RATE_MAX: f64 = 10_000.0;
 
-/// Honest requests dialled in one turn, before answers are looked for again.
+/// Requests or connects per second that a flag accepts.
+const RATE_MIN: f64 = 0.01;
+const RATE_MAX: f64 = 1e8;
+
+/// Honest requests started in one turn, before the loop polls for answers again.
 pub const PROBES_PER_TURN: usize = 64;
 
-/// Honest requests on their way at once. At the default rate and timeout a server that answers nothing keeps 100
-/// waiting; many more would be a flood of their own.
+/// Honest requests in flight at once. At the default rate and timeout, a server that never answers
+/// keeps 100 waiting; many more would be another flood.
 pub const PROBES_IN_FLIGHT_MAX: usize = 256;
 
-/// How long is probed before and after a flood.
+/// Duration of the honest requests before a flood.
 pub const BEFORE: Duration = Duration::from_secs(2);
+/// Duration of the honest requests after a flood.
 pub const AFTER: Duration = Duration::from_secs(5);
 
-/// Sockets that datagrams are sent from; their number is one byte of a token.
+/// Maximum number of sockets that send datagrams. A token has one byte for the socket's number.
 pub const SOCKETS_MAX: usize = 64;
 
-/// Digits of a datagram's number.
+/// Hexadecimal digits of a datagram's number.
 pub const NUMBER_DIGITS: usize = 16;
 
-/// Without `--send` a datagram is its number, at least one byte of payload, and the end of a line.
+/// Without `--send`, a datagram is its number, at least one byte of payload, and a line end.
 pub const DATAGRAM_MIN: usize = NUMBER_DIGITS + 2;
 
-/// Messages of a fan-out on their way at once.
+/// Messages of a fan-out in flight at once.
 pub const IN_FLIGHT_MAX: usize = 1_000_000;
 
-/// Bytes that peers which do not read may have to say together: what the server does not take waits in this process.
+/// Messages of a fan-out in all: their numbers have 32 bits.
+const MESSAGES_MAX: u64 = u32::MAX as u64;
+
+/// Bytes of requests that clients of slow-read and zero-window may send together. This process
+/// buffers them while the server does not read.
 pub const UNREAD_MAX: usize = 512 << 20;
 
-/// Files that are open beside the connections: the program's own; and connections that are closed at the end of a turn in which as many
-/// as may connect at once (100) are dialled already.
+/// Files that the program has open beside its connections.
 const OWN_FILES: u64 = 64;
+
+/// Closed connections that still hold a file. They are freed at the end of a turn, in which up to
+/// 100 new ones may already have been dialled.
 const CLOSING_FILES: u64 = 256;
 
-/// Connections of one source address, where it can be chosen: as many as servers commonly let one source have.
+/// Connections per source address on this machine. Many servers limit one address to about this.
 const CONNECTIONS_PER_SOURCE: usize = 50;
 
-/// A network of 127.0.0.0/8 has more, but a server's table of sources does not.
+/// Source addresses. 127.0.0.0/8 has more, but a server's table of sources may not.
 const SOURCES_MAX: usize = 1 << 16;
 
-/// Everything that a run needs to know.
+/// A checked description of one run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub target: Target,
     pub shape: ShapeName,
     pub connections: usize,
     pub duration: Duration,
-    /// Requests in all, where they bound the run.
+    /// Number of requests that ends the run.
     pub requests: Option<u64>,
     pub pipeline: usize,
-    /// Requests a second; `None`: a closed loop.
+    /// Requests per second; `None` is a closed loop.
     pub rate: Option<f64>,
     pub arrivals: Arrivals,
     /// Bytes of payload in a request or a message.
     pub size: usize,
     pub send: Option<Vec<u8>>,
-    /// Connects a second.
+    /// Connects per second; `None` is as fast as the server accepts.
     pub connect_rate: Option<f64>,
     pub sources: Vec<IpAddr>,
     pub timeout: Duration,
     pub target_p99: Duration,
-    /// Of a fan-out.
+    /// Messages of a fan-out.
     pub messages: u64,
     pub in_flight: usize,
     pub channel: String,
-    /// Honest requests a second beside a flood.
+    /// Honest requests per second beside a flood.
     pub probe_rate: f64,
-    /// Between two bytes of a slow peer.
+    /// Pause between two bytes of a slow client.
     pub drip: Duration,
     pub pid: Option<u32>,
     pub seed: u64,
 }
 
 impl Plan {
-    /// A plan with every default, for a shape and a target.
+    /// Returns a plan with every default, for a shape and a target.
     pub fn of(shape: &str, target: &str) -> Result<Plan, String> {
-        Plan::resolve(&StressArgs { words: vec![shape.into(), target.into()], ..StressArgs::default() })
+        Plan::resolve(&StressArgs {
+            words: vec![shape.into(), target.into()],
+            ..StressArgs::default()
+        })
     }
 
+    /// Fills in defaults and checks every value. The error is one line for the user.
     pub fn resolve(args: &StressArgs) -> Result<Plan, String> {
         let (shape, target) = shape_and_target(&args.words)?;
         let target = Target::parse(target)?;
@@ -111,43 +126,23 @@ impl Plan {
             ShapeName::Hold | ShapeName::Fanout => 1000,
             _ => 2000,
         });
-        // Nothing else goes over it.
         let is_udp = target.scheme == Scheme::Udp && shape == ShapeName::Ping;
-        within("connections", connections, 1, if is_udp { SOCKETS_MAX } else { CONNECTIONS_MAX })?;
+        let connections_max = if is_udp { SOCKETS_MAX } else { CONNECTIONS_MAX };
+        within("connections", connections as u64, 1, connections_max as u64, 50)?;
         let pipeline = args.pipeline.unwrap_or(1);
-        within("pipeline", pipeline, 1, PIPELINE_MAX)?;
+        within("pipeline", pipeline as u64, 1, PIPELINE_MAX as u64, 16)?;
         let in_flight = args.in_flight.unwrap_or(1);
-        within("in-flight", in_flight, 1, IN_FLIGHT_MAX)?;
-        let size = args.size.map_or(
-            match shape {
-                ShapeName::Fanout => 64,
-                // Answers that fill buffers.
-                ShapeName::SlowRead | ShapeName::ZeroWindow => 16 * 1024,
-                _ if is_udp => DATAGRAM_MIN,
-                _ => 3,
-            },
-            |size| size.0,
-        );
-        match is_udp {
-            // A datagram holds its number, and is one packet of IP.
-            true => within("size", size, DATAGRAM_MIN, DATAGRAM_MAX_V4)?,
-            false => within("size", size, 1, SIZE_MAX)?,
-        }
-        // Of a search it is the length of one trial.
+        within("in-flight", in_flight as u64, 1, IN_FLIGHT_MAX as u64, 4)?;
+        let messages = args.messages.unwrap_or(100);
+        within("messages", messages, 1, MESSAGES_MAX, 100)?;
+        within("requests", args.requests.unwrap_or(1), 1, u64::MAX, 10_000)?;
+        // search: the length of one trial. fanout: a bound, because it ends with its messages.
         let seconds = match shape {
             ShapeName::Search => 2,
-            // It ends with its messages.
             ShapeName::Fanout => 3600,
             _ => 10,
         };
-        let duration = span(args.duration, Duration::from_secs(seconds));
-        spans("duration", duration, DURATION_MAX)?;
-        let (timeout, drip) = (span(args.timeout, Duration::from_secs(5)), span(args.drip, Duration::from_secs(1)));
-        spans("timeout", timeout, WAIT_MAX)?;
-        spans("drip", drip, WAIT_MAX)?;
-        if args.requests == Some(0) {
-            return Err("requests is 0: without one there is nothing to measure".into());
-        }
+        let duration = span("duration", args.duration, seconds * 1000, DURATION_MAX)?;
         args.pid.map_or(Ok(()), has_memory)?;
         let plan = Plan {
             shape,
@@ -157,17 +152,21 @@ impl Plan {
             pipeline,
             rate: rate("rate", args.rate)?,
             arrivals: if args.poisson { Arrivals::Poisson } else { Arrivals::Even },
-            size,
+            size: size(args, shape, is_udp)?,
             send: args.send.as_deref().map(unescape).transpose()?,
             connect_rate: rate("connect-rate", args.connect_rate)?,
             sources: sources(args, &target, connections)?,
-            timeout,
-            target_p99: span(args.target_p99, Duration::from_millis(5)),
-            messages: args.messages.unwrap_or(100),
+            timeout: span("timeout", args.timeout, 5000, WAIT_MAX)?,
+            target_p99: span("target-p99", args.target_p99, 5, WAIT_MAX)?,
+            messages,
             in_flight,
-            channel: args.channel.clone().unwrap_or_else(|| "slabd-stress".into()),
-            probe_rate: probe_rate(args.probe_rate)?,
-            drip,
+            channel: channel(args.channel.as_deref())?,
+            probe_rate: bounded_rate(
+                "probe-rate",
+                args.probe_rate.unwrap_or(20.0),
+                PROBE_RATE_MAX,
+            )?,
+            drip: span("drip", args.drip, 1000, WAIT_MAX)?,
             pid: args.pid,
             seed: args.seed.unwrap_or(1),
             target,
@@ -177,38 +176,64 @@ impl Plan {
         Ok(plan)
     }
 
-    /// What does not go together.
+    /// Fails on a combination of shape, scheme and values that cannot run.
     fn check(&self, allowed: Option<&str>) -> Result<(), String> {
-        let (shape, scheme) = (self.shape, self.target.scheme);
+        let (shape, scheme, host) = (self.shape, self.target.scheme, &self.target.host);
+        let name = shape.name();
         if scheme == Scheme::Udp && shape != ShapeName::Ping {
-            return Err(format!("{} needs connections: over udp:// there is ping", shape.name()));
+            return Err(format!(
+                "{name} needs connections, and udp:// has none; \
+                 give a target such as tcp://{host}, or the shape ping"
+            ));
         }
         if shape == ShapeName::Fanout && scheme != Scheme::Resp {
-            return Err("fanout subscribes and publishes, which needs resp://".into());
+            return Err(format!(
+                "fanout subscribes and publishes, which {}:// cannot; \
+                 give a target such as resp://{host}",
+                scheme.name()
+            ));
         }
         if shape == ShapeName::Announce && !matches!(scheme, Scheme::Resp | Scheme::Http) {
-            return Err("announce needs a protocol with lengths: resp:// or http://".into());
+            return Err(format!(
+                "announce needs a protocol that announces lengths, and {}:// does not; \
+                 give a target such as resp://{host} or http://{host}",
+                scheme.name()
+            ));
         }
         let is_unread = matches!(shape, ShapeName::SlowRead | ShapeName::ZeroWindow);
         if is_unread && self.size.saturating_mul(self.connections) > UNREAD_MAX {
             return Err(format!(
-                "{} connections with requests of {} bytes: accepted are {UNREAD_MAX} bytes together, which wait here while nobody reads them",
-                self.connections, self.size
+                "{name}: {} connections with requests of {} bytes exceed the buffers of this \
+                 process; accepted: at most {} together, such as --connections {}",
+                self.connections,
+                self.size,
+                Size(UNREAD_MAX),
+                UNREAD_MAX / self.size
             ));
         }
-        if self.pipeline > 1 && (self.rate.is_some() || shape == ShapeName::Search) {
-            return Err("a pipeline belongs to the closed loop: at a rate each request goes out when it is due".into());
+        if self.pipeline > 1 && self.rate.is_some() {
+            return Err(
+                "--pipeline and --rate exclude each other: at a rate, each request is sent \
+                when it is due; leave one of them out"
+                    .into(),
+            );
         }
         if shape.is_flood() && !self.target.is_loopback() {
             let is_named = allowed.is_some_and(|host| {
                 let port = self.target.address.port();
-                host == self.target.host.rsplit_once(':').map_or(self.target.host.as_str(), |(name, _)| name)
-                    || (host, port).to_socket_addrs().is_ok_and(|mut found| found.any(|one| one == self.target.address))
+                host == self
+                    .target
+                    .host
+                    .rsplit_once(':')
+                    .map_or(self.target.host.as_str(), |(name, _)| name)
+                    || (host, port)
+                        .to_socket_addrs()
+                        .is_ok_and(|mut found| found.any(|one| one == self.target.address))
             });
             if !is_named {
                 return Err(format!(
-                    "{} floods: a target other than this machine must be named by --i-am-allowed-to-test {}",
-                    shape.name(),
+                    "{name} is a flood, and {} is not this machine; if you may attack it, \
+                     name it once more: --i-am-allowed-to-test {0}",
                     self.target.address.ip()
                 ));
             }
@@ -216,7 +241,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The parameters in force, by the names of their flags: what the report shows.
+    /// Returns the parameters in force by the names of their flags, for the report.
     pub fn parameters(&self) -> BTreeMap<String, String> {
         let mut shown = BTreeMap::new();
         let mut show = |name: &str, value: String| drop(shown.insert(name.to_string(), value));
@@ -233,7 +258,10 @@ impl Plan {
         }
         if let Some(rate) = self.rate {
             show("rate", rate.to_string());
-            show("arrivals", if self.arrivals == Arrivals::Poisson { "poisson" } else { "even" }.into());
+            show(
+                "arrivals",
+                if self.arrivals == Arrivals::Poisson { "poisson" } else { "even" }.into(),
+            );
         }
         if let Some(rate) = self.connect_rate {
             show("connect-rate", rate.to_string());
@@ -258,10 +286,10 @@ impl Plan {
         shown
     }
 
-    /// About how long the run takes, for the progress bar.
+    /// Returns about how long the run takes, for the progress bar.
     pub fn expected(&self) -> Duration {
         match self.shape {
-            // Up to here some ten trials.
+            // A search makes about ten trials.
             ShapeName::Search => self.duration * 10,
             ShapeName::Hold => self.duration + Duration::from_secs(2),
             shape if shape.is_flood() => self.duration + BEFORE + AFTER,
@@ -269,142 +297,168 @@ impl Plan {
         }
     }
 
-    /// Whether requests are due by the clock.
+    /// True if requests are due by the clock.
     pub fn is_paced(&self) -> bool {
         self.rate.is_some() || self.shape == ShapeName::Search
     }
 
-    /// Files that the run may have open at once.
+    /// Returns the number of files that the run may have open at once.
     pub fn files(&self) -> u64 {
         let probes = if self.shape.is_flood() { PROBES_IN_FLIGHT_MAX + PROBES_PER_TURN } else { 0 };
         self.connections as u64 + probes as u64 + CLOSING_FILES + OWN_FILES
     }
 }
 
-fn probe_rate(given: Option<f64>) -> Result<f64, String> {
-    let rate = given.unwrap_or(20.0);
-    match (0.01..=PROBE_RATE_MAX).contains(&rate) {
-        true => Ok(rate),
-        false => Err(format!("probe-rate is {rate}: accepted are 0.01 to {PROBE_RATE_MAX} a second")),
-    }
-}
-
-/// That there is such a process, and that it may be looked into.
+/// Fails unless the process exists and its memory can be read.
 fn has_memory(pid: u32) -> Result<(), String> {
     match (memory::started_at(pid), memory::resident_bytes_of(pid)) {
         (_, Some(_)) => Ok(()),
-        (None, _) => Err(format!("pid is {pid}: there is no such process")),
-        (Some(_), None) => {
-            Err(format!("pid is {pid}: the memory of that process cannot be read; it may be another user's"))
-        }
+        (None, _) => Err(format!(
+            "--pid: there is no process {pid}; expected the server's, such as $(pidof redis-server)"
+        )),
+        (Some(_), None) => Err(format!(
+            "--pid: the memory of process {pid} cannot be read; expected a process of your own user"
+        )),
     }
 }
 
-/// A span that is neither nothing nor for ever.
-fn spans(name: &str, value: Duration, most: Duration) -> Result<(), String> {
-    match value.is_zero() || value > most {
-        true => Err(format!("{name} is {}: accepted are 1us to {}", Span(value), Span(most))),
-        false => Ok(()),
-    }
-}
-
-/// What is given without a flag: a target, alone for a ping, or on either side of a shape.
+/// Finds the shape and the target among the words, in either order. A target alone means ping.
 fn shape_and_target(words: &[String]) -> Result<(ShapeName, &String), String> {
     let is_target = |word: &String| word.contains("://");
     Ok(match words {
         [only] if !is_target(only) && ShapeName::parse(only).is_ok() => {
-            return Err(format!("{only} needs a target: slabd stress {only} resp://127.0.0.1:6379"));
+            return Err(format!(
+                "{only} needs a target, as in: slabd stress {only} resp://127.0.0.1:6379"
+            ));
         }
         [only] => (ShapeName::Ping, only),
-        [one, other] if is_target(one) && is_target(other) => return Err("expected one target at a time".into()),
-        [one, other] if one.contains("://") => (ShapeName::parse(other)?, one),
+        [one, other] if is_target(one) && is_target(other) => {
+            return Err(format!(
+                "{one} {other}: two targets; give one, as in: slabd stress ping {one}"
+            ));
+        }
+        [one, other] if is_target(one) => (ShapeName::parse(other)?, one),
         [one, other] => (ShapeName::parse(one)?, other),
         _ => {
-            return Err("expected a target, or a shape and a target: slabd stress ping resp://127.0.0.1:6379".into());
+            let given = match words {
+                [] => "no target".into(),
+                words => format!("{}: too many words", words.join(" ")),
+            };
+            return Err(format!(
+                "{given}; give a target, or a shape and a target, as in: \
+                 slabd stress ping resp://127.0.0.1:6379"
+            ));
         }
     })
 }
 
-fn span(given: Option<Span>, default: Duration) -> Duration {
-    given.map_or(default, |Span(time)| time)
+/// Returns the given time, or the default in milliseconds. Fails on 0 and on more than `most`.
+fn span(
+    name: &str,
+    given: Option<Span>,
+    default_ms: u64,
+    most: Duration,
+) -> Result<Duration, String> {
+    let value = given.map_or(Duration::from_millis(default_ms), |Span(time)| time);
+    match value.is_zero() || value > most {
+        true => Err(format!(
+            "--{name}: {} is out of range; accepted: 1us to {}, such as {}",
+            Span(value),
+            Span(most),
+            Span(Duration::from_millis(default_ms))
+        )),
+        false => Ok(value),
+    }
 }
 
-fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), String> {
+fn within(name: &str, value: u64, least: u64, most: u64, example: u64) -> Result<(), String> {
     match (least..=most).contains(&value) {
         true => Ok(()),
-        false => Err(format!("{name} is {value}: accepted are {least} to {most}")),
+        false => Err(format!(
+            "--{name}: {value} is out of range; accepted: {least} to {most}, such as {example}"
+        )),
     }
 }
 
 fn rate(name: &str, given: Option<f64>) -> Result<Option<f64>, String> {
-    match given {
-        Some(rate) if !(rate.is_finite() && (0.01..=1e8).contains(&rate)) => {
-            Err(format!("{name} is {rate}: accepted are 0.01 to 100000000 a second"))
-        }
-        rate => Ok(rate),
+    given.map(|rate| bounded_rate(name, rate, RATE_MAX)).transpose()
+}
+
+fn bounded_rate(name: &str, rate: f64, most: f64) -> Result<f64, String> {
+    match (RATE_MIN..=most).contains(&rate) {
+        true => Ok(rate),
+        false => Err(format!(
+            "--{name}: {rate} per second is out of range; accepted: {RATE_MIN} to {most}, \
+             such as 20"
+        )),
     }
 }
 
-/// From where to connect: addresses given, or on this machine as many of 127.0.0.0/8 as the connections need.
+fn size(args: &StressArgs, shape: ShapeName, is_udp: bool) -> Result<usize, String> {
+    let default = match shape {
+        ShapeName::Fanout => 64,
+        // Large answers fill the server's send buffers.
+        ShapeName::SlowRead | ShapeName::ZeroWindow => 16 * 1024,
+        _ if is_udp => DATAGRAM_MIN,
+        _ => 3,
+    };
+    let size = args.size.map_or(default, |size| size.0);
+    // A datagram contains its number and fits one IP packet.
+    let (least, most) = if is_udp { (DATAGRAM_MIN, DATAGRAM_MAX_V4) } else { (1, SIZE_MAX) };
+    within("size", size as u64, least as u64, most as u64, 64)?;
+    Ok(size)
+}
+
+fn channel(given: Option<&str>) -> Result<String, String> {
+    match given {
+        Some("") => Err("--channel: the name is empty; expected a name, such as news".into()),
+        given => Ok(given.unwrap_or("slabd-stress").into()),
+    }
+}
+
+/// Returns the addresses to connect from: the given ones, or enough of 127.0.0.0/8 if the target is
+/// a loopback address.
 fn sources(args: &StressArgs, target: &Target, connections: usize) -> Result<Vec<IpAddr>, String> {
     if !args.source.is_empty() {
-        if let Some(other) = args.source.iter().find(|source| source.is_ipv4() != target.address.is_ipv4()) {
-            return Err(format!("source {other} is of another family than the target {}", target.address));
+        let (family, example) = match target.address.is_ipv4() {
+            true => ("IPv4", "127.0.0.2"),
+            false => ("IPv6", "::1"),
+        };
+        if let Some(other) =
+            args.source.iter().find(|source| source.is_ipv4() != target.address.is_ipv4())
+        {
+            return Err(format!(
+                "--source: {other} cannot reach {}; expected an {family} address, such as \
+                 {example}",
+                target.address
+            ));
         }
         return Ok(args.source.clone());
     }
     let is_loopback = matches!(target.address, SocketAddr::V4(v4) if v4.ip().is_loopback());
     match args.sources {
-        Some(_) if !is_loopback => {
-            Err("sources counts addresses of 127.0.0.0/8, for a target there; elsewhere name them by --source".into())
-        }
+        Some(_) if !is_loopback => Err(format!(
+            "--sources: {} is not in 127.0.0.0/8, whose addresses it counts; \
+             give this machine's addresses instead, such as --source 192.0.2.7",
+            target.address.ip()
+        )),
         Some(count) => {
-            within("sources", count, 1, SOURCES_MAX)?;
+            within("sources", count as u64, 1, SOURCES_MAX as u64, 20)?;
             Ok(loopback_sources(count))
         }
-        None if is_loopback => Ok(loopback_sources(connections.div_ceil(CONNECTIONS_PER_SOURCE).min(SOURCES_MAX))),
+        None if is_loopback => {
+            let count = connections.div_ceil(CONNECTIONS_PER_SOURCE).min(SOURCES_MAX);
+            Ok(loopback_sources(count))
+        }
         None => Ok(Vec::new()),
     }
 }
 
-/// So many addresses of this machine: 127.0.0.1, the only one that Redis counts as its own (protected mode), then from 127.1.0.1 on.
+/// Returns `count` addresses of this machine: 127.0.0.1, then 127.1.0.1 and up. The first is the
+/// only one that Redis in protected mode serves.
 pub fn loopback_sources(count: usize) -> Vec<IpAddr> {
     let others = (0..).map(|index| Ipv4Addr::from(0x7f01_0001 + index));
     std::iter::once(Ipv4Addr::LOCALHOST).chain(others).take(count).map(IpAddr::V4).collect()
-}
-
-/// `\r`, `\n`, `\t`, `\\`, `\0` and `\xHH` stand for what they usually do.
-fn unescape(text: &str) -> Result<Vec<u8>, String> {
-    let wrong = |what: &str| format!("send: {what} stands for nothing; accepted are \\r \\n \\t \\0 \\\\ and \\xHH");
-    let mut out = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'\\' {
-            out.push(byte);
-            continue;
-        }
-        out.push(match rest.next() {
-            Some(b'r') => b'\r',
-            Some(b'n') => b'\n',
-            Some(b't') => b'\t',
-            Some(b'0') => 0,
-            Some(b'\\') => b'\\',
-            Some(b'x') => {
-                let digits: Vec<u8> = rest.by_ref().take(2).collect();
-                if digits.len() < 2 {
-                    return Err(wrong("\\x"));
-                }
-                let digits = std::str::from_utf8(&digits).map_err(|_| wrong("\\x"))?;
-                u8::from_str_radix(digits, 16).map_err(|_| wrong(&format!("\\x{digits}")))?
-            }
-            Some(other) => return Err(wrong(&format!("\\{}", other.escape_ascii()))),
-            None => return Err(wrong("a single \\ at the end")),
-        });
-    }
-    match out.is_empty() {
-        true => Err("send is empty".into()),
-        false => Ok(out),
-    }
 }
 
 #[cfg(test)]
@@ -412,37 +466,46 @@ mod tests {
     use super::*;
 
     fn resolve(words: &[&str], change: impl FnOnce(&mut StressArgs)) -> Result<Plan, String> {
-        let mut args =
-            StressArgs { words: words.iter().map(|word| word.to_string()).collect(), ..StressArgs::default() };
+        let mut args = StressArgs {
+            words: words.iter().map(|word| word.to_string()).collect(),
+            ..StressArgs::default()
+        };
         change(&mut args);
         Plan::resolve(&args)
     }
 
     #[test]
-    fn a_target_alone_is_pinged_and_the_shape_may_stand_on_either_side() {
+    fn a_target_alone_is_pinged_and_the_shape_may_be_first_or_second() {
         assert_eq!(resolve(&["resp://127.0.0.1"], |_| {}).unwrap().shape, ShapeName::Ping);
         for words in [["hold", "tcp://127.0.0.1:9"], ["tcp://127.0.0.1:9", "hold"]] {
             let plan = resolve(&words, |args| args.connections = Some(15_000)).unwrap();
-            assert_eq!((plan.shape, plan.connections, plan.sources.len()), (ShapeName::Hold, 15_000, 300));
+            assert_eq!(
+                (plan.shape, plan.connections, plan.sources.len()),
+                (ShapeName::Hold, 15_000, 300)
+            );
             assert!(plan.sources.iter().all(|source| source.is_loopback()));
         }
     }
 
     #[test]
-    fn what_cannot_be_done_is_said_with_what_can() {
+    fn an_unusable_plan_is_refused_with_the_reason() {
         type Change = fn(&mut StressArgs);
         let cases: [(&[&str], Change, &str); 16] = [
-            (&["hodl", "tcp://127.0.0.1:9"], |_| {}, "hold, ping"),
-            (&[], |_| {}, "expected a target"),
+            (&["hodl", "tcp://127.0.0.1:9"], |_| {}, "ping, search, hold"),
+            (&[], |_| {}, "give a target"),
             (&["hold"], |_| {}, "hold needs a target"),
-            (&["tcp://127.0.0.1:9", "tcp://127.0.0.1:9"], |_| {}, "one target at a time"),
-            (&["hold", "udp://127.0.0.1:9"], |_| {}, "there is ping"),
+            (&["tcp://127.0.0.1:9", "tcp://127.0.0.1:9"], |_| {}, "two targets"),
+            (&["hold", "udp://127.0.0.1:9"], |_| {}, "or the shape ping"),
             (&["fanout", "tcp://127.0.0.1:9"], |_| {}, "resp://"),
             (&["announce", "tcp://127.0.0.1:9"], |_| {}, "lengths"),
-            (&["hold", "tcp://127.0.0.1:9"], |args| args.rate = Some(9.0), "no rate"),
-            (&["ping", "tcp://127.0.0.1:9"], |args| args.rate = Some(0.0), "accepted are"),
-            (&["ping", "tcp://127.0.0.1:9"], |args| args.connections = Some(0), "1 to"),
-            (&["ping", "tcp://127.0.0.1:9"], |args| args.timeout = Some(Span(Duration::ZERO)), "1us to"),
+            (&["hold", "tcp://127.0.0.1:9"], |args| args.rate = Some(9.0), "send at a rate"),
+            (&["ping", "tcp://127.0.0.1:9"], |args| args.rate = Some(0.0), "accepted: 0.01 to"),
+            (&["ping", "tcp://127.0.0.1:9"], |args| args.connections = Some(0), "accepted: 1 to"),
+            (
+                &["ping", "tcp://127.0.0.1:9"],
+                |args| args.timeout = Some(Span(Duration::ZERO)),
+                "1us to",
+            ),
             (&["silent", "tcp://192.0.2.1:9"], |_| {}, "--i-am-allowed-to-test 192.0.2.1"),
             (
                 &["silent", "tcp://192.0.2.1:9"],
@@ -461,16 +524,9 @@ mod tests {
             let error = resolve(words, change).unwrap_err();
             assert!(error.contains(why), "{words:?}: {error}");
         }
-        let named =
-            resolve(&["silent", "tcp://192.0.2.1:9"], |args| args.i_am_allowed_to_test = Some("192.0.2.1".into()));
+        let named = resolve(&["silent", "tcp://192.0.2.1:9"], |args| {
+            args.i_am_allowed_to_test = Some("192.0.2.1".into())
+        });
         assert!(named.is_ok());
-    }
-
-    #[test]
-    fn escapes_are_read() {
-        assert_eq!(unescape("a\\r\\n\\x00\\xfF\\\\").unwrap(), b"a\r\n\0\xff\\");
-        for wrong in ["", "\\", "\\x", "\\x1", "\\xzz"] {
-            assert!(unescape(wrong).is_err(), "{wrong}");
-        }
     }
 }

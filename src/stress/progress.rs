@@ -1,4 +1,4 @@
-//! What is seen while a run goes on: a bar on a terminal, else a line a second.
+//! The progress of a run: a bar on a terminal, else a line per second.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use super::record::Sample;
 use super::run::Observer;
 use crate::report::figures::{count, rate, time};
 
-/// Between two lines, where there is no terminal.
+/// Seconds between two lines.
 const LINE_EVERY_S: f64 = 1.0;
 
 const TEMPLATE: &str = "{elapsed:>4} {bar:24} {msg}";
 
+/// Shows the samples of a run on standard error.
 pub struct Progress {
     bar: Option<ProgressBar>,
     last_line_s: f64,
@@ -24,13 +25,17 @@ impl Progress {
     pub fn new(plan: &Plan) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let length = u64::try_from(plan.expected().as_millis()).unwrap_or(u64::MAX);
-            // Drawn when a sample is taken: its own ticking would start a thread.
+            // Samples redraw the bar, because the bar's own ticker would start a thread.
             let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-            bar.with_style(ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar()))
+            bar.with_style(
+                ProgressStyle::with_template(TEMPLATE)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            )
         });
         Progress { bar, last_line_s: 0.0 }
     }
 
+    /// Removes the bar.
     pub fn end(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
@@ -50,12 +55,15 @@ impl Observer for Progress {
     }
 }
 
-/// The state of the connections, the rate, and the percentiles since the sample before.
+/// Describes a sample: connections, rate, and percentiles since the last sample.
 fn words(plan: &Plan, sample: &Sample) -> String {
-    let mut words = vec![format!("{} of {} open", count(sample.open), count(plan.connections as u64))];
-    for (number, what) in
-        [(sample.connecting, "connecting"), (sample.failed, "failed"), (sample.closed_by_server, "closed by server")]
-    {
+    let mut words =
+        vec![format!("{} of {} open", count(sample.open), count(plan.connections as u64))];
+    for (number, what) in [
+        (sample.connecting, "connecting"),
+        (sample.failed, "failed"),
+        (sample.closed_by_server, "closed by server"),
+    ] {
         if number > 0 {
             words.push(format!("{} {what}", count(number)));
         }
@@ -77,11 +85,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_in_words() {
+    fn a_sample_is_described_without_its_zeros() {
         let plan = Plan::of("ping", "tcp://127.0.0.1:9").unwrap();
         let quiet = Sample { open: 3, ..Sample::default() };
         assert_eq!(words(&plan, &quiet), "3 of 50 open");
-        let busy = Sample { open: 1234, failed: 2, rate: 1000.0, p99_us: Some(2500.0), errors: 1, ..Sample::default() };
+        let busy = Sample {
+            open: 1234,
+            failed: 2,
+            rate: 1000.0,
+            p99_us: Some(2500.0),
+            errors: 1,
+            ..Sample::default()
+        };
         let said = words(&plan, &busy);
         for part in ["1,234 of 50 open", "2 failed", "/s", "p99 2.50 ms", "1 errors"] {
             assert!(said.contains(part), "{said}");

@@ -1,85 +1,96 @@
-//! What a run of `slabd stress` measured: the data behind the table, the JSON file, the page and the bounds.
+//! The results of a run of `slabd stress`: the data behind the report, the JSON file and the
+//! bounds.
 //!
-//! This is plain data, in base units: seconds, microseconds and bytes. The names of its fields are those of the JSON file, so
-//! they change only with [`FORMAT`].
+//! A record is plain data in base units: seconds, microseconds and bytes. Its fields have the same
+//! names in the JSON file, so a name changes only together with [`FORMAT`].
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of the JSON file's form. A file of another one is refused.
+/// Version of the JSON file's format. A file of another version is refused.
 pub const FORMAT: u32 = 1;
 
+/// The results of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub format: u32,
-    /// The version of slabd that measured.
+    /// Version of slabd that measured.
     pub version: String,
-    /// When it began: seconds since 1970, UTC.
+    /// Start of the run: seconds since 1970, UTC.
     pub started: u64,
-    /// As given: `resp://127.0.0.1:6379`.
+    /// Target without its password, such as `resp://127.0.0.1:6379`.
     pub target: String,
-    /// `ping`, `hold`, `silent` ...
+    /// Name of the shape: `ping`, `hold`, `silent` ...
     pub shape: String,
-    /// The other parameters by the names of their flags, as they were in force.
+    /// Other parameters in force, by the names of their flags.
     pub parameters: BTreeMap<String, String>,
-    /// From the first connect to the end of the last phase.
+    /// Time from the first connect to the end of the last phase.
     pub duration_s: f64,
-    /// Ended by a signal, before the plan was carried out.
+    /// True if a signal ended the run early.
     pub interrupted: bool,
     pub connections: Connections,
     pub requests: Requests,
-    /// Of requests, from the moment each was due until its whole answer was there.
+    /// Times of requests, each from the moment it was due until its answer was complete.
     pub latency: Option<Latency>,
-    /// From a connect until it was established.
+    /// Times of connects, each until the connection was established.
     pub connect_latency: Option<Latency>,
-    /// For a fan-out: messages as they arrived.
+    /// Deliveries of a fan-out.
     pub delivery: Option<Delivery>,
-    /// For a search: each rate that was tried.
+    /// Rates that a search tried, in order.
     pub trials: Vec<Trial>,
-    /// For a flood: what honest requests met before, during and after.
+    /// Honest requests before, during and after a flood.
     pub probes: Vec<Probe>,
-    /// For a flood: from its end until the server's memory was back within a tenth of where it began.
+    /// Time from the end of a flood until the server's resident set was at most a tenth above its
+    /// start. `None` without a flood, without growth, or if that was not seen.
     pub reclaim_s: Option<f64>,
     pub server: Option<ServerMemory>,
     pub generator: Generator,
     pub samples: Vec<Sample>,
     pub bounds: Vec<Bound>,
-    /// What the reader of the figures should know: sentences.
+    /// Remarks for the reader of the figures.
     pub notes: Vec<String>,
 }
 
 impl Record {
-    /// What honest requests met during a flood.
+    /// Returns the honest requests during a flood.
     pub fn probes_during(&self) -> Option<&Probe> {
         self.probes.iter().find(|probe| probe.phase == "during")
     }
 
-    /// The server, if it held connections: without any there is nothing to divide its memory by.
+    /// Returns the server's memory if it was read while the server held connections.
     pub fn held_server(&self) -> Option<&ServerMemory> {
         self.server.as_ref().filter(|server| server.connections > 0)
     }
+
+    /// Returns the server's user memory per connection; `None` if it held no connections.
+    pub fn user_memory(&self) -> Option<UserMemory> {
+        self.held_server().map(ServerMemory::user_memory)
+    }
 }
 
+/// Counts of connections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Connections {
+    /// Connections at once that the plan asked for.
     pub asked: u64,
-    /// Established and let in, in all; more than asked for where they are opened again.
+    /// Connections established and authenticated in all. Reopened connections count again.
     pub opened: u64,
     pub open_at_peak: u64,
     pub open_at_end: u64,
     pub closed_by_server: u64,
-    /// Those that could not be established, by reason: `refused`, `timeout`, `reset`, `no local port` ...
+    /// Failed connects by reason: `refused`, `timeout`, `reset`, `no local port` ...
     pub failed: BTreeMap<String, u64>,
 }
 
+/// Counts of requests, and their rate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Requests {
     pub sent: u64,
     pub answered: u64,
-    /// Answers a second while the load was on.
+    /// Answers per second under load; for a search, the highest rate that held.
     pub rate: f64,
-    /// By kind: `error reply`, `timeout`, `connection closed`, `wrong answer`, `unanswered at the end` ...
+    /// Errors by kind: `error reply`, `timeout`, `connection closed`, `wrong answer` ...
     pub errors: BTreeMap<String, u64>,
     pub bytes_out: u64,
     pub bytes_in: u64,
@@ -89,8 +100,8 @@ pub struct Requests {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     pub count: u64,
-    /// Counted from the moment a request was due, so that a stalled server is not spared the requests that it kept from
-    /// being sent: coordinated omission is corrected. Without a rate there is no such moment.
+    /// True if times count from the moment a request was due (coordinated omission is corrected).
+    /// False in a closed loop, where requests are not due at any moment.
     pub corrected: bool,
     pub min_us: f64,
     pub mean_us: f64,
@@ -99,19 +110,21 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// A percentile in microseconds, if it is among those that were recorded.
+    /// Returns a percentile in microseconds, if it was recorded.
     pub fn at(&self, percent: f64) -> Option<f64> {
         Some(self.percentiles.iter().find(|percentile| percentile.percent == percent)?.us)
     }
 }
 
+/// One percentile of a distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentile {
-    /// 50, 90, 99, 99.9, 99.99.
+    /// 50, 75, 90, 99, 99.9 or 99.99.
     pub percent: f64,
     pub us: f64,
 }
 
+/// The deliveries of a fan-out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
     pub subscribers: u64,
@@ -120,10 +133,11 @@ pub struct Delivery {
     pub delivered: u64,
     pub lost: u64,
     pub out_of_order: u64,
-    /// From the publish until the message was read by a subscriber.
+    /// Times of deliveries, each from its publish until a subscriber had read the message.
     pub latency: Option<Latency>,
 }
 
+/// One rate that a search tried.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
     pub asked_rate: f64,
@@ -132,76 +146,171 @@ pub struct Trial {
     pub held: bool,
 }
 
+/// The honest requests of one phase of a flood.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// `before`, `during`, `after`.
+    /// Phase of the flood: `before`, `during` or `after`.
     pub phase: String,
     pub sent: u64,
     pub answered: u64,
     pub latency: Option<Latency>,
 }
 
-/// The server's memory, as the system tells it of its process, or it of itself.
+/// The server's memory, read from the system for its process or from its own INFO.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServerMemory {
-    /// Where the figures come from: `pid 4711 and its children`, `INFO`.
+    /// Source of the figures: `process 4711 and 2 of its children`, `INFO`.
     pub source: String,
-    /// Before the first connection.
+    /// Resident set before the first connection, in bytes, as are the next two.
     pub rss_before: u64,
     pub rss_at_peak: u64,
     pub rss_at_end: u64,
-    /// When the peak was read, since the start.
+    /// Least growth of the resident set that counts as measured, in bytes. Files of older versions
+    /// lack it.
+    #[serde(default = "default_rss_resolution")]
+    pub rss_resolution: u64,
+    /// Time from the start until the peak was read.
     pub peak_at_s: f64,
-    /// Connections open then.
+    /// Connections open at the peak.
     pub connections: u64,
-    /// Growth of the resident set ÷ connections.
-    pub user_bytes_per_connection: f64,
-    /// Of the kernel, for the server's end of a connection: its objects and buffers. None where the system does not tell.
+    /// Growth of the resident set up to the peak ÷ connections. `None` (null) if the resident set
+    /// grew by less than `rss_resolution`, or if `connections` is 0.
+    pub user_bytes_per_connection: Option<f64>,
+    /// Kernel memory for the server's end of a connection: objects and buffers. `None` if the
+    /// server runs on another machine.
     pub kernel_bytes_per_connection: Option<f64>,
-    /// Processor time of the server while the load was on, in seconds.
+    /// Processor time of the server during the run, in seconds.
     pub cpu_s: Option<f64>,
 }
 
-/// Of this program itself.
+/// The server's user memory per connection, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum UserMemory {
+    Measured(f64),
+    /// Less than this, which is the least that can be measured.
+    Below(f64),
+}
+
+/// Number of pages by which the resident set of a process may change under any load, or without
+/// load.
+pub const NOISE_PAGES: u64 = 4;
+
+/// Returns the resolution for one process with pages of 4 KiB.
+fn default_rss_resolution() -> u64 {
+    NOISE_PAGES * 4096
+}
+
+impl ServerMemory {
+    /// Sets the user memory per connection from the growth of the resident set.
+    pub fn divide(&mut self) {
+        let growth = self.rss_at_peak.saturating_sub(self.rss_before);
+        let is_measured = self.connections > 0 && growth >= self.rss_resolution.max(1);
+        self.user_bytes_per_connection =
+            is_measured.then(|| growth as f64 / self.connections as f64);
+    }
+
+    /// Returns the user memory per connection, or the least that could have been measured.
+    fn user_memory(&self) -> UserMemory {
+        let least = self.rss_resolution as f64 / self.connections.max(1) as f64;
+        // Older versions wrote growth below the resolution as a number, which may be negative.
+        match self.user_bytes_per_connection.filter(|bytes| *bytes >= least) {
+            Some(bytes) => UserMemory::Measured(bytes),
+            None => UserMemory::Below(least),
+        }
+    }
+}
+
+/// The load generator's own resources.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Generator {
-    /// Processor time while the load was on.
+    /// Processor time under load, in seconds.
     pub cpu_s: f64,
-    /// Of the time that passed: near 1 it is the generator that was measured.
+    /// Processor time ÷ time of the load. Near 1, the generator limits the figures.
     pub cpu_share: f64,
     pub saturated: bool,
-    /// Its own resident set at the peak.
+    /// Resident set at the server's peak, in bytes.
     pub rss_at_peak: u64,
 }
 
-/// The state at a moment; rates and percentiles are of the time since the sample before.
+/// The state at one moment. Rates and percentiles cover the time since the previous sample.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Since the start.
+    /// Time since the start.
     pub t_s: f64,
     pub connecting: u64,
     pub open: u64,
-    /// In all so far.
+    /// Failed connects since the start.
     pub failed: u64,
     pub closed_by_server: u64,
-    /// Answers a second.
+    /// Answers per second.
     pub rate: f64,
-    /// In all so far.
+    /// Errors since the start.
     pub errors: u64,
     pub p50_us: Option<f64>,
     pub p99_us: Option<f64>,
     pub max_us: Option<f64>,
+    /// The server's resident set in bytes, give or take some hundred pages.
     pub server_rss: Option<u64>,
-    /// Of the kernel since the start, for both ends of all connections of this machine.
+    /// Growth of the kernel's memory for both ends of all connections, in bytes.
     pub kernel_bytes: Option<u64>,
 }
 
-/// One `--assert`.
+/// The verdict on one `--assert`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bound {
-    /// As given: `p99<5ms`.
+    /// Bound as given: `p99<5ms`.
     pub text: String,
-    /// What was measured, in the bound's unit: `4.2 ms`. None where the run measured no such thing, which does not hold.
+    /// Measured value in the bound's unit: `4.2 ms`. `None` if the run did not measure it; then the
+    /// bound does not hold.
     pub measured: Option<String>,
     pub held: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_below_the_resolution_is_no_figure() {
+        let memory = |growth: i64| {
+            let mut memory = ServerMemory {
+                rss_before: 1 << 20,
+                rss_at_peak: ((1 << 20) + growth) as u64,
+                rss_resolution: 16_384,
+                connections: 1000,
+                ..ServerMemory::default()
+            };
+            memory.divide();
+            memory
+        };
+        for (growth, bytes) in [
+            (16_385, Some(16.385)),
+            (16_384, Some(16.384)),
+            (16_383, None),
+            (0, None),
+            (-1, None),
+            (-500_000, None),
+        ] {
+            let memory = memory(growth);
+            assert_eq!(memory.user_bytes_per_connection, bytes, "{growth}");
+            let expected = bytes.map_or(UserMemory::Below(16.384), UserMemory::Measured);
+            assert_eq!(memory.user_memory(), expected, "{growth}");
+        }
+        let idle = ServerMemory { connections: 0, ..memory(16_384) };
+        let record = Record { server: Some(idle), ..Record::default() };
+        assert_eq!(record.user_memory(), None, "no connections share the growth");
+    }
+
+    #[test]
+    fn a_negative_figure_of_an_older_version_counts_as_below_the_resolution() {
+        let written = serde_json::to_value(ServerMemory {
+            connections: 1000,
+            user_bytes_per_connection: Some(-3.0),
+            ..ServerMemory::default()
+        });
+        let mut value = written.unwrap();
+        value.as_object_mut().unwrap().remove("rss_resolution");
+        let memory: ServerMemory = serde_json::from_value(value).unwrap();
+        assert_eq!(memory.user_memory(), UserMemory::Below(16.384));
+    }
 }

@@ -1,4 +1,4 @@
-//! One run from begin to end: turns the driver, takes samples, and makes the record.
+//! One run from start to end: turns the driver's loop, takes samples, and makes the record.
 
 use std::time::Duration;
 
@@ -19,45 +19,52 @@ use crate::memory;
 use crate::net::mio::MioNet;
 use crate::sys;
 
-/// Time between two samples, until there are so many that every second one is dropped and the time doubled.
+/// Time between two samples. It doubles each time the samples reach their maximum.
 const SAMPLE_TIME: Duration = Duration::from_millis(250);
+
+/// Samples kept. At this number, every second one is dropped.
 const SAMPLES_MAX: usize = 1200;
 
-/// How late the kernel may end a sleep; 50 us by default.
+/// Time by which the kernel may end a sleep late; its default is 50 us.
 const TIMER_SLACK: Duration = Duration::from_micros(1);
 
-/// Where it did not reach the rate that was asked for, this share tells the same: it is an average, and what is busy in bursts is late in
-/// them.
+/// Share of a processor from which a generator that missed its rate counts as saturated. The share
+/// is an average: a generator that is busy in bursts is late in each of them.
 const NEARLY_SATURATED: f64 = 0.7;
 
-/// Sees a run while it goes on.
+/// Gets each sample while the run goes on.
 pub trait Observer {
     fn sampled(&mut self, _plan: &Plan, _sample: &Sample) {}
 }
 
-/// Nobody looks.
+/// Ignores all samples.
 impl Observer for () {}
 
-/// What a run leaves: the record, the distribution of the requests' times in nanoseconds, and the connections that are open still. They
-/// are closed when this is dropped, which takes the kernel minutes for a million: the report comes first.
+/// The record of a run, the distribution of its request times, and its open connections. Dropping
+/// the result closes the connections. For a million connections the kernel needs minutes for that,
+/// so callers report first.
 pub struct RunResult {
     pub record: Record,
+    /// Times of requests in nanoseconds.
     pub times: Histogram<u64>,
     pub world: World<MioNet>,
 }
 
-/// Carries a plan out. An error means that nothing could be begun; what fails later is in the record.
+/// Carries out a plan. Fails if the run cannot start. Later failures are in the record.
 pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<RunResult> {
     let files = sys::raise_file_limit()?;
     if plan.files() > files {
+        let beside = plan.files() - plan.connections as u64;
         anyhow::bail!(
-            "{} connections need {} open files, and this process may have {files}: raise `ulimit -n`",
+            "--connections: {} connections need {} open files, and this process may open {files}; \
+             raise the limit with ulimit -n {1}, or give at most {}",
             plan.connections,
-            plan.files()
+            plan.files(),
+            files.saturating_sub(beside).max(1)
         );
     }
-    // The kernel would stretch the driver's sleeps of 50 us to 100. If it refuses, due times are
-    // less exact.
+    // Without this, the kernel stretches the driver's sleeps of 50 us to 100 us. If the call fails,
+    // requests leave at less exact times.
     let _ = sys::set_timer_slack(TIMER_SLACK);
     let mut net = MioNet::new()?;
     net.watch_signals()?;
@@ -96,21 +103,23 @@ struct Sampler {
     watch: Option<ServerWatch>,
     port: u16,
     is_flood: bool,
-    /// Whether the other ends are on this machine, too.
+    /// True if the server runs on this machine.
     is_local: bool,
     began: Time,
-    /// The last sample that was kept.
+    /// Time of the last kept sample.
     last: Time,
-    /// Between two that are kept; longer than between two looks once there are many.
+    /// Time between two kept samples.
     thinned: Duration,
     load_began: Option<Time>,
     load_ended: Option<Time>,
-    /// Waited for a processor: until the load began, and while it was on.
+    /// Time spent waiting for a processor before the load began.
     waited_before: Duration,
+    /// Time spent waiting for a processor under load.
     waited_in_load: Option<Duration>,
+    /// Answers up to the last kept sample.
     answered: u64,
     samples: Vec<Sample>,
-    /// Bytes of the kernel's objects for one end of a connection.
+    /// Kernel objects for one end of a connection, in bytes.
     kernel_objects: u64,
     kernel_buffers_before: u64,
     memory: ServerMemory,
@@ -123,6 +132,7 @@ impl Sampler {
     fn new(watch: Option<ServerWatch>, plan: &Plan, began: Time) -> Sampler {
         let rss_before = watch.as_ref().and_then(ServerWatch::resident_bytes).unwrap_or(0);
         let source = watch.as_ref().map_or_else(String::new, ServerWatch::source);
+        let rss_resolution = watch.as_ref().map_or(0, ServerWatch::resolution);
         Sampler {
             server_cpu: watch.as_ref().and_then(ServerWatch::cpu_time),
             is_local: plan.target.is_loopback() || matches!(watch, Some(ServerWatch::Processes(_))),
@@ -140,13 +150,13 @@ impl Sampler {
             samples: Vec::new(),
             kernel_objects: memory::kernel_objects().bytes,
             kernel_buffers_before: kernel_buffers(),
-            memory: ServerMemory { source, rss_before, ..ServerMemory::default() },
+            memory: ServerMemory { source, rss_before, rss_resolution, ..ServerMemory::default() },
             own_at_peak: 0,
             cpu_before: Clock::cpu_time(),
         }
     }
 
-    /// Notes when the load begins and ends: what is waited for a processor counts in between.
+    /// Measures the time spent waiting for a processor between the start and the end of the load.
     fn follow(&mut self, meter: &Meter) {
         if meter.load_began != self.load_began {
             self.load_began = meter.load_began;
@@ -158,7 +168,7 @@ impl Sampler {
         }
     }
 
-    /// After a flood the server's memory is watched as it comes back: exactly, and often.
+    /// True after a flood, when samples are frequent and exact to time the server's reclaim.
     fn is_after_flood(&self) -> bool {
         self.is_flood && self.load_ended.is_some()
     }
@@ -167,17 +177,19 @@ impl Sampler {
         if self.is_after_flood() { SAMPLE_TIME } else { self.thinned }
     }
 
-    /// What is to be seen now, since the last sample that was kept.
+    /// Returns a sample of the time since the last kept one.
     fn look(&self, meter: &Meter, now: Time) -> Sample {
         let span = now.since(self.last).as_secs_f64().max(1e-9);
         let recent = meter.latency.recent();
         let us = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
-        let percentile = |percent: f64| (!recent.is_empty()).then(|| us(recent.value_at_percentile(percent)));
+        let percentile =
+            |percent: f64| (!recent.is_empty()).then(|| us(recent.value_at_percentile(percent)));
         let buffers = kernel_buffers().saturating_sub(self.kernel_buffers_before);
-        let server_rss = self.watch.as_ref().and_then(|watch| match (watch, self.is_after_flood()) {
-            (ServerWatch::Processes(_), true) => watch.resident_bytes(),
-            _ => watch.resident_bytes_about(),
-        });
+        let server_rss =
+            self.watch.as_ref().and_then(|watch| match (watch, self.is_after_flood()) {
+                (ServerWatch::Processes(_), true) => watch.resident_bytes(),
+                _ => watch.resident_bytes_about(),
+            });
         Sample {
             t_s: now.since(self.began).as_secs_f64(),
             connecting: meter.connecting,
@@ -209,28 +221,34 @@ impl Sampler {
         }
     }
 
-    /// Reads what the shape wants read. INFO keeps the loop waiting, so it is asked only when nothing is timed: the load is over, or holds
-    /// still, and no answer is waited for.
+    /// Reads the server's memory if the shape asked for it. INFO blocks the loop, so it is sent
+    /// only when no time is measured: no answer is outstanding, and the load has ended or is idle.
     fn read_wanted(&mut self, world: &mut World<MioNet>) {
         let Some(reading) = world.meter.wants_memory else { return };
         let meter = &world.meter;
         let is_over = meter.load_ended.is_some() && meter.load_ended >= meter.load_began;
         let is_still = world.outstanding == 0 && (meter.connecting == 0 || self.is_flood);
-        if !matches!(self.watch, Some(ServerWatch::Info(_))) || (is_still && (is_over || reading == Reading::Latest)) {
+        if !matches!(self.watch, Some(ServerWatch::Info(_)))
+            || (is_still && (is_over || reading == Reading::Latest))
+        {
             self.read_memory(reading, meter.open, world.now);
             world.meter.wants_memory = None;
         }
     }
 
-    /// The same at the end of the run, where there was no such moment before, or an interrupt came first.
+    /// Reads the server's memory at the end of the run, if no earlier reading was possible.
     fn read_last(&mut self, meter: &mut Meter, now: Time) {
-        let wanted = meter.wants_memory.take().or((self.memory.connections == 0).then_some(Reading::Highest));
+        let wanted = meter
+            .wants_memory
+            .take()
+            .or((self.memory.connections == 0).then_some(Reading::Highest));
         if let Some(reading) = wanted.filter(|_| meter.open > 0) {
             self.read_memory(reading, meter.open, now);
         }
     }
 
-    /// The exact figures, at the moment that the shape chose: all connections are open and have said what they had to.
+    /// Reads the exact figures. The shape chose the moment: all connections are open and have sent
+    /// their requests.
     fn read_memory(&mut self, reading: Reading, connections: u64, now: Time) {
         let Some(rss) = self.watch.as_ref().and_then(ServerWatch::resident_bytes) else { return };
         if reading == Reading::Highest && rss < self.memory.rss_at_peak {
@@ -243,58 +261,70 @@ impl Sampler {
         self.own_at_peak = memory::resident_bytes().unwrap_or(0);
     }
 
-    /// For the server's end of a connection: its objects, and its share of the buffers. Only this machine's kernel can be asked.
+    /// Returns the kernel's memory for the server's end of a connection: its objects and its share
+    /// of the buffers. `None` if the server is on another machine.
     fn kernel_bytes_of_server(&self, connections: u64) -> Option<f64> {
         let Some(ServerWatch::Processes(_)) = self.watch else { return None };
         let buffers = sockets::buffers_of(self.port).ok()?.bytes as f64 / connections.max(1) as f64;
         Some(self.kernel_objects as f64 + buffers)
     }
 
-    /// What the server's memory came to. None where nobody tells of it.
+    /// Returns the server's memory at the end of the run; `None` if it could not be read at all.
     fn server(&mut self, load: Option<Duration>) -> Option<ServerMemory> {
         let watch = self.watch.as_ref()?;
         let mut memory = self.memory.clone();
         memory.rss_at_end = watch.resident_bytes().unwrap_or(0);
-        if memory.connections > 0 {
-            let growth = memory.rss_at_peak as f64 - memory.rss_before as f64;
-            memory.user_bytes_per_connection = growth / memory.connections as f64;
-        }
+        memory.divide();
         memory.cpu_s = load.map(|load| load.as_secs_f64());
         Some(memory)
     }
 }
 
-/// What TCP holds in buffers on this machine.
+/// Returns the bytes that TCP holds in buffers on this machine.
 fn kernel_buffers() -> u64 {
     memory::tcp_socket_statistics().map_or(0, |sockets| sockets.buffer_bytes)
 }
 
-/// For how long this thread could have run and had no processor: the second number of /proc/self/schedstat, in nanoseconds
-/// (Documentation/scheduler/sched-stats.rst). Nothing where the kernel does not count it.
+/// Returns the time for which this thread was runnable without a processor: the second number of
+/// /proc/self/schedstat, in nanoseconds (Documentation/scheduler/sched-stats.rst). Zero if the
+/// kernel does not count it.
 fn run_queue_wait() -> Duration {
     let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    Duration::from_nanos(text.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0))
+    Duration::from_nanos(
+        text.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0),
+    )
 }
 
-fn finish(plan: &Plan, started: u64, mut driver: Driver<MioNet>, mut sampler: Sampler) -> RunResult {
+fn finish(
+    plan: &Plan,
+    started: u64,
+    mut driver: Driver<MioNet>,
+    mut sampler: Sampler,
+) -> RunResult {
     let interrupted = driver.interrupted;
     let now = driver.world.now;
     let server_cpu = sampler.watch.as_ref().and_then(ServerWatch::cpu_time);
-    let in_run = server_cpu.zip(sampler.server_cpu).map(|(after, before)| after.saturating_sub(before));
+    let in_run =
+        server_cpu.zip(sampler.server_cpu).map(|(after, before)| after.saturating_sub(before));
     let server = sampler.server(in_run);
     let meter = &mut driver.world.meter;
     let load_ended = meter.load_ended.unwrap_or(now);
-    let load = meter.load_began.map_or(Duration::ZERO, |began| load_ended.since(began)).as_secs_f64();
-    let answered_in_load = meter.answered_in_load.unwrap_or(meter.answered - meter.answered_before_load);
+    let load =
+        meter.load_began.map_or(Duration::ZERO, |began| load_ended.since(began)).as_secs_f64();
+    let answered_in_load =
+        meter.answered_in_load.unwrap_or(meter.answered - meter.answered_before_load);
     let duration_s = now.since(sampler.began).as_secs_f64();
     let cpu_in_run = Clock::cpu_time().saturating_sub(sampler.cpu_before).as_secs_f64();
     let cpu_s = meter.cpu_in_load.map_or(cpu_in_run, |cpu| cpu.as_secs_f64());
     let span_s = if load > 0.0 { load } else { duration_s.max(1e-9) };
     let cpu_share = cpu_s / span_s;
-    let waited = sampler.waited_in_load.unwrap_or_else(|| run_queue_wait().saturating_sub(sampler.waited_before));
+    let waited = sampler
+        .waited_in_load
+        .unwrap_or_else(|| run_queue_wait().saturating_sub(sampler.waited_before));
     let waited_share = waited.as_secs_f64() / span_s;
     let reached = plan.rate.filter(|_| load > 0.0).map(|asked| reached(plan, meter) / load / asked);
-    let enough = if reached.is_some_and(|share| share < REACHED) { NEARLY_SATURATED } else { SATURATED };
+    let enough =
+        if reached.is_some_and(|share| share < REACHED) { NEARLY_SATURATED } else { SATURATED };
     let mut record = Record {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -338,7 +368,7 @@ fn finish(plan: &Plan, started: u64, mut driver: Driver<MioNet>, mut sampler: Sa
     RunResult { record, times, world: driver.world }
 }
 
-/// How often was done what `--rate` asks for: of churn it is connects, else requests.
+/// Returns the number of operations that `--rate` counts: connects for churn, else requests.
 fn reached(plan: &Plan, meter: &Meter) -> f64 {
     match plan.shape {
         ShapeName::Churn => meter.opened as f64,
@@ -346,32 +376,47 @@ fn reached(plan: &Plan, meter: &Meter) -> f64 {
     }
 }
 
-/// What the reader of the figures should know, whatever the shape.
-fn notes(record: &Record, world: &World<MioNet>, waited_share: f64, reached: Option<f64>) -> Vec<String> {
+/// Returns the remarks for the reader that do not depend on the shape.
+fn notes(
+    record: &Record,
+    world: &World<MioNet>,
+    waited_share: f64,
+    reached: Option<f64>,
+) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(what) = &world.exhausted {
-        notes.push(format!("{what}: no more connections could be opened from here"));
+    if let Some(reason) = &world.exhausted {
+        notes.push(format!("this machine could open no more connections: {reason}"));
     }
     if let Some(words) = &world.meter.strange {
-        let is_echo = record.target.starts_with("tcp://") && !record.parameters.contains_key("send");
-        let expected = if is_echo { "; tcp:// expects an echo, unless --send is given" } else { "" };
-        notes.push(format!("an answer was none to what was asked, and began with {words}{expected}"));
+        let is_echo =
+            record.target.starts_with("tcp://") && !record.parameters.contains_key("send");
+        let expected =
+            if is_echo { "; over tcp:// an echo is expected unless --send is given" } else { "" };
+        notes.push(format!("the server sent a wrong answer that begins with {words}{expected}"));
     }
     if let Some(words) = &world.meter.refusal {
-        notes.push(format!("the server said: {words}"));
+        notes.push(format!("the server replied with an error: {words}"));
+        if words.contains("protected mode") {
+            notes.push(
+                "in protected mode, Redis serves only 127.0.0.1: give --sources 1, or set \
+                 protected-mode to no"
+                    .into(),
+            );
+        }
     }
     if record.generator.saturated {
         notes.push(format!(
-            "the generator used {:.0} % of its one processor and waited for it {:.0} %: the rate may be its own limit, not the server's",
+            "the generator ran for {:.0} % of the time and waited for a processor for {:.0} %; \
+             the rate may be its limit instead of the server's",
             100.0 * record.generator.cpu_share,
             100.0 * waited_share
         ));
     }
     if let Some(share) = reached.filter(|share| *share < REACHED && !record.interrupted) {
-        notes.push(format!("{:.1} % of the rate asked for was reached while the load was on", 100.0 * share));
+        notes.push(format!("the load reached {:.1} % of the rate asked for", 100.0 * share));
     }
     if record.interrupted {
-        notes.push("interrupted: the figures are of what was done until then".into());
+        notes.push("the run was interrupted; the figures cover the time until then".into());
     }
     notes
 }
@@ -386,7 +431,7 @@ mod tests {
     use crate::stress::plan::Plan;
 
     #[test]
-    fn connections_are_closed_after_the_report_not_before() {
+    fn connections_stay_open_until_the_report_is_written() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = format!("resp://{}", listener.local_addr().unwrap());
         let (look, looks) = mpsc::channel();
@@ -406,10 +451,17 @@ mod tests {
             stream.read(&mut chunk).unwrap()
         });
         let duration = Duration::from_millis(10);
-        let plan =
-            Plan { connections: 1, duration, pid: Some(std::process::id()), ..Plan::of("hold", &target).unwrap() };
+        let plan = Plan {
+            connections: 1,
+            duration,
+            pid: Some(std::process::id()),
+            ..Plan::of("hold", &target).unwrap()
+        };
         let outcome = run(&plan, &mut ()).unwrap();
-        assert_eq!((outcome.record.requests.answered, outcome.record.connections.open_at_end), (2, 1));
+        assert_eq!(
+            (outcome.record.requests.answered, outcome.record.connections.open_at_end),
+            (2, 1)
+        );
         look.send(()).unwrap();
         assert_eq!(sees.recv().unwrap(), Err(ErrorKind::WouldBlock), "open, with nothing to read");
         drop(outcome);

@@ -1,28 +1,35 @@
-//! The server's memory and processor time, as the system tells them of its processes, or it tells of itself by INFO.
+//! The server's memory and processor time, read from /proc for its processes or from its INFO.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use super::record::NOISE_PAGES;
 use super::target::{Scheme, Target};
 use super::wire::{Answer, command, resp_reply};
 use crate::clock::{Clock, Time};
 use crate::memory;
+use crate::sys;
 
-/// How long INFO may take, in all: the generator stands still meanwhile.
+/// Longest time for one INFO in all. The generator's loop stands still meanwhile.
 const INFO_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Where the server's figures come from.
+/// Pages by which INFO may differ from the truth. Servers read the kernel's counters of resident
+/// pages, which lag by 32 pages per processor.
+const INFO_NOISE_PAGES: u64 = 64;
+
+/// The source of the server's figures.
 pub enum ServerWatch {
-    /// A process and its children: nginx's workers are.
+    /// A process and its children, such as nginx with its workers.
     Processes(Vec<u32>),
-    /// It speaks INFO, and is elsewhere or not to be looked into.
+    /// A Redis server on another machine or of another user.
     Info(Box<Target>),
 }
 
 impl ServerWatch {
-    /// Finds out where: the process asked for, or the one that listens on the target's port, or INFO. None when nothing tells.
+    /// Takes the given process, else the one that listens on the target's port, else INFO. `None`
+    /// if no source gives figures.
     pub fn find(target: &Target, pid: Option<u32>) -> Option<ServerWatch> {
         let pid = pid.or_else(|| target.is_loopback().then(|| listening_process(target))?);
         if let Some(pid) = pid {
@@ -33,6 +40,7 @@ impl ServerWatch {
         (target.scheme == Scheme::Resp && watch.resident_bytes().is_some()).then_some(watch)
     }
 
+    /// Returns the name of the source for the report.
     pub fn source(&self) -> String {
         match self {
             ServerWatch::Processes(pids) => match pids.as_slice() {
@@ -44,7 +52,18 @@ impl ServerWatch {
         }
     }
 
-    /// Resident set, exactly: for the figures of the report.
+    /// Returns the least growth of the resident set that can be told from noise, in bytes. The
+    /// system counts whole pages, and a process touches a few of them whatever its load is: for its
+    /// stack, the top of its heap, its first log line.
+    pub fn resolution(&self) -> u64 {
+        let pages = match self {
+            ServerWatch::Processes(pids) => NOISE_PAGES * pids.len() as u64,
+            ServerWatch::Info(_) => INFO_NOISE_PAGES,
+        };
+        pages * sys::page_size()
+    }
+
+    /// Returns the exact resident set in bytes, for the figures of the report.
     pub fn resident_bytes(&self) -> Option<u64> {
         match self {
             ServerWatch::Processes(pids) => of_the_living(pids, memory::resident_bytes_of),
@@ -52,7 +71,8 @@ impl ServerWatch {
         }
     }
 
-    /// The same at little cost and some hundred pages off: for the plots. Not by INFO, which would be a load of its own.
+    /// Returns the resident set give or take some hundred pages, at little cost, for the plots.
+    /// INFO is not asked, because it would add to the load.
     pub fn resident_bytes_about(&self) -> Option<u64> {
         match self {
             ServerWatch::Processes(pids) => of_the_living(pids, memory::resident_bytes_about),
@@ -60,7 +80,7 @@ impl ServerWatch {
         }
     }
 
-    /// Processor time so far.
+    /// Returns the processor time since the processes started.
     pub fn cpu_time(&self) -> Option<Duration> {
         match self {
             ServerWatch::Processes(pids) => of_the_living(pids, memory::cpu_time_of),
@@ -69,14 +89,15 @@ impl ServerWatch {
     }
 }
 
-/// The sum over those processes that are still there; None when none is.
+/// Returns the sum over the processes that still run; `None` if none does.
 fn of_the_living<T: std::iter::Sum>(pids: &[u32], of: impl Fn(u32) -> Option<T>) -> Option<T> {
     let mut living = pids.iter().filter_map(|pid| of(*pid)).peekable();
     living.peek()?;
     Some(living.sum())
 }
 
-/// The process that listens on the target's port of this machine: its socket's inode by /proc/net, and who has it open.
+/// Returns the process of this machine that listens on the target's port. /proc/net gives the
+/// inodes of the sockets, and /proc/PID/fd the processes that have them open.
 fn listening_process(target: &Target) -> Option<u32> {
     let family = match (target.scheme, target.address) {
         (Scheme::Udp, SocketAddr::V4(_)) => "udp",
@@ -84,29 +105,31 @@ fn listening_process(target: &Target) -> Option<u32> {
         (_, SocketAddr::V4(_)) => "tcp",
         (_, SocketAddr::V6(_)) => "tcp6",
     };
-    // A socket on [::] takes IPv4 as well, unless it was told not to.
+    // A socket on [::] accepts IPv4 as well, unless IPV6_V6ONLY is set.
     let files = [family.to_string(), format!("{}6", family.trim_end_matches('6'))];
-    let inodes: Vec<String> = files.iter().flat_map(|file| listening_inodes(file, target)).collect();
+    let inodes: Vec<String> =
+        files.iter().flat_map(|file| listening_inodes(file, target)).collect();
     let names: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     let mut holders: Vec<u32> = Vec::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-        // Those of other users cannot be looked into.
+        // The files of other users' processes cannot be read.
         let Ok(files) = fs::read_dir(entry.path().join("fd")) else { continue };
         let holds = files.flatten().any(|file| {
-            fs::read_link(file.path()).is_ok_and(|link| names.iter().any(|name| link.as_os_str() == name.as_str()))
+            fs::read_link(file.path())
+                .is_ok_and(|link| names.iter().any(|name| link.as_os_str() == name.as_str()))
         });
         if holds {
             holders.push(pid);
         }
     }
-    // Of a parent and its children, who inherited the socket, the parent is the oldest.
+    // Children inherit the socket; the oldest process is the parent.
     holders.into_iter().min_by_key(|pid| memory::started_at(*pid))
 }
 
-/// Inodes of the sockets that listen on the target's port: proc(5), /proc/net/tcp.
+/// Returns the inodes of the sockets that listen on the target's port: proc(5), /proc/net/tcp.
 fn listening_inodes(file: &str, target: &Target) -> Vec<String> {
-    /// TCP_LISTEN; of UDP, TCP_CLOSE stands for a socket without a peer.
+    /// TCP_LISTEN, and TCP_CLOSE, which marks an unconnected UDP socket.
     const LISTENS: [&str; 2] = ["0A", "07"];
     let Ok(text) = fs::read_to_string(format!("/proc/net/{file}")) else { return Vec::new() };
     let port = format!(":{:04X}", target.address.port());
@@ -116,13 +139,14 @@ fn listening_inodes(file: &str, target: &Target) -> Vec<String> {
         .collect()
 }
 
-/// A process and those that it started, and they.
+/// Returns a process and all its descendants.
 fn with_children(pid: u32) -> Vec<u32> {
     let mut found = vec![pid];
     let mut next = 0;
     while let Some(pid) = found.get(next).copied() {
         next += 1;
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let children =
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         for child in children.split_whitespace().filter_map(|word| word.parse().ok()) {
             if !found.contains(&child) {
                 found.push(child);
@@ -132,10 +156,11 @@ fn with_children(pid: u32) -> Vec<u32> {
     found
 }
 
-/// A number out of INFO: asked over a connection of its own.
+/// Opens a connection, asks INFO, and returns one of its numbers.
 fn info_field(target: &Target, name: &str) -> Option<u64> {
     let clock = Clock::start();
-    let left = || INFO_TIMEOUT.checked_sub(clock.now().since(Time::ZERO)).filter(|left| !left.is_zero());
+    let left =
+        || INFO_TIMEOUT.checked_sub(clock.now().since(Time::ZERO)).filter(|left| !left.is_zero());
     let mut stream = TcpStream::connect_timeout(&target.address, INFO_TIMEOUT).ok()?;
     stream.set_write_timeout(Some(left()?)).ok()?;
     let mut request = Vec::new();
@@ -152,7 +177,8 @@ fn info_field(target: &Target, name: &str) -> Option<u64> {
         match resp_reply(&got[at..]) {
             Answer::Whole { length, .. } if awaited == 1 => {
                 let text = String::from_utf8_lossy(&got[at..at + length]);
-                let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+                let value =
+                    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
                 return value?.trim().parse().ok();
             }
             Answer::Whole { length, .. } => (at, awaited) = (at + length, awaited - 1),
@@ -160,7 +186,9 @@ fn info_field(target: &Target, name: &str) -> Option<u64> {
             Answer::Incomplete { .. } => {
                 stream.set_read_timeout(Some(left()?)).ok()?;
                 match stream.read(&mut chunk) {
-                    Ok(length) if length > 0 && got.len() < 1 << 20 => got.extend_from_slice(&chunk[..length]),
+                    Ok(length) if length > 0 && got.len() < 1 << 20 => {
+                        got.extend_from_slice(&chunk[..length])
+                    }
                     _ => return None,
                 }
             }
@@ -174,13 +202,16 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn who_listens_on_a_port_is_found() {
+    fn the_process_that_listens_on_a_port_is_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::parse(&format!("tcp://{}", listener.local_addr().unwrap())).unwrap();
         assert_eq!(listening_process(&target), Some(std::process::id()));
         let watch = ServerWatch::find(&target, None).unwrap();
-        assert!(watch.resident_bytes().unwrap() > 100_000 && watch.cpu_time().unwrap() > Duration::ZERO);
-        let (exact, about) = (watch.resident_bytes().unwrap() as f64, watch.resident_bytes_about().unwrap() as f64);
+        assert!(
+            watch.resident_bytes().unwrap() > 100_000 && watch.cpu_time().unwrap() > Duration::ZERO
+        );
+        let (exact, about) =
+            (watch.resident_bytes().unwrap() as f64, watch.resident_bytes_about().unwrap() as f64);
         assert!((0.5..2.0).contains(&(exact / about)), "{exact} {about}");
         drop(listener);
         assert_eq!(listening_process(&target), None);
@@ -189,17 +220,20 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_has_ended_does_not_hide_the_others() {
+    fn an_ended_child_does_not_hide_the_other_processes() {
         let (own, gone) = (std::process::id(), u32::MAX);
         let watch = ServerWatch::Processes(vec![own, gone]);
-        assert!(watch.resident_bytes().unwrap() > 100_000 && watch.resident_bytes_about().unwrap() > 100_000);
+        assert!(
+            watch.resident_bytes().unwrap() > 100_000
+                && watch.resident_bytes_about().unwrap() > 100_000
+        );
         assert!(watch.cpu_time().unwrap() > Duration::ZERO);
         assert_eq!(ServerWatch::Processes(vec![gone]).resident_bytes(), None);
     }
 
-    /// One that sends a byte now and then keeps nobody longer than one that sends none.
+    /// The server sends a byte now and then, and never a whole reply.
     #[test]
-    fn info_is_not_waited_for_without_end() {
+    fn info_times_out_even_if_the_server_keeps_sending() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::parse(&format!("resp://{}", listener.local_addr().unwrap())).unwrap();
         let server = std::thread::spawn(move || {
@@ -212,18 +246,21 @@ mod tests {
             bytes
         });
         assert_eq!(info_field(&target, "used_memory_rss"), None);
-        assert!(server.join().unwrap() < 200, "it was hung up on");
+        assert!(server.join().unwrap() < 200, "the client closes the connection");
     }
 
     #[test]
-    fn a_server_tells_of_itself_by_info() {
+    fn info_gives_the_resident_set() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let target = Target::parse(&format!("resp://:word@{}", listener.local_addr().unwrap())).unwrap();
+        let target =
+            Target::parse(&format!("resp://:word@{}", listener.local_addr().unwrap())).unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut got = [0; 200];
             let length = stream.read(&mut got).unwrap();
-            stream.write_all(b"+OK\r\n$39\r\n# Memory\r\nused_memory_rss:4711\r\nx:1\r\ny:2\r\n").unwrap();
+            stream
+                .write_all(b"+OK\r\n$39\r\n# Memory\r\nused_memory_rss:4711\r\nx:1\r\ny:2\r\n")
+                .unwrap();
             got[..length].to_vec()
         });
         assert_eq!(info_field(&target, "used_memory_rss"), Some(4711));

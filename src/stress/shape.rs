@@ -1,6 +1,7 @@
-//! The shapes of load: each says what is dialled, asked and closed, and never sees a socket.
+//! The shapes of load: each decides what to dial, to send and to close, and never sees a socket.
 //!
-//! The driver calls [`Shape::act`] once a turn, and the other methods as things happen. A shape acts through the [`World`].
+//! The driver calls [`Shape::act`] once per turn, and the other methods when something happens. A
+//! shape acts through the [`World`].
 
 pub mod churn;
 pub mod datagram;
@@ -20,19 +21,21 @@ use super::world::World;
 use crate::clock::Time;
 use crate::net::Net;
 
+/// A shape of load, called by the driver.
 pub trait Shape<N: Net> {
-    /// What is to be done now, if anything.
+    /// Does what is due, and returns when to act next.
     fn act(&mut self, world: &mut World<N>) -> Next;
 
-    /// A connection is established, and let in.
+    /// Called when a connection is established and authenticated.
     fn opened(&mut self, world: &mut World<N>, slot: u32);
 
-    /// All that a connection had asked is answered. Unless it `goes_on`, the server closes it now.
+    /// Called when all requests of a connection are answered. Unless it `goes_on`, the server
+    /// closes the connection now.
     fn answered(&mut self, _world: &mut World<N>, _slot: u32, _goes_on: bool) {}
 
-    /// A message that was not asked for. False when the connection is to be read no further.
+    /// Called with a message that answers no request. Returns false if the connection is closed.
     fn message(&mut self, world: &mut World<N>, slot: u32, message: &[u8], is_error: bool) -> bool {
-        // A reason given before it closes is no wrong answer.
+        // A server may give its reason before it closes a connection.
         if is_error {
             world.meter.refused(message);
             return true;
@@ -43,26 +46,30 @@ pub trait Shape<N: Net> {
         false
     }
 
-    /// The moment that it asked for has come.
+    /// Called at the moment that the shape asked for with [`World::wake`].
     fn woken(&mut self, _world: &mut World<N>, _slot: u32) {}
 
-    /// A connection has ended, or could not be established; its slot is free at the end of the turn.
+    /// Called when a connection has ended or a connect has failed. The slot is free after this
+    /// turn.
     fn ended(&mut self, world: &mut World<N>, slot: u32);
 
-    /// The run was interrupted: what was due and is not answered counts with the time it has waited.
+    /// Ends the load after a signal. Requests that are due and unanswered count with their wait so
+    /// far.
     fn stop(&mut self, _world: &mut World<N>) {}
 
-    /// Adds to the record what only this shape knows.
+    /// Adds to the record the results that only this shape has.
     fn finish(&mut self, _world: &mut World<N>, _record: &mut Record) {}
 
-    /// Datagrams may have arrived at this socket of its.
+    /// Called when one of the shape's sockets may have datagrams to receive.
     fn datagrams(&mut self, _world: &mut World<N>, _socket: u8) {}
 }
 
-/// The shape that a plan asks for.
+/// Returns the shape of a plan.
 pub fn build<N: Net + 'static>(plan: &Plan, now: Time) -> Box<dyn Shape<N>> {
     match plan.shape {
-        ShapeName::Ping if plan.target.scheme == Scheme::Udp => Box::new(datagram::DatagramPing::new(plan)),
+        ShapeName::Ping if plan.target.scheme == Scheme::Udp => {
+            Box::new(datagram::DatagramPing::new(plan))
+        }
         ShapeName::Ping => Box::new(ping::Ping::new(plan, now)),
         ShapeName::Hold => Box::new(hold::Hold::new(plan, now)),
         ShapeName::Search => Box::new(search::Search::new(plan, now)),

@@ -1,7 +1,8 @@
-//! What the kernel holds in buffers for the server's end of its connections: sock_diag(7).
+//! The kernel's buffers for the server's end of its connections, from sock_diag(7).
 //!
-//! /proc/net/sockstat knows one sum for all sockets of the machine, and in a test on one machine half of them are the generator's. This asks
-//! for each socket with the server's port as its own.
+//! /proc/net/sockstat has one sum for all sockets of the machine. If the server is on this machine,
+//! half of these are the generator's. So this module asks for the sockets whose local port is the
+//! server's.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -26,16 +27,20 @@ const MESSAGE: usize = 72;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// TCP sockets of this machine with a port of their own, listeners included, and what the kernel holds for them.
+/// The number of TCP sockets with a certain local port, listeners included, and their buffers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketBuffers {
     pub sockets: u64,
     pub bytes: u64,
 }
 
-/// Asks the kernel about all sockets whose own port is `port`.
+/// Asks the kernel for all TCP sockets with the local port `port`. Fails if netlink does.
 pub fn buffers_of(port: u16) -> io::Result<SocketBuffers> {
-    let mut socket = Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, Some(Protocol::from(NETLINK_SOCK_DIAG)))?;
+    let mut socket = Socket::new(
+        Domain::from(AF_NETLINK),
+        Type::DGRAM,
+        Some(Protocol::from(NETLINK_SOCK_DIAG)),
+    )?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     let mut sum = SocketBuffers::default();
     for family in [AF_INET, AF_INET6] {
@@ -51,7 +56,7 @@ pub fn buffers_of(port: u16) -> io::Result<SocketBuffers> {
     Ok(sum)
 }
 
-/// A request for all states of one family; the kernel leaves out sockets of other ports.
+/// Returns a request for the sockets of one family in all states. The kernel filters by port.
 fn request(family: u8, port: u16) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + REQUEST);
     bytes.extend_from_slice(&((HEADER + REQUEST) as u32).to_ne_bytes());
@@ -65,7 +70,7 @@ fn request(family: u8, port: u16) -> Vec<u8> {
     bytes
 }
 
-/// Adds up the messages of one datagram. False behind the last one.
+/// Adds up the messages of one datagram. Returns false after the last message.
 fn add_messages(mut bytes: &[u8], sum: &mut SocketBuffers) -> io::Result<bool> {
     while bytes.len() >= HEADER {
         let length = (word(bytes, 0) as usize).clamp(HEADER, bytes.len());
@@ -88,7 +93,7 @@ fn add_messages(mut bytes: &[u8], sum: &mut SocketBuffers) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Of the attributes of a socket, those of its memory, added up as SO_MEMINFO's are.
+/// Returns the memory of a socket from its attributes: the sum over the fields of SO_MEMINFO.
 fn held_by(mut attributes: &[u8]) -> Option<u64> {
     while attributes.len() >= 4 {
         let length = usize::from(half(attributes, 0)).clamp(4, attributes.len());
@@ -102,13 +107,19 @@ fn held_by(mut attributes: &[u8]) -> Option<u64> {
     None
 }
 
-/// Numbers in the machine's own order; 0 behind the end.
+/// Returns the number at `at` in native byte order; 0 if it is not there.
 fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |word| u32::from_ne_bytes(*word))
+    bytes
+        .get(at..)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(0, |word| u32::from_ne_bytes(*word))
 }
 
 fn half(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |half| u16::from_ne_bytes(*half))
+    bytes
+        .get(at..)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(0, |half| u16::from_ne_bytes(*half))
 }
 
 #[cfg(test)]
@@ -117,7 +128,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn sockets_of_a_port_are_counted_with_what_they_hold() {
+    fn the_sockets_of_a_port_are_counted_with_their_buffers() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut peers: Vec<TcpStream> =
@@ -132,12 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_might_say_is_read_without_trust() {
+    fn malformed_messages_of_the_kernel_do_no_harm() {
         let mut sum = SocketBuffers::default();
         for bytes in [&[][..], &[0; 15], &[0; 16], &[255; 40], &[255; 200]] {
             let _ = add_messages(bytes, &mut sum);
         }
-        assert!(!add_messages(&[16, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &mut sum).unwrap());
+        assert!(
+            !add_messages(&[16, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &mut sum).unwrap()
+        );
         let denied = [20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255];
         assert_eq!(add_messages(&denied, &mut sum).unwrap_err().raw_os_error(), Some(1));
         assert_eq!(sum, SocketBuffers::default());

@@ -1,4 +1,4 @@
-//! What a shape can do: dial, send, close. The generator's connections, and the parts of the loop that serve them.
+//! The generator's connections, and the actions of a shape on them: dial, send, wake, close.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,13 +16,13 @@ use crate::net::{ConnectOptions, Net, Ready};
 use crate::timer::{self, TimerWheel};
 use crate::token::{Generation, Token};
 
-/// What the generator may hold in unsent and partly received bytes together.
+/// Bytes that the generator may buffer in all: unsent output and incomplete answers.
 const BUFFERS_MAX: usize = 1 << 30;
 
-/// Bytes asked for by one read: the server's own figure, twice, because answers are longer than requests.
+/// Size of one read in bytes: twice the server's, because answers are longer than requests.
 const CHUNK: usize = 2 * READ_CHUNK;
 
-/// What a connection is for. Each shape gives its own names to the numbers.
+/// The purpose of a connection. Each shape names its own numbers.
 pub type Role = u8;
 
 /// One connection of the generator.
@@ -31,30 +31,30 @@ pub struct Peer<S> {
     pub generation: Generation,
     pub role: Role,
     pub flags: PeerFlags,
-    /// Answers that are waited for.
+    /// Outstanding answers.
     pub outstanding: u32,
-    /// Requests to be sent with the next flush.
+    /// Requests to send with the next flush.
     pub to_send: u32,
-    /// Since when it connects or waits for an answer: what the timeout counts from.
+    /// Start of the timeout: the moment of the dial, of the request or of the last answer.
     pub since: Tick,
-    /// When its shape asked to be called.
+    /// Moment at which the shape wants to be woken.
     pub wakes: Option<Tick>,
-    /// When the oldest request was due; of one that connects, when it was to be dialled.
+    /// Moment at which the oldest request was due; while connecting, that of the dial.
     pub due: Time,
-    /// When it was dialled.
+    /// Moment of the dial.
     pub dialled: Time,
-    /// An answer of which a part is there is not looked at before so many bytes are.
+    /// Bytes that the incomplete answer needs before parsing it again makes sense.
     pub needs: usize,
-    /// A number of its shape's.
+    /// A number for the shape's own use.
     pub serial: u32,
-    /// Part of an answer.
+    /// Incomplete answer.
     pub input: Option<BufferId>,
-    /// What the kernel did not take yet.
+    /// Pending output.
     pub output: Option<BufferId>,
 }
 
 impl<S> Peer<S> {
-    /// Established, let in, and not closed.
+    /// True if the connection is established, authenticated and not closed.
     pub fn is_open(&self) -> bool {
         !self.flags.has(PeerFlags::CONNECTING)
             && !self.flags.has(PeerFlags::PRELUDE)
@@ -62,29 +62,34 @@ impl<S> Peer<S> {
     }
 }
 
+/// The state of a connection, as a set of flags.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct PeerFlags(u16);
 
 impl PeerFlags {
+    /// The connect is not complete.
     pub const CONNECTING: PeerFlags = PeerFlags(1);
+    /// The connection is on the work list.
     pub const QUEUED: PeerFlags = PeerFlags(1 << 1);
+    /// The connection is on the list to flush.
     pub const FLUSHING: PeerFlags = PeerFlags(1 << 2);
-    /// The kernel's buffer is full.
+    /// The kernel's send buffer is full.
     pub const BLOCKED: PeerFlags = PeerFlags(1 << 3);
+    /// The connection is closed; its slot is freed at the end of the turn.
     pub const CLOSED: PeerFlags = PeerFlags(1 << 4);
-    /// Nothing is read from it.
+    /// The driver does not read from the connection.
     pub const UNREAD: PeerFlags = PeerFlags(1 << 5);
-    /// It ends by a reset.
+    /// The connection is closed by a reset.
     pub const RESETS: PeerFlags = PeerFlags(1 << 6);
-    /// The answer to what it said first is still to come.
+    /// The answer to the prelude is outstanding.
     pub const PRELUDE: PeerFlags = PeerFlags(1 << 7);
-    /// All that arrives is a message for the shape, not an answer.
+    /// Each arriving reply is a message for the shape instead of an answer.
     pub const LISTENS: PeerFlags = PeerFlags(1 << 8);
-    /// All that arrives is dropped.
+    /// Arriving bytes are dropped.
     pub const DISCARDS: PeerFlags = PeerFlags(1 << 9);
-    /// The kernel told that no more will arrive: how the end of one that is not read from is known.
+    /// The server has sent FIN. This is how the driver sees the end of an unread connection.
     pub const ENDING: PeerFlags = PeerFlags(1 << 10);
-    /// Of the answers to what it asked last, one was an error.
+    /// At least one answer to the last requests was an error.
     pub const REFUSED: PeerFlags = PeerFlags(1 << 11);
 
     pub fn has(self, flag: PeerFlags) -> bool {
@@ -100,6 +105,7 @@ impl PeerFlags {
     }
 }
 
+/// The connections of the generator, with their buffers, timers and counters.
 pub struct World<N: Net> {
     pub net: N,
     pub now: Time,
@@ -118,14 +124,20 @@ pub struct World<N: Net> {
     sources: Vec<IpAddr>,
     next_source: usize,
     generation: Generation,
-    /// Answers that are waited for, in all.
+    /// Outstanding answers of all connections.
     pub outstanding: u64,
-    /// A connect failed for want of files or ports: more would fail alike.
+    /// Reason why this machine can open no more connections: no file, port or memory is left.
     pub exhausted: Option<String>,
 }
 
 impl<N: Net> World<N> {
-    pub fn new(net: N, address: SocketAddr, sources: Vec<IpAddr>, wire: Wire, timeout: Duration) -> World<N> {
+    pub fn new(
+        net: N,
+        address: SocketAddr,
+        sources: Vec<IpAddr>,
+        wire: Wire,
+        timeout: Duration,
+    ) -> World<N> {
         let now = net.now();
         World {
             net,
@@ -150,7 +162,8 @@ impl<N: Net> World<N> {
         }
     }
 
-    /// Starts a connection, from the next source address; its slot. A failure is counted.
+    /// Dials the target, from the next source address unless `options` names one. Returns the slot.
+    /// If the dial fails at once, counts the failure and returns `None`.
     pub fn dial(&mut self, role: Role, options: Dial) -> Option<u32> {
         let source = options.source.or_else(|| {
             self.next_source = (self.next_source + 1) % self.sources.len().max(1);
@@ -158,17 +171,18 @@ impl<N: Net> World<N> {
         });
         let slot = self.peers.vacant_key() as u32;
         let how = ConnectOptions { source, receive_buffer: options.receive_buffer };
-        let stream = match self.net.connect(self.address, &how, Token::connection(slot, self.generation)) {
-            Ok(stream) => stream,
-            Err(error) => {
-                let why = reason(&error);
-                self.meter.fail(&why);
-                if matches!(why.as_str(), "no file left" | "no local port" | "no memory") {
-                    self.exhausted = Some(why);
+        let stream =
+            match self.net.connect(self.address, &how, Token::connection(slot, self.generation)) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    let why = reason(&error);
+                    self.meter.fail(&why);
+                    if matches!(why.as_str(), "no file left" | "no local port" | "no memory") {
+                        self.exhausted = Some(why);
+                    }
+                    return None;
                 }
-                return None;
-            }
-        };
+            };
         let mut flags = PeerFlags::CONNECTING;
         if options.unread {
             flags.set(PeerFlags::UNREAD);
@@ -195,7 +209,7 @@ impl<N: Net> World<N> {
         Some(slot)
     }
 
-    /// Sends so many of the wire's requests, which were due at `due`.
+    /// Sends `count` of the wire's requests, which were due at `due`.
     pub fn request(&mut self, slot: u32, count: u32, due: Time) {
         let Some(peer) = self.expect_answers(slot, count, due) else { return };
         peer.to_send += count;
@@ -203,7 +217,7 @@ impl<N: Net> World<N> {
         self.arm(slot);
     }
 
-    /// Sends other bytes, to which so many answers are expected.
+    /// Sends other bytes, which the server will give `answers` answers to.
     pub fn send(&mut self, slot: u32, bytes: &[u8], answers: u32, due: Time) {
         if self.expect_answers(slot, answers, due).is_none() {
             return;
@@ -217,9 +231,15 @@ impl<N: Net> World<N> {
         self.arm(slot);
     }
 
-    /// So many more answers are waited for, unless the connection is closed.
-    fn expect_answers(&mut self, slot: u32, answers: u32, due: Time) -> Option<&mut Peer<N::Stream>> {
-        let peer = self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(PeerFlags::CLOSED))?;
+    /// Counts `answers` more as outstanding. Returns `None` if the connection is closed.
+    fn expect_answers(
+        &mut self,
+        slot: u32,
+        answers: u32,
+        due: Time,
+    ) -> Option<&mut Peer<N::Stream>> {
+        let peer =
+            self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(PeerFlags::CLOSED))?;
         if peer.outstanding == 0 {
             peer.flags.clear(PeerFlags::REFUSED);
             peer.due = due;
@@ -231,7 +251,7 @@ impl<N: Net> World<N> {
         Some(peer)
     }
 
-    /// What has to be said before anything else. It is no request of the load's.
+    /// Sends the prelude, such as AUTH. It does not count as a request of the load.
     pub(super) fn say_prelude(&mut self, slot: u32) {
         let prelude = self.wire.prelude().to_vec();
         let (answers, now) = (self.wire.prelude_answers, self.now);
@@ -240,7 +260,7 @@ impl<N: Net> World<N> {
         self.meter.sent -= u64::from(answers);
     }
 
-    /// All that was waited for is there; for shapes that look at answers themselves.
+    /// Clears the outstanding answers, for shapes that take the answers themselves.
     pub fn settle(&mut self, slot: u32) {
         let peer = &mut self.peers[slot as usize];
         self.outstanding -= u64::from(peer.outstanding);
@@ -255,7 +275,7 @@ impl<N: Net> World<N> {
         }
     }
 
-    /// Has the shape called for this connection after `span`.
+    /// Wakes the shape for this connection after `span`.
     pub fn wake(&mut self, slot: u32, span: Duration) {
         let due = self.now.tick().plus(Tick::count(span));
         if let Some(peer) = self.peers.get_mut(slot as usize) {
@@ -264,9 +284,12 @@ impl<N: Net> World<N> {
         self.arm(slot);
     }
 
-    /// Ends a connection in order. The slot is free at the end of the turn.
+    /// Closes a connection, by FIN unless [`Self::reset`] asked for a RST. Its slot is free at the
+    /// end of the turn.
     pub fn close(&mut self, slot: u32) {
-        let Some(peer) = self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(PeerFlags::CLOSED)) else {
+        let Some(peer) =
+            self.peers.get_mut(slot as usize).filter(|peer| !peer.flags.has(PeerFlags::CLOSED))
+        else {
             return;
         };
         match peer.flags.has(PeerFlags::CONNECTING) {
@@ -278,7 +301,7 @@ impl<N: Net> World<N> {
         self.closed.push(slot);
     }
 
-    /// Ends it by a reset.
+    /// Closes a connection by a RST.
     pub fn reset(&mut self, slot: u32) {
         if let Some(peer) = self.peers.get_mut(slot as usize) {
             peer.flags.set(PeerFlags::RESETS);
@@ -286,7 +309,7 @@ impl<N: Net> World<N> {
         self.close(slot);
     }
 
-    /// Reads from a connection again that was not read from.
+    /// Reads at most `most` bytes from a connection that the driver does not read.
     pub fn read_some(&mut self, slot: u32, most: usize) -> io::Result<usize> {
         let Some(peer) = self.peers.get_mut(slot as usize) else { return Ok(0) };
         let most = most.min(self.chunk.len());
@@ -295,27 +318,30 @@ impl<N: Net> World<N> {
         Ok(length)
     }
 
-    /// When the connection wants attention: its shape's wish, or the timeout of what it waits for.
+    /// Returns the earlier of the shape's wake-up and the timeout of a connect or an answer.
     pub(super) fn deadline(&self, peer: &Peer<N::Stream>) -> Option<Tick> {
-        let waits =
-            peer.flags.has(PeerFlags::CONNECTING) || (peer.outstanding > 0 && !peer.flags.has(PeerFlags::UNREAD));
+        let waits = peer.flags.has(PeerFlags::CONNECTING)
+            || (peer.outstanding > 0 && !peer.flags.has(PeerFlags::UNREAD));
         let timeout = waits.then(|| peer.since.plus(Tick::count(self.timeout)));
         match (timeout, peer.wakes) {
-            (Some(timeout), Some(wakes)) => Some(if wakes.distance_from(timeout) < 0 { wakes } else { timeout }),
+            (Some(timeout), Some(wakes)) => {
+                Some(if wakes.distance_from(timeout) < 0 { wakes } else { timeout })
+            }
             (timeout, wakes) => timeout.or(wakes),
         }
     }
 
+    /// Arms the connection's timer for its deadline.
     pub(super) fn arm(&mut self, slot: u32) {
         let Some(peer) = self.peers.get(slot as usize) else { return };
         if let Some(due) = self.deadline(peer) {
-            // Further away than the wheel reaches it fires early, and is armed again.
+            // Beyond the horizon of the wheel, the timer fires early and is armed again.
             let ahead = due.distance_from(self.now.tick()).clamp(0, timer::HORIZON as i32) as u32;
             self.timers.arm_by(slot, self.now.tick().plus(ahead));
         }
     }
 
-    /// Puts a connection on the list of those to serve, unless it is there.
+    /// Puts a connection on the work list, unless it is there already.
     pub(super) fn enqueue(&mut self, slot: u32) {
         let peer = &mut self.peers[slot as usize];
         if !peer.flags.has(PeerFlags::QUEUED) {
@@ -323,16 +349,67 @@ impl<N: Net> World<N> {
             self.ready.push_back(Token::connection(slot, peer.generation));
         }
     }
+
+    /// Writes once to a connection: its pending output, or new requests without a copy. Fails if
+    /// the connection is broken or there is no memory for its output.
+    pub(super) fn write(&mut self, slot: u32) -> io::Result<()> {
+        let Some(peer) = self.peers.get_mut(slot as usize) else { return Ok(()) };
+        peer.flags.clear(PeerFlags::FLUSHING);
+        if peer.flags.has(PeerFlags::CLOSED)
+            || peer.flags.has(PeerFlags::BLOCKED)
+            || peer.flags.has(PeerFlags::CONNECTING)
+        {
+            return Ok(());
+        }
+        let requests = self.wire.requests(std::mem::take(&mut peer.to_send) as usize);
+        let is_pending = self.pool.len(&peer.output) > 0;
+        if is_pending && !requests.is_empty() {
+            let appended = self.pool.append(&mut peer.output, Use::Write(slot), requests);
+            appended.map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        }
+        let bytes = if is_pending { self.pool.bytes(&peer.output) } else { requests };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let length = bytes.len();
+        let sent = match self.net.write(&mut peer.stream, bytes) {
+            Ok(sent) => sent,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                0
+            }
+            Err(error) => return Err(error),
+        };
+        self.meter.bytes_out += sent as u64;
+        match is_pending {
+            true => self.pool.consume(&mut peer.output, sent),
+            false if sent < length => {
+                let appended =
+                    self.pool.append(&mut peer.output, Use::Write(slot), &requests[sent..]);
+                appended.map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+            }
+            false => {}
+        }
+        if sent < length {
+            peer.flags.set(PeerFlags::BLOCKED);
+        }
+        Ok(())
+    }
 }
 
-/// How to dial.
+/// The options of a dial.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dial {
-    /// From this address; `None`: the next of the run's.
+    /// Source address; `None` is the next of the run.
     pub source: Option<IpAddr>,
+    /// Receive buffer in bytes; 0 is the kernel's default.
     pub receive_buffer: usize,
-    /// Do not read from it.
+    /// True if the driver must not read from the connection.
     pub unread: bool,
-    /// When it was due, where that was before it could be dialled.
+    /// Moment at which the connect was due; `None` is now.
     pub due: Option<Time>,
 }

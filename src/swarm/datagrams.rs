@@ -1,4 +1,5 @@
-//! Those who send datagrams, honest and not: what comes back must be an answer to one of them, and from the hub no more than was sent.
+//! Senders of datagrams, honest and forged. Each datagram that comes back must answer one of
+//! theirs, and a service must not send more bytes than it received.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,16 +7,18 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::board::TOPICS;
 use super::{PASSWORD, Scene, ServiceKind, Violation, ensure};
 
-/// Senders of one network, so that a rate that holds for networks holds for all of them.
+/// Number of senders. They share one network, so they also share its rate limit.
 const SENDERS: usize = 4;
 
+/// All senders of datagrams, and an account of their exchanges.
 #[derive(Default)]
 pub struct Datagrams {
-    /// Publishes by UDP count as those of this client.
+    /// The number of the board's client to which publishes by UDP are booked.
     pub number: u32,
-    /// By sender and service: payload bytes there and back.
+    /// Payload bytes sent and received, by sender and service.
     exchanged: BTreeMap<(SocketAddr, &'static str), (usize, usize)>,
-    echoes_owed: BTreeMap<Vec<u8>, usize>,
+    /// Echoes that may still come, by payload.
+    echoes_due: BTreeMap<Vec<u8>, usize>,
     pub sent: u64,
     pub answered: u64,
 }
@@ -25,13 +28,13 @@ impl Datagrams {
         Datagrams { number, ..Datagrams::default() }
     }
 
-    /// Someone sends something to one of the services.
+    /// Sends a random datagram from one sender to one service.
     pub fn act(&mut self, scene: &mut Scene<'_>, services: &[(ServiceKind, SocketAddr)]) {
         let (service, to) = services[scene.random.usize(..services.len())];
         let from = sender(scene.random.usize(..SENDERS));
         let bytes = self.compose(scene, service);
         let from = match scene.random.u8(..) {
-            // Forged: from one of our own ports, or from none.
+            // A forged source: a port of the server itself, or port 0.
             0..4 if !scene.plan.is_fair => services[scene.random.usize(..services.len())].1,
             4..8 if !scene.plan.is_fair => SocketAddr::new(from.ip(), 0),
             _ => from,
@@ -41,13 +44,17 @@ impl Datagrams {
         if scene.net.send_datagram(to, from, &bytes) {
             self.exchanged.entry((from, service.name())).or_default().0 += copies * bytes.len();
             if service == ServiceKind::Echo {
-                *self.echoes_owed.entry(bytes).or_default() += copies;
+                *self.echoes_due.entry(bytes).or_default() += copies;
             }
         }
     }
 
     fn compose(&mut self, scene: &mut Scene<'_>, service: ServiceKind) -> Vec<u8> {
-        let length = if scene.random.u8(0..8) == 0 { scene.random.usize(0..3000) } else { scene.random.usize(0..40) };
+        let length = if scene.random.u8(0..8) == 0 {
+            scene.random.usize(0..3000)
+        } else {
+            scene.random.usize(0..40)
+        };
         let text: Vec<u8> = (0..length).map(|_| scene.random.alphanumeric() as u8).collect();
         if service != ServiceKind::Hub {
             return text;
@@ -63,7 +70,7 @@ impl Datagrams {
             2 => b"SUBSCRIBE a\r\n".to_vec(),
             3 => text,
             _ => {
-                // A publish without the password is one more that must reach nobody; then it has no number.
+                // A publish without the password must reach no subscriber, so it has no number.
                 let topic = scene.random.u8(..6);
                 if scene.plan.has_password && password.is_empty() {
                     format!("PUBLISH {} unauthenticated\r\n", TOPICS[topic as usize].1).into_bytes()
@@ -78,11 +85,13 @@ impl Datagrams {
         [password, command].concat()
     }
 
-    /// Nothing goes wrong any more: whoever asks is answered, as [`Self::check_answers`] sees.
+    /// Sends each service one datagram. Without faults, each must answer ([`Self::check_answers`]).
     pub fn ask_all(&self, scene: &mut Scene<'_>, services: &[(ServiceKind, SocketAddr)]) {
         for (service, to) in services {
             let question = match service {
-                ServiceKind::Hub if scene.plan.has_password => format!("AUTH {PASSWORD}\r\n*1\r\n$4\r\nPING\r\n"),
+                ServiceKind::Hub if scene.plan.has_password => {
+                    format!("AUTH {PASSWORD}\r\n*1\r\n$4\r\nPING\r\n")
+                }
                 ServiceKind::Hub => "*1\r\n$4\r\nPING\r\n".into(),
                 _ => "question".into(),
             };
@@ -90,7 +99,7 @@ impl Datagrams {
         }
     }
 
-    /// What came of it.
+    /// Checks that each service has answered the datagram of [`Self::ask_all`].
     pub fn check_answers(
         &self,
         scene: &mut Scene<'_>,
@@ -105,30 +114,49 @@ impl Datagrams {
                 ServiceKind::Discard => continue,
             };
             let is_answered = answers.iter().any(|(from, bytes)| from == at && bytes == expected);
-            ensure(is_answered, || format!("{} does not answer a datagram any more: {answers:?}", service.name()))?;
+            ensure(is_answered, || {
+                format!("{} no longer answers a datagram: {answers:?}", service.name())
+            })?;
         }
         Ok(())
     }
 
-    /// Looks at what came back.
-    pub fn receive(&mut self, scene: &mut Scene<'_>, services: &[(ServiceKind, SocketAddr)]) -> Result<(), Violation> {
+    /// Takes the datagrams that came back and checks each of them.
+    pub fn receive(
+        &mut self,
+        scene: &mut Scene<'_>,
+        services: &[(ServiceKind, SocketAddr)],
+    ) -> Result<(), Violation> {
         for from in (0..SENDERS).map(sender) {
             for (at, bytes) in scene.net.datagrams_received(from) {
                 self.answered += 1;
                 let Some((service, _)) = services.iter().find(|(_, address)| *address == at) else {
-                    return Err(format!("a datagram from {at}, where no service is").into());
+                    return Err(format!(
+                        "a datagram came from {at}, which is not the address of a service"
+                    )
+                    .into());
                 };
                 let (sent, received) = self.exchanged.entry((from, service.name())).or_default();
                 *received += bytes.len();
-                // On the wire each has 28 bytes of headers; hello's answer is longer than a short name.
+                // The answer of hello is longer than a short name. With 28 bytes of headers for
+                // each datagram, it amplifies little.
                 let is_bounded = *service == ServiceKind::Hello || received <= sent;
-                ensure(is_bounded, || format!("{received} bytes to {from} for {sent} from it, by {}", service.name()))?;
+                ensure(is_bounded, || {
+                    format!(
+                        "{} sent {received} bytes to {from} for {sent} bytes from it",
+                        service.name()
+                    )
+                })?;
                 if *service == ServiceKind::Echo {
-                    let owed = self.echoes_owed.get_mut(&bytes).filter(|owed| **owed > 0);
-                    let Some(owed) = owed else {
-                        return Err(format!("an echo of what nobody sent: {}", bytes.escape_ascii()).into());
+                    let due = self.echoes_due.get_mut(&bytes).filter(|due| **due > 0);
+                    let Some(due) = due else {
+                        return Err(format!(
+                            "an echo without a datagram: {}",
+                            bytes.escape_ascii()
+                        )
+                        .into());
                     };
-                    *owed -= 1;
+                    *due -= 1;
                 }
             }
         }
@@ -136,7 +164,7 @@ impl Datagrams {
     }
 }
 
-/// Asks when all is calm, from an address that nobody else has.
+/// The sender of the datagrams of [`Datagrams::ask_all`]. No other sender has its address.
 const ASKER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 9, 8, 7)), 1000);
 
 fn sender(index: usize) -> SocketAddr {

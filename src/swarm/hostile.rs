@@ -1,57 +1,57 @@
-//! Those who mean harm: every shape of attack that needs nothing but a connection or some. They read little or nothing, never answer for
-//! what they do, and are owed nothing; that the honest are served beside them is what is checked.
+//! Hostile clients. Each attacks the server in one way that needs only a few connections. Their own
+//! output is not checked. The simulation checks that the loop serves honest clients beside them.
 
 use std::net::SocketAddr;
 
 use super::{PASSWORD, Scene, ServiceKind};
 use crate::net::sim::ClientId;
 
-/// What a hostile client does.
+/// The way in which a hostile client attacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
-    /// Connects, again and again, and says nothing.
+    /// Connects again and again without sending anything.
     Silent,
-    /// A request that never ends, a byte at a time.
+    /// Sends an endless request, one byte at a time.
     Dribble,
-    /// Many connections at once, from one address.
+    /// Opens many connections at once from one address.
     Burst,
-    /// Connects, asks, and resets.
+    /// Connects, sends a request and resets.
     Churn,
-    /// Asks, and never reads.
+    /// Sends requests and never reads.
     ZeroWindow,
-    /// Asks, and reads by single bytes.
+    /// Sends requests and reads one byte at a time.
     Drip,
     /// Resets in the middle of a message.
     ResetMidFrame,
     /// Half-closes in the middle of a message.
     HalfClose,
-    /// Pipelines, and does not stop.
+    /// Sends long pipelines without a pause.
     Hog,
-    /// Announces half a gigabyte.
+    /// Announces an argument of 512 MiB.
     HugeLength,
-    /// Announces a million arguments, and sends some.
+    /// Announces a million arguments and sends some of them.
     ManyArguments,
-    /// Random bytes.
+    /// Sends random characters.
     Garbage,
-    /// A browser made to send a POST.
+    /// Sends an HTTP POST with a command in its body, as a browser can be made to do.
     HttpPost,
-    /// A line without an end.
+    /// Sends an endless line.
     LongLine,
     /// Guesses passwords.
     Guesser,
-    /// Sends as much as it can before the password.
+    /// Sends much data before the password.
     Unauthenticated,
-    /// Subscribes, is published to, and never reads.
+    /// Subscribes to a channel, publishes to it and never reads.
     SlowSubscriber,
     /// Subscribes and unsubscribes without end.
     SubscribeChurn,
-    /// As many patterns as there may be, hard to match.
+    /// Subscribes to as many slow patterns as the hub allows.
     Patterns,
-    /// Watches all commands, and does not read them.
+    /// Monitors all commands and does not read them.
     Monitor,
-    /// Asks for lists, and has others closed.
+    /// Lists clients and kills some of them.
     Killer,
-    /// Comes from elsewhere.
+    /// Connects from an address outside this machine.
     Stranger,
 }
 
@@ -82,16 +82,17 @@ impl Attack {
     ];
 }
 
+/// A hostile client with all its connections.
 pub struct Hostile {
     shape: Attack,
     address: SocketAddr,
-    /// All from one source.
+    /// The address of its latest connection. Only the port changes.
     source: SocketAddr,
     clients: Vec<ClientId>,
     acts: u32,
 }
 
-/// Connections that one of them holds at a time.
+/// Maximum number of connections of one hostile client.
 const HELD_MAX: usize = 12;
 
 impl Hostile {
@@ -112,18 +113,27 @@ impl Hostile {
         }
     }
 
-    /// Does one more thing.
+    /// Takes one more step of the attack.
     pub fn act(&mut self, scene: &mut Scene<'_>) {
         self.acts += 1;
         let wants_new = match self.shape {
-            Attack::Silent | Attack::Churn | Attack::ResetMidFrame | Attack::HalfClose | Attack::Stranger => true,
+            Attack::Silent
+            | Attack::Churn
+            | Attack::ResetMidFrame
+            | Attack::HalfClose
+            | Attack::Stranger => true,
             Attack::Burst => false,
             _ => self.clients.is_empty() || scene.random.u8(0..16) == 0,
         };
-        let count = if self.shape == Attack::Burst && self.acts % 16 == 1 { 30 } else { usize::from(wants_new) };
+        let count = if self.shape == Attack::Burst && self.acts % 16 == 1 {
+            30
+        } else {
+            usize::from(wants_new)
+        };
         (0..count).for_each(|_| self.connect(scene));
         let Some(&client) = self.clients.last() else { return };
-        let needs_password = (Attack::SlowSubscriber as u8..=Attack::Killer as u8).contains(&(self.shape as u8));
+        let needs_password =
+            (Attack::SlowSubscriber as u8..=Attack::Killer as u8).contains(&(self.shape as u8));
         if scene.plan.has_password && self.acts % 8 == 1 && needs_password {
             scene.net.client_send(client, format!("AUTH {PASSWORD}\r\n").as_bytes());
         }
@@ -165,33 +175,52 @@ impl Hostile {
     fn say(&mut self, scene: &mut Scene<'_>, client: ClientId) {
         let number = self.acts;
         let words = match self.shape {
-            Attack::Silent | Attack::Burst | Attack::Churn | Attack::ResetMidFrame | Attack::HalfClose => String::new(),
-            Attack::Dribble if number == 1 => "*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$100000\r\n".into(),
+            Attack::Silent
+            | Attack::Burst
+            | Attack::Churn
+            | Attack::ResetMidFrame
+            | Attack::HalfClose => String::new(),
+            Attack::Dribble if number == 1 => {
+                "*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$100000\r\n".into()
+            }
             Attack::Dribble => "x".into(),
             Attack::ZeroWindow | Attack::Drip => {
                 format!("ECHO {}\r\n", "z".repeat(scene.random.usize(0..400))).repeat(8)
             }
             Attack::Hog => "PING\r\n".repeat(scene.random.usize(0..400)),
             Attack::HugeLength => "*2\r\n$4\r\nECHO\r\n$536870912\r\nxxxxxxxx".into(),
-            Attack::ManyArguments => format!("*1000000\r\n{}", "$1\r\nx\r\n".repeat(scene.random.usize(0..1200))),
-            Attack::Garbage => (0..scene.random.usize(1..200)).map(|_| scene.random.char('\0'..='\u{ff}')).collect(),
-            Attack::HttpPost => {
-                "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\nPUBLISH a unauthenticated\r\n".into()
+            Attack::ManyArguments => {
+                format!("*1000000\r\n{}", "$1\r\nx\r\n".repeat(scene.random.usize(0..1200)))
             }
+            Attack::Garbage => {
+                let length = scene.random.usize(1..200);
+                (0..length).map(|_| scene.random.char('\0'..='\u{ff}')).collect()
+            }
+            Attack::HttpPost => "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n\
+                                 PUBLISH a unauthenticated\r\n"
+                .into(),
             Attack::LongLine => "y".repeat(scene.random.usize(1..3000)),
             Attack::Guesser => format!("AUTH guess{number}\r\n"),
             Attack::Unauthenticated => {
                 let channel = if scene.plan.has_password { "a" } else { "h" };
-                format!("PUBLISH {channel} {}\r\n", "unauthenticated".repeat(scene.random.usize(0..300)))
+                let payload = "unauthenticated".repeat(scene.random.usize(0..300));
+                format!("PUBLISH {channel} {payload}\r\n")
             }
             Attack::SlowSubscriber => {
                 format!("SUBSCRIBE h1\r\nHELLO 3\r\nPUBLISH h1 {}\r\n", "w".repeat(number as usize))
             }
             Attack::SubscribeChurn => {
                 let name = scene.random.u32(0..60);
-                format!("SUBSCRIBE h{name} h{} hx{name}\r\nUNSUBSCRIBE h{name}\r\nSSUBSCRIBE h{name}\r\n", name / 2)
+                format!(
+                    "SUBSCRIBE h{name} h{} hx{name}\r\nUNSUBSCRIBE h{name}\r\n\
+                     SSUBSCRIBE h{name}\r\n",
+                    name / 2
+                )
             }
-            Attack::Patterns => format!("PSUBSCRIBE h*{number}*a*a*b\r\nHELLO 3\r\nPUBLISH h{} x\r\n", "a".repeat(60)),
+            Attack::Patterns => format!(
+                "PSUBSCRIBE h*{number}*a*a*b\r\nHELLO 3\r\nPUBLISH h{} x\r\n",
+                "a".repeat(60)
+            ),
             Attack::Monitor => "HELLO 3\r\nMONITOR\r\n".into(),
             Attack::Killer => match number % 3 {
                 0 => "CLIENT LIST\r\n".into(),
@@ -205,12 +234,13 @@ impl Hostile {
         }
     }
 
-    /// It is over: half of them go, the others stay as they are and do no more.
+    /// Ends the attack. Half of the connections are reset, the others stay open and idle.
     pub fn retire(&mut self, scene: &mut Scene<'_>) {
         let leaving: Vec<ClientId> = self.clients.extract_if(.., |_| scene.random.bool()).collect();
         leaving.into_iter().for_each(|client| scene.net.client_reset(client));
     }
 
+    /// Resets all connections.
     pub fn leave(&mut self, scene: &mut Scene<'_>) {
         self.clients.drain(..).for_each(|client| scene.net.client_reset(client));
     }

@@ -1,6 +1,7 @@
-//! An honest client of the hub. It knows what it is owed: commands of one connection are carried out in order, so each answer follows from
-//! what was sent before it, all but the number of receivers of a publish. What is published to it comes in between, as the
-//! [board](super::board) says.
+//! An honest client of the hub. It knows the expected answer to each of its commands, because the
+//! hub executes the commands of a connection in order. The only unknown is the number of receivers
+//! of a publish. Messages to its subscriptions come in between, and the [board](super::board)
+//! judges them.
 
 mod answers;
 
@@ -11,19 +12,20 @@ use super::replies::Value;
 use super::{PASSWORD, Scene};
 use crate::net::sim::ClientId;
 
-/// An answer that is owed.
+/// An expected answer.
 #[derive(Debug)]
 enum Expected {
     This(Value),
-    /// An error that begins so.
+    /// An error with this beginning.
     Error(&'static str),
+    /// Any number.
     Integer,
-    /// The answer to HELLO, after which the protocol is this one.
+    /// The answer to HELLO, which changes the protocol.
     Hello {
         is_resp3: bool,
     },
     Reset,
-    /// The receivers of this message.
+    /// The number of receivers of this message.
     Receivers(u32),
     Subscribed {
         value: Value,
@@ -35,7 +37,8 @@ enum Expected {
         topic: TopicIndex,
         window: Option<usize>,
     },
-    /// One of several ends, in any order: how many remain then, and of which topics.
+    /// A confirmation of the end of one of several subscriptions, in any order, with the number of
+    /// the remaining ones.
     OneOfEnds {
         remaining: i64,
         topics: BTreeMap<TopicIndex, Option<usize>>,
@@ -43,30 +46,32 @@ enum Expected {
     },
 }
 
+/// An honest client of the hub.
 pub struct HubClient {
     pub id: ClientId,
+    /// Its number on the board.
     pub number: u32,
-    /// Bytes that it takes at a visit, at most.
+    /// Maximum number of bytes that the client receives at a time.
     pub appetite: usize,
-    // As of what was sent.
+    // The state after the commands that were sent.
     is_resp3: bool,
     has_said_password: bool,
     subscriptions: BTreeMap<TopicIndex, usize>,
-    /// It has sent its last.
+    /// True once it has sent its last command.
     pub has_finished: bool,
     has_quit: bool,
-    /// Answers that it is owed by the end of a drain.
+    /// Number of answers that the client must have by the end of a drain.
     due: usize,
-    // As of what was received.
+    // The state after the answers that were received.
     expected: VecDeque<Expected>,
     inbox: Vec<u8>,
     receives_resp3: bool,
     confirmed: BTreeSet<TopicIndex>,
-    /// Told why it is closed, or that there was no slot.
+    /// True once it got a closing message, or the error that no slot is free.
     was_told: bool,
-    /// It closed or reset, or saw the server do so.
+    /// True once the client or the server has closed or reset the stream.
     pub is_cut: bool,
-    /// The loop has let go of it.
+    /// True once the loop has freed its connection.
     is_gone: bool,
 }
 
@@ -96,17 +101,22 @@ impl HubClient {
         }
     }
 
-    /// Whether all that it was owed has come, or its connection has ended.
+    /// True if the client has all its answers, or its connection has ended.
     pub fn is_satisfied(&self) -> bool {
         self.is_cut || self.expected.is_empty()
     }
 
-    /// What it still waits for, for people.
+    /// Returns the next expected answer and the unparsed input as text.
     pub fn waits_for(&self) -> String {
-        format!("client {} waits for {:?} and has {}", self.number, self.expected.front(), self.inbox.escape_ascii())
+        format!(
+            "client {} waits for {:?} and has \"{}\"",
+            self.number,
+            self.expected.front(),
+            self.inbox.escape_ascii()
+        )
     }
 
-    /// Sends some commands at once.
+    /// Sends some random commands at once. Sometimes half-closes the stream after them.
     pub fn act(&mut self, scene: &mut Scene<'_>) {
         if self.has_finished || self.is_cut {
             return;
@@ -126,7 +136,7 @@ impl HubClient {
         }
     }
 
-    /// Leaves at once, in whatever state.
+    /// Closes or resets the stream in any state.
     pub fn leave(&mut self, scene: &mut Scene<'_>) {
         match scene.random.bool() {
             true => scene.net.client_close(self.id),
@@ -136,11 +146,12 @@ impl HubClient {
         self.is_cut = true;
     }
 
-    /// From now on, what is published to it may be lost.
+    /// Notes on the board that messages to this client may be lost from now on.
     fn cut(&mut self, scene: &mut Scene<'_>) {
         scene.board.cut(self.number);
     }
 
+    /// Appends one random command.
     fn command(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
         if scene.plan.has_password && !self.has_said_password {
             return self.authenticate(scene, out);
@@ -161,39 +172,73 @@ impl HubClient {
                 scene.board.leave(self.number);
             }
             _ if is_limited => {
-                self.send(scene, out, &["ECHO", &number], Expected::Error("ERR Can't execute 'echo'"));
+                self.send(
+                    scene,
+                    out,
+                    &["ECHO", &number],
+                    Expected::Error("ERR Can't execute 'echo'"),
+                );
             }
             63..85 => self.publish(scene, out),
             85..89 => self.send(scene, out, &["ECHO", &number], Expected::This(bulk(&number))),
             89..93 => {
                 self.is_resp3 = scene.random.bool();
                 let version = if self.is_resp3 { "3" } else { "2" };
-                self.send(scene, out, &["HELLO", version], Expected::Hello { is_resp3: self.is_resp3 });
+                self.send(
+                    scene,
+                    out,
+                    &["HELLO", version],
+                    Expected::Hello { is_resp3: self.is_resp3 },
+                );
             }
             93..95 => self.send(scene, out, &["CLIENT", "ID"], Expected::Integer),
-            95..97 => self.send(scene, out, &["SELECT", "0"], Expected::This(Value::Simple("OK".into()))),
-            97..98 => self.send(scene, out, &["PUBLISH", &number], Expected::Error("ERR wrong number of arguments")),
-            _ => self.send(scene, out, &["NOSUCH", &number], Expected::Error("ERR unknown command 'NOSUCH'")),
+            95..97 => {
+                self.send(scene, out, &["SELECT", "0"], Expected::This(Value::Simple("OK".into())))
+            }
+            97..98 => self.send(
+                scene,
+                out,
+                &["PUBLISH", &number],
+                Expected::Error("ERR wrong number of arguments"),
+            ),
+            _ => self.send(
+                scene,
+                out,
+                &["NOSUCH", &number],
+                Expected::Error("ERR unknown command 'NOSUCH'"),
+            ),
         }
     }
 
-    /// The loop is told to stop. All that has arrived by now is to be answered.
+    /// Notes the start of a drain. The loop must answer all commands that have arrived by now.
     pub fn drain_begins(&mut self, scene: &mut Scene<'_>) {
         self.due = if scene.all_has_arrived(self.id) { self.expected.len() } else { 0 };
     }
 
-    /// Before the password nothing is carried out; then the password.
+    /// Sends a command that needs the password, or the password itself.
     fn authenticate(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
-        // What is owed before the password is little: who must be served to the end says it first.
+        // Before the password, a client may have little pending output. In a fair seed it
+        // authenticates first, because the loop must not close it.
         let first = if scene.plan.is_fair { 2 } else { 0 };
         match scene.random.u8(first..4) {
-            0 => self.send(scene, out, &["PUBLISH", "a", "unauthenticated"], Expected::Error("NOAUTH")),
+            0 => self.send(
+                scene,
+                out,
+                &["PUBLISH", "a", "unauthenticated"],
+                Expected::Error("NOAUTH"),
+            ),
             1 => {
-                let words = GUARDED[scene.random.usize(..GUARDED.len())].split(' ').collect::<Vec<_>>();
+                let words =
+                    GUARDED[scene.random.usize(..GUARDED.len())].split(' ').collect::<Vec<_>>();
                 self.send(scene, out, &words, Expected::Error("NOAUTH"));
             }
             2 => {
-                self.send(scene, out, &["AUTH", PASSWORD], Expected::This(Value::Simple("OK".into())));
+                self.send(
+                    scene,
+                    out,
+                    &["AUTH", PASSWORD],
+                    Expected::This(Value::Simple("OK".into())),
+                );
                 self.has_said_password = true;
             }
             _ => {
@@ -207,7 +252,9 @@ impl HubClient {
 
     fn ping(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>, text: &str, is_limited: bool) {
         match (scene.random.bool(), is_limited) {
-            (false, false) => self.send(scene, out, &["PING"], Expected::This(Value::Simple("PONG".into()))),
+            (false, false) => {
+                self.send(scene, out, &["PING"], Expected::This(Value::Simple("PONG".into())))
+            }
             (true, false) => self.send(scene, out, &["ping", text], Expected::This(bulk(text))),
             (_, true) => {
                 let pong = Value::Array(vec![bulk("pong"), bulk(text)]);
@@ -239,7 +286,8 @@ impl HubClient {
     }
 
     fn unsubscribe_all(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
-        let kind = [TopicKind::Channel, TopicKind::Pattern, TopicKind::Shard][scene.random.usize(..3)];
+        let kind =
+            [TopicKind::Channel, TopicKind::Pattern, TopicKind::Shard][scene.random.usize(..3)];
         let topics: BTreeMap<TopicIndex, Option<usize>> = topics_of(kind)
             .filter(|topic| self.subscriptions.contains_key(topic))
             .map(|topic| (topic, self.subscriptions.get(&topic).copied()))
@@ -257,7 +305,7 @@ impl HubClient {
         for topic in topics.keys() {
             self.end(scene, *topic);
         }
-        // What remains counts the other kind too.
+        // The number of remaining subscriptions includes those of the other kind.
         let others = self.count(kind);
         for expected in self.expected.iter_mut().rev().take(topics.len()) {
             if let Expected::OneOfEnds { remaining, .. } = expected {
@@ -266,7 +314,7 @@ impl HubClient {
         }
     }
 
-    /// Back to a new connection: nothing subscribed, RESP2, no password said.
+    /// Sends RESET, which restores a new connection: no subscriptions, RESP2, no password given.
     fn reset(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
         let topics: Vec<TopicIndex> = self.subscriptions.keys().copied().collect();
         for topic in topics {
@@ -291,7 +339,7 @@ impl HubClient {
         self.send(scene, out, &[verb, name, &payload], Expected::Receivers(message));
     }
 
-    /// Is about to ask for the end of a subscription.
+    /// Notes that the client is about to end a subscription. Returns its window.
     fn end(&mut self, scene: &mut Scene<'_>, topic: TopicIndex) -> Option<usize> {
         let window = self.subscriptions.remove(&topic)?;
         let now = scene.board.tick();
@@ -299,26 +347,39 @@ impl HubClient {
         Some(window)
     }
 
-    /// Subscriptions that a confirmation of this kind counts.
+    /// Returns the number of subscriptions that a confirmation of this kind counts.
     fn count(&self, kind: TopicKind) -> i64 {
         let is_shard = |topic: &TopicIndex| TOPICS[*topic as usize].0 == TopicKind::Shard;
-        self.subscriptions.keys().filter(|topic| is_shard(topic) == (kind == TopicKind::Shard)).count() as i64
+        self.subscriptions
+            .keys()
+            .filter(|topic| is_shard(topic) == (kind == TopicKind::Shard))
+            .count() as i64
     }
 
     fn confirmation(&self, kind: TopicKind, is_begin: bool, name: Value) -> Value {
-        let words = [["unsubscribe", "subscribe"], ["punsubscribe", "psubscribe"], ["sunsubscribe", "ssubscribe"]];
+        let words = [
+            ["unsubscribe", "subscribe"],
+            ["punsubscribe", "psubscribe"],
+            ["sunsubscribe", "ssubscribe"],
+        ];
         let word = words[kind as usize][usize::from(is_begin)];
         let elements = vec![bulk(word), name, Value::Integer(self.count(kind))];
         if self.is_resp3 { Value::Push(elements) } else { Value::Array(elements) }
     }
 
-    fn send(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>, words: &[&str], expected: Expected) {
+    fn send(
+        &mut self,
+        scene: &mut Scene<'_>,
+        out: &mut Vec<u8>,
+        words: &[&str],
+        expected: Expected,
+    ) {
         encode(scene, out, words);
         self.expected.push_back(expected);
     }
 }
 
-/// Commands that nobody may have carried out before the password.
+/// Commands that the hub must not execute before the password.
 const GUARDED: [&str; 19] = [
     "SUBSCRIBE a",
     "PSUBSCRIBE *",
@@ -341,12 +402,12 @@ const GUARDED: [&str; 19] = [
     "SELECT 0",
 ];
 
-/// Some are more popular than others, so that there are messages with many receivers.
+/// Returns a random topic. Two of them are popular, so some messages have many receivers.
 fn any_topic(random: &mut fastrand::Rng) -> TopicIndex {
     if random.bool() { random.u8(..2) } else { random.u8(..TOPICS.len() as u8) }
 }
 
-/// A command as client libraries send it, or as people type it.
+/// Appends a command, as client libraries send it or as people type it.
 fn encode(scene: &mut Scene<'_>, out: &mut Vec<u8>, words: &[&str]) {
     if scene.random.u8(0..4) == 0 {
         out.extend_from_slice(words.join(" ").as_bytes());
@@ -354,5 +415,7 @@ fn encode(scene: &mut Scene<'_>, out: &mut Vec<u8>, words: &[&str]) {
         return;
     }
     out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-    words.iter().for_each(|word| out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes()));
+    words.iter().for_each(|word| {
+        out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes())
+    });
 }

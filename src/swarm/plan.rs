@@ -1,8 +1,10 @@
-//! What one seed decides: limits, faults, services, and who takes part.
+//! The plan of one seed: limits, faults, services and clients.
 //!
-//! Each seed leaves out half of what there is (swarm testing: Groce et al., ISSTA 2012), because what is always there hides what shows only
-//! without it. One seed in four is *fair*: nobody is hostile and nothing is scarce, so nobody may be closed and everybody must be
-//! served to the end. In the others it is enough to be served or closed for a reason that is counted.
+//! Each seed leaves out about half of all faults and services (swarm testing: Groce et al., ISSTA
+//! 2012), because a fault that always strikes can hide bugs that show only without it. One seed in
+//! four is *fair*: it has no hostile client and ample resources. In a fair seed the loop must serve
+//! every client to the end and close none. In other seeds it may also close a client for a counted
+//! reason.
 
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use crate::net::sim::Faults;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Everything that a seed decides before its run.
 #[derive(Clone, Debug)]
 pub struct SeedPlan {
     pub seed: u64,
@@ -24,34 +27,41 @@ pub struct SeedPlan {
     pub faults: Faults,
     pub services: Vec<ServiceKind>,
     pub has_password: bool,
-    /// Datagrams a second of one network that the hub takes; 0: any number.
+    /// Maximum number of datagrams per second that the hub takes from one network. 0 means no
+    /// limit.
     pub datagram_rate: u32,
     pub has_operator: bool,
     pub backlog: u32,
-    /// Files that the loop may have open.
+    /// Maximum number of files that the loop may have open.
     pub file_limit: usize,
-    /// Honest clients at a time.
+    /// Maximum number of honest clients at a time.
     pub honest: usize,
-    /// Hostile ones, each with what it does.
+    /// The attack of each hostile client.
     pub hostile: Vec<Attack>,
-    /// Things that happen before it gets quiet.
+    /// Steps of the storm.
     pub steps: usize,
+    /// Maximum number of commands that a client sends at once.
     pub pipeline_max: usize,
+    /// Maximum length of a payload in bytes.
     pub payload_max: usize,
-    /// Longest time that passes in a step.
+    /// Maximum pause between two actions.
     pub pause_max: Duration,
-    /// The loop is told to stop in the middle of it.
+    /// True if the loop starts to drain during the storm.
     pub drains: bool,
 }
 
 impl SeedPlan {
+    /// Returns the plan of a seed.
     pub fn of(seed: u64) -> SeedPlan {
         let mut random = fastrand::Rng::with_seed(seed);
         let is_fair = seed.is_multiple_of(4);
-        let services: Vec<ServiceKind> = ServiceKind::ALL.into_iter().filter(|_| random.u8(0..3) > 0).collect();
+        let services: Vec<ServiceKind> =
+            ServiceKind::ALL.into_iter().filter(|_| random.u8(0..3) > 0).collect();
         let hostile = match is_fair {
             true => Vec::new(),
-            false => (0..random.usize(0..10)).map(|_| Attack::ALL[random.usize(..Attack::ALL.len())]).collect(),
+            false => (0..random.usize(0..10))
+                .map(|_| Attack::ALL[random.usize(..Attack::ALL.len())])
+                .collect(),
         };
         let limits = if is_fair { fair_limits(&mut random) } else { tight_limits(&mut random) };
         SeedPlan {
@@ -80,7 +90,7 @@ impl SeedPlan {
     }
 }
 
-/// A chance for a fault that half of the seeds do without.
+/// Returns the probability of a fault, which is 0 in half of the seeds.
 fn rate(random: &mut fastrand::Rng, most: f64) -> f64 {
     if random.bool() { 0.0 } else { random.f64() * most }
 }
@@ -88,7 +98,11 @@ fn rate(random: &mut fastrand::Rng, most: f64) -> f64 {
 fn faults(random: &mut fastrand::Rng, is_fair: bool) -> Faults {
     Faults {
         segment_max: random.bool().then(|| random.usize(1..64)),
-        delay_max: if random.bool() { Duration::ZERO } else { Duration::from_millis(random.u64(1..50)) },
+        delay_max: if random.bool() {
+            Duration::ZERO
+        } else {
+            Duration::from_millis(random.u64(1..50))
+        },
         window: if random.bool() { 1..=64 } else { 200..=20_000 },
         spurious_event: rate(random, 0.2),
         stale_event: rate(random, 0.5),
@@ -97,7 +111,7 @@ fn faults(random: &mut fastrand::Rng, is_fair: bool) -> Faults {
         short_write: rate(random, 0.2),
         poll_interrupted: rate(random, 0.2),
         interrupted: rate(random, 0.1),
-        // These end connections, and a jump of the clock lets deadlines pass.
+        // A fair seed excludes these: they end connections or make deadlines pass.
         accept_aborted: if is_fair { 0.0 } else { rate(random, 0.1) },
         accept_exhausted: if is_fair { 0.0 } else { rate(random, 0.1) },
         shuffled_events: random.bool(),
@@ -112,7 +126,7 @@ fn faults(random: &mut fastrand::Rng, is_fair: bool) -> Faults {
     }
 }
 
-/// Budgets of a turn: they may slow the loop down, and nothing else.
+/// Returns limits with random budgets of a turn. Low budgets only slow the loop down.
 fn budgets(random: &mut fastrand::Rng) -> Limits {
     let mut limits = Limits::default();
     if random.bool() {
@@ -133,12 +147,13 @@ fn budgets(random: &mut fastrand::Rng) -> Limits {
     limits
 }
 
-/// Nothing is scarce: who comes is let in, and there is time and memory for everyone.
+/// Returns ample limits: every client is accepted, with enough time and memory.
 fn fair_limits(random: &mut fastrand::Rng) -> Limits {
     Limits {
         max_silent_per_source: 4096,
         max_connections_per_source: 4096,
-        // Who is honest may still be idle, and slow: windows are small, and who half-closes may be owed much.
+        // An honest client may be idle or slow. Windows are small, and a half-closed client may
+        // still have much pending output.
         first_message_timeout: SECOND * 600,
         message_timeout: SECOND * 600,
         idle_timeout: SECOND * 600,
@@ -148,11 +163,13 @@ fn fair_limits(random: &mut fastrand::Rng) -> Limits {
     }
 }
 
+/// Returns scarce limits, at which the loop has to close some clients.
 fn tight_limits(random: &mut fastrand::Rng) -> Limits {
     let timeout = |random: &mut fastrand::Rng, most: u32| random.u32(0..3) * SECOND * most / 2;
     Limits {
         max_connections: random.usize(1..40),
-        admission: [Policy::Recycle, Policy::Recycle, Policy::Refuse, Policy::RandomDrop][random.usize(0..4)],
+        admission: [Policy::Recycle, Policy::Recycle, Policy::Refuse, Policy::RandomDrop]
+            [random.usize(0..4)],
         admission_dry_run: random.u8(0..8) == 0,
         max_silent: random.usize(1..40),
         max_silent_per_source: random.usize(1..20),

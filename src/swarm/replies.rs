@@ -1,6 +1,7 @@
-//! What the hub answers, as a client of the Redis protocol takes it apart. Written apart from the server's own codec, to be a second opinion.
+//! A parser for the hub's replies, as a Redis client has one. It is independent of the server's
+//! codec, so it can find errors there.
 
-/// One reply, or one message that nobody asked for.
+/// One reply, or one push message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     Simple(String),
@@ -10,22 +11,24 @@ pub enum Value {
     Null,
     Array(Vec<Value>),
     Push(Vec<Value>),
-    /// Keys and values in turn.
+    /// Keys and values, alternating.
     Map(Vec<Value>),
 }
 
-/// What the front of some bytes is.
+/// The result of parsing the front of some bytes.
 pub enum Front {
+    /// A whole reply and its length in bytes.
     Whole(Value, usize),
+    /// The beginning of a reply.
     Partial,
-    /// No reply of this protocol begins like that.
+    /// Not a reply.
     Wrong,
 }
 
-/// No reply of the hub is nested deeper than this.
+/// Maximum nesting of the hub's replies.
 const DEPTH_MAX: usize = 4;
 
-/// Takes one reply off the front of `bytes`.
+/// Parses one reply at the front of `bytes`.
 pub fn parse(bytes: &[u8]) -> Front {
     let mut at = 0;
     match value(bytes, &mut at, DEPTH_MAX) {
@@ -67,7 +70,11 @@ fn bulk(bytes: &[u8], at: &mut usize, length: i64) -> Result<Value, Stop> {
         return Err(Stop::Partial);
     }
     *at += length + 2;
-    if &rest[length..length + 2] == b"\r\n" { Ok(Value::Bulk(rest[..length].to_vec())) } else { Err(Stop::Wrong) }
+    if &rest[length..length + 2] == b"\r\n" {
+        Ok(Value::Bulk(rest[..length].to_vec()))
+    } else {
+        Err(Stop::Wrong)
+    }
 }
 
 fn values(bytes: &[u8], at: &mut usize, count: i64, depth: usize) -> Result<Vec<Value>, Stop> {
@@ -78,7 +85,7 @@ fn values(bytes: &[u8], at: &mut usize, count: i64, depth: usize) -> Result<Vec<
 }
 
 impl Value {
-    /// The elements of an array or a push message; nothing for others.
+    /// Returns the elements of an array or a push message, and none for other values.
     pub fn elements(&self) -> &[Value] {
         match self {
             Value::Array(elements) | Value::Push(elements) => elements,
@@ -86,6 +93,7 @@ impl Value {
         }
     }
 
+    /// Returns the bytes of a bulk string, simple string or error, and none for other values.
     pub fn text(&self) -> &[u8] {
         match self {
             Value::Bulk(bytes) => bytes,
@@ -100,14 +108,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replies_are_found_whole_and_in_no_part_of_them() {
+    fn a_reply_is_parsed_only_when_it_is_whole() {
         let bytes = b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
         let bulk = |text: &[u8]| Value::Bulk(text.into());
         for end in 0..bytes.len() {
             assert!(matches!(parse(&bytes[..end]), Front::Partial), "{end}");
         }
-        let Front::Whole(value, length) = parse(&[bytes, &b"+OK\r\n"[..]].concat()) else { panic!("whole") };
-        assert_eq!((value.elements(), length), (&[bulk(b"subscribe"), bulk(b"a"), Value::Integer(1)][..], bytes.len()));
+        let Front::Whole(value, length) = parse(&[bytes, &b"+OK\r\n"[..]].concat()) else {
+            panic!("whole")
+        };
+        assert_eq!(
+            (value.elements(), length),
+            (&[bulk(b"subscribe"), bulk(b"a"), Value::Integer(1)][..], bytes.len())
+        );
         assert!(matches!(parse(b"%1\r\n+a\r\n_\r\n"), Front::Whole(Value::Map(_), 11)));
         assert!(matches!(parse(b"$-1\r\n"), Front::Whole(Value::Null, 5)));
         for wrong in [&b"x\r\n"[..], b"$x\r\n", b"$1\r\nabc", b":\r\n", b"*-2\r\n"] {

@@ -1,8 +1,12 @@
-//! One seed, played: the loop, those who talk to it, and what must hold after every turn.
+//! The run of one seed: the loop, its clients, and the checks after every turn.
 //!
-//! Who checks what, by the numbers of the list in the README: 1 to 6, 10 and 13 the loop itself
-//! ([`Reactor::check_invariants`]); 5, 6 and 7 once more the checks beside this file, against what the simulated kernel knows, and 12, the
-//! budgets; 8, 9 and 11 the clients, by what they receive. That each limit of a connection holds is tested elsewhere, one by one.
+//! Three parties check:
+//! - The loop checks its own invariants ([`Reactor::check_invariants`]).
+//! - The checks beside this file compare the loop with the simulated kernel, and check budgets,
+//!   deadlines and the drain.
+//! - The clients check the bytes that they receive.
+//!
+//! Other tests check each limit of a connection.
 
 mod checks;
 
@@ -27,12 +31,13 @@ use crate::reactor::Reactor;
 use crate::service::{Options, Secret};
 use crate::services::SERVICES;
 
-/// From the end of all faults, everybody is served or closed within this time.
+/// Maximum time after the end of all faults until every honest client is served or closed.
 const CALM: Duration = Duration::from_secs(60);
 
-/// Bytes that an honest client lets be on their way to it, once it is calm.
+/// Receive window of an honest client after the storm, in bytes.
 const WINDOW: usize = 64 * 1024;
 
+/// A run in progress.
 pub struct Simulation {
     plan: SeedPlan,
     reactor: Reactor<SimNet>,
@@ -45,16 +50,17 @@ pub struct Simulation {
     hostile: Vec<Hostile>,
     datagrams: Datagrams,
     clients: u64,
-    /// By slot: what waits to be read or decoded, and for how many turns it has been that.
+    /// The waiting input of each slot, and the number of turns it has waited.
     waits: Vec<Wait>,
-    /// When the first of the overdue timers was due, and turns in a row after which it was the same.
+    /// The due time of the first overdue timer, and the number of turns it has stayed the same.
     overdue: (Option<Tick>, usize),
     drained_at: Option<Time>,
-    /// Most connections held at once.
+    /// The highest number of connections held at once.
     most_held: usize,
 }
 
 impl Simulation {
+    /// Starts the server of a plan. No client has connected yet.
     pub fn new(plan: SeedPlan) -> Simulation {
         let mut random = fastrand::Rng::with_seed(plan.seed ^ 0x05ee_d0fc_11e4_7500);
         let net = SimNet::with_faults(random.u64(..), Faults::default());
@@ -88,7 +94,9 @@ impl Simulation {
         board.datagrams_repeat = plan.faults.datagram_duplicated > 0.0;
         let datagrams = Datagrams::new(board.enrol(u64::MAX));
         let shapes = plan.hostile.iter().zip(1..);
-        let hostile = shapes.map(|(shape, number)| Hostile::new(*shape, number, &services, &mut random)).collect();
+        let hostile = shapes
+            .map(|(shape, number)| Hostile::new(*shape, number, &services, &mut random))
+            .collect();
         Simulation {
             reactor,
             random,
@@ -108,7 +116,7 @@ impl Simulation {
         }
     }
 
-    /// Has all that happens told as it happens.
+    /// Calls `watcher` with each event from now on.
     pub fn watch(&mut self, watcher: fn(&TraceEntry)) {
         self.reactor.net_mut().trace_mut().watch(watcher);
     }
@@ -117,17 +125,20 @@ impl Simulation {
         self.reactor.net().trace()
     }
 
-    /// The plan, and why connections were closed so far.
+    /// Returns the plan and the counts of close reasons as text.
     pub fn in_words(&self) -> String {
         let stats = self.reactor.stats();
-        let reasons = Reason::ALL.into_iter().map(|(reason, name)| (name, stats.closed_for(reason)));
-        let reasons = reasons.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}"));
+        let reasons =
+            Reason::ALL.into_iter().map(|(reason, name)| (name, stats.closed_for(reason)));
+        let reasons =
+            reasons.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}"));
         format!("{:#?}\nclosed: {}", self.plan, reasons.collect::<Vec<_>>().join(", "))
     }
 
-    /// The storm, the calm, the end.
+    /// Plays the storm, the calm and the end. Fails on the first violation.
     pub fn play(&mut self) -> Result<Tally, Violation> {
-        let drain_at = if self.plan.drains { self.random.usize(..self.plan.steps) } else { usize::MAX };
+        let drain_at =
+            if self.plan.drains { self.random.usize(..self.plan.steps) } else { usize::MAX };
         for step in 0..self.plan.steps {
             self.step()?;
             if step == drain_at {
@@ -148,7 +159,7 @@ impl Simulation {
         cast.line_clients.iter_mut().for_each(|client| client.drain_begins(&mut scene));
     }
 
-    /// Some of them do something, all of them look, the loop turns.
+    /// Lets some clients act and all of them read, then turns the loop a few times.
     fn step(&mut self) -> Result<(), Violation> {
         for _ in 0..self.random.usize(1..6) {
             self.act();
@@ -163,12 +174,23 @@ impl Simulation {
 
     fn scene(&mut self) -> (Scene<'_>, Cast<'_>) {
         let is_draining = self.reactor.is_draining();
-        let Self { plan, reactor, random, board, hub_clients, line_clients, hostile, datagrams, services, .. } = self;
+        let Self {
+            plan,
+            reactor,
+            random,
+            board,
+            hub_clients,
+            line_clients,
+            hostile,
+            datagrams,
+            services,
+            ..
+        } = self;
         let scene = Scene { net: reactor.net_mut(), random, board, plan, is_draining };
         (scene, Cast { hub_clients, line_clients, hostile, datagrams, services })
     }
 
-    /// One of them does something, or time passes.
+    /// Lets one client act, or lets time pass.
     fn act(&mut self) {
         let held = self.hub_clients.len() + self.line_clients.len();
         let (mut scene, cast) = self.scene();
@@ -204,9 +226,9 @@ impl Simulation {
         }
     }
 
-    /// An honest client comes, from an address of its own.
+    /// Connects an honest client from a new address.
     fn connect(&mut self) {
-        // The first, mostly the hub, has as many as all the others together.
+        // The first service, usually the hub, gets at least half of the clients.
         let chosen = if self.random.bool() { 0 } else { self.random.usize(..self.services.len()) };
         let (service, mut address) = self.services[chosen];
         if let Some(operator) = self.operator.filter(|_| self.services[0].0 == service)
@@ -216,18 +238,23 @@ impl Simulation {
         }
         self.clients += 1;
         let [.., high, low] = (self.clients as u32).to_be_bytes();
-        let Some(id) = self.reactor.net_mut().client_from(address, SocketAddr::from(([127, 1, high, low], 5000)))
+        let Some(id) = self
+            .reactor
+            .net_mut()
+            .client_from(address, SocketAddr::from(([127, 1, high, low], 5000)))
         else {
             return;
         };
         let appetite = if self.random.bool() { usize::MAX } else { self.random.usize(1..400) };
         match service {
-            ServiceKind::Hub => self.hub_clients.push(HubClient::new(id, self.board.enrol(id.number()), appetite)),
+            ServiceKind::Hub => {
+                self.hub_clients.push(HubClient::new(id, self.board.enrol(id.number()), appetite))
+            }
             _ => self.line_clients.push(LineClient::new(id, service, appetite)),
         }
     }
 
-    /// All honest clients take what there is for them. Who is over is forgotten.
+    /// Lets all honest clients read. Forgets finished ones.
     fn look(&mut self) -> Result<(), Violation> {
         let (mut scene, cast) = self.scene();
         for client in cast.hub_clients.iter_mut() {
@@ -242,19 +269,22 @@ impl Simulation {
         Ok(())
     }
 
-    /// One turn, and everything that must be so after it.
+    /// Turns the loop once and runs all checks.
     fn turn(&mut self, until: Time) -> Result<(), Violation> {
         self.reactor.net_mut().hold_time_at(until);
         let before = self.reactor.stats().work;
-        self.reactor.turn().map_err(|error| Violation::from(format!("the turn failed: {error}")))?;
+        self.reactor
+            .turn()
+            .map_err(|error| Violation::from(format!("the turn failed: {error}")))?;
         self.reactor.check_invariants();
         self.check_against_the_kernel()?;
+        self.check_sources()?;
         self.check_budgets(before)?;
         self.check_deadlines()?;
         self.check_drain()
     }
 
-    /// Turns until so much virtual time has passed.
+    /// Turns the loop until this much virtual time has passed.
     fn pass(&mut self, span: Duration) -> Result<(), Violation> {
         let end = self.reactor.net().now() + span;
         for _ in 0..100_000 {
@@ -263,17 +293,18 @@ impl Simulation {
                 return Ok(());
             }
         }
-        Err(format!("100,000 turns do not take {span:?}: the loop spins").into())
+        Err(format!("the loop spins: 100,000 turns take less than {span:?}").into())
     }
 
-    /// Nothing goes wrong any more, and nobody is hostile any more: within a minute everybody is served, or has been closed.
+    /// Ends all faults and attacks. Then every honest client must be served or closed within
+    /// [`CALM`].
     fn calm(&mut self) -> Result<(), Violation> {
         let faults = Faults { datagram_queue: 1024, ..Faults::default() };
         self.reactor.net_mut().set_faults(faults);
         self.reactor.net_mut().set_file_limit(usize::MAX);
         let (mut scene, cast) = self.scene();
         cast.hostile.iter_mut().for_each(|hostile| hostile.retire(&mut scene));
-        // And nobody is slow.
+        // Slow readers become fast.
         let hubs = cast.hub_clients.iter_mut().map(|client| (client.id, &mut client.appetite));
         let lines = cast.line_clients.iter_mut().map(|client| (client.id, &mut client.appetite));
         for (client, appetite) in hubs.chain(lines) {
@@ -284,22 +315,34 @@ impl Simulation {
         loop {
             self.pass(Duration::from_millis(20))?;
             self.look()?;
-            let hubs = self.hub_clients.iter().filter(|client| !client.is_satisfied()).map(HubClient::waits_for);
-            let lines = self.line_clients.iter().filter(|client| !client.is_satisfied()).map(LineClient::waits_for);
+            let hubs = self
+                .hub_clients
+                .iter()
+                .filter(|client| !client.is_satisfied())
+                .map(HubClient::waits_for);
+            let lines = self
+                .line_clients
+                .iter()
+                .filter(|client| !client.is_satisfied())
+                .map(LineClient::waits_for);
             let Some(waiting) = hubs.chain(lines).next() else { break };
-            ensure(self.reactor.now().since(start) < CALM, || format!("not served within {CALM:?}: {waiting}"))?;
+            ensure(self.reactor.now().since(start) < CALM, || {
+                format!("not served within {CALM:?}: {waiting}")
+            })?;
         }
-        // What was published meanwhile is on its way still.
+        // Recent publishes are still under way.
         while !self.is_quiet() {
             self.pass(Duration::from_millis(20))?;
             self.look()?;
-            ensure(self.reactor.now().since(start) < CALM, || format!("messages are on their way after {CALM:?}"))?;
+            ensure(self.reactor.now().since(start) < CALM, || {
+                format!("messages are still under way after {CALM:?}")
+            })?;
         }
         self.board.judge()?;
         self.ask_by_datagram()
     }
 
-    /// No socket has fallen asleep: each service still answers a datagram.
+    /// Checks that each service still answers a datagram, so no UDP socket has missed an edge.
     fn ask_by_datagram(&mut self) -> Result<(), Violation> {
         if self.reactor.is_draining() {
             return Ok(());
@@ -311,19 +354,22 @@ impl Simulation {
         cast.datagrams.check_answers(&mut scene, cast.services)
     }
 
-    /// Nothing is on its way to an honest client of the hub.
+    /// True if nothing is under way to an honest client of the hub.
     fn is_quiet(&self) -> bool {
         let net = self.reactor.net();
-        let present = self.hub_clients.iter().filter(|client| !client.is_cut).map(|client| client.id);
+        let present =
+            self.hub_clients.iter().filter(|client| !client.is_cut).map(|client| client.id);
         let present: BTreeSet<ClientId> = present.collect();
         let mut unsent = 0;
         self.reactor.each_stream(|_, stream, watch| {
             unsent += if present.contains(&net.client_at(stream)) { watch.unsent } else { 0 };
         });
-        !self.reactor.has_output() && unsent == 0 && present.iter().all(|client| net.client_has_taken_all(*client))
+        !self.reactor.has_output()
+            && unsent == 0
+            && present.iter().all(|client| net.client_has_taken_all(*client))
     }
 
-    /// Everybody goes, and nothing is left.
+    /// Makes all clients leave. Then no connection and no buffer may be left.
     fn end(&mut self) -> Result<(), Violation> {
         let (mut scene, cast) = self.scene();
         cast.hub_clients.iter_mut().for_each(|client| client.leave(&mut scene));
@@ -332,27 +378,31 @@ impl Simulation {
         let start = self.reactor.net().now();
         while self.reactor.connections() > 0 {
             let held = self.reactor.connections();
-            ensure(self.reactor.now().since(start) < CALM, || format!("{held} connections are held for ever"))?;
+            ensure(self.reactor.now().since(start) < CALM, || {
+                format!("{held} connections are still held after {CALM:?}")
+            })?;
             self.pass(Duration::from_millis(200))?;
         }
-        // Time enough for a listener to be tried again, and for memory to go back.
+        // The listeners need some time for their retries, and the pool for freeing its memory.
         self.pass(Duration::from_secs(3))?;
         self.check_accounts()?;
         let ledger = self.reactor.ledger();
-        ensure(ledger.read_buffers + ledger.write_buffers == 0, || format!("buffers are left: {ledger:?}"))
+        ensure(ledger.read_buffers + ledger.write_buffers == 0, || {
+            format!("buffers are left: {ledger:?}")
+        })
     }
 
-    /// Everybody that has come is accounted for.
+    /// Checks that each client in an accept queue was accepted, refused, shed or lost.
     fn check_accounts(&self) -> Result<(), Violation> {
         let (stats, net) = (self.reactor.stats(), self.reactor.net());
         let refused: u64 = stats.refused.iter().sum();
         let came = net.clients_queued();
         let met = stats.accepted + refused + stats.accept_shed + net.accepts_lost();
-        // In a dry run admission counts what it would refuse, and lets it in.
+        // In a dry run, admission counts the clients it would refuse and accepts them.
         let is_right = if self.plan.limits.admission_dry_run { met >= came } else { met == came };
         ensure(is_right || self.reactor.is_draining(), || {
             format!(
-                "{came} came: {} accepted, {refused} refused, {} shed, {} lost",
+                "{came} clients were queued, but {} accepted, {refused} refused, {} shed, {} lost",
                 stats.accepted,
                 stats.accept_shed,
                 net.accepts_lost()
@@ -380,7 +430,7 @@ impl Simulation {
     }
 }
 
-/// Those who take part.
+/// The participants of a run, borrowed apart from the scene.
 struct Cast<'a> {
     hub_clients: &'a mut Vec<HubClient>,
     line_clients: &'a mut Vec<LineClient>,

@@ -1,7 +1,7 @@
-//! A batch of datagrams: received by one recvmmsg(2), answered by one sendmmsg(2).
+//! A batch of datagrams, received by one recvmmsg(2) and answered by one sendmmsg(2).
 //!
-//! The headers that the kernel reads are built once and point into buffers owned by the same value, so
-//! a batch costs no set-up per call beyond what the last call changed.
+//! The headers for the kernel are built once, and point into buffers that the batch owns. Before a
+//! call, only fields that the previous call changed are set again.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -9,11 +9,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::limits::{DATAGRAM_MAX, DATAGRAMS_PER_BATCH as BATCH};
 
-/// Distance between two receive buffers. A cache line more than a datagram can fill: at a power of two
+/// Distance between two receive buffers, in bytes: a datagram and a cache line. At a power of two,
 /// the first lines of all buffers would compete for the same set of the processor's cache.
 const STRIDE: usize = DATAGRAM_MAX.next_multiple_of(64) + 64;
 
-/// A socket address as the kernel writes it: kept in that form because most are only handed back.
+/// A socket address in the kernel's form. Most addresses are only handed back to the kernel.
 #[derive(Clone, Copy)]
 #[repr(C, align(4))]
 pub struct Address {
@@ -25,13 +25,13 @@ pub struct Address {
 impl Address {
     const EMPTY: Address = Address { bytes: [0; _], length: 0 };
 
-    /// The port, or 0 when the address is of neither IP family.
+    /// Returns the port, or 0 for an address of neither IP family.
     pub fn port(&self) -> u16 {
-        // Both families keep it in the same place, in network order: ip(7), ipv6(7).
+        // Both families have it in the same place, in network order: ip(7), ipv6(7).
         if self.length < 8 { 0 } else { u16::from_be_bytes([self.bytes[2], self.bytes[3]]) }
     }
 
-    /// The address in the standard library's form; `None` when it is of neither IP family.
+    /// Returns the address in the form of the standard library. `None` for neither IP family.
     pub fn to_socket_addr(&self) -> Option<SocketAddr> {
         let family = i32::from(u16::from_ne_bytes([self.bytes[0], self.bytes[1]]));
         let word = |at: usize| <[u8; 4]>::try_from(&self.bytes[at..at + 4]).expect("four bytes");
@@ -41,7 +41,12 @@ impl Address {
         if family == libc::AF_INET6 && self.length as usize >= self.bytes.len() {
             let ip = <[u8; 16]>::try_from(&self.bytes[8..24]).expect("sixteen bytes");
             let (flow, scope) = (u32::from_be_bytes(word(4)), u32::from_ne_bytes(word(24)));
-            return Some(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(ip), self.port(), flow, scope)));
+            return Some(SocketAddr::V6(SocketAddrV6::new(
+                Ipv6Addr::from(ip),
+                self.port(),
+                flow,
+                scope,
+            )));
         }
         None
     }
@@ -73,41 +78,47 @@ impl From<SocketAddr> for Address {
 /// Room for one control message with the larger of `in_pktinfo` and `in6_pktinfo`.
 const CONTROL: usize = 64;
 
-/// Which of the machine's addresses a datagram was sent to, as the kernel tells it and takes it: IP_PKTINFO, ip(7).
+/// A control message with the local address that a datagram was sent to. The kernel writes it for a
+/// datagram, and reads it for the answer. IP_PKTINFO, ip(7).
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
-/// Has the kernel tell the local address of every datagram received on this socket, so that the answer can leave from it. Needed
-/// where a socket is bound to every address: the kernel would answer from the one it prefers.
+/// Makes the kernel report the local address of every datagram on this socket, so that the answer
+/// can leave from it. A socket bound to every address would else answer from the address the kernel
+/// prefers.
 pub fn report_local_address(socket: BorrowedFd<'_>, ipv4: bool) -> io::Result<()> {
-    let (level, option) =
-        if ipv4 { (libc::IPPROTO_IP, libc::IP_PKTINFO) } else { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) };
+    let (level, option) = if ipv4 {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+    };
     super::set_option(socket, level, option, 1)
 }
 
-/// Datagrams received together, and the answers to send together.
+/// Datagrams received together, and answers to send together.
 pub struct DatagramBatch {
-    /// `BATCH` receive buffers, `STRIDE` apart. Reserved, not touched, until datagrams fill them.
+    /// `BATCH` receive buffers, `STRIDE` apart. They take memory only once datagrams fill them.
     buffers: Box<[u8]>,
     sources: Box<[Address; BATCH]>,
-    /// Where the kernel tells the local address of each, on sockets that were asked to.
+    /// The local address of each datagram, on sockets with [`report_local_address`].
     controls: Box<[Control; BATCH]>,
     receive_vectors: Box<[libc::iovec; BATCH]>,
     receive_headers: Box<[libc::mmsghdr; BATCH]>,
     received: usize,
-    /// The answers, back to back, and for each its end in `answers` and the index of its source.
+    /// The answers, back to back.
     answers: Vec<u8>,
+    /// For each answer, its end in `answers` and the index of its source.
     answered: Vec<(usize, usize)>,
-    /// Length of each control message; 0 where none came.
+    /// Length of each control message, in bytes; 0 without one.
     send_controls: [usize; BATCH],
     send_vectors: Box<[libc::iovec; BATCH]>,
     send_headers: Box<[libc::mmsghdr; BATCH]>,
 }
 
 impl Control {
-    /// `in_pktinfo` begins with the interface that the datagram came in by. The way back is for routing to decide, so it is cleared;
-    /// `in6_pktinfo` keeps it, because a link-local address means nothing without.
+    /// Clears the interface in an `in_pktinfo`, so that routing decides the way back. An
+    /// `in6_pktinfo` keeps it, because a link-local address needs it.
     fn leave_by_any_interface(&mut self) {
         const LEVEL: usize = size_of::<usize>();
         const DATA: usize = size_of::<libc::cmsghdr>();
@@ -124,6 +135,7 @@ impl Default for DatagramBatch {
 }
 
 impl DatagramBatch {
+    /// Allocates an empty batch.
     pub fn new() -> DatagramBatch {
         // SAFETY: all-zero bytes are a valid mmsghdr and iovec: null pointers and zero lengths.
         let (header, vector): (libc::mmsghdr, libc::iovec) = unsafe { std::mem::zeroed() };
@@ -141,9 +153,11 @@ impl DatagramBatch {
             send_headers: Box::new([header; BATCH]),
         };
         for index in 0..BATCH {
-            // The boxes never move or change size, so what these pointers name stays where it is.
-            batch.receive_vectors[index] =
-                libc::iovec { iov_base: batch.buffers[index * STRIDE..].as_mut_ptr().cast(), iov_len: STRIDE };
+            // The boxes keep their address and size, so these pointers stay valid.
+            batch.receive_vectors[index] = libc::iovec {
+                iov_base: batch.buffers[index * STRIDE..].as_mut_ptr().cast(),
+                iov_len: STRIDE,
+            };
             let header = &mut batch.receive_headers[index].msg_hdr;
             header.msg_name = batch.sources[index].bytes.as_mut_ptr().cast();
             header.msg_namelen = size_of_val(&batch.sources[index].bytes) as libc::socklen_t;
@@ -158,8 +172,9 @@ impl DatagramBatch {
         batch
     }
 
-    /// Receives up to a batch of datagrams, replacing what the batch held. Never blocks: `WouldBlock`
-    /// when there is none. Fewer than a batch means the socket was drained.
+    /// Replaces the batch with received datagrams, and returns their number. Fewer than a whole
+    /// batch means that the socket is drained. Never blocks, and fails with `WouldBlock` when there
+    /// is none.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.clear();
         // SAFETY: every header points to a name and a buffer of the lengths it states, all owned by
@@ -176,11 +191,11 @@ impl DatagramBatch {
         for index in 0..received {
             let header = &mut self.receive_headers[index].msg_hdr;
             self.sources[index].length = header.msg_namelen;
-            // The kernel shortened it to what it wrote; the next call needs the room again.
+            // The kernel set it to the length written. The next call needs the full room again.
             header.msg_namelen = size_of_val(&self.sources[index].bytes) as libc::socklen_t;
-            let told = std::mem::replace(&mut header.msg_controllen, CONTROL);
-            self.send_controls[index] = told;
-            if told > 0 {
+            let written = std::mem::replace(&mut header.msg_controllen, CONTROL);
+            self.send_controls[index] = written;
+            if written > 0 {
                 self.controls[index].leave_by_any_interface();
             }
         }
@@ -188,7 +203,7 @@ impl DatagramBatch {
         Ok(received)
     }
 
-    /// Adds one received datagram by hand: how a simulated network fills a batch. False when it is full.
+    /// Adds a received datagram, for a simulated network. Returns false if the batch is full.
     pub fn push(&mut self, source: SocketAddr, datagram: &[u8]) -> bool {
         if self.received == BATCH {
             return false;
@@ -202,7 +217,7 @@ impl DatagramBatch {
         true
     }
 
-    /// Adds a datagram to send that answers none. False when the batch is full.
+    /// Adds a datagram to send that is not an answer. Returns false if the batch is full.
     pub fn queue(&mut self, to: SocketAddr, datagram: &[u8]) -> bool {
         let index = self.received;
         if !self.push(to, &[]) {
@@ -213,49 +228,53 @@ impl DatagramBatch {
         true
     }
 
+    /// Removes the received datagrams and the answers.
     pub fn clear(&mut self) {
         self.received = 0;
         self.answers.clear();
         self.answered.clear();
     }
 
-    /// Datagrams received.
+    /// Returns the number of received datagrams.
     pub fn len(&self) -> usize {
         self.received
     }
 
+    /// Returns true if no datagram was received.
     pub fn is_empty(&self) -> bool {
         self.received == 0
     }
 
+    /// Returns the sender of datagram `index`.
     pub fn source(&self, index: usize) -> &Address {
         &self.sources[index]
     }
 
-    /// Datagram `index`, and the buffer that its answer is appended to. [`Self::answer`] ends the answer.
+    /// Returns datagram `index`, and the buffer for its answer. The caller appends the answer and
+    /// then calls [`Self::answer`].
     pub fn exchange(&mut self, index: usize) -> (&[u8], &mut Vec<u8>) {
         assert!(index < self.received, "datagram {index} of {}", self.received);
         let length = (self.receive_headers[index].msg_len as usize).min(STRIDE);
         (&self.buffers[index * STRIDE..][..length], &mut self.answers)
     }
 
-    /// What has been appended since the last answer goes to the sender of datagram `index`.
+    /// Ends an answer: the bytes appended since the last one go to the sender of datagram `index`.
     pub fn answer(&mut self, index: usize) {
         self.answered.push((self.answers.len(), index));
     }
 
-    /// Takes back what has been appended since the last answer.
+    /// Removes the bytes appended since the last answer.
     pub fn discard_answer(&mut self) {
         let end = self.answered.last().map_or(0, |&(end, _)| end);
         self.answers.truncate(end);
     }
 
-    /// Length of the answer being written.
+    /// Returns the length of the answer being written, in bytes.
     pub fn answer_len(&self) -> usize {
         self.answers.len() - self.answered.last().map_or(0, |&(end, _)| end)
     }
 
-    /// The answers: to whom, and what.
+    /// Returns the answers, each with its destination.
     pub fn answers(&self) -> impl Iterator<Item = (&Address, &[u8])> {
         let mut start = 0;
         self.answered.iter().map(move |&(end, source)| {
@@ -265,46 +284,61 @@ impl DatagramBatch {
         })
     }
 
+    /// Returns the number of answers.
     pub fn answers_len(&self) -> usize {
         self.answered.len()
     }
 
-    /// Sends the answers from number `first` on and returns how many the kernel took. An error is about answer
-    /// `first`; after fewer than all, calling again tells the error of the next. Never blocks.
+    /// Sends the answers from number `first` on, and returns the number that the kernel accepted.
+    /// Never blocks.
+    ///
+    /// An error concerns answer `first`. When the kernel accepts fewer than all, the next call
+    /// returns the error of the next answer.
     pub fn send(&mut self, socket: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
         let mut start = first.checked_sub(1).map_or(0, |before| self.answered[before].0);
         for (index, &(end, source)) in self.answered.iter().enumerate().skip(first) {
-            // The kernel only reads these: the pointers are mutable because the structs serve recvmsg too.
-            self.send_vectors[index] =
-                libc::iovec { iov_base: self.answers[start..end].as_ptr().cast_mut().cast(), iov_len: end - start };
+            // The kernel only reads through these pointers. They are mutable because recvmsg shares
+            // the structs.
+            self.send_vectors[index] = libc::iovec {
+                iov_base: self.answers[start..end].as_ptr().cast_mut().cast(),
+                iov_len: end - start,
+            };
             let address = &self.sources[source];
             let header = &mut self.send_headers[index].msg_hdr;
             header.msg_name = address.bytes.as_ptr().cast_mut().cast();
             header.msg_namelen = address.length;
-            // What the kernel told of the local address is what it takes as the one to answer from.
+            // The control message received with the datagram makes the answer leave from that
+            // address.
             header.msg_controllen = self.send_controls[source];
             header.msg_control = self.controls[source].0.as_ptr().cast_mut().cast();
             start = end;
         }
         let headers = &mut self.send_headers[first..self.answered.len()];
-        // SAFETY: each header names an address and a slice of `answers`, which does not grow during the call.
+        // SAFETY: each header points to an address and a slice of `answers`, which does not grow
+        // during the call.
         let sent = super::check(unsafe {
-            libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as u32, libc::MSG_DONTWAIT)
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                headers.len() as u32,
+                libc::MSG_DONTWAIT,
+            )
         })?;
         Ok(sent as usize)
     }
 
-    /// Memory of the answers' buffer, in bytes.
+    /// Returns the capacity of the answers' buffer, in bytes.
     pub fn answer_bytes(&self) -> usize {
         self.answers.capacity()
     }
 
-    /// Memory set aside for receiving, in bytes: address space, of which only what datagrams filled is real.
+    /// Returns the address space of the receive buffers, in bytes. Only parts that datagrams have
+    /// filled take memory.
     pub fn receive_bytes(&self) -> usize {
         self.buffers.len()
     }
 
-    /// Gives the answers' buffer back.
+    /// Empties the batch and frees the answers' buffer.
     pub fn shrink(&mut self) {
         self.clear();
         self.answers = Vec::new();
@@ -326,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_survive_the_round_trip() {
+    fn an_address_survives_the_round_trip_to_the_kernels_form() {
         for text in ["127.0.0.1:9999", "255.1.2.3:65535", "[::1]:1", "[fe80::1%7]:53"] {
             let address: SocketAddr = text.parse().unwrap();
             let kernel = Address::from(address);
@@ -338,17 +372,23 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_received_and_answered_in_order_on_both_families() {
+    fn a_batch_is_received_and_answered_in_order_on_both_ip_families() {
         for ip in ["127.0.0.1", "[::1]"] {
             let (server, client) = pair(ip);
             let mut batch = DatagramBatch::new();
-            assert_eq!(batch.receive(server.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(
+                batch.receive(server.as_fd()).unwrap_err().kind(),
+                io::ErrorKind::WouldBlock
+            );
             for datagram in [&b"one"[..], b"", b"three"] {
                 client.send(datagram).unwrap();
             }
             assert_eq!(batch.receive(server.as_fd()).unwrap(), 3);
             for index in 0..3 {
-                assert_eq!(batch.source(index).to_socket_addr(), Some(client.local_addr().unwrap()));
+                assert_eq!(
+                    batch.source(index).to_socket_addr(),
+                    Some(client.local_addr().unwrap())
+                );
                 let (datagram, answer) = batch.exchange(index);
                 answer.extend_from_slice(datagram);
                 assert_eq!(batch.answer_len(), [3, 0, 5][index]);
@@ -364,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_datagram_fits_and_batches_end_at_their_limit() {
+    fn the_largest_datagram_fits_and_a_batch_stops_at_its_limit() {
         let (server, client) = pair("127.0.0.1");
         let mut batch = DatagramBatch::new();
         client.send(&[7; 65_507]).unwrap();
@@ -380,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn sending_goes_on_from_where_it_stopped_and_an_answer_can_be_taken_back() {
+    fn sending_resumes_at_a_given_answer_and_a_discarded_answer_is_not_sent() {
         let (server, client) = pair("127.0.0.1");
         let mut batch = DatagramBatch::new();
         let source = client.local_addr().unwrap();

@@ -1,4 +1,4 @@
-"""Datagrams to the hub beside a subscriber of redis-py: python datagrams.py PORT PROTOCOL"""
+"""Sends datagrams to the hub beside a subscriber of redis-py: python datagrams.py PORT PROTOCOL"""
 
 import socket
 import sys
@@ -6,12 +6,12 @@ import sys
 import redis
 
 PORT, PROTOCOL = map(int, sys.argv[1:])
-# Long enough for a loaded machine; what waits this long has failed.
+# Long enough for a busy machine.
 PATIENCE_S = 20
 
 
 def array(*words):
-    """A command as clients send it."""
+    """Returns a command in RESP."""
     parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
     return b"*%d\r\n%s" % (len(words), b"".join(parts))
 
@@ -37,10 +37,10 @@ def main():
     def answer(question):
         sender.send(question)
         got = sender.recv(65_536)
-        assert len(got) <= len(question), f"{question!r} is answered by {got!r}, which is longer"
+        assert len(got) <= len(question), f"the answer {got!r} is longer than {question!r}"
         return got
 
-    # A publish reaches its subscribers, and its sender learns how many they are.
+    # A publish reaches its subscribers. Its sender gets their number.
     every_byte = bytes(range(256))
     for question, data in [
         (b"PUBLISH news hello", b"hello"),
@@ -54,7 +54,7 @@ def main():
         expect(subscription, "pmessage", b"news", data)
     assert answer(b"PUBLISH other hello") == b":0\r\n"
 
-    # From several senders, as they come.
+    # Messages of several senders arrive in the order of sending.
     senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(10)]
     for number in range(100):
         senders[number % 10].sendto(b"PUBLISH news %d" % number, ("127.0.0.1", PORT))
@@ -62,15 +62,23 @@ def main():
         expect(subscription, "message", b"news", b"%d" % number)
         expect(subscription, "pmessage", b"news", b"%d" % number)
 
-    # A question shorter than its answer (7 bytes) has none, nor has an error. Answers come in the order of their questions, so the
-    # first one to come is that of the last question.
-    for silent in [b"PING", b"PING\r\n", b"ECHO hello", b"", b"\xff", b"GET " + b"x" * 100, array(b"SUBSCRIBE", b"news")]:
+    # The hub sends no error to a datagram, and no answer that is longer than the datagram. Answers
+    # come in the order of the datagrams, so the first answer here belongs to the last command.
+    for silent in [
+        b"PING",
+        b"PING\r\n",
+        b"ECHO hello",
+        b"",
+        b"\xff",
+        b"GET " + b"x" * 100,
+        array(b"SUBSCRIBE", b"news"),
+    ]:
         sender.send(silent)
     assert answer(b"ECHO 1        ") == b"$1\r\n1\r\n"
     assert answer(b"PING   ") == b"+PONG\r\n"
     assert answer(array(b"PING")) == b"+PONG\r\n"
 
-    # The subscription and the connection have taken no harm.
+    # The subscription and the connection still work.
     assert client.publish("news", "by stream") == 2
     expect(subscription, "message", b"news", b"by stream")
     expect(subscription, "pmessage", b"news", b"by stream")

@@ -1,4 +1,4 @@
-// ioredis against the hub: node ioredis.js PORT PROTOCOL
+// Tests ioredis with the hub: node ioredis.js PORT PROTOCOL
 'use strict';
 
 const { Redis } = require('ioredis');
@@ -8,13 +8,14 @@ const [port, protocol] = process.argv.slice(2).map(Number);
 
 async function connect() {
   const redis = new Redis({ port, protocol, lazyConnect: true, retryStrategy: () => 20 });
-  // Connections are lost by design here; without a listener each loss would be printed.
+  // The test breaks connections. Without a listener, ioredis would print each error.
   redis.on('error', () => {});
   await redis.connect();
 
   const listeners = new Map();
   redis.on('messageBuffer', (channel, message) => listeners.get(`${channel}`)?.(message, channel));
-  redis.on('pmessageBuffer', (pattern, channel, message) => listeners.get(`${pattern}`)?.(message, channel));
+  redis.on('pmessageBuffer', (pattern, channel, message) =>
+    listeners.get(`${pattern}`)?.(message, channel));
   redis.on('smessageBuffer', (channel, message) => listeners.get(`${channel}`)?.(message, channel));
   const listened = (name, listener) => {
     listeners.set(name, listener);

@@ -1,4 +1,4 @@
-// node-redis against the hub: node node_redis.js PORT PROTOCOL
+// Tests node-redis with the hub: node node_redis.js PORT PROTOCOL
 'use strict';
 
 const { createClient } = require('redis');
@@ -8,7 +8,7 @@ const [port, protocol] = process.argv.slice(2).map(Number);
 
 async function connect() {
   const client = createClient({ RESP: protocol, socket: { port, reconnectStrategy: () => 20 } });
-  // Connections are lost by design here; without a listener a loss would end the program.
+  // The test breaks connections. Without a listener, an error would end the program.
   client.on('error', () => {});
   await client.connect();
   return {

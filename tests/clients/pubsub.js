@@ -1,22 +1,23 @@
-// What every client library is put through: subscribe, publish, unsubscribe, and the same again after the server was restarted.
-// Its program says how: `run` takes a function that connects and returns these methods, all of which return promises.
-//   subscribe, psubscribe, ssubscribe(name, listener)    the listener gets (message, channel), the message as a Buffer
+// The scenario that each client library runs: subscribe, publish, unsubscribe, and the same after a
+// restart of the server. `run` takes a function that connects and returns these methods, all of
+// which return promises.
+//   subscribe, psubscribe, ssubscribe(name, listener)    calls listener(message, channel)
 //   unsubscribe, punsubscribe, sunsubscribe(name)
-//   publish, spublish(channel, message)                  gives the number of receivers
-//   pubsub(...words)                                     PUBSUB, as it is answered
+//   publish, spublish(channel, message)                  returns the number of receivers
+//   pubsub(...words)                                     returns the answer of PUBSUB
 //   ping(), close()
 'use strict';
 
 const assert = require('node:assert/strict');
 const readline = require('node:readline');
 
-// Long enough for a loaded machine; what waits this long has failed.
+// Long enough for a busy machine.
 const PATIENCE_MS = 20_000;
 
-// Calls `probe` until it gives true. What fails meanwhile is part of the wait: connections are being made again.
+// Calls `probe` until it returns true. Errors are ignored meanwhile, because clients reconnect.
 async function until(what, probe) {
   const deadline = Date.now() + PATIENCE_MS;
-  for (let failure = 'it gives false'; ; ) {
+  for (let failure = 'it returns false'; ; ) {
     try {
       if (await probe()) return;
     } catch (error) {
@@ -29,19 +30,20 @@ async function until(what, probe) {
 
 const input = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
-// Has the server ended in this way and another one started in its place.
+// Makes the test end the server in this way and start a new one.
 async function restart(way) {
   console.log(way);
   const { value } = await input.next();
   assert.equal(value, 'restarted');
 }
 
-// What the subscriber has received, in order.
+// The messages that the subscriber has received, in order.
 class Received {
   messages = [];
 
   listener(name) {
-    return (message, channel) => this.messages.push(`${name}: ${channel} ${message.toString('latin1')}`);
+    return (message, channel) =>
+      this.messages.push(`${name}: ${channel} ${message.toString('latin1')}`);
   }
 
   async expect(messages) {
@@ -63,7 +65,7 @@ async function subscriptionsAndMessages(subscriber, publisher, received) {
   assert.equal(await publisher.publish('c', 'nobody'), 0);
   await received.expect(['a: a hello', 'news.*: news.sport goal', 'shard: shard part']);
 
-  // A channel and a pattern that both match: twice, the channel first.
+  // If a channel and a pattern match, the message comes twice, first for the channel.
   await subscriber.psubscribe('[a]', received.listener('[a]'));
   assert.equal(await publisher.publish('a', 'twice'), 2);
   await received.expect(['a: a twice', '[a]: a twice']);
@@ -71,9 +73,10 @@ async function subscriptionsAndMessages(subscriber, publisher, received) {
   assert.equal(await publisher.publish('a', 'once'), 1);
   await received.expect(['a: a once']);
 
-  // Bytes of any kind, none at all, and many.
+  // Messages of all byte values, of no bytes and of many bytes arrive unchanged.
   const bytes = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
-  for (const message of [bytes, Buffer.alloc(0), Buffer.from('\r\n*1\r\n'), Buffer.alloc(100_000, 'x')]) {
+  const messages = [bytes, Buffer.alloc(0), Buffer.from('\r\n*1\r\n'), Buffer.alloc(100_000, 'x')];
+  for (const message of messages) {
     assert.equal(await publisher.publish('b', message), 1);
     await received.expect([`b: b ${message.toString('latin1')}`]);
   }
@@ -83,23 +86,28 @@ async function subscriptionsAndMessages(subscriber, publisher, received) {
   assert.deepEqual((await publisher.pubsub('CHANNELS')).map(String).sort(), ['a', 'b']);
 }
 
-// In RESP3 a connection that is subscribed does everything else as well.
+// In RESP3, a subscribed connection can send all other commands as well.
 async function bothOnOneConnection(subscriber, received) {
   assert.equal(await subscriber.publish('a', 'to myself'), 1);
   assert.equal(await subscriber.ping(), 'PONG');
   await received.expect(['a: a to myself']);
 }
 
-// Many messages at once, over all subscriptions in turn, come in the order in which they were published.
+// Many messages over all subscriptions arrive in the order of their publishes.
 async function order(publisher, received) {
   const channels = [['a', 'a'], ['news.x', 'news.*'], ['b', 'b'], ['news.y', 'news.*']];
   const numbers = Array.from({ length: 2_000 }, (_, number) => number);
-  const publishes = numbers.map((number) => publisher.publish(channels[number % 4][0], `${number}`));
+  const channel = (number) => channels[number % 4][0];
+  const publishes = numbers.map((number) => publisher.publish(channel(number), `${number}`));
   assert.deepEqual(new Set(await Promise.all(publishes)), new Set([1]));
-  await received.expect(numbers.map((number) => `${channels[number % 4][1]}: ${channels[number % 4][0]} ${number}`));
+  const expected = numbers.map((number) => {
+    const name = channels[number % 4][1];
+    return `${name}: ${channel(number)} ${number}`;
+  });
+  await received.expect(expected);
 }
 
-// The library has subscribed again to everything, and the publisher is back.
+// Waits until the library has restored all subscriptions and the publisher's connection.
 async function restored(publisher) {
   await until('the subscriptions are restored', async () => {
     const [, channels] = await publisher.pubsub('NUMSUB', 'a');

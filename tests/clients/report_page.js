@@ -1,5 +1,6 @@
-// Looks at pages of results in Chromium: node report_page.js CHROMIUM FOLDER. Says what it saw of FOLDER/NAME.html, for each NAME in
-// the file's name list, as one line of JSON, and leaves screenshots beside them. Whether that is right is for tests/report_page.rs.
+// Opens pages of results in Chromium: node report_page.js CHROMIUM FOLDER. For each NAME in
+// FOLDER/names.json, it opens FOLDER/NAME.html, prints its findings as one line of JSON, and leaves
+// screenshots beside the page. tests/tools/report_page.rs checks the findings.
 "use strict";
 const fs = require("fs");
 const path = require("path");
@@ -7,8 +8,8 @@ const { chromium } = require("playwright-core");
 
 const [executablePath, folder] = process.argv.slice(2);
 
-// For each plot: the pixels of its canvas in the colour of each of its series, and how many colours there are at all. Null where
-// the page's data cannot be read.
+// For each plot, returns the pixels of its canvas in the colour of each series, and the number of
+// colours. Returns null if the page's data cannot be read.
 const plots = () => {
   const style = getComputedStyle(document.documentElement);
   let data;
@@ -24,21 +25,23 @@ const plots = () => {
     const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
     const counts = new Map();
     for (let i = 0; i < pixels.length; i += 4) {
-      // As text, for the alpha makes it more than 31 bits; what is untouched is all zero.
+      // The key is text, because four bytes have more than 31 bits. Untouched pixels are all zero.
       const key = [pixels[i], pixels[i + 1], pixels[i + 2], pixels[i + 3]].join();
       if (pixels[i + 3] !== 0) counts.set(key, (counts.get(key) ?? 0) + 1);
     }
     const series = data[at].series.map((one, number) => {
       const colour = style.getPropertyValue(`--series-${number % 8}`).trim();
-      const [red, green, blue] = [1, 3, 5].map((digit) => parseInt(colour.slice(digit, digit + 2), 16));
+      const hex = (digit) => parseInt(colour.slice(digit, digit + 2), 16);
+      const [red, green, blue] = [1, 3, 5].map(hex);
       return { name: one.name, pixels: counts.get(`${red},${green},${blue},255`) ?? 0 };
     });
-    const legend = Array.from(place.querySelectorAll(".u-legend .u-label")).map((label) => label.textContent);
+    const labels = Array.from(place.querySelectorAll(".u-legend .u-label"));
+    const legend = labels.map((label) => label.textContent);
     return { colours: counts.size, width, height, series, legend };
   });
 };
 
-// A page in a window of its own, with all that it asks for and complains of.
+// Opens a page in its own window, and records all its requests, console messages and errors.
 const open = async (browser, file, options) => {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const seen = { requests: [], complaints: [] };
@@ -59,10 +62,12 @@ const look = async (browser, name) => {
   for (const colorScheme of ["light", "dark"]) {
     const { context, page, seen } = await open(browser, file, { colorScheme });
     report[colorScheme] = await page.evaluate(plots);
-    report[`${colorScheme}_background`] = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-    await page.screenshot({ path: path.join(folder, `${name}-${colorScheme}.png`), fullPage: true });
+    report[`${colorScheme}_background`] = await page.evaluate(
+      () => getComputedStyle(document.body).backgroundColor);
+    const screenshot = path.join(folder, `${name}-${colorScheme}.png`);
+    await page.screenshot({ path: screenshot, fullPage: true });
     if (colorScheme === "light") {
-      // Another scheme and another width, on the page as it is.
+      // The same page changes to the other scheme and to a narrow window.
       await page.emulateMedia({ colorScheme: "dark" });
       await page.setViewportSize({ width: 480, height: 900 });
       await page.waitForFunction(() => {
@@ -71,7 +76,8 @@ const look = async (browser, name) => {
         return !drawn || drawn.clientWidth === place.clientWidth;
       });
       report.narrow = await page.evaluate(plots);
-      report.sideways = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      report.sideways = await page.evaluate(
+        () => document.documentElement.scrollWidth - window.innerWidth);
       await page.screenshot({ path: path.join(folder, `${name}-narrow.png`), fullPage: true });
     }
     report[`${colorScheme}_seen`] = seen;

@@ -1,8 +1,9 @@
-//! Shared by the drills: faults and floods on a real kernel, in a network namespace of their own, beside an honest client that goes
-//! on being served; and what a drill tells at its end.
+//! A drill on a real kernel: a fault or a flood in a network namespace, beside an honest client,
+//! and a report at its end.
 //!
-//! A drill runs the test anew inside `unshare --net`. What it does to addresses, firewall and settings ends with it. Where that is not
-//! allowed, it says SKIPPED and why.
+//! A drill runs its test again inside `unshare --net`. Its addresses, firewall rules and settings
+//! end with the namespace. Where namespaces are not allowed, the drill prints SKIPPED and the
+//! reason.
 
 #![forbid(unsafe_code)]
 
@@ -11,18 +12,19 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, Server};
+use super::{PATIENCE, Server, all_files};
 
-/// Set in the process that is inside the namespace, to the drill's name.
+/// The environment variable that holds the drill's name inside the namespace.
 const INSIDE: &str = "SLABD_DRILL";
 
-/// Runs `body` in a network namespace of its own. `test` is the name of the calling test function.
-pub fn in_namespace(test: &str, body: impl FnOnce()) {
+/// Runs `body` in a new network namespace. `module` is the `module_path!()` of the calling test,
+/// and `test` its name.
+pub fn in_namespace(module: &str, test: &str, body: impl FnOnce()) {
     if std::env::var(INSIDE).is_ok_and(|inside| inside == test) {
         run("ip", &["link", "set", "lo", "up"]);
         return body();
@@ -30,64 +32,79 @@ pub fn in_namespace(test: &str, body: impl FnOnce()) {
     if let Some(why) = cannot() {
         return println!("SKIPPED {test}: {why}");
     }
-    // One at a time: they measure.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // A drill measures, so no other test of this program that takes all files runs beside it.
+    let _all_files = all_files();
+    let (_, module) = module.split_once("::").expect("a test is in a module of its program");
     let program = std::env::current_exe().expect("a test is a program");
     let inside = Command::new("unshare")
         .args(["--net", "--"])
         .arg(program)
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .args([&format!("{module}::{test}"), "--exact", "--nocapture", "--test-threads=1"])
         .env(INSIDE, test)
         .output()
         .expect("unshare (util-linux) runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let told = text(&inside.stdout);
-    told.lines().filter(|line| line.starts_with("DRILL") || line.starts_with("  ")).for_each(|line| println!("{line}"));
+    told.lines()
+        .filter(|line| line.starts_with("DRILL") || line.starts_with("  "))
+        .for_each(|line| println!("{line}"));
     assert!(inside.status.success(), "{test}:\n{told}\n{}", text(&inside.stderr));
-    assert!(told.contains("1 passed"), "{test} is no test:\n{told}");
+    assert!(told.contains("1 passed"), "the program has no test {test}:\n{told}");
 }
 
-/// Why this machine cannot run drills.
+/// Returns the reason why this machine cannot run drills, if there is one.
 fn cannot() -> Option<&'static str> {
     let works = |program: &str, arguments: &[&str]| {
         Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
     };
     match () {
-        () if !works("unshare", &["--net", "true"]) => Some("needs to be root, to make a network namespace"),
+        () if !works("unshare", &["--net", "true"]) => Some("a network namespace needs root"),
         () if !works("ip", &["-V"]) => Some("needs ip (iproute2)"),
-        () if !works("unshare", &["--net", "nft", "list", "ruleset"]) => Some("needs nft (nftables)"),
+        () if !works("unshare", &["--net", "nft", "list", "ruleset"]) => {
+            Some("needs nft (nftables)")
+        }
         () => None,
     }
 }
 
-/// Runs a command that must work.
+/// Runs a command, and panics if it fails.
 pub fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
-/// The host that the attackers are; to be cut off.
+/// The address of the attackers.
 pub const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
-/// From now on nothing reaches this host, and nothing comes from it. Dropped where packets arrive: the sender notices nothing.
+/// Drops all packets to and from this host where they arrive, so their sender gets no error.
 pub fn cut_off(host: Ipv4Addr) {
     let rules = format!(
-        "table ip drill {{ chain arriving {{ type filter hook input priority 0\nip saddr {host} drop\nip daddr {host} drop\n}}\n}}"
+        "table ip drill {{ chain arriving {{ type filter hook input priority 0\n\
+         ip saddr {host} drop\nip daddr {host} drop\n}}\n}}"
     );
     run("nft", &[&rules]);
 }
 
-/// Connections from a host, as many as asked.
-pub fn connect_from(host: Ipv4Addr, to: SocketAddr, count: usize, receive_buffer: Option<usize>) -> Vec<TcpStream> {
+/// Opens `count` connections from a host.
+pub fn connect_from(
+    host: Ipv4Addr,
+    to: SocketAddr,
+    count: usize,
+    receive_buffer: Option<usize>,
+) -> Vec<TcpStream> {
     let connect = |_| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket can be opened");
         if let Some(bytes) = receive_buffer {
             socket.set_recv_buffer_size(bytes).expect("a receive buffer can be set");
         }
         socket.bind(&SocketAddr::from((host, 0)).into()).expect("a port is free");
-        socket.connect(&to.into()).expect("the server accepts");
+        socket.connect(&to.into()).expect("the server accepts the connection");
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream
@@ -95,9 +112,10 @@ pub fn connect_from(host: Ipv4Addr, to: SocketAddr, count: usize, receive_buffer
     (0..count).map(connect).collect()
 }
 
-/// Sockets of a port by the kernel's state, from /proc/net/tcp: 1 is ESTABLISHED, 4 FIN_WAIT1.
+/// Counts the sockets of a port in this state. The numbers are those of /proc/net/tcp: 1 is
+/// ESTABLISHED, 4 is FIN_WAIT1.
 pub fn sockets_in_state(port: u16, state: u8) -> usize {
-    let text = std::fs::read_to_string("/proc/net/tcp").expect("the kernel tells");
+    let text = std::fs::read_to_string("/proc/net/tcp").expect("/proc is mounted");
     let (port, state) = (format!(":{port:04X}"), format!("{state:02X}"));
     let is_one = |line: &&str| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -106,9 +124,10 @@ pub fn sockets_in_state(port: u16, state: u8) -> usize {
     text.lines().filter(is_one).count()
 }
 
+/// The state FIN_WAIT1, in which the kernel waits for the acknowledgement of its FIN.
 pub const FIN_WAIT1: u8 = 4;
 
-/// When an honest exchange took place.
+/// The part of the drill in which an honest exchange took place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Before,
@@ -116,7 +135,7 @@ pub enum Phase {
     After,
 }
 
-/// Exchanges of an honest client: how long each took; `None`: it was not served within a second.
+/// The durations of an honest client's exchanges. `None` means no answer within a second.
 #[derive(Clone, Default)]
 pub struct Samples(Vec<Option<Duration>>);
 
@@ -136,7 +155,7 @@ impl Samples {
     }
 }
 
-/// Connects, asks, and closes, some hundred times a second.
+/// An honest client that connects, sends a question, reads the answer and closes, again and again.
 struct Probe {
     phase: Arc<AtomicUsize>,
     thread: JoinHandle<[Samples; 3]>,
@@ -175,7 +194,7 @@ fn exchange(address: SocketAddr, question: &[u8], answer: &[u8]) -> std::io::Res
     Ok(got == answer)
 }
 
-/// One drill, from quiet through the attack to quiet.
+/// One drill: a quiet second, the attack, and another quiet second.
 pub struct Drill {
     name: &'static str,
     pub server: Server,
@@ -188,23 +207,32 @@ pub struct Drill {
 }
 
 impl Drill {
-    /// Starts the hub with these arguments, and an honest client beside it; returns after a second of quiet.
+    /// Starts the hub with these arguments and an honest client. Returns after a quiet second.
     pub fn start(name: &'static str, arguments: &[&str]) -> Drill {
         let server = Server::start(&[&["--listen", "hub=127.0.0.1:0"], arguments].concat());
         let address = server.address("hub");
         let probe = Probe::start(address, b"PING\r\n", b"+PONG\r\n");
         std::thread::sleep(Duration::from_secs(1));
-        Drill { name, server, address, probe, attackers: 0, began: Instant::now(), peak_user: 0, peak_kernel: 0 }
+        Drill {
+            name,
+            server,
+            address,
+            probe,
+            attackers: 0,
+            began: Instant::now(),
+            peak_user: 0,
+            peak_kernel: 0,
+        }
     }
 
-    /// The attack begins, of so many.
+    /// Marks the beginning of an attack with this number of attackers.
     pub fn attack(&mut self, attackers: usize) {
         self.attackers = attackers;
         self.began = Instant::now();
         self.probe.phase.store(Phase::During as usize, Ordering::Relaxed);
     }
 
-    /// Looks at what they take up now.
+    /// Reads the server's status, and updates the peaks of memory per attacker.
     pub fn look(&mut self) -> HashMap<String, String> {
         let status = self.server.status();
         let row = |start: &str| {
@@ -212,7 +240,8 @@ impl Drill {
             found.and_then(|(_, value)| value.parse::<u64>().ok()).unwrap_or(0)
         };
         let held = row("connections/held").max(1);
-        self.peak_user = self.peak_user.max(row("user memory, bytes/ledger") / self.attackers.max(1) as u64);
+        self.peak_user =
+            self.peak_user.max(row("user memory, bytes/ledger") / self.attackers.max(1) as u64);
         if held as usize > self.attackers / 2 {
             let each = row("kernel memory, bytes/buffers") + row("kernel memory, bytes/structures");
             self.peak_kernel = self.peak_kernel.max(each);
@@ -220,11 +249,11 @@ impl Drill {
         status
     }
 
-    /// Waits until the attackers' connections are gone; how long after `since`.
+    /// Waits until the attackers' connections are closed. Returns the time since `since`.
     pub fn until_reclaimed(&mut self, since: Instant) -> Duration {
         loop {
-            let held: usize = self.look()["connections/held"].parse().expect("a count");
-            // The honest client's own is among them at times.
+            let held: usize = self.look()["connections/held"].parse().expect("the row is a count");
+            // The honest client can have a connection as well.
             if held <= 2 {
                 return since.elapsed();
             }
@@ -233,14 +262,19 @@ impl Drill {
         }
     }
 
-    /// The end: a second of quiet, then what came of it. `defences` are rows of the status.
+    /// Ends the drill after a quiet second, and prints its report. `defences` are rows of the
+    /// status.
     pub fn finish(mut self, reclaimed: Duration, defences: &[&str]) -> Report {
         self.probe.phase.store(Phase::After as usize, Ordering::Relaxed);
         std::thread::sleep(Duration::from_secs(1));
         self.probe.phase.store(STOPPED, Ordering::Relaxed);
-        let [before, during, after] = self.probe.thread.join().expect("the honest client does not panic");
+        let [before, during, after] =
+            self.probe.thread.join().expect("the honest client does not panic");
         let status = self.server.status();
-        let fired = defences.iter().map(|row| (row.to_string(), status[*row].parse().expect("a count"))).collect();
+        let fired = defences
+            .iter()
+            .map(|row| (row.to_string(), status[*row].parse().expect("the row is a count")))
+            .collect();
         let report = Report {
             name: self.name,
             attackers: self.attackers,
@@ -257,30 +291,36 @@ impl Drill {
     }
 }
 
-/// What a drill tells.
+/// The result of a drill.
 pub struct Report {
     pub name: &'static str,
     pub attackers: usize,
     pub before: Samples,
     pub during: Samples,
     pub after: Samples,
-    /// Per attacker, in bytes; of the kernel's, structures and buffers.
+    /// The peak of the server's memory per attacker, in bytes.
     pub peak_user: u64,
+    /// The peak of the kernel's structures and buffers per connection, in bytes.
     pub peak_kernel: u64,
+    /// The time until the attackers' connections were closed.
     pub reclaimed: Duration,
+    /// The rows of the status that count the defences.
     pub fired: Vec<(String, u64)>,
 }
 
 impl Report {
-    /// How often a defence fired.
+    /// Returns the count of a defence.
     pub fn fired(&self, row: &str) -> u64 {
         self.fired.iter().find(|(name, _)| name == row).map_or(0, |(_, count)| *count)
     }
 
-    /// Honest clients were served, at most twice as late as before. Below 20 ms it is the machine that is measured, not the server.
+    /// True if 99.9 % of the honest exchanges succeeded, and their p99 at most doubled. A p99 below
+    /// 20 ms always passes, because it depends more on the machine than on the server.
     pub fn held(&self) -> bool {
         let floor = Duration::from_millis(20);
-        let served = [&self.before, &self.during, &self.after].iter().all(|samples| samples.success() >= 0.999);
+        let served = [&self.before, &self.during, &self.after]
+            .iter()
+            .all(|samples| samples.success() >= 0.999);
         served && self.during.p99() <= floor.max(2 * self.before.p99())
     }
 }
@@ -289,13 +329,25 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "DRILL {}, {} attackers", self.name, self.attackers)?;
         write!(f, "  honest success    ")?;
-        for (when, samples) in [("before", &self.before), ("during", &self.during), ("after", &self.after)] {
+        for (when, samples) in
+            [("before", &self.before), ("during", &self.during), ("after", &self.after)]
+        {
             write!(f, " {when} {:.1} % of {}", 100.0 * samples.success(), samples.0.len())?;
         }
-        writeln!(f, "\n  p99                before {:.1?}, during {:.1?}", self.before.p99(), self.during.p99())?;
-        writeln!(f, "  peak per attacker  {} bytes user, {} bytes kernel", self.peak_user, self.peak_kernel)?;
+        writeln!(
+            f,
+            "\n  p99                before {:.1?}, during {:.1?}",
+            self.before.p99(),
+            self.during.p99()
+        )?;
+        writeln!(
+            f,
+            "  peak per attacker  {} bytes user, {} bytes kernel",
+            self.peak_user, self.peak_kernel
+        )?;
         writeln!(f, "  time to reclaim    {:.1} s", self.reclaimed.as_secs_f64())?;
-        let fired: Vec<String> = self.fired.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let fired: Vec<String> =
+            self.fired.iter().map(|(name, count)| format!("{name} {count}")).collect();
         writeln!(f, "  fired              {}", fired.join(", "))?;
         write!(f, "  verdict            {}", if self.held() { "held" } else { "NOT HELD" })
     }

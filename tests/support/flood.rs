@@ -1,7 +1,6 @@
-//! An attacker: opens connections from many addresses, as fast as it can or at a given rate, and does as little on them
-//! as it can. One thread, nonblocking sockets.
-//!
-//! It attacks nothing but this machine: its addresses are of 127.0.0.0/8, and so must the server's be.
+//! An attacker: it opens connections from many addresses, as fast as it can or at a given rate. It
+//! has one thread and nonblocking sockets. All its addresses, and the server's, must be in
+//! 127.0.0.0/8, so it attacks only this machine.
 
 #![allow(dead_code, reason = "tests and benchmarks each use their own part")]
 
@@ -16,15 +15,15 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use socket2::{Domain, Socket, Type};
 
-/// Opened between two looks at the sockets, so that resets are noticed in time.
+/// Number of connections opened between two polls. It is small, so resets are noticed in time.
 const OPENS_AT_ONCE: usize = 64;
-/// Longest wait for something to happen; also how soon it sees that it is to stop.
+/// Longest wait for an event. The stop flag is checked at least this often.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What its thread is called, so that it can be told from the honest ones.
+/// Name of the attacker's thread.
 pub const THREAD: &str = "flood";
 
-/// Addresses that connections come from, in turn.
+/// A range of source addresses, used in turn.
 #[derive(Clone, Copy)]
 pub struct Sources {
     pub first: Ipv4Addr,
@@ -42,7 +41,7 @@ impl Sources {
     }
 }
 
-/// A nonblocking connection in the making, from this address.
+/// Begins a nonblocking connect from this address.
 pub fn connect_from(source: Ipv4Addr, server: SocketAddr) -> io::Result<mio::net::TcpStream> {
     assert!(server.ip().is_loopback() && source.is_loopback(), "floods stay on this machine");
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -56,16 +55,17 @@ pub fn connect_from(source: Ipv4Addr, server: SocketAddr) -> io::Result<mio::net
     Ok(mio::net::TcpStream::from_std(TcpStream::from(socket)))
 }
 
-/// What the attacker does with a connection.
+/// The attacker's behaviour on each connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// Nothing.
+    /// Sends nothing.
     Silent,
-    /// Sends a byte every so often and never ends a message. Where `greet` is set, one whole message comes first.
+    /// Sends a byte at each interval and never completes a message. With `greet`, one whole message
+    /// comes first.
     Slowloris { every: Duration, greet: bool },
-    /// Sends one whole message, and then nothing.
+    /// Sends one whole message and nothing more.
     Idle,
-    /// Closes it at once: every other one by a reset.
+    /// Closes the connection at once, every other one with a reset.
     Churn,
 }
 
@@ -74,35 +74,37 @@ pub struct Attack {
     pub server: SocketAddr,
     pub way: Way,
     pub sources: Sources,
-    /// So many are opened as fast as it can.
+    /// Number of connections opened first, as fast as possible.
     pub burst: usize,
-    /// After these, so many a second; `None` is as fast as it can, `Some(0)` none.
+    /// Connections per second after the burst. `None` is as fast as possible, `Some(0)` is none.
     pub rate: Option<u32>,
-    /// Most that it holds. There it stops opening, until the server has closed some.
+    /// Maximum number of open connections. At the maximum, the attacker waits until the server
+    /// closes some.
     pub hold: usize,
 }
 
-/// What has happened to the attacker so far.
+/// The attacker's counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
-    /// Connects begun.
+    /// Connects that the attacker has begun.
     pub opened: u64,
-    /// Those that the server's kernel has completed.
+    /// Connects that the server's kernel has completed.
     pub established: u64,
-    /// Those of them that the server has ended.
+    /// Connections that the server has closed.
     pub closed: u64,
-    /// Connects that came to nothing.
+    /// Connects that have failed.
     pub failed: u64,
+    /// Connections that are open now.
     pub held: u64,
 }
 
-/// What the attacker has to tell in the end.
+/// The result of an attack.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub counts: Counts,
     pub lasted: Duration,
-    /// How long each connection lived that the server has ended: from its connect, or from the first byte after its one
-    /// whole message.
+    /// Lifetime of each connection that the server has closed. It begins with the connect, or with
+    /// the first byte after the whole message of a slowloris.
     pub lifetimes: Vec<Duration>,
 }
 
@@ -139,7 +141,7 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// An attack under way. Ends when it is told to, or dropped.
+/// A running attack. Stopping or dropping it ends the attack.
 pub struct Attacker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Outcome>>,
@@ -150,7 +152,9 @@ impl Attacker {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name(THREAD.into());
-        let thread = thread.spawn(move || Flood::new(attack, theirs).run()).expect("a thread");
+        let thread = thread
+            .spawn(move || Flood::new(attack, theirs).run())
+            .expect("a thread can be started");
         Attacker { shared, thread: Some(thread) }
     }
 
@@ -158,7 +162,7 @@ impl Attacker {
         self.shared.counts()
     }
 
-    /// Waits until the counts are so; false when that takes longer than `patience`.
+    /// Waits until the counts meet the condition. Returns false after `patience`.
     pub fn wait_until(&self, patience: Duration, so: impl Fn(Counts) -> bool) -> bool {
         let deadline = Instant::now() + patience;
         while !so(self.counts()) {
@@ -170,10 +174,10 @@ impl Attacker {
         true
     }
 
-    /// Ends it: whatever it still holds is closed by a reset.
+    /// Ends the attack. The attacker's open connections are reset.
     pub fn stop(mut self) -> Outcome {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().expect("it is stopped once");
+        let thread = self.thread.take().expect("the attack is stopped once");
         thread.join().expect("the attacker does not fail")
     }
 }
@@ -193,7 +197,7 @@ struct Captive {
     number: u64,
     since: Instant,
     established: bool,
-    /// Bytes of a message that will never end.
+    /// Bytes sent of the unfinished message.
     dripped: usize,
 }
 
@@ -203,16 +207,17 @@ struct Flood {
     poll: Poll,
     captives: Slab<Captive>,
     began: Instant,
-    /// When the burst was complete; the rate counts from there.
+    /// The end of the burst, from which the rate counts.
     paced_since: Option<Instant>,
     drip_due: Instant,
-    /// After a connect that failed for want of something of its own.
+    /// The earliest time of the next connect, after one failed because the attacker lacked a file
+    /// or a port.
     retry_at: Instant,
     lifetimes: Vec<Duration>,
 }
 
 const MESSAGE: &[u8] = b"PING\r\n";
-/// The start of a long inline command.
+/// The beginning of a long inline command.
 const DRIPS: &[u8] = b"PING ";
 
 impl Flood {
@@ -221,7 +226,7 @@ impl Flood {
         Flood {
             attack,
             shared,
-            poll: Poll::new().expect("an epoll instance"),
+            poll: Poll::new().expect("epoll can be opened"),
             captives: Slab::with_capacity(attack.hold),
             began: now,
             paced_since: None,
@@ -247,10 +252,14 @@ impl Flood {
             self.drip();
             self.shared.held.store(self.captives.len() as u64, Ordering::Relaxed);
         }
-        Outcome { counts: self.shared.counts(), lasted: self.began.elapsed(), lifetimes: self.lifetimes }
+        Outcome {
+            counts: self.shared.counts(),
+            lasted: self.began.elapsed(),
+            lifetimes: self.lifetimes,
+        }
     }
 
-    /// How many more are due now.
+    /// Returns the number of connects that are due now.
     fn due(&mut self) -> usize {
         let opened = self.shared.opened.load(Ordering::Relaxed) as usize;
         let burst = self.attack.burst;
@@ -271,8 +280,17 @@ impl Flood {
         let wanted = self.due().min(room).min(OPENS_AT_ONCE);
         for opened in 0..wanted {
             if let Err(error) = self.open_one() {
-                let own = [libc::EADDRNOTAVAIL, libc::EADDRINUSE, libc::EMFILE, libc::ENFILE, libc::EAGAIN];
-                assert!(error.raw_os_error().is_some_and(|code| own.contains(&code)), "connecting: {error}");
+                let own = [
+                    libc::EADDRNOTAVAIL,
+                    libc::EADDRINUSE,
+                    libc::EMFILE,
+                    libc::ENFILE,
+                    libc::EAGAIN,
+                ];
+                assert!(
+                    error.raw_os_error().is_some_and(|code| own.contains(&code)),
+                    "connecting: {error}"
+                );
                 count(&self.shared.failed);
                 self.retry_at = Instant::now() + Duration::from_millis(20);
                 return opened;
@@ -286,17 +304,27 @@ impl Flood {
         let mut stream = connect_from(self.attack.sources.address(number), self.attack.server)?;
         let orderly = self.attack.way == Way::Churn && number.is_multiple_of(2);
         if !orderly {
-            // Closes by a reset, which leaves nothing waiting in the kernel (TIME-WAIT).
+            // A reset leaves no socket in TIME-WAIT.
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         }
         let entry = self.captives.vacant_entry();
-        self.poll.registry().register(&mut stream, Token(entry.key()), Interest::READABLE | Interest::WRITABLE)?;
-        entry.insert(Captive { stream, number, since: Instant::now(), established: false, dripped: 0 });
+        self.poll.registry().register(
+            &mut stream,
+            Token(entry.key()),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        entry.insert(Captive {
+            stream,
+            number,
+            since: Instant::now(),
+            established: false,
+            dripped: 0,
+        });
         count(&self.shared.opened);
         Ok(())
     }
 
-    /// Something happened to a connection.
+    /// Handles an event of a connection.
     fn notice(&mut self, key: usize) {
         let Some(captive) = self.captives.get_mut(key) else { return };
         if !captive.established {
@@ -310,7 +338,7 @@ impl Flood {
                         return;
                     }
                 }
-                // Accepted and thrown out before anyone looked.
+                // The server accepted and reset the connection before this thread ran.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                     count(&self.shared.established);
                     return self.lose(key);
@@ -334,13 +362,13 @@ impl Flood {
         }
     }
 
-    /// What is done on a new connection; false: it is closed at once.
+    /// Starts the behaviour on a new connection. Returns false if the connection must close now.
     fn begin(&mut self, key: usize) -> bool {
         let captive = &mut self.captives[key];
         match self.attack.way {
             Way::Silent | Way::Slowloris { greet: false, .. } => true,
             Way::Idle | Way::Slowloris { .. } => {
-                // If that fails there is a reset on its way, which shows at the next read.
+                // If the write fails, the next read shows the reset.
                 let _ = captive.stream.write_all(MESSAGE);
                 true
             }
@@ -348,14 +376,14 @@ impl Flood {
         }
     }
 
-    /// The server has ended a connection.
+    /// Removes a connection that the server has closed.
     fn lose(&mut self, key: usize) {
         let captive = self.captives.remove(key);
         count(&self.shared.closed);
         self.lifetimes.push(captive.since.elapsed());
     }
 
-    /// One byte on every connection, when it is time.
+    /// Sends one byte on every connection if the interval has passed.
     fn drip(&mut self) {
         let Way::Slowloris { every, greet } = self.attack.way else { return };
         let now = Instant::now();
@@ -384,7 +412,7 @@ impl Flood {
     }
 }
 
-/// Whether a connect has succeeded; an error when it failed.
+/// Returns true once a connect has succeeded, and an error if it has failed.
 pub fn establishment(stream: &mio::net::TcpStream) -> io::Result<bool> {
     if let Some(error) = stream.take_error()? {
         return Err(error);

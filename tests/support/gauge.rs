@@ -1,5 +1,5 @@
-//! What a server holds, read from outside through /proc: resident memory, files, processor time, and what the kernel
-//! keeps for it. Watched on a thread of its own, for the peak.
+//! The resources of a server, read through /proc: resident memory, files, processor time, and the
+//! kernel's memory for its sockets. A thread can watch a server for its peak.
 
 #![allow(dead_code, reason = "tests and benchmarks each use their own part")]
 
@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 const WATCH_EVERY: Duration = Duration::from_millis(25);
 
+/// The resources of a process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Bytes.
+    /// Resident set, in bytes.
     pub resident: u64,
     pub files: u64,
 }
@@ -29,53 +30,63 @@ impl Reading {
         Reading { resident: self.resident.max(other.resident), files: self.files.max(other.files) }
     }
 
-    /// Files more than `before`: connections.
+    /// Returns the number of files opened since `before`. Each is a connection.
     pub fn held_since(self, before: Reading) -> u64 {
         self.files.saturating_sub(before.files)
     }
 
-    /// User bytes per connection more than `before`. `None` without connections.
+    /// Returns the growth of the resident set since `before`, in bytes per connection. `None` if
+    /// there are no connections.
     pub fn user_bytes_each(self, before: Reading) -> Option<u64> {
         self.resident.saturating_sub(before.resident).checked_div(self.held_since(before))
     }
 }
 
-/// From smaps_rollup, which walks the page tables: the figures of statm are kept per core and may be off.
+/// Returns the resident set of a process, in bytes. It is from smaps_rollup, which walks the page
+/// tables. The figures of statm are kept per core and can be inexact.
 pub fn resident(process: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap_or_default();
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
 }
 
+/// Returns the number of open files of a process.
 pub fn open_files(process: u32) -> u64 {
     let path = format!("/proc/{process}/fd");
     match fs::metadata(&path).map_or(0, |metadata| metadata.len()) {
-        // Before Linux 6.2 the folder does not know how many it has.
+        // Before Linux 6.2, the folder's size is 0.
         0 => fs::read_dir(&path).map_or(0, |entries| entries.count() as u64),
         files => files,
     }
 }
 
-/// The folder under /proc of a thread of this process, by its name.
+/// Returns the folder under /proc of the thread with this name.
 pub fn thread_named(name: &str) -> Option<PathBuf> {
     let mut tasks = fs::read_dir("/proc/self/task").ok()?.flatten().map(|task| task.path());
-    // A thread may end meanwhile.
-    tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name))
+    // A thread can end meanwhile.
+    tasks.find(|task| {
+        fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    })
 }
 
-/// How long a thread of this process has been ready to run and not been run: proc(5), schedstat. Zero where the kernel does not count it.
+/// Returns how long a thread of this process has waited for a core (proc(5), schedstat). It is zero
+/// if the kernel does not count this.
 pub fn core_wait(name: &str) -> Duration {
-    let schedstat = thread_named(name).and_then(|task| fs::read_to_string(task.join("schedstat")).ok());
+    let schedstat =
+        thread_named(name).and_then(|task| fs::read_to_string(task.join("schedstat")).ok());
     let nanos = schedstat.and_then(|text| text.split_whitespace().nth(1)?.parse().ok());
     Duration::from_nanos(nanos.unwrap_or(0))
 }
 
-/// What the kernel makes for a connection: the socket, its inode and name, the file, and the entry in epoll.
+/// The slabs in which the kernel has an object for each connection: the socket, its inode and name,
+/// the file, and the entry in epoll.
 const STRUCTURES: [&str; 5] = ["TCP", "sock_inode_cache", "dentry", "filp", "eventpoll_epi"];
 
-/// Bytes of kernel memory that a connection of a server takes on average: its structures, by their sizes in
-/// /proc/slabinfo, and the buffers of its socket, by `ss`. Not from /proc/net/sockstat, which has the buffers of everybody on
-/// this machine. `None` without connections, without ss (iproute2), or for anyone but root.
+/// Returns the kernel memory that a server's connection takes on average, in bytes.
+///
+/// The sizes of the structures are from /proc/slabinfo, and the buffers of each socket from `ss`.
+/// /proc/net/sockstat would count the buffers of all processes. Returns `None` without connections,
+/// without ss (iproute2), or without root.
 pub fn kernel_bytes_each(port: u16) -> Option<u64> {
     let slabinfo = fs::read_to_string("/proc/slabinfo").ok()?;
     let size = |name: &str| {
@@ -87,11 +98,13 @@ pub fn kernel_bytes_each(port: u16) -> Option<u64> {
     let output = Command::new("ss").args(filter).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let (mut sockets, mut bytes) = (0, 0);
-    // skmem:(r0,rb131072,t0,tb2626560,f0,w0,o0,bl0,d0), where r is received, w queued to send, f set aside. ss(8).
+    // skmem:(r0,rb131072,t0,tb2626560,f0,w0,o0,bl0,d0): r is received, w is queued to send, and f
+    // is set aside (ss(8)).
     for memory in text.split("skmem:(").skip(1) {
         let fields = memory.split([',', ')']);
         let held = ["r", "w", "f"].map(|name| {
-            let mut values = fields.clone().filter_map(|field| field.strip_prefix(name)?.parse::<u64>().ok());
+            let mut values =
+                fields.clone().filter_map(|field| field.strip_prefix(name)?.parse::<u64>().ok());
             values.next().unwrap_or(0)
         });
         bytes += held.iter().sum::<u64>();
@@ -100,17 +113,19 @@ pub fn kernel_bytes_each(port: u16) -> Option<u64> {
     Some(structures + bytes.checked_div(sockets)?)
 }
 
-/// Processor time of all its threads, exact while it sleeps.
+/// Returns the processor time of all threads of a process. It is exact while the process sleeps.
 pub fn processor_time(process: u32) -> Duration {
     let mut nanos = 0;
     for task in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
         let schedstat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        nanos += schedstat.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        nanos +=
+            schedstat.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
     }
     Duration::from_nanos(nanos)
 }
 
-/// A counter of /proc/net/netstat, such as ListenOverflows: of this network namespace since it began.
+/// Returns a counter of /proc/net/netstat, such as ListenOverflows. It counts since the start of
+/// this network namespace.
 pub fn network_counter(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -123,7 +138,7 @@ pub fn network_counter(name: &str) -> u64 {
     0
 }
 
-/// Watches a process for the peak of what it holds.
+/// A thread that watches a process for the peak of its resources.
 pub struct Watch {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Reading>,
@@ -150,7 +165,7 @@ impl Watch {
     }
 }
 
-/// Waits until no more than so many files are open; false after `patience`.
+/// Waits until the process has at most `most` open files. Returns false after `patience`.
 pub fn wait_for_files(process: u32, most: u64, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     while open_files(process) > most {

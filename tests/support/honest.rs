@@ -1,5 +1,6 @@
-//! Honest clients: each connects, thinks a moment, asks one question, gets its answer, and leaves. How many are served,
-//! and how long they wait, is what a defence is measured by. One thread, nonblocking sockets.
+//! Honest clients: each connects, thinks a moment, asks one question, gets its answer and leaves. A
+//! defence is judged by the share of honest clients that is served, and by their waits. One thread
+//! with nonblocking sockets runs them all.
 
 #![allow(dead_code, reason = "tests and benchmarks each use their own part")]
 
@@ -17,10 +18,10 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::flood::{Sources, connect_from, establishment};
 
-/// What the thread of a [`Probe`] is called, so that its priority can be set.
+/// Name of the thread of a [`Probe`]. Benchmarks set its priority by this name.
 pub const THREAD: &str = "honest";
 
-/// What is asked, and how to tell the right answer.
+/// A request, and the beginning and end of the right reply.
 #[derive(Clone, Copy)]
 pub struct Question {
     pub request: &'static [u8],
@@ -28,26 +29,29 @@ pub struct Question {
     pub reply_ends: &'static [u8],
 }
 
-pub const PING: Question = Question { request: b"PING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"\r\n" };
+pub const PING: Question =
+    Question { request: b"PING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"\r\n" };
 
 #[derive(Clone, Copy)]
 pub struct Honest {
     pub server: SocketAddr,
     pub question: Question,
     pub sources: Sources,
-    /// So many are there at any time.
+    /// Number of clients at any time.
     pub at_once: usize,
-    /// Most tries; each client begins the next when one has ended.
+    /// Maximum number of tries. Each client begins the next try when one has ended.
     pub tries: u64,
-    /// Mean time from being connected to asking, exponentially distributed. Also the pause after a failure.
+    /// Mean think time between connecting and asking, exponentially distributed. It is also the
+    /// mean pause after a failure.
     pub think: Duration,
-    /// Longest wait for the answer, thinking not counted.
+    /// Longest wait for the answer, without the think time.
     pub patience: Duration,
     pub seed: u64,
 }
 
 impl Honest {
-    /// Forty people who think for 80 ms, from addresses of their own: some 450 tries a second.
+    /// Returns forty clients with 80 ms of think time, each with its own address. They make about
+    /// 450 tries a second.
     pub fn forty(server: SocketAddr) -> Honest {
         Honest {
             server,
@@ -61,7 +65,7 @@ impl Honest {
         }
     }
 
-    /// Until all tries are made.
+    /// Runs the clients until all tries are made.
     pub fn run(self) -> Tally {
         Clients::new(self, Arc::default()).run()
     }
@@ -73,23 +77,24 @@ impl Honest {
     }
 }
 
-/// What became of the tries.
+/// The outcomes of the tries.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub served: u64,
-    /// Refused, reset, or closed before the answer.
+    /// Tries that were refused, reset, or closed before the answer.
     pub turned_away: u64,
-    /// No answer within their patience.
+    /// Tries without an answer within the client's patience.
     pub gave_up: u64,
-    /// Answered by something else.
+    /// Tries that got a wrong answer.
     pub misanswered: u64,
-    /// Waits of those served, shortest first.
+    /// Waits of the served tries, shortest first.
     waits: Vec<Duration>,
-    /// The same in order of time, by [`WINDOW`].
+    /// The same waits by [`WINDOW`], in order of time.
     windows: Vec<Vec<Duration>>,
 }
 
-/// Long enough for two hundred tries, short enough that what else the machine does spoils only some.
+/// Length of a window. It holds about two hundred tries, and a busy moment of the machine spoils
+/// only a few windows.
 const WINDOW: Duration = Duration::from_millis(500);
 
 impl Tally {
@@ -97,12 +102,12 @@ impl Tally {
         self.served + self.turned_away + self.gave_up + self.misanswered
     }
 
-    /// Percent of the tries that were served.
+    /// Returns the share of served tries, in percent.
     pub fn percent(&self) -> f64 {
         100.0 * self.served as f64 / self.tries().max(1) as f64
     }
 
-    /// The wait that a share of those served did not exceed.
+    /// Returns the wait that this share of the served tries did not exceed.
     pub fn wait(&self, share: f64) -> Duration {
         quantile(&self.waits, share)
     }
@@ -115,10 +120,11 @@ impl Tally {
         self.wait(0.99)
     }
 
-    /// The p99 of each half second, and of these the median. A moment in which this machine had no time for either side does not
-    /// show in it; whatever makes people wait most of the time does.
+    /// Returns the median of the windows' p99. A busy moment of the machine does not show in it,
+    /// but a steady delay does.
     pub fn steady_p99(&self) -> Duration {
-        let mut windows: Vec<Duration> = self.windows.iter().map(|waits| quantile(waits, 0.99)).collect();
+        let mut windows: Vec<Duration> =
+            self.windows.iter().map(|waits| quantile(waits, 0.99)).collect();
         windows.sort_unstable();
         quantile(&windows, 0.5)
     }
@@ -135,13 +141,13 @@ impl Tally {
 
     fn sort(&mut self) {
         self.waits.sort_unstable();
-        // In the last one there may be few, and in those without anybody there is nothing to tell.
+        // The last window can be short. Windows without tries are left out.
         self.windows.retain(|waits| !waits.is_empty());
         self.windows.iter_mut().for_each(|waits| waits.sort_unstable());
     }
 }
 
-/// Of sorted times, the one that a share does not exceed; 0 of none.
+/// Returns the time that this share of the sorted times does not exceed, or 0 without times.
 fn quantile(sorted: &[Duration], share: f64) -> Duration {
     let Some(last) = sorted.len().checked_sub(1) else { return Duration::ZERO };
     sorted[((sorted.len() as f64 * share) as usize).min(last)]
@@ -150,7 +156,12 @@ fn quantile(sorted: &[Duration], share: f64) -> Duration {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [p50, p99, steady] = [self.p50(), self.p99(), self.steady_p99()].map(milliseconds);
-        write!(f, "{:.2} % of {}, p50 {p50} ms, p99 {p99} ms ({steady} steady)", self.percent(), self.tries())
+        write!(
+            f,
+            "{:.2} % of {}, p50 {p50} ms, p99 {p99} ms ({steady} steady)",
+            self.percent(),
+            self.tries()
+        )
     }
 }
 
@@ -158,7 +169,7 @@ pub fn milliseconds(time: Duration) -> String {
     format!("{:.2}", time.as_secs_f64() * 1000.0)
 }
 
-/// Honest clients at work on a thread of their own.
+/// A thread that runs honest clients.
 pub struct Probe {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Tally>,
@@ -169,11 +180,13 @@ impl Probe {
         let stop = Arc::<AtomicBool>::default();
         let theirs = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name(THREAD.into());
-        let thread = thread.spawn(move || Clients::new(honest, theirs).run()).expect("a thread");
+        let thread = thread
+            .spawn(move || Clients::new(honest, theirs).run())
+            .expect("a thread can be started");
         Probe { stop, thread }
     }
 
-    /// Begins no more tries, and waits for those under way.
+    /// Begins no more tries, and waits for the running ones.
     pub fn stop(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         self.join()
@@ -199,14 +212,14 @@ struct Client {
     stream: Option<mio::net::TcpStream>,
     began: Instant,
     connected: Instant,
-    /// What it really thought, which is longer than planned where this machine is busy.
+    /// Measured think time. It is longer than planned on a busy machine.
     thought: Duration,
     reply: Vec<u8>,
-    /// Counts the alarms set, so that an old one is known.
+    /// Number of the current alarm. Older alarms are ignored.
     alarm: u64,
 }
 
-/// How a try ended.
+/// The outcome of a try.
 enum End {
     Served,
     TurnedAway,
@@ -240,7 +253,7 @@ impl Clients {
         };
         let mut clients = Clients {
             stop,
-            poll: Poll::new().expect("an epoll instance"),
+            poll: Poll::new().expect("epoll can be opened"),
             clients: (0..honest.at_once).map(|_| client()).collect(),
             alarms: BinaryHeap::new(),
             random: fastrand::Rng::with_seed(honest.seed),
@@ -249,7 +262,7 @@ impl Clients {
             tally: Tally::default(),
             honest,
         };
-        // They do not all come in the same moment, unless they do not think at all.
+        // Each client thinks first, so they do not all connect at the same time.
         for index in 0..clients.clients.len() {
             let pause = clients.think();
             clients.set_alarm(index, now + pause);
@@ -266,7 +279,9 @@ impl Clients {
                 break;
             }
             let longest = Duration::from_millis(20);
-            let wait = next.map_or(longest, |when| when.saturating_duration_since(Instant::now()).min(longest));
+            let wait = next.map_or(longest, |when| {
+                when.saturating_duration_since(Instant::now()).min(longest)
+            });
             match self.poll.poll(&mut events, Some(wait)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -292,7 +307,7 @@ impl Clients {
         self.alarms.push(Reverse((when, index, client.alarm)));
     }
 
-    /// Does what is due.
+    /// Runs the alarms that are due.
     fn ring(&mut self, now: Instant) {
         while let Some(&Reverse((when, index, alarm))) = self.alarms.peek() {
             if when > now {
@@ -328,12 +343,16 @@ impl Clients {
 
     fn connect(&mut self, index: usize, source: std::net::Ipv4Addr) -> io::Result<()> {
         let mut stream = connect_from(source, self.honest.server)?;
-        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+        self.poll.registry().register(
+            &mut stream,
+            Token(index),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         self.clients[index].stream = Some(stream);
         Ok(())
     }
 
-    /// Something happened to a client's connection.
+    /// Handles an event of a client's connection.
     fn progress(&mut self, index: usize) {
         if self.clients[index].step == Step::Connecting {
             let Some(stream) = &self.clients[index].stream else { return };
@@ -366,7 +385,7 @@ impl Clients {
         self.set_alarm(index, deadline);
     }
 
-    /// Reads what has come; says how the try ended, if it did.
+    /// Reads the bytes that have arrived. Returns the outcome if the try has ended.
     fn read(&mut self, index: usize) -> Option<End> {
         let Client { stream, reply, .. } = &mut self.clients[index];
         let question = &self.honest.question;
@@ -401,7 +420,7 @@ impl Clients {
             End::GaveUp => self.tally.gave_up += 1,
             End::Misanswered => self.tally.misanswered += 1,
         }
-        // Who was turned away does not come back in the same moment.
+        // After a failure, the client pauses before its next try.
         let pause = if failed { self.think() } else { Duration::ZERO };
         self.set_alarm(index, Instant::now() + pause);
     }

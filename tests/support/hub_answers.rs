@@ -1,10 +1,11 @@
-//! The hub by its answers: a client's way to ask, the answer taken apart, and shorthands for what tests ask often.
+//! Answers of the hub: a parser for RESP2, and shorthands for commands that tests often send.
 
 use std::collections::HashMap;
 use std::io::Read;
 
 use super::{Client, Server};
 
+/// Starts a hub on a free port.
 pub fn hub() -> Server {
     Server::start(&["--listen", "hub=127.0.0.1:0"])
 }
@@ -13,6 +14,7 @@ pub fn connect(server: &Server) -> Client {
     Client::connect(server.address("hub"))
 }
 
+/// Returns the client's own address, as the server sees it.
 pub fn address(client: &Client) -> String {
     client.0.local_addr().unwrap().to_string()
 }
@@ -20,7 +22,7 @@ pub fn address(client: &Client) -> String {
 /// One answer of RESP2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A simple or a bulk string; an error with its `-`.
+    /// A simple string, a bulk string, or an error with its `-`.
     Text(String),
     Number(i64),
     Array(Vec<Answer>),
@@ -32,7 +34,10 @@ impl Answer {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             let mut byte = [0];
-            client.0.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error} after {}", line.escape_ascii()));
+            client
+                .0
+                .read_exact(&mut byte)
+                .unwrap_or_else(|error| panic!("{error} after {}", line.escape_ascii()));
             line.push(byte[0]);
         }
         let line = std::str::from_utf8(&line[..line.len() - 2]).unwrap();
@@ -56,23 +61,23 @@ impl Answer {
 
     #[track_caller]
     pub fn text(self) -> String {
-        let Answer::Text(text) = self else { panic!("{self:?} is no text") };
+        let Answer::Text(text) = self else { panic!("{self:?} is not a text") };
         text
     }
 
     #[track_caller]
     pub fn number(self) -> i64 {
-        let Answer::Number(number) = self else { panic!("{self:?} is no number") };
+        let Answer::Number(number) = self else { panic!("{self:?} is not a number") };
         number
     }
 
     #[track_caller]
     pub fn array(self) -> Vec<Answer> {
-        let Answer::Array(array) = self else { panic!("{self:?} is no array") };
+        let Answer::Array(array) = self else { panic!("{self:?} is not an array") };
         array
     }
 
-    /// Keys and values, in the order given.
+    /// Returns the keys and values of an array, in its order.
     #[track_caller]
     pub fn map(self) -> Vec<(String, Answer)> {
         let array = self.array();
@@ -81,23 +86,26 @@ impl Answer {
     }
 }
 
+/// Sends an inline command and reads its answer.
 pub fn ask(client: &mut Client, command: &str) -> Answer {
     Answer::read(client.send(format!("{command}\r\n")))
 }
 
-/// The lines of CLIENT LIST and CLIENT CLOSED by field.
+/// Sends CLIENT LIST or CLIENT CLOSED, and returns the fields of each line by name.
 #[track_caller]
 pub fn lines(client: &mut Client, command: &str) -> Vec<HashMap<String, String>> {
     let text = ask(client, command).text();
     assert!(text.is_empty() || text.ends_with('\n'), "{text}");
     let fields = |line: &str| {
-        let pairs = line.split(' ').map(|field| field.split_once('=').unwrap_or_else(|| panic!("{field:?} of {line}")));
+        let pairs = line
+            .split(' ')
+            .map(|field| field.split_once('=').unwrap_or_else(|| panic!("{field:?} of {line}")));
         pairs.map(|(name, value)| (name.to_string(), value.to_string())).collect()
     };
     text.lines().map(fields).collect()
 }
 
-/// INFO as a map from "section/name" to value.
+/// Sends INFO and returns its values by "section/name".
 pub fn info(client: &mut Client, sections: &str) -> HashMap<String, String> {
     let text = ask(client, format!("INFO {sections}").trim_end()).text();
     let (mut rows, mut title) = (HashMap::new(), "");
@@ -110,7 +118,7 @@ pub fn info(client: &mut Client, sections: &str) -> HashMap<String, String> {
     rows
 }
 
-/// The value of a setting.
+/// Returns the value of a setting, from CONFIG GET.
 #[track_caller]
 pub fn setting(client: &mut Client, name: &str) -> String {
     let found = ask(client, &format!("CONFIG GET {name}")).map();
@@ -119,6 +127,7 @@ pub fn setting(client: &mut Client, name: &str) -> String {
     found[0].1.clone().text()
 }
 
+/// Connects a client and subscribes it to a channel.
 pub fn subscribe(server: &Server, channel: &str) -> Client {
     let mut client = connect(server);
     client.send(format!("SUBSCRIBE {channel}\r\n"));
@@ -130,7 +139,7 @@ pub fn id(client: &mut Client) -> i64 {
     ask(client, "CLIENT ID").number()
 }
 
-/// One number of INFO.
+/// Returns one number of INFO, from any section.
 #[track_caller]
 pub fn info_number(client: &mut Client, name: &str) -> u64 {
     let rows = info(client, "");
@@ -143,7 +152,7 @@ pub fn info_number(client: &mut Client, name: &str) -> u64 {
 
 pub const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
 
-/// A hub whose password is "secret".
+/// Starts a hub with the password "secret".
 pub fn guarded(more: &[&str]) -> Server {
     Server::start(&[&["--listen", "hub=127.0.0.1:0", "--requirepass", "secret"], more].concat())
 }

@@ -1,4 +1,4 @@
-//! Shared by the tests on real sockets: a server process, and clients that never wait for ever.
+//! A server process, and clients whose waits end after a while. All tests on real sockets use them.
 
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "each test file uses its own part")]
@@ -16,15 +16,15 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Long enough for a loaded machine; a test that waits this long has failed.
+/// The longest wait of a test. It is long enough for a busy machine; a test that reaches it fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The program under test: the build that `tests/run` names, else cargo's own.
+/// Returns the path of the program under test: `SLABD_PROGRAM` if it is set, else cargo's build.
 pub fn program() -> String {
     std::env::var("SLABD_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_slabd").into())
 }
 
-/// A server process with its log. Ends with the test.
+/// A server process with its log. Dropping it kills the process.
 pub struct Server {
     child: Child,
     log: Receiver<String>,
@@ -33,14 +33,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `slabd serve` with these arguments, and waits until it says that it is ready.
+    /// Starts `slabd serve` with these arguments, and waits until it is ready.
     pub fn start(arguments: &[&str]) -> Server {
         Server::start_with_log_level("info", arguments)
     }
 
+    /// Starts `slabd serve` with this value of `RUST_LOG`, and waits until it is ready.
     pub fn start_with_log_level(level: &str, arguments: &[&str]) -> Server {
         let mut command = Command::new(program());
-        command.arg("serve").args(arguments).env("RUST_LOG", level).stderr(Stdio::piped()).stdin(Stdio::null());
+        command
+            .arg("serve")
+            .args(arguments)
+            .env("RUST_LOG", level)
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program()));
         let stderr = BufReader::new(child.stderr.take().expect("its log is piped"));
         let (sender, log) = channel();
@@ -57,7 +63,7 @@ impl Server {
         server.addresses = listening
             .map(|rest| {
                 let mut words = rest.split(' ');
-                let service = words.next().expect("a service").to_string();
+                let service = words.next().expect("the line has a service").to_string();
                 (service, words.next().expect("an address").parse().expect("an address"))
             })
             .collect();
@@ -68,18 +74,18 @@ impl Server {
         self.child.id()
     }
 
-    /// Where a service listens.
+    /// Returns the address of a service.
     pub fn address(&self, service: &str) -> SocketAddr {
         let found = self.addresses.iter().find(|(name, _)| name == service);
         found.unwrap_or_else(|| panic!("{service} in {:?}", self.addresses)).1
     }
 
-    /// Every service and its address, in the order given.
+    /// Returns the addresses of all services, in the order of `--listen`.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.iter().map(|(_, address)| *address).collect()
     }
 
-    /// The first log line from now on that contains `text`.
+    /// Waits for a new log line that contains `text`, and returns it.
     pub fn wait_for_log(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -96,24 +102,27 @@ impl Server {
         }
     }
 
-    /// Everything logged so far.
+    /// Returns all log lines so far.
     pub fn log(&mut self) -> &[String] {
         self.lines.extend(self.log.try_iter());
         &self.lines
     }
 
+    /// Sends a signal to the process. The name is without SIG, such as TERM.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.expect("kill runs").success());
     }
 
-    /// Asks for the status table; its rows by name. A row "open" of section "connections" is "connections/open".
+    /// Requests the status table and returns its rows by name. The row "open" of the section
+    /// "connections" has the name "connections/open".
     pub fn status(&mut self) -> HashMap<String, String> {
         self.signal("USR1");
         self.wait_for_log("status:");
         let (mut rows, mut section) = (HashMap::new(), String::new());
         loop {
-            let line = self.log.recv_timeout(PATIENCE).expect("the rest of the status");
+            let line = self.log.recv_timeout(PATIENCE).expect("the log has the whole status");
             let indent = line.len() - line.trim_start().len();
             let text = line.trim();
             self.lines.push(line.clone());
@@ -128,14 +137,14 @@ impl Server {
         }
     }
 
-    /// One number of the status table.
+    /// Returns one number of the status table.
     pub fn count(&mut self, row: &str) -> u64 {
         let status = self.status();
         let value = status.get(row).unwrap_or_else(|| panic!("no row {row:?} in {status:?}"));
         value.parse().unwrap_or_else(|_| panic!("{row} is {value}"))
     }
 
-    /// Waits until a number of the status table fulfils a condition.
+    /// Waits until a number of the status table meets the condition, and returns the number.
     pub fn wait_for_count(&mut self, row: &str, condition: impl Fn(u64) -> bool) -> u64 {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -148,35 +157,44 @@ impl Server {
         }
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits until the process exits.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("waiting works") {
                 return status;
             }
-            assert!(Instant::now() < deadline, "the server does not end; its log:\n{}", self.log().join("\n"));
+            assert!(
+                Instant::now() < deadline,
+                "the server does not exit; its log:\n{}",
+                self.log().join("\n")
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Kills it without a chance to say goodbye.
+    /// Kills the process with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("kill works");
         self.child.wait().expect("waiting works");
     }
 
-    /// Resident set in bytes.
+    /// Returns the resident set of the process, in bytes.
     pub fn resident_bytes(&self) -> u64 {
         let path = format!("/proc/{}/smaps_rollup", self.child.id());
-        let rollup = std::fs::read_to_string(path).expect("the process lives");
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).expect("a resident set");
+        let rollup = std::fs::read_to_string(path).expect("the process runs");
+        let line = rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Rss:"))
+            .expect("the file has a line Rss");
         line.split_whitespace().next().expect("a number").parse::<u64>().expect("a number") * 1024
     }
 
-    /// Open files.
+    /// Returns the number of open files of the process.
     pub fn open_files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process lives").count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .expect("the process runs")
+            .count()
     }
 }
 
@@ -187,16 +205,17 @@ impl Drop for Server {
     }
 }
 
-/// A TCP client whose reads and writes give up in time.
+/// A TCP client. Its reads and writes fail after [`PATIENCE`].
 pub struct Client(pub TcpStream);
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("the server accepts");
+        let stream = TcpStream::connect(address).expect("the server accepts the connection");
         Client::from(stream)
     }
 
-    /// From 127.0.0.`source`, so that many connections do not run out of ports.
+    /// Connects from 127.0.0.`source`. Tests with many connections use several sources, because one
+    /// address has too few ports.
     pub fn connect_from(source: u8, address: SocketAddr) -> std::io::Result<Client> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into())?;
@@ -205,11 +224,11 @@ impl Client {
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
-        self.0.write_all(bytes.as_ref()).expect("the server takes it");
+        self.0.write_all(bytes.as_ref()).expect("the server accepts the bytes");
         self
     }
 
-    /// Exactly these bytes come next.
+    /// Reads exactly these bytes.
     #[track_caller]
     pub fn expect(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
         let expected = bytes.as_ref();
@@ -219,32 +238,34 @@ impl Client {
             match self.0.read(&mut got[length..]) {
                 Ok(0) => break,
                 Ok(count) => length += count,
-                Err(error) => panic!("{error} after {:?}", got[..length].escape_ascii().to_string()),
+                Err(error) => {
+                    panic!("{error} after {:?}", got[..length].escape_ascii().to_string())
+                }
             }
         }
         assert_eq!(got[..length].escape_ascii().to_string(), expected.escape_ascii().to_string());
         self
     }
 
-    /// The stream ends here, in order.
-    #[track_caller]
-    /// One line, without its ending.
+    /// Reads one line and returns it without its ending.
     pub fn read_line(&mut self) -> String {
         let (mut line, mut byte) = (Vec::new(), [0]);
         while byte != [b'\n'] {
-            self.0.read_exact(&mut byte).expect("a line");
+            self.0.read_exact(&mut byte).expect("the server sends a line");
             line.extend(byte);
         }
         String::from_utf8_lossy(&line).trim_end().to_string()
     }
 
+    /// Checks that the server closes the connection with a FIN and sends nothing before that.
+    #[track_caller]
     pub fn expect_end(&mut self) {
         let mut rest = Vec::new();
-        self.0.read_to_end(&mut rest).expect("an end in order, not a reset");
+        self.0.read_to_end(&mut rest).expect("the server sends a FIN and no reset");
         assert_eq!(rest.escape_ascii().to_string(), "");
     }
 
-    /// The stream is broken off here, by a reset.
+    /// Checks that the server resets the connection and sends nothing before that.
     #[track_caller]
     pub fn expect_reset(&mut self) {
         let mut rest = Vec::new();
@@ -252,20 +273,20 @@ impl Client {
         assert_eq!((ended, &rest[..]), (Err(std::io::ErrorKind::ConnectionReset), &b""[..]));
     }
 
-    /// Everything until the end.
+    /// Reads until the end of the stream and returns the bytes.
     pub fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.0.read_to_end(&mut bytes).map(|_| bytes)
     }
 
-    /// Sends and never reads, until nobody takes any more: the server has stopped reading, and the kernel's buffers are
-    /// full. How many bytes that were.
+    /// Sends without reading until the server has stopped reading and the kernel's buffers are
+    /// full. Returns the number of bytes sent.
     pub fn stuff(&mut self) -> usize {
         self.0.set_nonblocking(true).expect("nonblocking can be set");
         let deadline = Instant::now() + PATIENCE;
         let (mut sent, mut refused) = (0, 0);
         while refused < 20 {
-            assert!(Instant::now() < deadline, "the server reads without end");
+            assert!(Instant::now() < deadline, "the server never stops reading");
             match self.0.write(&[b'x'; 65_536]) {
                 Ok(count) => (sent, refused) = (sent + count, 0),
                 Err(_) => {
@@ -278,14 +299,17 @@ impl Client {
         sent
     }
 
+    /// Sends a FIN and keeps reading.
     pub fn shutdown(&mut self) -> &mut Client {
         self.0.shutdown(Shutdown::Write).expect("shutdown works");
         self
     }
 
-    /// Closes by a reset.
+    /// Resets the connection.
     pub fn reset(self) {
-        socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO)).expect("linger can be set");
+        socket2::SockRef::from(&self.0)
+            .set_linger(Some(Duration::ZERO))
+            .expect("linger can be set");
     }
 }
 
@@ -298,7 +322,7 @@ impl From<TcpStream> for Client {
     }
 }
 
-/// A UDP client connected to a server's address.
+/// Returns a UDP socket that is connected to the server's address.
 pub fn datagrams(server: SocketAddr) -> UdpSocket {
     let local = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
     let socket = UdpSocket::bind(local).expect("a port is free");
@@ -311,20 +335,24 @@ pub fn datagrams(server: SocketAddr) -> UdpSocket {
 pub fn ask(socket: &UdpSocket, question: &[u8]) -> Vec<u8> {
     socket.send(question).expect("sending works");
     let mut answer = vec![0; 70_000];
-    let length = socket.recv(&mut answer).expect("an answer");
+    let length = socket.recv(&mut answer).expect("the server answers");
     answer.truncate(length);
     answer
 }
 
-/// Runs the program to its end: exit code, standard output and standard error.
+/// Runs the program until it exits. Returns its exit code, standard output and standard error.
 pub fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(program()).args(arguments).stdin(Stdio::null()).output().expect("the program runs");
+    let output = Command::new(program())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program runs");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// As many open files as this process is allowed, for tests with many clients. Tests of one process share them, so the guard lets
-/// one at a time have them.
+/// Raises the limit of open files to the maximum, for tests with many clients. The guard lets one
+/// such test run at a time, because the tests of a process share its limit.
 pub fn all_files() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     let limit = slabd::sys::raise_file_limit().expect("the limit can be read");

@@ -1,7 +1,7 @@
-//! Datagrams: one is one command, or a line with the password and then a command.
+//! Datagrams. Each holds one command, after a line with the password if one is set.
 //!
-//! The answer is never longer than the question, else there is none, and errors are not answered: a
-//! forged sender must gain nothing.
+//! A datagram's sender can be forged, so the server must not amplify traffic. A reply longer than
+//! the datagram is not sent, and an error is not sent either.
 
 use super::resp::{Call, Resp, commands};
 use crate::codec::resp::{self, CommandLimits, Frame};
@@ -11,7 +11,14 @@ use crate::service::Reply;
 use crate::service::server::Server;
 
 impl Resp {
-    pub fn datagram(&mut self, shared: &mut Shared, datagram: &[u8], reply: &mut Reply<'_>, server: &mut dyn Server) {
+    /// Serves one datagram.
+    pub fn datagram(
+        &mut self,
+        shared: &mut Shared,
+        datagram: &[u8],
+        reply: &mut Reply<'_>,
+        server: &mut dyn Server,
+    ) {
         let access = &mut shared.access;
         let command = match reply.peer {
             Some(peer) if !access.takes_datagram(peer, reply.now) => None,
@@ -25,7 +32,7 @@ impl Resp {
         let limits = CommandLimits::default();
         let message = match resp::frame(command, 0, &limits) {
             Frame::Command { message, length } if length == command.len() => message,
-            // An inline command need not end with a line break here: the datagram ends it.
+            // The end of the datagram ends an inline command, so the line break may be missing.
             Frame::Incomplete if command.first() != Some(&b'*') => command,
             _ => return,
         };

@@ -1,7 +1,7 @@
-//! The Redis protocol, RESP2 and RESP3, and inline commands.
+//! The Redis protocol: RESP2, RESP3 and inline commands.
 //!
-//! A message of a stream is one command. It is taken apart by [`Parser`], looked up in the table of
-//! [`commands`], and answered there.
+//! Each message of a stream is one command. [`Parser`] splits it into words, and the table of
+//! [`commands`] finds and runs the command.
 
 mod admin;
 mod clients;
@@ -22,31 +22,38 @@ use crate::service::server::Server;
 use crate::service::{Output, Reply, Taken};
 use walks::Walks;
 
-/// The version of Redis whose protocol and errors these are: clients look at it to decide what they
-/// may send.
+/// The version of Redis whose protocol and errors the hub follows. Clients read it to decide which
+/// commands they may send.
 const REDIS_VERSION: &str = "7.0.15";
 
-/// What a peer elsewhere is told where no password is set.
-pub const DENIED: &[u8] = b"-DENIED slabd is in protected mode: no password is set, so it serves this machine alone (127.0.0.0/8 and \
-::1). To serve others, start it with --requirepass, --requirepass-file or SLABD_REQUIREPASS, and have clients send AUTH.\r\n";
+/// The error for a peer on another machine when no password is set.
+pub const DENIED: &[u8] = b"-DENIED slabd is in protected mode: no password is set, so it serves \
+    this machine only (127.0.0.0/8 and ::1). To serve other machines, start it with --requirepass, \
+    --requirepass-file or SLABD_REQUIREPASS, and let clients send AUTH.\r\n";
 
+/// The response to an HTTP request.
+const HTTP_REFUSED: &[u8] =
+    b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// The RESP side of the hub.
 #[derive(Default)]
 pub struct Resp {
     pub(super) parser: Parser,
     pub(super) walks: Walks,
 }
 
-/// A command that is being carried out: whose it is, and where the answer goes.
+/// A running command: its session, and where its reply goes.
 pub struct Call<'a, 'b> {
     pub session: SessionId,
     pub reply: &'a mut Reply<'b>,
     pub server: &'a mut dyn Server,
     pub walks: &'a mut Walks,
-    /// Bytes written that are no answer, to be left in where answers are off.
+    /// Number of bytes at the front that are no reply, such as messages. They are sent even if
+    /// replies are off.
     kept: usize,
-    /// The answer is left out.
+    /// True if the reply is not sent.
     muted: bool,
-    /// The command must wait: it comes again.
+    /// True if the command is deferred.
     waits: bool,
 }
 
@@ -60,28 +67,30 @@ impl<'a, 'b> Call<'a, 'b> {
         Call { session, reply, server, walks, kept: 0, muted: false, waits: false }
     }
 
+    /// Returns the buffer that the reply is appended to.
     pub fn out(&mut self) -> &mut Vec<u8> {
         self.reply.bytes_mut()
     }
 
+    /// Appends an error.
     pub fn error(&mut self, text: &str) {
         resp::error(self.out(), text.as_bytes());
     }
 
-    /// All that has been written is no answer.
+    /// Marks all bytes so far as no reply: they are sent even if replies are off.
     pub fn keep(&mut self) {
         self.kept = self.reply.len();
     }
 
-    /// The command must wait: it comes again.
+    /// Defers the command: its bytes are read again later.
     pub fn wait(&mut self) {
         self.waits = true;
     }
 }
 
 impl Resp {
-    /// Serves the command at the front of the input. What client libraries send is taken apart in one
-    /// pass; what people type, in two.
+    /// Serves the command at the front of the input. A multibulk command, as client libraries send
+    /// it, is parsed in one pass; an inline command, as people type it, in two.
     pub fn receive(
         &mut self,
         shared: &mut Shared,
@@ -101,9 +110,10 @@ impl Resp {
             match resp::frame(input, scanned, limits) {
                 Frame::Incomplete => return Taken::Incomplete,
                 Frame::Invalid(error) => Err(error),
-                // A browser made to send a POST here must not have its body run as commands.
+                // A web page can make a browser send a POST here. Its body must not run as
+                // commands.
                 Frame::Command { message, .. } if resp::is_http_request_line(message) => {
-                    reply.send(b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+                    reply.send(HTTP_REFUSED);
                     reply.close();
                     return Taken::Message(input.len());
                 }
@@ -126,29 +136,38 @@ impl Resp {
         }
     }
 
-    /// Whether there is work that goes on in the next turn.
+    /// Returns true if a walk continues in the next turn.
     pub fn has_work(&self) -> bool {
         self.walks.has_work()
     }
 
+    /// Continues the walks.
     pub fn collect(&mut self, shared: &mut Shared, output: &mut Output<'_>) {
         self.walks.collect(shared, output);
     }
 
+    /// Drops the walks of a session that has ended.
     pub fn closed(&mut self, session: SessionId) {
         self.walks.closed(session);
     }
 
+    /// Returns the sessions for which the result of a walk is kept.
+    pub fn askers(&self) -> impl Iterator<Item = SessionId> {
+        self.walks.askers()
+    }
+
+    /// Returns the memory of the walks, in bytes.
     pub fn walk_bytes(&self) -> usize {
         self.walks.bytes()
     }
 
+    /// Returns the memory of the parser, in bytes.
     pub fn parser_bytes(&self) -> usize {
         self.parser.bytes()
     }
 }
 
-/// Carries out a command of a session, and leaves out the answer where it wants none.
+/// Runs a command of a session, and removes the reply if the client has turned replies off.
 fn run(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     if words.is_empty() {
         return;
@@ -168,7 +187,7 @@ fn run(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     }
 }
 
-/// The peer does not speak the protocol: it is told so, and its connection closes.
+/// Sends a protocol error and closes the connection.
 fn refuse(error: FrameError, reply: &mut Reply<'_>) {
     let mut text = b"ERR ".to_vec();
     error.write(&mut text);
@@ -176,20 +195,21 @@ fn refuse(error: FrameError, reply: &mut Reply<'_>) {
     reply.close_for(Reason::ProtocolError);
 }
 
-/// What RESP keeps of a session, in the one byte that it has there.
+/// The RESP state of a session, packed into [`Session::protocol_state`].
 #[derive(Clone, Copy)]
 struct RespState {
-    /// One more than the index of its last command in the table; 0: none yet.
+    /// Index of the last command in the table, plus 1; 0: no command yet.
     command: u8,
+    /// [`MUTE`] and [`SKIP_NEXT`].
     flags: u8,
 }
 
 const COMMAND_BITS: u32 = 6;
 const _: () = assert!(commands::TABLE.len() < 1 << COMMAND_BITS);
 
-/// CLIENT REPLY OFF.
+/// Flag: CLIENT REPLY OFF, replies are not sent.
 const MUTE: u8 = 1;
-/// CLIENT REPLY SKIP: the next answer is left out.
+/// Flag: CLIENT REPLY SKIP, the next reply is not sent.
 const SKIP_NEXT: u8 = 1 << 1;
 
 impl RespState {
@@ -205,7 +225,8 @@ impl RespState {
     fn put(shared: &mut Shared, session: SessionId, flag: u8, on: bool) {
         let Some(session) = shared.sessions.get_mut(session) else { return };
         let own = RespState::of(session);
-        RespState { flags: if on { own.flags | flag } else { own.flags & !flag }, ..own }.set(session);
+        RespState { flags: if on { own.flags | flag } else { own.flags & !flag }, ..own }
+            .set(session);
     }
 
     fn note_command(shared: &mut Shared, session: SessionId, index: usize) {
@@ -213,7 +234,7 @@ impl RespState {
         RespState { command: index as u8 + 1, ..RespState::of(session) }.set(session);
     }
 
-    /// As CLIENT LIST shows the last command.
+    /// Returns the name of the last command, as CLIENT LIST shows it.
     fn command_name(self) -> &'static str {
         let index = usize::from(self.command).checked_sub(1);
         index.map_or("NULL", |index| commands::TABLE[index].name)
@@ -230,27 +251,33 @@ impl Shared {
 
     fn set_protocol(&mut self, session: SessionId, protocol: Protocol) {
         if let Some(own) = self.sessions.get_mut(session) {
-            own.set_encoding(if protocol == Protocol::Resp3 { Encoding::Resp3 } else { Encoding::Resp2 });
+            own.set_encoding(if protocol == Protocol::Resp3 {
+                Encoding::Resp3
+            } else {
+                Encoding::Resp2
+            });
         }
     }
 
-    /// Whether a session may only run what Redis allows a subscribed connection of RESP2.
+    /// Returns true if a session may run only the commands that RESP2 allows to subscribers.
     fn is_limited(&self, session: SessionId) -> bool {
         self.protocol(session) == Protocol::Resp2 && self.channels.is_subscribed(session.index)
     }
 
+    /// Returns true if a session runs MONITOR.
     fn has_monitors(&self) -> bool {
         self.channels.topic(Kind::Feed, b"").is_some()
     }
 }
 
+/// Appends the error for a newcomer that finds no free slot.
 pub fn full(out: &mut Vec<u8>) {
     resp::error(out, b"ERR max number of clients reached");
 }
 
-/// Only RESP3 can carry what nobody asked for, and libraries expect at least three words of it; in
-/// both versions an answer is due to a command that was begun. A connection that is killed sees its
-/// end, as with Redis.
+/// Appends the reason why the server closes a connection, if the protocol can carry it. RESP3 has
+/// pushes, of which client libraries expect at least three words. RESP2 can carry an error only as
+/// the reply to a command, so only a client with an unfinished command gets one.
 pub fn farewell(encoding: Encoding, reason: Reason, out: &mut Vec<u8>) {
     match encoding {
         Encoding::Resp3 => {
@@ -263,7 +290,7 @@ pub fn farewell(encoding: Encoding, reason: Reason, out: &mut Vec<u8>) {
     }
 }
 
-/// A line for people to try.
+/// Returns a shell command that people can try.
 pub fn example(host: &str, port: u16, stream: bool) -> String {
     if stream {
         format!("redis-cli -h {host} -p {port}")

@@ -1,4 +1,4 @@
-//! The calls of the loop that can fail, and failures ordered for them: an errno at the n-th call of a run.
+//! The loop's fallible system calls, and the failures that a test orders for them.
 
 use std::cell::Cell;
 use std::io;
@@ -26,14 +26,18 @@ pub enum SystemCall {
 }
 
 impl SystemCall {
-    /// What it fails with on Linux, where the loop has not broken a rule itself (EBADF, EFAULT and the like). From the manual pages
-    /// accept(2), recv(2), send(2), epoll_ctl(2), shutdown(2), listen(2), bind(2), getsockopt(2), tcp(7), ip(7) and udp(7).
+    /// Returns the errors with which this call can fail on Linux. Errors that only a bug of the
+    /// caller causes, such as EBADF, are left out. Sources: accept(2), recv(2), send(2),
+    /// epoll_ctl(2), shutdown(2), listen(2), bind(2), getsockopt(2), tcp(7), ip(7) and udp(7).
     pub fn errnos(self) -> &'static [i32] {
         use crate::sys::errno::*;
         match self {
-            SystemCall::Listen | SystemCall::Bind => &[EADDRINUSE, EADDRNOTAVAIL, EACCES, EMFILE, ENFILE, ENOBUFS],
+            SystemCall::Listen | SystemCall::Bind => {
+                &[EADDRINUSE, EADDRNOTAVAIL, EACCES, EMFILE, ENFILE, ENOBUFS]
+            }
             SystemCall::Configure => &[ENOMEM, EINVAL, ENOPROTOOPT],
-            // A new socket brings its pending error along; the last two are epoll_ctl's.
+            // accept also passes on a pending error of the new socket. The last two come from
+            // epoll_ctl.
             SystemCall::Accept => &[
                 EAGAIN,
                 EINTR,
@@ -48,25 +52,35 @@ impl SystemCall {
                 EHOSTUNREACH,
                 ENOSPC,
             ],
-            SystemCall::Read => &[EAGAIN, EINTR, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENOMEM, EPIPE],
-            SystemCall::Write => &[EAGAIN, EINTR, EPIPE, ECONNRESET, ETIMEDOUT, ENETUNREACH, ENOBUFS, ENOMEM],
+            SystemCall::Read => {
+                &[EAGAIN, EINTR, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENOMEM, EPIPE]
+            }
+            SystemCall::Write => {
+                &[EAGAIN, EINTR, EPIPE, ECONNRESET, ETIMEDOUT, ENETUNREACH, ENOBUFS, ENOMEM]
+            }
             SystemCall::WatchWritable => &[ENOMEM, ENOSPC],
             SystemCall::Shutdown => &[ENOTCONN],
             SystemCall::Shed => &[EMFILE, ENFILE, EINTR, ECONNABORTED],
-            SystemCall::Unacknowledged | SystemCall::BufferBytes | SystemCall::AcceptQueue => &[EINVAL, ENOBUFS],
+            SystemCall::Unacknowledged | SystemCall::BufferBytes | SystemCall::AcceptQueue => {
+                &[EINVAL, ENOBUFS]
+            }
             SystemCall::PeerAddress => &[ENOTCONN],
             SystemCall::Receive => &[EAGAIN, EINTR, ECONNREFUSED, EHOSTUNREACH, ENOMEM, ENETDOWN],
-            SystemCall::Send => &[EAGAIN, EINTR, ECONNREFUSED, EPERM, ENETUNREACH, EMSGSIZE, ENOBUFS, EINVAL],
+            SystemCall::Send => {
+                &[EAGAIN, EINTR, ECONNREFUSED, EPERM, ENETUNREACH, EMSGSIZE, ENOBUFS, EINVAL]
+            }
         }
     }
 }
 
-/// A failure that was ordered: from which call of all on, and how many of one kind it has yet to hit.
+/// A failure that a test ordered for a number of calls of one kind.
 struct OrderedFailure {
+    /// The number of the first call that may fail.
     at: u64,
-    /// `None` until the first is hit: whatever it is.
+    /// The kind of call that fails. `None` until the first failure, which decides the kind.
     kind: Cell<Option<SystemCall>>,
     error: i32,
+    /// Failures still to come.
     left: Cell<u32>,
 }
 
@@ -82,17 +96,17 @@ impl OrderedFailure {
     }
 }
 
-/// Calls made so far, and those that are to fail.
+/// A count of the calls so far, and the ordered failure.
 #[derive(Default)]
 pub(super) struct Calls {
     made: Cell<u64>,
     failure: Option<OrderedFailure>,
-    /// All that were made, in order, where someone wants to know.
+    /// The calls in their order, once [`SimNet::log_calls`] has asked for them.
     log: Option<std::cell::RefCell<Vec<SystemCall>>>,
 }
 
 impl Calls {
-    /// Counts a call. Fails if it is the one that is to.
+    /// Counts a call. Fails if a failure is ordered for it.
     pub(super) fn attempt(&self, call: SystemCall) -> io::Result<()> {
         let number = self.made.replace(self.made.get() + 1);
         if let Some(log) = &self.log {
@@ -104,17 +118,24 @@ impl Calls {
         }
     }
 
-    /// Has call number `at` fail, counted from 0 at the start of the network, and the next ones of its kind: so many in all.
+    /// Makes call number `at` fail, counted from 0, and further calls of its kind, `times` calls in
+    /// all.
     pub(super) fn fail(&mut self, at: u64, error: i32, times: u32) {
-        self.failure = Some(OrderedFailure { at, kind: Cell::new(None), error, left: Cell::new(times) });
+        self.failure =
+            Some(OrderedFailure { at, kind: Cell::new(None), error, left: Cell::new(times) });
     }
 
-    /// Has the next calls of a kind fail.
+    /// Makes the next `times` calls of a kind fail.
     pub(super) fn fail_next(&mut self, call: SystemCall, error: i32, times: u32) {
-        self.failure = Some(OrderedFailure { at: 0, kind: Cell::new(Some(call)), error, left: Cell::new(times) });
+        self.failure = Some(OrderedFailure {
+            at: 0,
+            kind: Cell::new(Some(call)),
+            error,
+            left: Cell::new(times),
+        });
     }
 
-    /// From now on none is made to fail.
+    /// Cancels the ordered failure.
     pub(super) fn succeed(&mut self) {
         self.failure = None;
     }
@@ -128,33 +149,35 @@ impl Calls {
     }
 }
 
-/// Failures ordered by number or by kind.
+/// Failures that a test orders by the number or the kind of a call.
 impl SimNet {
-    /// From now on the fallible calls of the loop are written down, for [`Self::calls_made`].
+    /// Records the loop's fallible calls from now on, for [`Self::calls_made`].
     pub fn log_calls(&mut self) {
         self.calls.keep_log();
     }
 
+    /// Returns the recorded calls in their order. Empty unless [`Self::log_calls`] was called.
     pub fn calls_made(&self) -> Vec<SystemCall> {
         self.calls.log()
     }
 
-    /// The loop's fallible call number `at`, counted from 0 since the network was made, fails with this errno.
+    /// Makes fallible call number `at` fail with this errno, counted from 0 at the network's
+    /// creation.
     pub fn fail_call(&mut self, at: u64, errno: i32) {
         self.fail_calls(at, 1, errno);
     }
 
-    /// That call fails, and so do the next ones of its kind: so many in all.
+    /// Makes call number `at` fail, and further calls of its kind, `times` calls in all.
     pub fn fail_calls(&mut self, at: u64, times: u32, errno: i32) {
         self.calls.fail(at, errno, times);
     }
 
-    /// The next calls of one kind fail: so many.
+    /// Makes the next `times` calls of one kind fail.
     pub fn fail_next(&mut self, call: SystemCall, errno: i32, times: u32) {
         self.calls.fail_next(call, errno, times);
     }
 
-    /// What was ordered by the three above is over.
+    /// Cancels a failure ordered by one of the three methods above.
     pub fn succeed_in_calls(&mut self) {
         self.calls.succeed();
     }

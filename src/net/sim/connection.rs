@@ -1,4 +1,4 @@
-//! One simulated stream: both ends of it, and what reads, writes and arrivals do to them.
+//! One simulated stream: the state of both ends, and how reads, writes and arrivals change it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,38 +8,43 @@ use super::os_error;
 use crate::clock::Time;
 use crate::sys::errno;
 
-/// How a stream ended in the eyes of its client.
+/// The end of a stream, as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
+    /// The stream has not ended.
     Open,
-    /// The loop shut its side or closed. Comes after the bytes that are still to be received.
+    /// The loop shut its side or closed the stream. The client still receives the bytes before it.
     Fin,
-    /// The loop closed with input unread, or the client sent to a closed stream. Destroys what was not received yet.
+    /// The loop closed the stream with input unread, or the client sent to a closed stream. A reset
+    /// destroys the bytes that the client has not received.
     Reset,
 }
 
-/// One stream, both ends of it.
+/// The state of one stream, of both ends.
 pub(super) struct SimConnection {
     /// The far end's address.
     pub(super) peer: SocketAddr,
     pub(super) side: Side,
-    /// Arrived and not read.
+    /// Bytes that have arrived and that the loop has not read.
     pub(super) inbound: VecDeque<u8>,
-    /// The client's FIN has arrived.
+    /// True once the client's FIN has arrived.
     pub(super) fin_arrived: bool,
-    /// Reset by the client, or refused by it.
+    /// True once the client has reset or refused the stream.
     pub(super) broken: bool,
-    /// Told once, by the next read, write or question (SO_ERROR).
+    /// A pending error. The next read, write or SO_ERROR query returns it once.
     pub(super) error: Option<i32>,
-    /// The loop has shut its side.
+    /// True once the loop has shut its side.
     pub(super) shut: bool,
-    /// The loop found no room to write and is to be told of some (SOCK_NOSPACE).
+    /// True if a write found too little room, so the loop gets an edge when there is enough
+    /// (SOCK_NOSPACE).
     pub(super) wants_room: bool,
 
-    /// Written and not received by the client.
+    /// Bytes that the loop has written and the client has not received.
     pub(super) outbound: VecDeque<u8>,
+    /// Maximum length of `outbound`.
     pub(super) window: usize,
-    /// Written and never to be acknowledged: nobody was there any more, or a reset came first.
+    /// Bytes written that are never acknowledged, because the client was gone or a reset came
+    /// first.
     lost: usize,
     pub(super) end: End,
     pub(super) client_shut: bool,
@@ -52,7 +57,9 @@ pub(super) struct SimConnection {
 pub(super) enum Side {
     /// In the accept queue.
     Waiting,
+    /// A file of the loop that the far side has not answered yet.
     Connecting(u32),
+    /// An open file of the loop.
     Open(u32),
     Closed,
 }
@@ -78,12 +85,13 @@ impl SimConnection {
         }
     }
 
-    /// Room worth announcing: a third of the window (sk_stream_is_writeable). A write is taken with less.
+    /// True when a third of the window is free, which is enough to raise an edge
+    /// (sk_stream_is_writeable). A write succeeds with less room.
     pub(super) fn has_room(&self) -> bool {
         self.outbound.len() < self.window && self.outbound.len() <= self.window - self.window / 3
     }
 
-    /// What has arrived comes before the end of the stream, and that before an error, which comes once.
+    /// Returns arrived bytes first, then the end of the stream if a FIN came, then an error, once.
     pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if !self.inbound.is_empty() {
             let length = into.len().min(self.inbound.len());
@@ -129,18 +137,19 @@ impl SimConnection {
         Ok(length)
     }
 
-    /// Both sides have ended in good order and all is acknowledged: TCP_CLOSE, which knows no peer and sends nothing. Here a client
-    /// acknowledges what it takes; in Linux its kernel does so before.
+    /// True in TCP_CLOSE: both sides have sent FIN and every byte is acknowledged. The stream has
+    /// no peer then. In the simulation, a client acknowledges a byte when it takes it. On Linux,
+    /// the client's kernel acknowledges it earlier.
     fn is_over(&self) -> bool {
         self.fin_arrived && self.shut && self.unacknowledged() == 0
     }
 
-    /// Whether there is a peer (inet_getname asks the same).
+    /// True while the stream has a peer, by the rule of inet_getname.
     pub(super) fn has_peer(&self) -> bool {
         matches!(self.side, Side::Open(_)) && !self.broken && !self.is_over()
     }
 
-    /// What SIOCOUTQ counts: a reset leaves it as it is (tcp_write_queue_purge).
+    /// Returns the count of SIOCOUTQ in bytes. A reset leaves it unchanged (tcp_write_queue_purge).
     pub(super) fn unacknowledged(&self) -> usize {
         self.outbound.len() + self.lost
     }
@@ -163,8 +172,9 @@ impl SimConnection {
         self.side = Side::Closed;
     }
 
-    /// Our side is gone, and a RST tells the client. It destroys what was under way to it: Linux would still let a
-    /// client read what has reached its machine, others do not, and a server must not count on it.
+    /// Closes the loop's side and sends the client a RST, which destroys the bytes under way to it.
+    /// A Linux client can still read bytes that have reached its machine. Other systems discard
+    /// them, and a server must not depend on them.
     pub(super) fn abort(&mut self) {
         self.side = Side::Closed;
         self.inbound = VecDeque::new();
@@ -174,53 +184,56 @@ impl SimConnection {
         }
     }
 
-    /// Reset, or refused: over at once.
+    /// Ends the stream at once with an error, for a reset or a refusal.
     pub(super) fn break_with(&mut self, error: i32) {
         self.broken = true;
         self.error = Some(error);
         self.lose_output();
     }
 
-    /// Nobody will acknowledge what is under way.
+    /// Counts the bytes under way as never acknowledged.
     pub(super) fn lose_output(&mut self) {
         self.lost += std::mem::take(&mut self.outbound).len();
     }
 
-    /// Our SYN is answered by a RST, and stays unacknowledged.
+    /// Answers the loop's SYN with a RST. The SYN stays unacknowledged.
     pub(super) fn refuse(&mut self) {
         self.break_with(errno::ECONNREFUSED);
         self.lost += 1;
     }
 
-    /// Broken, and the loop has been told so already.
+    /// Resets the stream after the loop has already received the error.
     pub(super) fn break_silently(&mut self) {
         self.break_with(errno::ECONNRESET);
         self.error = None;
     }
 
-    /// Whether a write would move something.
+    /// True when a write would take at least one byte.
     pub(super) fn takes_output(&self) -> bool {
         let is_whole = !self.broken && !self.shut && self.error.is_none();
         is_whole && matches!(self.side, Side::Open(_)) && self.outbound.len() < self.window
     }
 
-    /// A segment arrives. True when the loop has something new to look at.
+    /// Takes an arriving segment. Returns true when it raises an edge for the loop.
     pub(super) fn arrive(&mut self, segment: Segment) -> bool {
         if self.broken {
             return false;
         }
         match (segment, self.side) {
-            // Nobody is there to read it.
+            // The loop has closed its end, so the kernel answers data with a RST.
             (Segment::Data(_), Side::Closed) => {
                 self.abort();
                 return false;
             }
             (Segment::Data(bytes), _) => self.inbound.extend(bytes),
             (Segment::Fin, _) => self.fin_arrived = true,
-            (Segment::Room, Side::Open(_)) if self.wants_room && self.has_room() => self.wants_room = false,
+            (Segment::Room, Side::Open(_)) if self.wants_room && self.has_room() => {
+                self.wants_room = false
+            }
             (Segment::Room, _) => return false,
             (Segment::Reset, _) if self.is_over() => return false,
-            // In CLOSE_WAIT alone; with our side shut too it is LAST_ACK or CLOSING (tcp_reset).
+            // tcp_reset gives EPIPE only in CLOSE_WAIT. With the loop's side shut, the state is
+            // LAST_ACK.
             (Segment::Reset, _) if self.fin_arrived && !self.shut => self.break_with(errno::EPIPE),
             (Segment::Reset, _) => self.break_with(errno::ECONNRESET),
         }
@@ -228,17 +241,17 @@ impl SimConnection {
     }
 }
 
-/// What a client sends, and its way to the loop.
+/// A segment on its way from a client to the loop.
 pub(super) enum Segment {
     Data(Box<[u8]>),
     Fin,
     Reset,
-    /// No segment: the loop's own kernel has found memory to send with.
+    /// Not a segment: the loop's kernel has memory for sending again.
     Room,
 }
 
 impl Segment {
-    /// For the trace: what arrives, and how many bytes.
+    /// Returns the segment's name in the trace and its length in bytes.
     pub(super) fn described(&self) -> (&'static str, i64) {
         match self {
             Segment::Data(bytes) => ("arrives", bytes.len() as i64),

@@ -1,4 +1,5 @@
-//! The far side of the simulated network: what clients and peers do, and how it gets to the loop.
+//! The far side of the simulated network: the actions of clients and peers, and the way of their
+//! segments and datagrams to the loop.
 
 use std::io;
 use std::iter::repeat_n;
@@ -12,9 +13,11 @@ use super::{ClientId, SimNet, os_error};
 use crate::limits::{DATAGRAM_MAX, SocketOptions};
 use crate::sys::errno;
 
-/// Clients: the far side of streams. Those that the loop closed or reset can still be asked about.
+/// Clients, the far side of streams. A client stays known after the loop has closed or reset its
+/// stream.
 impl SimNet {
-    /// Connects to a listener of the loop; `None` when nobody listens there or the accept queue is full.
+    /// Connects to a listener of the loop. Returns `None` when no listener has this address or its
+    /// accept queue is full.
     pub fn client(&mut self, listener: SocketAddr) -> Option<ClientId> {
         let number = self.connections.len() as u32;
         let port = CLIENT_PORTS.start() + number as u16 % CLIENT_PORTS.len() as u16;
@@ -31,7 +34,7 @@ impl SimNet {
         let file = find(&self.listeners, listener);
         let full = file.is_none_or(|file| {
             let (queue, backlog) = self.accept_queue_of(file);
-            // Linux lets one more in than asked (sk_acceptq_is_full).
+            // Linux queues one connection more than the backlog (sk_acceptq_is_full).
             queue.len() > backlog as usize
         });
         let Some(file) = file.filter(|_| !full) else {
@@ -47,7 +50,7 @@ impl SimNet {
         Some(client)
     }
 
-    /// Connections waiting to be accepted.
+    /// Returns the number of connections that wait to be accepted.
     pub fn accept_queue_len(&self, listener: SocketAddr) -> usize {
         match find(&self.listeners, listener).map(|file| &self.file(file).kind) {
             Some(FileKind::Listener { queue, .. }) => queue.len(),
@@ -55,27 +58,28 @@ impl SimNet {
         }
     }
 
-    /// Clients that got into an accept queue.
+    /// Returns the number of clients that entered an accept queue.
     pub fn clients_queued(&self) -> u64 {
         self.clients_queued
     }
 
-    /// Of those, the ones that a failing accept took with it.
+    /// Returns the number of queued clients that were lost with a failed accept.
     pub fn accepts_lost(&self) -> u64 {
         self.accepts_lost
     }
 
-    /// Clients that found the accept queue full, or nobody listening.
+    /// Returns the number of clients that found the accept queue full or no listener.
     pub fn clients_refused(&self) -> u64 {
         self.clients_refused
     }
 
+    /// Returns the address from which the client has connected.
     pub fn client_address(&self, client: ClientId) -> SocketAddr {
         self.connection(client).peer
     }
 
-    /// Sends; all of it is under way at once, however much the loop leaves unread. False when the client has shut
-    /// its side already, or seen a reset.
+    /// Sends all bytes at once, without regard to unread bytes at the loop. Returns false when the
+    /// client has shut its side or seen a reset.
     pub fn client_send(&mut self, client: ClientId, bytes: &[u8]) -> bool {
         let connection = self.connection(client);
         if connection.client_shut || connection.end == End::Reset {
@@ -97,28 +101,29 @@ impl SimNet {
         true
     }
 
-    /// Receives all there is.
+    /// Receives all bytes that wait for the client.
     pub fn client_received(&mut self, client: ClientId) -> Vec<u8> {
         self.client_take(client, usize::MAX)
     }
 
-    /// Whether it has received all that has come for it so far.
+    /// True if the client has received every byte that has arrived so far.
     pub fn client_has_taken_all(&self, client: ClientId) -> bool {
         self.connection(client).outbound.is_empty()
     }
 
-    /// Whether nothing of what it has sent is on its way still, and its connection has been accepted.
+    /// True when the loop has accepted the connection and nothing from the client is still under
+    /// way.
     pub fn has_arrived(&self, client: ClientId) -> bool {
         let connection = self.connection(client);
         connection.last_arrival <= self.now && matches!(connection.side, Side::Open(_))
     }
 
-    /// Whether the loop still has its side of the stream, or is still to accept it.
+    /// True while the loop holds its side of the stream, or has not accepted it yet.
     pub fn is_served(&self, client: ClientId) -> bool {
         !matches!(self.connection(client).side, Side::Closed)
     }
 
-    /// Receives up to `most` bytes: a slow reader. What it leaves fills its window.
+    /// Receives at most `most` bytes, as a slow reader does. The bytes it leaves fill its window.
     pub fn client_take(&mut self, client: ClientId, most: usize) -> Vec<u8> {
         let connection = self.connection_mut(client);
         let length = most.min(connection.outbound.len());
@@ -129,19 +134,20 @@ impl SimNet {
         }
         self.announce_room(client);
         if acknowledges_fin {
-            // FIN_WAIT2 or TCP_CLOSE is reached, and whoever polls looks again (tcp_rcv_state_process).
+            // The stream reaches FIN_WAIT2 or TCP_CLOSE, which wakes the poller
+            // (tcp_rcv_state_process).
             self.wake_client_file(client);
         }
         bytes
     }
 
-    /// Bytes that the loop may have under way to this client; 0 is a client that never takes any.
+    /// Limits the bytes that the loop may have under way to this client. 0 stops all of them.
     pub fn set_window(&mut self, client: ClientId, bytes: usize) {
         self.connection_mut(client).window = bytes;
         self.announce_room(client);
     }
 
-    /// Half-closes: sends FIN, and goes on receiving.
+    /// Half-closes the stream: the client sends FIN and goes on receiving.
     pub fn client_shutdown(&mut self, client: ClientId) {
         if !std::mem::replace(&mut self.connection_mut(client).client_shut, true) {
             self.post(client, Segment::Fin);
@@ -149,7 +155,8 @@ impl SimNet {
         }
     }
 
-    /// Closes: with FIN, or with RST when it has not received all there is. What it is sent later draws a RST.
+    /// Closes the stream with FIN, or with RST if bytes wait unreceived. Bytes that the loop sends
+    /// later draw a RST.
     pub fn client_close(&mut self, client: ClientId) {
         if self.connection(client).outbound.is_empty() {
             self.client_shutdown(client);
@@ -159,7 +166,7 @@ impl SimNet {
         }
     }
 
-    /// Closes with RST.
+    /// Closes the stream with RST.
     pub fn client_reset(&mut self, client: ClientId) {
         let connection = self.connection_mut(client);
         connection.client_shut = true;
@@ -170,17 +177,19 @@ impl SimNet {
         }
     }
 
-    /// How the loop ended the stream. The client's own doings do not show here.
+    /// Returns how the loop ended the stream. The client's own FIN or RST does not show here.
     pub fn client_saw(&self, client: ClientId) -> End {
         self.connection(client).end
     }
 
-    /// Streams that the loop tries to open to `address`. They hang until one of the next two answers.
+    /// Returns the number of connection attempts of the loop to `address` that have no answer. They
+    /// hang until [`Self::accept_connect`] or [`Self::refuse_connect`] answers them.
     pub fn connects_pending(&self, address: SocketAddr) -> usize {
         self.connecting.iter().filter(|&&(to, _)| to == address).count()
     }
 
-    /// Lets the oldest attempt to connect to `address` succeed.
+    /// Accepts the loop's oldest connection attempt to `address`. Returns `None` when there is
+    /// none.
     pub fn accept_connect(&mut self, address: SocketAddr) -> Option<ClientId> {
         let client = self.take_connect(address)?;
         if let Side::Connecting(file) = self.connection(client).side {
@@ -190,7 +199,8 @@ impl SimNet {
         Some(client)
     }
 
-    /// Makes the oldest attempt to connect to `address` fail with ECONNREFUSED. False when there is none.
+    /// Refuses the loop's oldest connection attempt to `address` (ECONNREFUSED). Returns false when
+    /// there is none.
     pub fn refuse_connect(&mut self, address: SocketAddr) -> bool {
         let Some(client) = self.take_connect(address) else { return false };
         if let Side::Connecting(file) = self.connection(client).side {
@@ -216,13 +226,14 @@ impl SimNet {
         ClientId(self.connections.len() as u32 - 1)
     }
 
-    /// Sends a segment on its way, behind those of the same client.
+    /// Sends a segment on its way, behind the client's earlier ones.
     pub(super) fn post(&mut self, client: ClientId, segment: Segment) {
-        // Every other one comes together with the one before, so that one event has to tell of both.
+        // Every other segment arrives together with the previous one, so one event reports both.
         let together = self.random.bool();
-        let delay = if together { 0 } else { self.random.u64(0..=self.faults.delay_max.as_nanos() as u64) };
+        let delay =
+            if together { 0 } else { self.random.u64(0..=self.faults.delay_max.as_nanos() as u64) };
         let last = self.connection(client).last_arrival.max(self.now);
-        // However much a client sends at once, the end of it is not minutes away.
+        // The delays of a large send must not add up to minutes.
         let is_far = last.since(self.now) > DELAYS_MAX * self.faults.delay_max;
         let at = last + if is_far { Duration::ZERO } else { Duration::from_nanos(delay) };
         self.connection_mut(client).last_arrival = at;
@@ -230,7 +241,7 @@ impl SimNet {
         self.arrivals.insert((at, self.segments_sent), (client, segment));
     }
 
-    /// Whatever is due by now arrives.
+    /// Lets every segment arrive that is due.
     pub(super) fn deliver_due(&mut self) {
         while let Some(first) = self.arrivals.first_entry()
             && first.key().0 <= self.now
@@ -249,14 +260,17 @@ impl SimNet {
     }
 }
 
-/// Datagrams: their far side.
+/// The far side of datagrams.
 impl SimNet {
-    /// Sends a datagram to a socket of the loop. False when it did not get there: lost, queue full, nobody bound.
+    /// Sends a datagram to a socket of the loop. Returns false when it was lost, when the queue was
+    /// full, or when no socket has this address.
     pub fn send_datagram(&mut self, to: SocketAddr, from: SocketAddr, bytes: &[u8]) -> bool {
         assert!(bytes.len() <= payload_max(to), "no datagram carries {} bytes", bytes.len());
         let lost = self.chance(self.faults.datagram_lost);
-        let (overtakes, twice) =
-            (self.chance(self.faults.datagram_reordered), self.chance(self.faults.datagram_duplicated));
+        let (overtakes, twice) = (
+            self.chance(self.faults.datagram_reordered),
+            self.chance(self.faults.datagram_duplicated),
+        );
         let limit = self.faults.datagram_queue;
         let file = find(&self.sockets, to).filter(|_| !lost);
         let waiting = file.map_or(limit, |file| self.datagrams_of(file).len());
@@ -277,21 +291,27 @@ impl SimNet {
         true
     }
 
-    /// What the loop has sent to `at` since the last call: sender and bytes.
+    /// Returns the datagrams that the loop has sent to `at` since the last call, each with its
+    /// sender.
     pub fn datagrams_received(&mut self, at: SocketAddr) -> Vec<(SocketAddr, Vec<u8>)> {
         self.mailboxes.remove(&at).unwrap_or_default()
     }
 
-    /// Datagrams to the loop that did not get there.
+    /// Returns the number of datagrams to the loop that did not arrive.
     pub fn datagrams_dropped(&self) -> u64 {
         self.datagrams_dropped
     }
 
-    /// One datagram of the loop goes out: to another of its sockets, or to the far side.
-    pub(super) fn send_one(&mut self, from: SocketAddr, to: Option<SocketAddr>, bytes: &[u8]) -> io::Result<()> {
-        // EINVAL for port 0 and for what is no address at all, as udp_sendmsg has it.
+    /// Sends one datagram of the loop to another of its sockets or to the far side.
+    pub(super) fn send_one(
+        &mut self,
+        from: SocketAddr,
+        to: Option<SocketAddr>,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        // udp_sendmsg returns EINVAL for port 0 and for an invalid address.
         let to = to.filter(|to| to.port() != 0).ok_or_else(|| os_error(errno::EINVAL))?;
-        // Sockets of IPv6 are for IPv6 only here, which udpv6_sendmsg tells in its own way.
+        // The loop's IPv6 sockets are IPv6-only, so udpv6_sendmsg returns ENETUNREACH.
         match (from.is_ipv4(), to.is_ipv4()) {
             (true, false) => return Err(os_error(errno::EAFNOSUPPORT)),
             (false, true) => return Err(os_error(errno::ENETUNREACH)),
@@ -314,40 +334,43 @@ impl SimNet {
     }
 }
 
-/// The machine: what fails, and what was asked of it.
+/// The machine: ordered failures, and the requested socket options.
 impl SimNet {
-    /// What was last asked for listeners.
+    /// Returns the options that the loop last requested for a listener.
     pub fn socket_options(&self) -> SocketOptions {
         self.socket_options
     }
 
-    /// The next `count` accepts fail. ECONNABORTED takes the connection in question with it; with others it waits on.
+    /// Makes the next `count` accepts fail. With ECONNABORTED or ENOSPC the connection is lost.
+    /// With other errors it stays in the queue.
     pub fn fail_accepts(&mut self, errno: i32, count: usize) {
         self.accept_errors.extend(repeat_n(errno, count));
     }
 
-    /// Accepts work again, whatever was still to fail.
+    /// Cancels the failures ordered by [`Self::fail_accepts`].
     pub fn succeed_in_accepts(&mut self) {
         self.accept_errors.clear();
     }
 
+    /// Makes the next `count` receives of datagrams fail.
     pub fn fail_receives(&mut self, errno: i32, count: usize) {
         self.receive_errors.extend(repeat_n(errno, count));
     }
 
-    /// The next `count` datagrams that the loop sends fail; EAGAIN is a full send buffer.
+    /// Makes the next `count` datagrams of the loop fail. EAGAIN stands for a full send buffer.
     pub fn fail_sends(&mut self, errno: i32, count: usize) {
         self.send_errors.extend(repeat_n(errno, count));
     }
 }
 
-/// The delays of segments that follow each other add up to about so many times the longest.
+/// Maximum sum of the delays of consecutive segments, as a multiple of the longest delay.
 const DELAYS_MAX: u32 = 20;
 
-/// Clients come from these ports, of as many hosts as it takes.
+/// The ports of clients. When one host has used them all, the next host follows.
 const CLIENT_PORTS: RangeInclusive<u16> = 1024..=61_023;
 
-/// Largest datagram to this address: 65,535 bytes less the headers, of which IPv6 does not count its own.
+/// Returns the largest payload to this address: 65,535 bytes less the headers. The length field of
+/// IPv6 does not include its own header.
 fn payload_max(to: SocketAddr) -> usize {
     if to.is_ipv4() { DATAGRAM_MAX - 20 } else { DATAGRAM_MAX }
 }

@@ -1,52 +1,55 @@
-//! What goes wrong in the simulated network, and how often.
+//! The faults of the simulated network, and how often each strikes.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What goes wrong, and how often: probabilities from 0 to 1. By default nothing does.
+/// The faults of a network. Those of type `f64` are probabilities from 0 to 1. The default has
+/// none.
 #[derive(Clone, Debug)]
 pub struct Faults {
-    /// What a client sends travels in segments of one to this many bytes; whole when `None`.
+    /// Maximum length of a client's segment in bytes. `None` keeps each send in one segment.
     pub segment_max: Option<usize>,
-    /// Each segment, FIN and RST arrives together with what the client sent before it, or up to this much later.
+    /// Maximum delay of a segment, FIN or RST. Some arrive together with the client's previous one.
     pub delay_max: Duration,
-    /// Bytes that the loop can write to a new client before the client takes some.
+    /// Range of a new client's window: the bytes that the loop can write before the client takes
+    /// any.
     pub window: RangeInclusive<usize>,
     /// A poll reports a source that has nothing new.
     pub spurious_event: f64,
-    /// A file that closes is reported once more, under the token it had: as epoll does while a copy of the file is open elsewhere
-    /// (epoll(7), question 6), or another thread had taken the event already.
+    /// A closed file is reported once more under its old token. Epoll does this while a copy of the
+    /// file is open elsewhere (epoll(7), question 6).
     pub stale_event: f64,
-    /// A read, accept or receive that could do something gives `WouldBlock`; an edge follows.
+    /// A read, accept or receive gives `WouldBlock` although it could succeed. An edge follows.
     pub spurious_would_block: f64,
-    /// A read gives a part of what is there, and the rest arrives just after it, with an edge of its own.
+    /// A read gives only a part of the waiting bytes. The rest follows at once with a new edge.
     pub short_read: f64,
-    /// A write with room is taken in part, for want of memory; there is room again within `delay_max`.
+    /// A write is taken in part for lack of memory. There is room again within `delay_max`.
     pub short_write: f64,
-    /// A poll that would wait is cut short, as by a signal.
+    /// A waiting poll ends early, as if a signal had interrupted it.
     pub poll_interrupted: f64,
-    /// A read, write or accept is cut short in that way: EINTR.
+    /// A signal interrupts a read, write or accept (EINTR).
     pub interrupted: f64,
-    /// The connection at the head of an accept queue is gone: ECONNABORTED.
+    /// The first connection in an accept queue has ended (ECONNABORTED).
     pub accept_aborted: f64,
-    /// An accept fails for want of files or memory; the connection waits on, and no edge tells when to try again.
+    /// An accept fails for lack of files or memory. The connection stays queued, and no edge
+    /// follows.
     pub accept_exhausted: f64,
-    /// Events of one poll come in any order, not in that of their causes.
+    /// The events of one poll come in random order instead of the order of their causes.
     pub shuffled_events: bool,
-    /// A poll that would wait ends up to `clock_jump_max` late: the machine slept, or the process was stopped.
+    /// A waiting poll ends up to `clock_jump_max` late, as if the machine had been suspended.
     pub clock_jump: f64,
     pub clock_jump_max: Duration,
     /// A datagram is lost on its way to the loop.
     pub datagram_lost: f64,
-    /// A datagram overtakes those that wait before it.
+    /// A datagram overtakes datagrams that wait before it.
     pub datagram_reordered: f64,
     /// A datagram arrives twice.
     pub datagram_duplicated: f64,
-    /// A receive gives an error that an ICMP message brought, and the datagrams wait on.
+    /// A receive returns the error of an ICMP message. The datagrams stay queued.
     pub receive_failed: f64,
-    /// A datagram is not taken from the loop: `WouldBlock`.
+    /// The kernel does not take a datagram from the loop (`WouldBlock`).
     pub send_would_block: f64,
-    /// Datagrams that wait in a socket; those beyond are dropped.
+    /// Maximum number of datagrams that wait in a socket. Further ones are dropped.
     pub datagram_queue: usize,
 }
 
@@ -79,9 +82,10 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Nearly everything at once, tuned so that most things still work out: for sweeps over seeds. Without spurious
-    /// events, because they rescue a loop that missed an edge: sweep with and without. Without jumps of the clock, which let every
-    /// deadline pass.
+    /// Returns nearly all faults at once, for sweeps over seeds. Each is rare enough that most
+    /// exchanges still succeed. Spurious events are left out, because they rescue a loop that
+    /// missed an edge: sweep with and without them. Clock jumps are left out, because they make
+    /// every deadline pass.
     pub fn harsh() -> Faults {
         Faults {
             segment_max: Some(24),

@@ -1,4 +1,5 @@
-//! The loop's files in the simulation: their numbers, what is bound where, and readiness as epoll tells it.
+//! The loop's files in the simulation: their numbers, their addresses, and readiness as epoll
+//! reports it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,14 +12,14 @@ use crate::net::Ready;
 use crate::sys::errno;
 use crate::token::Token;
 
-/// One open file of the loop, registered with its poll system.
+/// One open file of the loop, registered with epoll.
 pub(super) struct File {
     pub(super) token: Token,
-    /// Tells this owner of the number from earlier ones.
+    /// The count of this opening. It distinguishes the file from earlier owners of its number.
     opened: u64,
-    /// On the ready list, where it stands once however much happens to it.
+    /// True while the file is on the ready list, which holds it at most once.
     woken: bool,
-    /// The next event is reported though there is nothing to it.
+    /// True if the next poll reports the file even without a reason.
     pub(super) spurious: bool,
     pub(super) kind: FileKind,
 }
@@ -29,23 +30,24 @@ pub(super) enum FileKind {
     Socket { address: SocketAddr, queue: VecDeque<(SocketAddr, Vec<u8>)> },
 }
 
-/// What the simulated kernel knows of a stream of the loop.
+/// The simulated kernel's state of a stream of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// Bytes, the end of the stream or an error wait to be read.
+    /// True if bytes, the end of the stream or an error wait to be read.
     pub has_unread: bool,
-    /// So many bytes.
+    /// Number of bytes that wait to be read.
     pub unread: usize,
-    /// The next poll looks at it.
+    /// True if the stream is on the ready list.
     pub edge_is_due: bool,
-    /// It will be told of room once there is enough.
+    /// True if the stream will get an edge when there is enough room to write.
     pub room_is_due: bool,
-    /// The peer has shut its side, or the stream is broken.
+    /// True if the peer has shut its side or reset the stream.
     pub has_ended: bool,
 }
 
-/// What simulations hold against what the loop believes.
+/// The kernel's view, which simulations compare with the loop's.
 impl SimNet {
+    /// Returns the kernel's state of a stream.
     pub fn readiness(&self, stream: &Stream) -> Readiness {
         let (file, connection) = (self.file(stream.0), self.connection(self.client_of(stream.0)));
         let has_ended = connection.fin_arrived || connection.broken;
@@ -58,7 +60,7 @@ impl SimNet {
         }
     }
 
-    /// Whose stream it is.
+    /// Returns the client at the far end of a stream.
     pub fn client_at(&self, stream: &Stream) -> ClientId {
         self.client_of(stream.0)
     }
@@ -74,7 +76,8 @@ impl SimNet {
     pub(super) fn open(&mut self, token: Token, kind: FileKind) -> io::Result<u32> {
         let file = self.lowest_free_file()?;
         self.files_opened += 1;
-        let open = Some(File { token, opened: self.files_opened, woken: false, spurious: false, kind });
+        let open =
+            Some(File { token, opened: self.files_opened, woken: false, spurious: false, kind });
         if self.free.remove(&file) {
             self.files[file as usize] = open
         } else {
@@ -86,13 +89,27 @@ impl SimNet {
     pub(super) fn release(&mut self, file: u32) {
         if self.chance(self.faults.stale_event) {
             let token = self.file(file).token;
-            self.stale.push(Ready { token, readable: true, writable: self.random.bool(), read_on: self.random.bool() });
+            self.stale.push(Ready {
+                token,
+                readable: true,
+                writable: self.random.bool(),
+                read_on: self.random.bool(),
+            });
         }
         self.files[file as usize] = None;
         self.free.insert(file);
     }
 
-    /// Something happened to this file: the next poll looks at it.
+    /// Wakes a random file for no reason, if its number is in use.
+    pub(super) fn wake_any_file_for_nothing(&mut self) {
+        let file = self.random.u32(0..self.files.len() as u32);
+        if let Some(open) = &mut self.files[file as usize] {
+            open.spurious = true;
+            self.wake(file);
+        }
+    }
+
+    /// Puts a file on the ready list.
     pub(super) fn wake(&mut self, file: u32) {
         let open = self.file_mut(file);
         if !std::mem::replace(&mut open.woken, true) {
@@ -107,7 +124,7 @@ impl SimNet {
         }
     }
 
-    /// What was ready before a file was registered, or registered anew, is reported too.
+    /// Wakes a file that is already ready when it is registered or registered again.
     pub(super) fn wake_if_ready(&mut self, file: u32) {
         let state = self.state(file);
         if state.readable || state.writable {
@@ -115,7 +132,8 @@ impl SimNet {
         }
     }
 
-    /// A client made room. That is news only to a stream that found too little of it, and only once there is enough.
+    /// Wakes a stream after its client made room. It needs a wake-up only if a write lacked room,
+    /// and only once there is enough.
     pub(super) fn announce_room(&mut self, client: ClientId) {
         let connection = self.connection_mut(client);
         if connection.wants_room
@@ -129,11 +147,17 @@ impl SimNet {
         }
     }
 
-    /// Empties the ready list into `ready`, as much as one poll takes. False when there was nothing.
+    /// Moves events from the ready list into `ready`, at most one poll's worth. Returns false when
+    /// there was none.
     pub(super) fn report(&mut self, ready: &mut Vec<Ready>) -> bool {
         let start = ready.len();
         if std::mem::take(&mut self.signals_edge) {
-            ready.push(Ready { token: Token::SIGNALS, readable: true, writable: false, read_on: false });
+            ready.push(Ready {
+                token: Token::SIGNALS,
+                readable: true,
+                writable: false,
+                read_on: false,
+            });
         }
         while ready.len() - start < EVENTS_PER_POLL
             && let Some((file, opened)) = self.wakes.pop_front()
@@ -143,7 +167,8 @@ impl SimNet {
                 // Closing a file takes it off the list.
                 _ => continue,
             }
-            // The state counts as it is now: what was dealt with since the wake-up is not reported.
+            // The event carries the present state, so input that was read since the wake-up is not
+            // reported.
             let mut event = self.state(file);
             event.readable |= std::mem::take(&mut self.file_mut(file).spurious);
             if event.readable || event.writable {
@@ -156,16 +181,18 @@ impl SimNet {
         ready.len() > start
     }
 
-    /// What a file is ready for at present, of what it is watched for.
+    /// Returns a file's present readiness, limited to the watched directions.
     fn state(&mut self, file: u32) -> Ready {
         let open = self.file(file);
-        let mut state = Ready { token: open.token, readable: false, writable: false, read_on: false };
+        let mut state =
+            Ready { token: open.token, readable: false, writable: false, read_on: false };
         match &open.kind {
             FileKind::Listener { queue, .. } => state.readable = !queue.is_empty(),
             FileKind::Socket { queue, .. } => state.readable = !queue.is_empty(),
             &FileKind::Stream { client, watches_writable } => {
                 let connection = self.connection_mut(client);
-                // Looking is what makes the kernel announce room later (tcp_poll sets SOCK_NOSPACE).
+                // Polling without finding room makes the kernel announce it later (tcp_poll sets
+                // SOCK_NOSPACE).
                 connection.wants_room |= !connection.has_room();
                 let hung_up = connection.broken || connection.fin_arrived && connection.shut;
                 if let Side::Open(_) = connection.side {
@@ -195,12 +222,16 @@ impl SimNet {
     }
 
     pub(super) fn datagrams_of(&mut self, file: u32) -> &mut VecDeque<(SocketAddr, Vec<u8>)> {
-        let FileKind::Socket { queue, .. } = &mut self.file_mut(file).kind else { unreachable!("a socket") };
+        let FileKind::Socket { queue, .. } = &mut self.file_mut(file).kind else {
+            unreachable!("a socket")
+        };
         queue
     }
 
     pub(super) fn client_of(&self, file: u32) -> ClientId {
-        let FileKind::Stream { client, .. } = self.file(file).kind else { unreachable!("a stream") };
+        let FileKind::Stream { client, .. } = self.file(file).kind else {
+            unreachable!("a stream")
+        };
         client
     }
 
@@ -217,18 +248,24 @@ impl SimNet {
     }
 }
 
-/// Where made-up ports begin: the first that Linux hands out (net.ipv4.ip_local_port_range).
+/// The first port for port 0, as on Linux (net.ipv4.ip_local_port_range).
 pub(super) const FIRST_FREE_PORT: u16 = 32_768;
 
-/// The file bound to `address`, or to its port on every address of its family.
+/// Returns the file bound to `address`, or bound to its port on the unspecified address.
 pub(super) fn find(bound: &[(SocketAddr, u32)], address: SocketAddr) -> Option<u32> {
     let everywhere = |at: SocketAddr| at.ip().is_unspecified() && at.is_ipv4() == address.is_ipv4();
-    let fits = |at: SocketAddr| at.port() == address.port() && (at.ip() == address.ip() || everywhere(at));
+    let fits =
+        |at: SocketAddr| at.port() == address.port() && (at.ip() == address.ip() || everywhere(at));
     bound.iter().find(|&&(at, _)| fits(at)).map(|&(_, file)| file)
 }
 
-/// The address to bind, with a free port when none is asked for; AddrInUse when another overlaps.
-pub(super) fn claim(bound: &[(SocketAddr, u32)], address: SocketAddr, port_next: &mut u16) -> io::Result<SocketAddr> {
+/// Returns the address to bind, with a free port in place of 0. Fails with AddrInUse if a bound
+/// address overlaps it.
+pub(super) fn claim(
+    bound: &[(SocketAddr, u32)],
+    address: SocketAddr,
+    port_next: &mut u16,
+) -> io::Result<SocketAddr> {
     let overlaps = |at: SocketAddr, port: u16| {
         let any = at.ip().is_unspecified() || address.ip().is_unspecified();
         at.port() == port && at.is_ipv4() == address.is_ipv4() && (any || at.ip() == address.ip())
@@ -246,7 +283,8 @@ pub(super) fn claim(bound: &[(SocketAddr, u32)], address: SocketAddr, port_next:
     Ok(SocketAddr::new(address.ip(), port))
 }
 
-/// A sender's address as its receiver sees it: one that can be answered to.
+/// Returns a sender's address as its receiver sees it: loopback in place of the unspecified
+/// address.
 pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     match address {
         _ if !address.ip().is_unspecified() => address,

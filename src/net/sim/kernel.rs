@@ -1,4 +1,4 @@
-//! What the simulated kernel does in the calls that move something: accept, read, write and receive, and how each goes wrong.
+//! The simulated kernel's part in accept, read, write and receive, with the faults of each.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,12 +6,18 @@ use std::net::SocketAddr;
 use super::connection::{Segment, Side};
 use super::files::FileKind;
 use super::{ClientId, Faults, Listener, SimNet, Socket, Stream, SystemCall, TraceEntry, os_error};
+use crate::net::Ready;
 use crate::sys::{DatagramBatch, errno};
-use crate::token::Token;
+use crate::token::{Source, Token};
 
 impl SimNet {
-    pub(super) fn accept_next(&mut self, listener: &Listener, token: Token) -> io::Result<(Stream, SocketAddr)> {
-        // Linux takes the new file's number before it looks into the queue, so this fails with an empty one too.
+    pub(super) fn accept_next(
+        &mut self,
+        listener: &Listener,
+        token: Token,
+    ) -> io::Result<(Stream, SocketAddr)> {
+        // Linux reserves the file number before it looks into the queue, so this fails even if the
+        // queue is empty.
         self.lowest_free_file()?;
         let is_empty = self.accept_queue_of(listener.0).0.is_empty();
         if let Some(failure) = self.accept_failure(is_empty) {
@@ -36,21 +42,22 @@ impl SimNet {
         Ok((Stream(file), peer))
     }
 
-    /// What the next accept is to fail with: as ordered, or by chance.
+    /// Returns the error of the next accept, ordered by a test or drawn at random.
     fn accept_failure(&mut self, is_empty: bool) -> Option<i32> {
         let ordered = match self.calls.attempt(SystemCall::Accept) {
             Err(error) => error.raw_os_error(),
             Ok(()) => self.accept_errors.front().copied(),
         };
         if let Some(failure) = ordered {
-            // Of a connection that is not there, nothing is told.
+            // Such an error concerns a connection, so an empty queue cannot cause it.
             if is_empty && takes_connection(failure) {
                 return None;
             }
             self.accept_errors.pop_front();
             return Some(failure);
         }
-        let Faults { accept_aborted, accept_exhausted, interrupted, spurious_would_block, .. } = self.faults;
+        let Faults { accept_aborted, accept_exhausted, interrupted, spurious_would_block, .. } =
+            self.faults;
         const EXHAUSTED: [i32; 4] = [errno::EMFILE, errno::ENFILE, errno::ENOBUFS, errno::ENOMEM];
         if self.chance(accept_exhausted) {
             return Some(EXHAUSTED[self.random.usize(..EXHAUSTED.len())]);
@@ -64,11 +71,16 @@ impl SimNet {
         (!is_empty && self.chance(accept_aborted)).then_some(errno::ECONNABORTED)
     }
 
-    pub(super) fn read_from(&mut self, client: ClientId, file: u32, into: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read_from(
+        &mut self,
+        client: ClientId,
+        file: u32,
+        into: &mut [u8],
+    ) -> io::Result<usize> {
         let waiting = self.connection(client).inbound.len();
         if let Err(failure) = self.calls.attempt(SystemCall::Read) {
             match failure.raw_os_error() {
-                // Not drained: an edge follows.
+                // The stream is not drained, so an edge must follow.
                 Some(errno::EAGAIN) => self.wake(file),
                 Some(errno::EINTR | errno::ENOMEM) => {}
                 _ => self.connection_mut(client).break_silently(),
@@ -119,13 +131,17 @@ impl SimNet {
         Ok(written)
     }
 
-    /// The kernel takes no more for this stream until it has found memory.
+    /// Stops taking output for this stream until the kernel has memory again.
     fn run_short_of_memory(&mut self, client: ClientId) {
         self.connection_mut(client).wants_room = true;
         self.post(client, Segment::Room);
     }
 
-    pub(super) fn receive_from(&mut self, socket: &Socket, batch: &mut DatagramBatch) -> io::Result<usize> {
+    pub(super) fn receive_from(
+        &mut self,
+        socket: &Socket,
+        batch: &mut DatagramBatch,
+    ) -> io::Result<usize> {
         batch.clear();
         if let Err(failure) = self.calls.attempt(SystemCall::Receive) {
             if failure.kind() == io::ErrorKind::WouldBlock {
@@ -139,7 +155,8 @@ impl SimNet {
         if self.chance(self.faults.receive_failed) {
             return Err(os_error(errno::ECONNREFUSED));
         }
-        if !self.datagrams_of(socket.0).is_empty() && self.chance(self.faults.spurious_would_block) {
+        if !self.datagrams_of(socket.0).is_empty() && self.chance(self.faults.spurious_would_block)
+        {
             self.wake(socket.0);
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -152,11 +169,31 @@ impl SimNet {
         if batch.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(batch.len()) }
     }
 
+    /// Notes the events of one poll in the trace.
+    pub(super) fn note_ready(&mut self, events: &[Ready]) {
+        for event in events {
+            let what = match event.token.source() {
+                Source::Connection { .. } if event.readable && event.writable => "ready rw, slot",
+                Source::Connection { .. } if event.readable => "ready r, slot",
+                Source::Connection { .. } => "ready w, slot",
+                Source::Listener(_) => "ready, listener",
+                Source::Socket(_) => "ready, socket",
+                Source::Signals => "ready, signals",
+            };
+            self.note(what, event.token.to_usize() as u32, i64::from(event.read_on));
+        }
+    }
+
     pub(super) fn note(&mut self, what: &'static str, who: impl Into<u64>, amount: i64) {
         self.trace.note(TraceEntry { at: self.now, what, who: who.into(), amount });
     }
 
-    pub(super) fn note_result(&mut self, what: &'static str, who: impl Into<u64>, result: Result<usize, &io::Error>) {
+    pub(super) fn note_result(
+        &mut self,
+        what: &'static str,
+        who: impl Into<u64>,
+        result: Result<usize, &io::Error>,
+    ) {
         let amount = match result {
             Ok(amount) => amount as i64,
             Err(error) => -i64::from(error.raw_os_error().unwrap_or(errno::EAGAIN)),
@@ -165,7 +202,8 @@ impl SimNet {
     }
 }
 
-/// Whether an accept that fails so has taken the connection out of the queue: it was gone already, or epoll had no room for it.
+/// True if an accept with this error also loses the connection. With ECONNABORTED, the connection
+/// has already ended. With ENOSPC, epoll has no room for it.
 fn takes_connection(failure: i32) -> bool {
     matches!(failure, errno::ECONNABORTED | errno::ENOSPC)
 }

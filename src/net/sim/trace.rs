@@ -1,37 +1,57 @@
-//! What happened between the loop and its world: a running hash of it, a count, and the latest of it in words.
+//! The record of a simulated run: a running hash, a count of entries, and the latest entries as
+//! text.
 //!
-//! Two runs with the same seed give the same hash, or something outside the seed has decided something. The latest entries are kept; whoever
-//! wants all of them is told each as it happens ([`Trace::watch`]).
+//! Two runs with the same seed must give the same hash. If they do not, something outside the seed
+//! decided the course of a run. The trace keeps the latest entries. A caller that wants all of them
+//! can keep all ([`Trace::keep_all`]) or watch ([`Trace::watch`]).
 
 use std::collections::VecDeque;
 use std::fmt;
 
+use super::SimNet;
 use crate::clock::Time;
 
-/// Entries kept where nobody asked for all.
+/// Number of entries kept, unless all are requested.
 const KEPT: usize = 200;
 
-/// One thing that happened: a call of the loop with its result, a readiness event, something that a client did, an arrival.
+/// One entry: a call of the loop with its result, a readiness event, an action of a client, or an
+/// arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceEntry {
     pub at: Time,
     pub what: &'static str,
-    /// The client it concerns; for a listener or socket, its file; else 0.
+    /// The number of a client, a slot, the file of a listener or UDP socket, the port of a
+    /// datagram's peer, or 0.
     pub who: u64,
-    /// Bytes moved, a number of things, or an error number below zero.
+    /// Bytes moved, a count, or a negative errno.
     pub amount: i64,
+}
+
+impl SimNet {
+    /// Returns the record of everything that has happened so far.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Returns the record, to keep or watch all its entries.
+    pub fn trace_mut(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
 }
 
 impl fmt::Display for TraceEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>14.6} s  {:<24} {:>5}  ", self.at.as_secs_f64(), self.what, self.who)?;
         match self.amount {
-            error if error < 0 => write!(f, "{}", std::io::Error::from_raw_os_error(error.unsigned_abs() as i32)),
+            error if error < 0 => {
+                write!(f, "{}", std::io::Error::from_raw_os_error(error.unsigned_abs() as i32))
+            }
             amount => write!(f, "{amount}"),
         }
     }
 }
 
+/// The entries and their running hash.
 #[derive(Default)]
 pub struct Trace {
     hash: u64,
@@ -42,27 +62,27 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// From now on all entries are kept.
+    /// Keeps all entries from now on.
     pub fn keep_all(&mut self) {
         self.keeps_all = true;
     }
 
-    /// From now on each entry is told as it happens.
+    /// Calls `watcher` with each entry from now on, as it happens.
     pub fn watch(&mut self, watcher: fn(&TraceEntry)) {
         self.watcher = Some(watcher);
     }
 
-    /// A number that two runs share only when the same happened in both.
+    /// Returns the running hash. Two runs in which the same happened have the same hash.
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// Entries so far.
+    /// Returns the number of entries so far, including those no longer kept.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// The entries that are kept, the oldest first.
+    /// Iterates over the kept entries, oldest first.
     pub fn entries(&self) -> impl Iterator<Item = &TraceEntry> {
         self.entries.iter()
     }
@@ -82,7 +102,7 @@ impl Trace {
         self.entries.push_back(entry);
     }
 
-    /// Payload counts too: two runs that moved as many bytes may have moved others.
+    /// Adds payload to the hash, because two runs can move equally many but different bytes.
     pub(super) fn mix_bytes(&mut self, bytes: &[u8]) {
         let mut words = bytes.chunks_exact(8);
         for word in &mut words {
@@ -91,9 +111,10 @@ impl Trace {
         self.mix(words.remainder().iter().fold(1, |sum, byte| sum << 8 | u64::from(*byte)));
     }
 
-    /// Multiply and fold, as in wyhash: no two orders of the same values agree but by chance.
+    /// Multiplies and folds, as wyhash does, so the order of the values matters.
     fn mix(&mut self, value: u64) {
-        let product = u128::from(self.hash ^ value ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
+        let product =
+            u128::from(self.hash ^ value ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;
         self.hash = (product >> 64) as u64 ^ product as u64;
     }
 }
@@ -102,7 +123,7 @@ impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let left_out = self.events - self.entries.len() as u64;
         if left_out > 0 {
-            writeln!(f, "({left_out} entries before these)")?;
+            writeln!(f, "({left_out} earlier entries are not kept)")?;
         }
         self.entries.iter().try_for_each(|entry| writeln!(f, "{entry}"))
     }

@@ -1,4 +1,4 @@
-//! `churn`: connections that open, ask once, are answered, and close; so many at once.
+//! `churn`: keeps a number of connections open. Each sends one request, and a new one replaces it.
 
 use super::Shape;
 use crate::clock::Time;
@@ -9,20 +9,22 @@ use crate::stress::pace::{Next, earliest};
 use crate::stress::plan::Plan;
 use crate::stress::world::{Dial, PeerFlags, World};
 
+/// The shape `churn`.
 pub struct Churn {
     dialer: Dialer,
     until: Time,
-    /// Connections to open in all, where they bound the run.
+    /// Connections still to open, if their number ends the run.
     left: Option<u64>,
     drains_until: Time,
-    /// Connects are due by the clock.
+    /// True if connects are due by the clock.
     is_paced: bool,
 }
 
 impl Churn {
     pub fn new(plan: &Plan, now: Time) -> Churn {
         let until = now + plan.duration;
-        let first = plan.requests.map_or(plan.connections, |all| (all as usize).min(plan.connections));
+        let first =
+            plan.requests.map_or(plan.connections, |all| (all as usize).min(plan.connections));
         Churn {
             dialer: Dialer::new(0, Dial::default(), first, plan.rate.or(plan.connect_rate), now),
             until,
@@ -45,7 +47,7 @@ impl Churn {
         meter.wants_memory = Some(Reading::Highest);
     }
 
-    /// One is gone: another takes its place.
+    /// Opens a connection in place of one that has ended.
     fn replace<N: Net>(&mut self, world: &World<N>, was_open: bool) {
         match &mut self.left {
             Some(0) => return,
@@ -65,7 +67,7 @@ impl<N: Net> Shape<N> for Churn {
         if meter.load_began.is_none() {
             meter.begin_load(world.now);
         }
-        // Those that closed in this turn are in the table until its end.
+        // The slab keeps closed connections until the end of the turn; the meter does not.
         let is_empty = meter.open + meter.connecting == 0;
         let bounded = self.left == Some(0) && self.dialer.left() == 0 && is_empty;
         if (world.now >= self.until || bounded) && meter.load_ended.is_none() {
@@ -81,7 +83,8 @@ impl<N: Net> Shape<N> for Churn {
         earliest([dialing, Next::At(self.until)])
     }
 
-    /// The time of its request counts from when its dial was due: it is the whole use of a connection.
+    /// Sends the request. Its time counts from the moment at which the dial was due, because the
+    /// connect belongs to it.
     fn opened(&mut self, world: &mut World<N>, slot: u32) {
         let due = world.peers.get(slot as usize).map_or(world.now, |peer| peer.due);
         world.request(slot, 1, due);
@@ -101,7 +104,10 @@ impl<N: Net> Shape<N> for Churn {
     }
 
     fn ended(&mut self, world: &mut World<N>, slot: u32) {
-        let was_open = world.peers.get(slot as usize).is_some_and(|peer| !peer.flags.has(PeerFlags::CONNECTING));
+        let was_open = world
+            .peers
+            .get(slot as usize)
+            .is_some_and(|peer| !peer.flags.has(PeerFlags::CONNECTING));
         if world.meter.load_ended.is_none() {
             self.replace(world, was_open);
         }

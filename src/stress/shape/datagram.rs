@@ -1,7 +1,8 @@
-//! `ping` over UDP: numbered datagrams, answered or lost, from a number of sockets.
+//! `ping` over UDP: numbered datagrams from several sockets, each answered or lost.
 //!
-//! The sockets are not connected, so that each sends from its own address to any; such a socket is not told that a port is closed (udp(7)).
-//! What is sent there counts as lost when the timeout is over, like anything that is not answered.
+//! The sockets are not connected, so each may have its own source address. The kernel does not
+//! report a closed port to an unconnected socket (udp(7)). So a datagram to a closed port counts as
+//! lost after the timeout, like any other that gets no answer.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,19 +21,20 @@ use crate::stress::world::World;
 use crate::sys::DatagramBatch;
 use crate::token::Token;
 
-/// In `--send`, where the number goes. An answer must hold it.
+/// Placeholder of the number in `--send`. The answer must contain the number.
 const NUMBER: &str = "{seq}";
 
 /// Batches that one socket receives in a turn.
 const BATCHES_PER_TURN: usize = 16;
 
+/// The shape `ping` for a target of udp://.
 pub struct DatagramPing<N: Net> {
     plan: Plan,
     sockets: Vec<N::Socket>,
     batch: DatagramBatch,
-    /// What is sent before and behind the number.
+    /// Bytes before and after the number.
     around: (Vec<u8>, Vec<u8>),
-    /// Those on their way, from number `first` on: when each was due, until it is answered.
+    /// Datagrams from number `first` on: the moment each was due; `None` once it is answered.
     pending: VecDeque<Option<Time>>,
     first: u64,
     unanswered: u64,
@@ -40,16 +42,23 @@ pub struct DatagramPing<N: Net> {
     until: Option<Time>,
     left: Option<u64>,
     next_socket: usize,
-    /// Sockets that had more to receive than a turn takes: no event will tell again.
+    /// Sockets that stopped at their budget. No new event will come for them.
     unfinished: Vec<u8>,
 }
 
 impl<N: Net> DatagramPing<N> {
     pub fn new(plan: &Plan) -> DatagramPing<N> {
-        let around = match plan.send.as_deref().map(|text| (text, memchr::memmem::find(text, NUMBER.as_bytes()))) {
+        let around = match plan
+            .send
+            .as_deref()
+            .map(|text| (text, memchr::memmem::find(text, NUMBER.as_bytes())))
+        {
             Some((text, Some(at))) => (text[..at].to_vec(), text[at + NUMBER.len()..].to_vec()),
             Some((text, None)) => (text.to_vec(), Vec::new()),
-            None => (Vec::new(), [payload(plan.size.saturating_sub(NUMBER_DIGITS + 1)), b"\n".to_vec()].concat()),
+            None => (
+                Vec::new(),
+                [payload(plan.size.saturating_sub(NUMBER_DIGITS + 1)), b"\n".to_vec()].concat(),
+            ),
         };
         DatagramPing {
             sockets: Vec::new(),
@@ -85,11 +94,14 @@ impl<N: Net> DatagramPing<N> {
         meter.open = meter.opened;
         meter.open_at_peak = meter.opened;
         meter.begin_load(world.now);
-        self.pace = self.plan.rate.map(|rate| Pace::new(rate, self.plan.arrivals, self.plan.seed, world.now));
+        self.pace = self
+            .plan
+            .rate
+            .map(|rate| Pace::new(rate, self.plan.arrivals, self.plan.seed, world.now));
         self.until = Some(world.now + self.plan.duration);
     }
 
-    /// One socket's turn: what is due leaves in one batch.
+    /// Sends the datagrams that are due in one batch, from the next socket.
     fn send_due(&mut self, world: &mut World<N>) -> Next {
         let window = (self.sockets.len() * self.plan.pipeline) as u64;
         self.batch.clear();
@@ -135,7 +147,8 @@ impl<N: Net> DatagramPing<N> {
         next
     }
 
-    /// What the kernel does not take never left, and is not waited for. The numbers of the batch begin with `batch_first`.
+    /// Sends the batch, whose numbers begin with `batch_first`. A datagram that the kernel refuses
+    /// counts as failed at once.
     fn send_batch(&mut self, world: &mut World<N>, batch_first: u64) {
         let mut sent = 0;
         while sent < self.batch.answers_len() {
@@ -154,7 +167,7 @@ impl<N: Net> DatagramPing<N> {
         }
     }
 
-    /// This one will not be answered; it waited from when it was due.
+    /// Counts a datagram as failed, with the time since it was due.
     fn fail(&mut self, world: &mut World<N>, number: u64, kind: &str) {
         let index = number.wrapping_sub(self.first) as usize;
         if let Some(due) = self.pending.get_mut(index).and_then(Option::take) {
@@ -165,14 +178,14 @@ impl<N: Net> DatagramPing<N> {
         }
     }
 
-    /// At a rate, what was due by the end and could not even be sent: it waited until now at least.
+    /// At a rate, counts the datagrams that were due by the end and were never sent.
     fn charge_unsent(&mut self, world: &mut World<N>, until: Time) {
         let Some(pace) = &self.pace else { return };
         let unsent = pace.due_before(until).min(self.left.unwrap_or(u64::MAX));
         world.meter.charge_unsent(pace.next(), until, unsent, world.now);
     }
 
-    /// Receives what there is at one socket, within bounds.
+    /// Receives from one socket within its budget.
     fn receive(&mut self, world: &mut World<N>, socket: u8) {
         for _ in 0..BATCHES_PER_TURN {
             let Some(handle) = self.sockets.get(socket as usize) else { return };
@@ -214,7 +227,7 @@ impl<N: Net> DatagramPing<N> {
         self.forget_answered();
     }
 
-    /// At once, where there is more to receive.
+    /// Returns now if a socket has more to receive.
     fn receiving(&self, world: &World<N>) -> Next {
         if self.unfinished.is_empty() { Next::OnEvent } else { Next::At(world.now) }
     }
@@ -226,7 +239,7 @@ impl<N: Net> DatagramPing<N> {
         }
     }
 
-    /// Those that waited longer than the timeout are lost.
+    /// Counts datagrams older than the timeout as lost, and returns when the next one expires.
     fn expire(&mut self, world: &mut World<N>) -> Next {
         while let Some(Some(due)) = self.pending.front() {
             let gives_up = *due + self.plan.timeout;
@@ -278,7 +291,9 @@ impl<N: Net> Shape<N> for DatagramPing<N> {
 
     fn finish(&mut self, world: &mut World<N>, record: &mut Record) {
         if world.meter.answered == 0 && world.meter.sent > 0 {
-            record.notes.push("nothing was answered: over UDP a closed port looks like datagrams that are lost".into());
+            record.notes.push(
+                "no datagram was answered; over UDP a closed port looks like lost datagrams".into(),
+            );
         }
     }
 
@@ -287,10 +302,12 @@ impl<N: Net> Shape<N> for DatagramPing<N> {
     fn ended(&mut self, _world: &mut World<N>, _slot: u32) {}
 }
 
-/// The number that an answer holds: the first run of so many hexadecimal digits; behind what was sent before it, where that came back.
+/// Returns the number in an answer: the first run of 16 hexadecimal digits. If the answer begins
+/// with the bytes before the number, the search begins after them.
 fn number_in(datagram: &[u8], before: &[u8]) -> Option<u64> {
     let rest = datagram.strip_prefix(before).unwrap_or(datagram);
-    let digits = rest.windows(NUMBER_DIGITS).find(|window| window.iter().all(u8::is_ascii_hexdigit))?;
+    let digits =
+        rest.windows(NUMBER_DIGITS).find(|window| window.iter().all(u8::is_ascii_hexdigit))?;
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
@@ -299,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_found_in_answers() {
+    fn the_number_in_an_answer_is_found() {
         assert_eq!(number_in(b"00000000000000ffabc\n", b""), Some(255));
         assert_eq!(number_in(b"$16\r\n0000000000000010\r\n", b"PING "), Some(16));
         assert_eq!(number_in(b"PING 0000000000000010", b"PING "), Some(16));

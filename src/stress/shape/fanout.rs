@@ -1,7 +1,7 @@
-//! `fanout`: N subscribers of one channel, M messages published to it; whether each arrived, in order, and when.
+//! `fanout`: subscribes connections to one channel, publishes to it, and checks each delivery.
 //!
-//! Both kinds of connection listen: what arrives is looked at here. Of a subscriber that is the confirmation, then messages; of the publisher, an
-//! answer for each publish, in order.
+//! This shape parses all replies itself. A subscriber gets the confirmation of SUBSCRIBE, then
+//! messages. The publisher gets an answer to each publish, in order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,39 +21,47 @@ use crate::stress::world::{Dial, PeerFlags, World};
 const SUBSCRIBER: u8 = 0;
 const PUBLISHER: u8 = 1;
 
-/// A message begins with this and the run's own number, which tells it from messages of others on the channel; then follow the message's number
-/// and the time when it was due. All numbers are of 16 hexadecimal digits.
+/// The first bytes of a message. The number of the run follows, which distinguishes the message
+/// from those of other publishers, then the number of the message and the moment it was due. Each
+/// number has 16 hexadecimal digits.
 const MARK: &str = "slabd:";
 const DIGITS: usize = 16;
 const HEAD: usize = MARK.len() + 3 * DIGITS;
 
+/// The shape `fanout`.
 pub struct FanoutShape {
     plan: Plan,
     subscribers: Dialer,
     publisher: Dialer,
     subscribe: Vec<u8>,
-    /// The slot of the publisher, once it is let in.
+    /// Slot of the publisher while it is open.
     publishes: Option<u32>,
-    /// `MARK` and the run's number.
+    /// `MARK` and the number of the run.
     mark: Vec<u8>,
     padding: Vec<u8>,
     pace: Option<Pace>,
     subscribed: u64,
     published: u64,
-    /// All are, or the time for it is over.
+    /// True once all messages are published or the duration has passed.
     is_published: bool,
     until: Time,
     delivery: Delivery,
-    /// Publishes that are not answered yet: when each was due.
+    /// Moments at which the unanswered publishes were due.
     unanswered: VecDeque<Time>,
-    /// When the last message arrived, or was published where none was on its way.
+    /// Moment of the last delivery, or of a publish after all earlier messages had arrived.
     progress: Time,
 }
 
 impl FanoutShape {
     pub fn new(plan: &Plan, now: Time) -> FanoutShape {
         FanoutShape {
-            subscribers: Dialer::once(SUBSCRIBER, Dial::default(), plan.connections, plan.connect_rate, now),
+            subscribers: Dialer::once(
+                SUBSCRIBER,
+                Dial::default(),
+                plan.connections,
+                plan.connect_rate,
+                now,
+            ),
             publisher: Dialer::once(PUBLISHER, Dial::default(), 1, None, now),
             subscribe: command(&[b"SUBSCRIBE", plan.channel.as_bytes()]),
             publishes: None,
@@ -75,7 +83,10 @@ impl FanoutShape {
         let meter = &mut world.meter;
         meter.begin_load(world.now);
         meter.wants_memory = Some(Reading::Highest);
-        self.pace = self.plan.rate.map(|rate| Pace::new(rate, self.plan.arrivals, self.plan.seed, world.now));
+        self.pace = self
+            .plan
+            .rate
+            .map(|rate| Pace::new(rate, self.plan.arrivals, self.plan.seed, world.now));
         self.progress = world.now;
         self.until = world.now + self.plan.duration;
     }
@@ -87,19 +98,21 @@ impl FanoutShape {
         self.published += 1;
         self.delivery.expected += self.subscribed;
         let mut text = self.mark.clone();
-        text.extend_from_slice(format!("{:016x}{:016x}", self.published, due.as_nanos()).as_bytes());
+        text.extend_from_slice(
+            format!("{:016x}{:016x}", self.published, due.as_nanos()).as_bytes(),
+        );
         text.extend_from_slice(&self.padding);
         self.unanswered.push_back(due);
         world.meter.sent += 1;
         world.send(publisher, &command(&[b"PUBLISH", self.plan.channel.as_bytes(), &text]), 0, due);
     }
 
-    /// Nothing is on its way.
+    /// True if no publish and no delivery is outstanding.
     fn is_quiet(&self) -> bool {
         self.unanswered.is_empty() && self.delivery.delivered >= self.delivery.expected
     }
 
-    /// What may be on its way goes out.
+    /// Publishes the messages that are due, or that the limit of messages in flight allows.
     fn publish_due<N: Net>(&mut self, world: &mut World<N>, publisher: u32) -> Next {
         while !self.is_published {
             if self.published >= self.plan.messages || world.now >= self.until {
@@ -112,7 +125,9 @@ impl FanoutShape {
                     return earliest([Next::At(pace.next()), Next::At(self.until)]);
                 }
                 Some(pace) => pace.take(),
-                None if self.published >= arrived + self.plan.in_flight as u64 => return Next::At(self.until),
+                None if self.published >= arrived + self.plan.in_flight as u64 => {
+                    return Next::At(self.until);
+                }
                 None => world.now,
             };
             self.publish(world, publisher, due);
@@ -120,20 +135,29 @@ impl FanoutShape {
         Next::OnEvent
     }
 
-    /// The publisher's answers: how many receivers there were, or why not.
+    /// Takes the answer to a publish: the number of receivers, or an error.
     fn take_answer<N: Net>(&mut self, world: &mut World<N>, answer: &[u8], is_error: bool) {
-        let Some(due) = self.unanswered.pop_front() else { return world.meter.error("wrong answer", 1) };
+        let Some(due) = self.unanswered.pop_front() else {
+            return world.meter.error("wrong answer", 1);
+        };
         world.meter.answered += 1;
         world.meter.latency.record(world.now.since(due), 1);
         if is_error {
             world.meter.refused(answer);
-            // It went to nobody.
+            // The server delivered the message to no subscriber.
             self.delivery.expected = self.delivery.expected.saturating_sub(self.subscribed);
         }
     }
 
-    /// The answer to SUBSCRIBE. False when it is none.
-    fn take_confirmation<N: Net>(&mut self, world: &mut World<N>, slot: u32, answer: &[u8], is_error: bool) -> bool {
+    /// Takes the answer to SUBSCRIBE. Returns false and closes the connection if it is an error or
+    /// another reply.
+    fn take_confirmation<N: Net>(
+        &mut self,
+        world: &mut World<N>,
+        slot: u32,
+        answer: &[u8],
+        is_error: bool,
+    ) -> bool {
         if is_error {
             world.meter.refused(answer);
             world.meter.fail("not subscribed");
@@ -174,7 +198,7 @@ impl<N: Net> Shape<N> for FanoutShape {
             }
             match self.publishes {
                 None if self.publisher.left() > 0 => return self.publisher.act(world, 0),
-                // It was not let in.
+                // The publisher could not connect.
                 None => return Next::Done,
                 Some(_) => self.begin(world),
             }
@@ -220,11 +244,12 @@ impl<N: Net> Shape<N> for FanoutShape {
             world.meter.refused(message);
             return true;
         }
-        // Others may use the channel too.
+        // Other publishers may use the channel too.
         let Some(at) = memchr::memmem::find(message, &self.mark) else { return true };
         let number = |index: usize| {
             let from = at + self.mark.len() + index * DIGITS;
-            u64::from_str_radix(std::str::from_utf8(message.get(from..from + DIGITS)?).ok()?, 16).ok()
+            u64::from_str_radix(std::str::from_utf8(message.get(from..from + DIGITS)?).ok()?, 16)
+                .ok()
         };
         let (Some(serial), Some(due)) = (number(0), number(1)) else {
             world.meter.error("wrong answer", 1);
@@ -246,14 +271,17 @@ impl<N: Net> Shape<N> for FanoutShape {
         if peer.role == PUBLISHER {
             self.publishes = None;
         } else if peer.flags.has(PeerFlags::LISTENS) && peer.outstanding == 0 {
-            // What it was sent and did not get is lost; what is published from now on is not for it.
+            // Its pending messages are lost. Later messages do not expect this subscriber.
             self.subscribed = self.subscribed.saturating_sub(1);
         }
     }
 
     fn finish(&mut self, world: &mut World<N>, record: &mut Record) {
         let meter = &mut world.meter;
-        let load = meter.load_ended.zip(meter.load_began).map_or(Duration::ZERO, |(end, start)| end.since(start));
+        let load = meter
+            .load_ended
+            .zip(meter.load_began)
+            .map_or(Duration::ZERO, |(end, start)| end.since(start));
         self.delivery.subscribers = self.subscribed;
         self.delivery.published = self.published;
         self.delivery.lost = self.delivery.expected.saturating_sub(self.delivery.delivered);
@@ -264,7 +292,7 @@ impl<N: Net> Shape<N> for FanoutShape {
         }
         if self.published < self.plan.messages {
             let left = self.plan.messages - self.published;
-            record.notes.push(format!("{left} messages were not published: the run ended before"));
+            record.notes.push(format!("the run ended before {left} messages were published"));
         }
         record.delivery = Some(self.delivery.clone());
     }

@@ -1,6 +1,7 @@
-//! Floods: peers that hold connections without using them, or spoil them; and beside them honest requests, before, during and after.
+//! Floods: attackers that hold connections without using them, or abuse them. Honest requests are
+//! sent before, during and after.
 //!
-//! Each attacker is replaced when the server gets rid of it, so the pressure stays for as long as the flood lasts.
+//! When the server closes an attacker, another takes its place, so the pressure stays the same.
 
 use std::time::Duration;
 
@@ -21,49 +22,55 @@ use crate::stress::world::{Dial, PeerFlags, World};
 /// The role of attackers, beside that of [`PROBE`].
 const ATTACKER: u8 = 0;
 
-/// The server's memory is read exactly this often while the flood is on.
+/// Time between two exact readings of the server's memory during the flood.
 const PEAK_EVERY: Duration = Duration::from_secs(1);
 
-/// What is asked for as receive buffer of a peer that does not read. The kernel doubles it to 4,608 bytes (socket(7)), and with that much
-/// unread the server's window is closed.
+/// Receive buffer asked for by a client that does not read. The kernel doubles it to 4,608 bytes
+/// (socket(7)). With that much unread, the window is closed.
 const TINY_BUFFER: usize = 2304;
 
-/// Bytes of requests that such a peer sends, and how many requests they are at most: their answers need only fill the server's send
-/// buffer, and all attackers' requests wait in this process while the server does not read.
+/// Bytes of requests that a client that does not read sends. The answers need only fill the
+/// server's send buffer.
 const UNREAD_BYTES: usize = 128 << 10;
+
+/// Requests that a client that does not read sends, at most. This process buffers them while the
+/// server does not read.
 const UNREAD_REQUESTS: usize = 64;
 
-/// A server that gives up on a closed window says so to nobody (TCP_USER_TIMEOUT, tcp(7)). So who does not read says one byte more of
-/// its requests this often: where nobody is left to hear it, a reset comes back.
+/// Time between two further bytes of a client with a closed window. A server that gives up on the
+/// connection (TCP_USER_TIMEOUT, tcp(7)) cannot tell the client; the next byte draws a reset.
 const KNOCK: Duration = Duration::from_secs(1);
 
 /// Bytes that a slow reader reads at a time.
 const SIP: usize = 16;
 
-/// The string that a slowloris announces over the Redis protocol: the longest that Redis takes from a client that gave no password.
+/// Length of the string that a slowloris announces over RESP: the longest that Redis accepts from
+/// an unauthenticated client.
 const DRIPPED_BULK: usize = 16 * 1024;
 
-/// After its request a vanishing peer waits so long: then the answer is acknowledged, and nothing on its way either side.
+/// Time after its request at which a client vanishes, so that the answer is acknowledged and no
+/// data is in flight.
 const ANSWER_TIME: Duration = Duration::from_millis(200);
 
-/// So long may it take until a moment has come in which the server's memory can be read.
+/// Longest wait for a moment in which the server's memory can be read.
 const READING: Duration = Duration::from_secs(1);
 
-/// The server's memory is back when it is within this share of where it began.
+/// Share above its start at which the server's resident set counts as reclaimed.
 const BACK: f64 = 0.1;
 
+/// A flood of any kind.
 pub struct Flood {
     kind: ShapeName,
     plan: Plan,
     began: Time,
     dial: Dial,
-    /// None until the flood begins.
+    /// Dialer of the attackers during the flood.
     attackers: Option<Dialer>,
     probes: Probes,
     stage: Stage,
     stage_ends: Time,
     peak_due: Time,
-    /// What an attacker says, whole.
+    /// First bytes of each attacker.
     bait: Vec<u8>,
     vanished: u64,
     cannot_vanish: Option<String>,
@@ -74,12 +81,13 @@ pub struct Flood {
 enum Stage {
     Before,
     During,
-    /// The attackers are still there, and no honest request is on its way: so the server's memory can be read without keeping one waiting.
+    /// The attackers are still connected, and the last honest requests end. Then the server's
+    /// memory is read, which delays no request.
     Reading {
         is_asked: bool,
     },
     After,
-    /// The last honest requests get the time that all others had.
+    /// The last honest requests may be answered within their timeout.
     Ending,
 }
 
@@ -89,7 +97,11 @@ impl Flood {
         Flood {
             kind,
             began: now,
-            dial: Dial { unread, receive_buffer: if unread { TINY_BUFFER } else { 0 }, ..Dial::default() },
+            dial: Dial {
+                unread,
+                receive_buffer: if unread { TINY_BUFFER } else { 0 },
+                ..Dial::default()
+            },
             attackers: None,
             probes: Probes::new(plan, now),
             stage: Stage::Before,
@@ -103,7 +115,7 @@ impl Flood {
         }
     }
 
-    /// Enters the next stage when this one is over. False behind the last.
+    /// Enters the next stage when the present one has ended. Returns false after the last.
     fn advance<N: Net>(&mut self, world: &mut World<N>) -> bool {
         let is_over = world.now >= self.stage_ends;
         match self.stage {
@@ -111,10 +123,10 @@ impl Flood {
             Stage::During if is_over => {
                 world.meter.end_load(world.now);
                 self.probes.stop();
-                // One that could not be carried out yet would be the second in a moment.
+                // A reading that was requested during the flood and not yet made is dropped.
                 world.meter.wants_memory = None;
                 self.stage = Stage::Reading { is_asked: false };
-                // By then they have timed out.
+                // By then, all honest requests are answered or have timed out.
                 self.stage_ends = world.now + self.plan.timeout + Duration::from_millis(100);
             }
             Stage::Reading { is_asked: false } if self.probes.are_settled() || is_over => {
@@ -122,7 +134,9 @@ impl Flood {
                 self.stage = Stage::Reading { is_asked: true };
                 self.stage_ends = world.now + READING;
             }
-            Stage::Reading { is_asked: true } if world.meter.wants_memory.is_none() || is_over => self.end(world),
+            Stage::Reading { is_asked: true } if world.meter.wants_memory.is_none() || is_over => {
+                self.end(world)
+            }
             Stage::After if is_over => {
                 self.probes.stop();
                 self.stage = Stage::Ending;
@@ -147,7 +161,7 @@ impl Flood {
     fn end<N: Net>(&mut self, world: &mut World<N>) {
         self.attackers = None;
         self.flood_ended = Some(world.now);
-        // Those that vanished stay away: what becomes of them is the server's to do, and a reset would tell it.
+        // Vanished clients stay silent, because a reset would do the server's work.
         if self.kind != ShapeName::Vanish {
             let attackers = world.peers.iter().filter(|(_, peer)| peer.role == ATTACKER);
             let slots: Vec<u32> = attackers.map(|(slot, _)| slot as u32).collect();
@@ -158,7 +172,7 @@ impl Flood {
         self.stage_ends = world.now + AFTER;
     }
 
-    /// What an attacker does once it is connected.
+    /// Starts the attack on an open connection.
     fn attack<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
         let now = world.now;
         match self.kind {
@@ -169,15 +183,19 @@ impl Flood {
             }
             ShapeName::SlowRead | ShapeName::ZeroWindow => {
                 world.send(slot, &self.bait, 0, now);
-                world.wake(slot, if self.kind == ShapeName::SlowRead { self.plan.drip } else { KNOCK });
+                world.wake(
+                    slot,
+                    if self.kind == ShapeName::SlowRead { self.plan.drip } else { KNOCK },
+                );
             }
             ShapeName::Rst => {
                 world.send(slot, &self.bait, 0, now);
-                // The request leaves with this turn; then it is gone.
+                // The request leaves in this turn; the reset follows in the next.
                 world.wake(slot, Duration::ZERO);
             }
             ShapeName::Vanish => {
-                // Every second one leaves behind data that nobody will acknowledge: keepalive does not end those.
+                // Every second client vanishes at once and leaves unacknowledged data behind.
+                // Keepalive does not detect such a peer.
                 world.send(slot, &self.bait, 0, now);
                 if slot.is_multiple_of(2) {
                     self.vanish(world, slot);
@@ -189,12 +207,12 @@ impl Flood {
         }
     }
 
-    /// The next byte of a request that never ends.
+    /// Sends the next byte of a request that never ends.
     fn drip<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
         let peer = &mut world.peers[slot as usize];
         let at = peer.serial as usize;
         if self.plan.target.scheme == Scheme::Resp && at + 1 >= self.bait.len() + DRIPPED_BULK {
-            // The last byte of the string is kept back.
+            // Without its last byte, the string never completes.
             return;
         }
         peer.serial += 1;
@@ -207,10 +225,15 @@ impl Flood {
     fn sip<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
         match world.read_some(slot, SIP) {
             Ok(1..) => world.wake(slot, self.plan.drip),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
+                ) =>
+            {
                 world.wake(slot, self.plan.drip);
             }
-            // The server has closed it, and all that it had sent is read; or it was reset.
+            // The server has closed or reset the connection.
             Ok(0) | Err(_) => {
                 world.meter.closed_by_server += 1;
                 world.close(slot);
@@ -226,18 +249,23 @@ impl Flood {
         }
     }
 
-    /// How soon the server's memory was back, in words where there is no time to tell.
+    /// Records how long the server took to free the flood's memory, or a note that says why that
+    /// time is unknown.
     fn reclaim(&self, record: &mut Record) {
         let (Some(ended), Some(server)) = (self.flood_ended, &record.server) else { return };
         let ended_s = ended.since(self.began).as_secs_f64();
         let back = (server.rss_before as f64 * (1.0 + BACK)) as u64;
-        let sampled = || record.samples.iter().filter_map(|sample| Some((sample.t_s, sample.server_rss?)));
+        let sampled =
+            || record.samples.iter().filter_map(|sample| Some((sample.t_s, sample.server_rss?)));
         let peak = sampled().map(|(_, rss)| rss).max().unwrap_or(0).max(server.rss_at_peak);
         if peak <= back {
-            let note = "the server's memory rose by no more than a tenth: there was nothing to give back";
+            let note = "the server's memory rose by a tenth at most, so there was nothing to give \
+                back";
             return record.notes.push(note.into());
         }
-        record.reclaim_s = sampled().find(|(t_s, rss)| *t_s >= ended_s && *rss <= back).map(|(t_s, _)| t_s - ended_s);
+        record.reclaim_s = sampled()
+            .find(|(t_s, rss)| *t_s >= ended_s && *rss <= back)
+            .map(|(t_s, _)| t_s - ended_s);
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let missing = mebibytes(server.rss_at_end.saturating_sub(server.rss_before));
         let grown = mebibytes(peak - server.rss_before);
@@ -245,19 +273,21 @@ impl Flood {
             return;
         }
         record.notes.push(match server.rss_at_end {
-            0 => "the server told nothing of its memory when the run ended".into(),
-            // INFO is asked too seldom to tell since when.
-            end if end <= back => {
-                format!("the server's memory rose by {grown:.1} MiB, which were back when the run ended; since when was not seen")
-            }
-            _ => {
-                format!("{missing:.1} MiB of the server's memory, of {grown:.1} MiB, were not back when the run ended")
-            }
+            0 => "the server's memory could not be read when the run ended".into(),
+            // INFO is not asked often enough to time it.
+            end if end <= back => format!(
+                "the server's memory rose by {grown:.1} MiB and was back when the run ended, at a \
+                 moment that was not seen"
+            ),
+            _ => format!(
+                "the server's memory rose by {grown:.1} MiB, of which {missing:.1} MiB were not \
+                 back when the run ended"
+            ),
         });
     }
 }
 
-/// What an attacker says to begin with.
+/// Returns the first bytes of an attacker.
 fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
     let wire = Wire::new(&plan.target, plan.size, 1, plan.send.as_deref());
     let (path, host) = (&plan.target.path, &plan.target.host);
@@ -266,18 +296,23 @@ fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
             let request = wire.request();
             request.repeat((UNREAD_BYTES / request.len()).clamp(1, UNREAD_REQUESTS))
         }
-        (ShapeName::Slowloris, Scheme::Resp) => format!("*2\r\n$4\r\nECHO\r\n${DRIPPED_BULK}\r\n").into_bytes(),
-        // A header whose value does not end.
-        (ShapeName::Slowloris, Scheme::Http) => format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nX-a: ").into_bytes(),
-        // A line without its end.
+        (ShapeName::Slowloris, Scheme::Resp) => {
+            format!("*2\r\n$4\r\nECHO\r\n${DRIPPED_BULK}\r\n").into_bytes()
+        }
+        // The header's value never ends.
+        (ShapeName::Slowloris, Scheme::Http) => {
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nX-a: ").into_bytes()
+        }
+        // The line never ends.
         (ShapeName::Slowloris, _) => {
             let request = wire.request();
             request.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().to_vec()
         }
         (ShapeName::Announce, Scheme::Http) => {
-            format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1073741824\r\n\r\n").into_bytes()
+            format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1073741824\r\n\r\n")
+                .into_bytes()
         }
-        // 512 MiB less one byte: as much as Redis lets one string be (proto-max-bulk-len).
+        // 512 MiB less one byte: the longest string that Redis accepts (proto-max-bulk-len).
         (ShapeName::Announce, _) => b"*2\r\n$4\r\nECHO\r\n$536870911\r\n".to_vec(),
         _ => wire.request().to_vec(),
     }
@@ -292,9 +327,10 @@ impl<N: Net> Shape<N> for Flood {
             world.meter.wants_memory = Some(Reading::Highest);
             self.peak_due = world.now + PEAK_EVERY;
         }
-        let dialing = self.attackers.as_mut().map_or(Next::OnEvent, |attackers| attackers.act(world, 0));
+        let dialing =
+            self.attackers.as_mut().map_or(Next::OnEvent, |attackers| attackers.act(world, 0));
         let ends = match self.stage {
-            // It is read between this turn and the next.
+            // The memory is read between this turn and the next.
             Stage::Reading { is_asked: true } => world.now,
             _ => self.stage_ends,
         };
@@ -349,7 +385,9 @@ impl<N: Net> Shape<N> for Flood {
         let peer = &world.peers[slot as usize];
         match (peer.role, &mut self.attackers) {
             (PROBE, _) => self.probes.failed(slot, world.now),
-            (_, Some(attackers)) if peer.flags.has(PeerFlags::CONNECTING) => attackers.again(world.now),
+            (_, Some(attackers)) if peer.flags.has(PeerFlags::CONNECTING) => {
+                attackers.again(world.now)
+            }
             (_, Some(attackers)) => attackers.more(),
             _ => {}
         }
@@ -359,7 +397,7 @@ impl<N: Net> Shape<N> for Flood {
         self.probes.finish(record, self.plan.timeout, world.now);
         record.latency = None;
         record.requests.rate = 0.0;
-        // What this machine could not open is no failure of the server's.
+        // A connect that this machine could not make is not the server's failure.
         let mut own = 0;
         record.connections.failed.retain(|why, count| {
             let is_own = matches!(why.as_str(), "no file left" | "no local port" | "no memory");
@@ -367,19 +405,21 @@ impl<N: Net> Shape<N> for Flood {
             !is_own
         });
         if own > 0 {
-            record
-                .notes
-                .push(format!("{own} connects failed for want of files, ports or memory here, not at the server"));
+            record.notes.push(format!(
+                "{own} connects failed because this machine, not the server, had no files, ports \
+                 or memory left"
+            ));
         }
         self.reclaim(record);
         if self.kind == ShapeName::Vanish {
             record.notes.push(format!(
-                "{} peers vanished: all that is sent to them is dropped. They stayed so to the end: what memory came back the server took back by itself",
+                "{} peers vanished and dropped everything sent to them until the end of the run. \
+                 Memory that came back was reclaimed by the server's own defences",
                 self.vanished
             ));
         }
         if let Some(error) = &self.cannot_vanish {
-            record.notes.push(format!("some could not vanish: {error}"));
+            record.notes.push(format!("some peers could not vanish: {error}"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `hold`: opens so many connections, asks once on each, keeps them, and asks each again at the end.
+//! `hold`: opens connections, sends a request on each, keeps them, and sends another at the end.
 
 use std::time::Duration;
 
@@ -14,23 +14,25 @@ use crate::stress::record::Record;
 use crate::stress::target::Scheme;
 use crate::stress::world::{Dial, PeerFlags, World};
 
-/// From the last answer until the server's memory is read: what it lets go of after traffic is gone by then.
+/// Time from the last answer until the server's memory is read. The server may free buffers
+/// meanwhile.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Connections asked at once at the end.
+/// Requests in flight at once at the end.
 const CHECKS_AT_ONCE: u64 = 100;
 
+/// The shape `hold`.
 pub struct Hold {
     dialer: Dialer,
-    /// Whether there is anything to say: over plain TCP only when it was given.
+    /// True if the shape sends requests. Over plain TCP it needs --send for that.
     asks: bool,
     duration: Duration,
     phase: HoldPhase,
-    /// Answered once, and again at the end.
+    /// Answers after opening, and answers at the end.
     answered: [u64; 2],
-    /// When the last answer came, or the last connection was opened where nothing is asked.
+    /// Moment of the last answer; without requests, of the last opened connection.
     progress: Time,
-    /// Without any progress for so long, no more are opened.
+    /// Time without progress after which the shape opens no more connections.
     patience: Duration,
     gave_up: bool,
 }
@@ -43,7 +45,7 @@ enum HoldPhase {
     Holding {
         until: Time,
     },
-    /// Slots up to `end` are asked, from `next` on.
+    /// Sends the last requests, on the slots from `next` to `end`.
     Checking {
         next: usize,
         end: usize,
@@ -67,7 +69,7 @@ impl Hold {
         }
     }
 
-    /// Asks the connections that are still there, some at a time.
+    /// Sends a request on each open connection, a bounded number at once.
     fn check<N: Net>(&mut self, world: &mut World<N>) -> Next {
         let HoldPhase::Checking { next, end } = &mut self.phase else { return Next::Done };
         while next < end && world.outstanding < CHECKS_AT_ONCE {
@@ -111,14 +113,17 @@ impl<N: Net> Shape<N> for Hold {
                 Next::At(until)
             }
             HoldPhase::Holding { until } if world.now >= until => {
-                // Again: some servers take seconds to let go of what traffic cost them.
+                // Some servers need seconds to free the memory of traffic, so the last reading
+                // counts.
                 world.meter.wants_memory = Some(Reading::Latest);
-                // Slots of connections that have ended are empty.
                 let end = world.peers.iter().next_back().map_or(0, |(slot, _)| slot + 1);
-                self.phase = if self.asks { HoldPhase::Checking { next: 0, end } } else { HoldPhase::Done };
+                self.phase =
+                    if self.asks { HoldPhase::Checking { next: 0, end } } else { HoldPhase::Done };
                 if self.asks { self.check(world) } else { Next::Done }
             }
-            HoldPhase::Settling { until } | HoldPhase::Holding { until } => earliest([Next::At(until)]),
+            HoldPhase::Settling { until } | HoldPhase::Holding { until } => {
+                earliest([Next::At(until)])
+            }
             HoldPhase::Checking { .. } => self.check(world),
             HoldPhase::Done => Next::Done,
         }
@@ -130,7 +135,7 @@ impl<N: Net> Shape<N> for Hold {
         }
         match self.asks {
             true => world.request(slot, 1, world.now),
-            // It may greet: that is no answer, and no wrong one.
+            // The server may send a greeting.
             false => world.peers[slot as usize].flags.set(PeerFlags::DISCARDS),
         }
     }
@@ -144,18 +149,22 @@ impl<N: Net> Shape<N> for Hold {
 
     fn finish(&mut self, world: &mut World<N>, record: &mut Record) {
         if self.gave_up {
-            record.notes.push("no more connections were opened when for long none had been answered".into());
+            record.notes.push(
+                "the server stopped answering new connections, so no more were opened".into(),
+            );
         }
         if self.asks {
             let [once, again] = self.answered;
             record.notes.push(format!(
-                "{} connections were answered when they had opened, and {} again at the end; {} were open then",
+                "{} connections got an answer after opening, and {} at the end; {} were open then",
                 count(once),
                 count(again),
                 count(world.meter.open)
             ));
         } else {
-            record.notes.push("nothing was said on the connections: give --send, or a scheme that has requests".into());
+            record.notes.push(
+                "no requests were sent: give --send, or a target with resp:// or http://".into(),
+            );
         }
     }
 }

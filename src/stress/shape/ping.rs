@@ -1,8 +1,10 @@
-//! `ping`: requests and answers on open connections; in a closed loop, or at a fixed rate.
+//! `ping`: requests and answers on open connections, in a closed loop or at a fixed rate.
 //!
-//! In the closed loop each connection asks again when it is answered. At a rate, requests are due by the clock whatever the server does: one
-//! that finds no connection free waits, and its time counts from when it was due. So a server that stalls is charged with every request that
-//! it kept waiting, not only with those that happened to be on their way (coordinated omission; G. Tene, "How NOT to Measure Latency").
+//! In the closed loop, each connection sends its next request after the answer to the last one. At
+//! a rate, requests are due by the clock. A request that finds no free connection waits, and its
+//! time counts from the moment it was due. So the figures include every request that a stall of the
+//! server delayed, not only those in flight (coordinated omission; G. Tene, "How NOT to Measure
+//! Latency").
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,9 +20,10 @@ use crate::stress::record::Record;
 use crate::stress::world::{Dial, World};
 use crate::token::{Source, Token};
 
-/// Requests sent in one turn at a rate, before answers are looked for again.
+/// Requests sent in one turn at a rate, before the loop polls for answers again.
 const REQUESTS_PER_TURN: usize = 1024;
 
+/// The shape `ping`.
 pub struct Ping {
     dialer: Dialer,
     connections: u64,
@@ -29,15 +32,17 @@ pub struct Ping {
     arrivals: Arrivals,
     seed: u64,
     duration: Duration,
-    /// Requests to make in all, where that is what bounds the run.
+    /// Requests still to send, if their number ends the run.
     requests_left: Option<u64>,
     timeout: Duration,
     phase: PingPhase,
-    /// At a rate: connections that are free; who waits longest comes first, so that all are used. Some may have ended meanwhile.
+    /// At a rate: idle connections, the longest idle first, so that all are used. Some may have
+    /// ended.
     idle: VecDeque<Token>,
-    /// Most connections open so far, and since when: if there are no more for long, it begins with those.
+    /// Highest number of open connections so far, and when it was reached. If no more open within
+    /// the timeout, the load starts with these.
     risen: (u64, Time),
-    /// It began with fewer than asked for.
+    /// Connections at the start of the load, if fewer than asked for.
     began_with: Option<u64>,
 }
 
@@ -47,7 +52,7 @@ enum PingPhase {
         pace: Option<Pace>,
         until: Time,
     },
-    /// The load is off; what is on its way may still be answered until then.
+    /// No more requests are sent. The run waits for outstanding answers, at most until this moment.
     Draining {
         until: Time,
     },
@@ -73,16 +78,17 @@ impl Ping {
         }
     }
 
-    /// Loads again with another rate, on as many connections as at first: for a search.
+    /// Starts another load at this rate, on the same number of connections; for a search.
     pub fn restart<N: Net>(&mut self, world: &mut World<N>, rate: f64) {
         self.rate = Some(rate);
-        let there = world.meter.open as usize + world.meter.connecting as usize + self.dialer.left();
+        let there =
+            world.meter.open as usize + world.meter.connecting as usize + self.dialer.left();
         (there..self.connections as usize).for_each(|_| self.dialer.more());
         self.risen = (0, world.now);
         self.phase = PingPhase::Opening;
     }
 
-    /// Whether all that can be open is: or nobody more has been let in for so long that it is not to be waited for.
+    /// True if all connections are open, or no more have opened within the timeout.
     fn is_ready<N: Net>(&mut self, world: &World<N>) -> bool {
         let open = world.meter.open;
         if open > self.risen.0 {
@@ -92,8 +98,9 @@ impl Ping {
             return true;
         }
         let is_settled = self.dialer.left() == 0 || world.meter.failed_in_all() > 0;
-        // While they open, all that is waited for is to be let in.
-        world.outstanding == 0 && (open >= self.connections || (world.meter.connecting == 0 && is_settled))
+        // Before the load, only preludes can be outstanding.
+        world.outstanding == 0
+            && (open >= self.connections || (world.meter.connecting == 0 && is_settled))
     }
 
     fn begin<N: Net>(&mut self, world: &mut World<N>) {
@@ -110,7 +117,7 @@ impl Ping {
         slots.into_iter().for_each(|slot| self.is_free(world, slot));
     }
 
-    /// In the closed loop: the next requests of a connection that has none on their way.
+    /// In the closed loop, sends the next requests on an idle connection.
     fn ask<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
         let count = match &mut self.requests_left {
             Some(left) => {
@@ -125,7 +132,7 @@ impl Ping {
         }
     }
 
-    /// A connection can be asked again.
+    /// Uses an idle connection, or keeps it for the next request that is due.
     fn is_free<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
         match self.phase {
             PingPhase::Loading { pace: Some(_), .. } => {
@@ -137,9 +144,11 @@ impl Ping {
         }
     }
 
-    /// At a rate: what is due goes out on the connections that are free.
+    /// At a rate, sends the requests that are due on idle connections.
     fn send_due<N: Net>(&mut self, world: &mut World<N>) -> Next {
-        let PingPhase::Loading { pace: Some(pace), until } = &mut self.phase else { return Next::OnEvent };
+        let PingPhase::Loading { pace: Some(pace), until } = &mut self.phase else {
+            return Next::OnEvent;
+        };
         for _ in 0..REQUESTS_PER_TURN {
             if self.requests_left == Some(0) || pace.next() >= *until {
                 return Next::OnEvent;
@@ -170,7 +179,7 @@ impl Ping {
         self.phase = PingPhase::Draining { until: world.now + self.timeout };
     }
 
-    /// Nobody answered these until the end: they took that long at least.
+    /// Counts the requests that are unanswered at the end, with their wait so far.
     fn give_up<N: Net>(&mut self, world: &mut World<N>) {
         let waiting = world.peers.iter().filter(|(_, peer)| peer.outstanding > 0 && peer.is_open());
         let slots: Vec<u32> = waiting.map(|(slot, _)| slot as u32).collect();
@@ -179,7 +188,7 @@ impl Ping {
             let peer = &world.peers[slot as usize];
             unanswered += u64::from(peer.outstanding);
             world.meter.latency.record(world.now.since(peer.due), u64::from(peer.outstanding));
-            // An answer that came yet would be taken for that of another request.
+            // A late answer must not count as that of a later request.
             world.close(slot);
         }
         world.meter.error("unanswered at the end", unanswered);
@@ -251,7 +260,9 @@ impl<N: Net> Shape<N> for Ping {
     fn finish(&mut self, _world: &mut World<N>, record: &mut Record) {
         if let Some(open) = self.began_with {
             let asked = self.connections;
-            record.notes.push(format!("the load began with {open} of {asked} connections: no more were let in"));
+            record.notes.push(format!(
+                "the load began with {open} of {asked} connections, because no more opened"
+            ));
         }
     }
 }

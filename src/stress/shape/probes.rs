@@ -1,4 +1,5 @@
-//! Honest requests beside a flood: due by the clock, each on a connection of its own, each accounted to the phase in which it was due.
+//! Honest requests beside a flood. Each is due by the clock, opens a connection, and counts for the
+//! phase of the flood in which it was due.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,29 +13,31 @@ use crate::stress::plan::{PROBES_IN_FLIGHT_MAX, PROBES_PER_TURN, Plan};
 use crate::stress::record::{Probe, Record};
 use crate::stress::world::{Dial, PeerFlags, World};
 
-/// The role of their connections.
+/// The role of honest connections.
 pub const PROBE: u8 = 1;
 
-/// Honest clients come from as many addresses as this, in 127.2.0.0/16, where the attackers' can be told apart.
+/// Number of addresses of honest clients, in 127.2.0.0/16. The attackers use other networks.
 const SOURCES: u32 = 4096;
 
+/// Names of the phases of a flood.
 pub const PHASES: [&str; 3] = ["before", "during", "after"];
 
+/// The honest requests of one run.
 pub struct Probes {
     rate: f64,
     pace: Pace,
-    /// None: no more are due.
+    /// Phase of the flood; `None` if no more requests are due.
     phase: Option<usize>,
-    /// Those on their way, by slot: when each was due, and in which phase.
+    /// Requests in flight by slot: the moment each was due, and its phase.
     waiting: BTreeMap<u32, (Time, usize)>,
     sent: [u64; 3],
     answered: [u64; 3],
     times: [Times; 3],
     from_many_sources: bool,
     number: u32,
-    /// They were due, and too many were on their way.
+    /// Requests not sent because too many were in flight.
     left_out: u64,
-    /// They were due, and this machine had no file or port left.
+    /// Requests not sent because this machine had no file or port left.
     not_dialled: u64,
 }
 
@@ -57,23 +60,23 @@ impl Probes {
         }
     }
 
-    /// From now on they belong to another phase, in which they are due from now on.
+    /// Enters a phase. Its first request is due now.
     pub fn enter(&mut self, phase: usize, now: Time) {
         self.phase = Some(phase);
         self.pace = Pace::new(self.rate, Arrivals::Even, 0, now);
     }
 
-    /// No more are due; those on their way may still be answered.
+    /// Sends no more requests. Those in flight may still be answered.
     pub fn stop(&mut self) {
         self.phase = None;
     }
 
-    /// Whether all that were sent are answered or have failed.
+    /// True if no request is in flight.
     pub fn are_settled(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Dials those that are due.
+    /// Dials the connections of the requests that are due.
     pub fn act<N: Net>(&mut self, world: &mut World<N>) -> Next {
         let Some(phase) = self.phase else { return Next::OnEvent };
         let mut dialled = 0;
@@ -92,7 +95,7 @@ impl Probes {
         Next::At(self.pace.next())
     }
 
-    /// One honest client, from an address of its own.
+    /// Dials for one honest client, from the next address.
     fn dial<N: Net>(&mut self, world: &mut World<N>, phase: usize, due: Time) {
         let mut how = Dial::default();
         if self.from_many_sources {
@@ -102,7 +105,7 @@ impl Probes {
         let exhausted = world.exhausted.take();
         let slot = world.dial(PROBE, how);
         if world.exhausted.is_some() {
-            // For want of files or ports here: that says nothing about the server.
+            // This machine has no file or port left. The server is not to blame.
             self.not_dialled += 1;
             return;
         }
@@ -114,15 +117,16 @@ impl Probes {
         }
     }
 
-    /// Its connection is established, and let in.
+    /// Sends the request on its open connection.
     pub fn opened<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
         let due = self.waiting.get(&slot).map_or(world.now, |(due, _)| *due);
         world.request(slot, 1, due);
     }
 
-    /// It has its answer. To be refused is not to be served.
+    /// Takes the answer and closes the connection. An error reply does not count as answered.
     pub fn answered<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
-        let is_refused = world.peers.get(slot as usize).is_some_and(|peer| peer.flags.has(PeerFlags::REFUSED));
+        let is_refused =
+            world.peers.get(slot as usize).is_some_and(|peer| peer.flags.has(PeerFlags::REFUSED));
         if let Some((due, phase)) = self.waiting.remove(&slot) {
             self.answered[phase] += u64::from(!is_refused);
             self.times[phase].record(world.now.since(due), 1);
@@ -130,24 +134,25 @@ impl Probes {
         world.close(slot);
     }
 
-    /// It failed, or waited longer than the timeout: so long at least it would have taken.
+    /// Counts a failed request with its wait so far.
     pub fn failed(&mut self, slot: u32, now: Time) {
         if let Some((due, phase)) = self.waiting.remove(&slot) {
             self.times[phase].record(now.since(due), 1);
         }
     }
 
+    /// Adds the three phases to the record.
     pub fn finish(&mut self, record: &mut Record, timeout: Duration, now: Time) {
         for (due, phase) in std::mem::take(&mut self.waiting).into_values() {
-            // Nobody is charged with what an interrupt cut short.
+            // An interrupt cuts requests short; the server is not to blame.
             match record.interrupted {
                 true => self.sent[phase] -= 1,
                 false => self.times[phase].record(now.since(due), 1),
             }
         }
         if self.answered[0] < self.sent[0] {
-            let note =
-                "honest requests failed or were refused before the flood began: how they fare beside it says little";
+            let note = "honest requests failed before the flood began, so failures during the \
+                flood prove little";
             record.notes.push(note.into());
         }
         for (phase, name) in PHASES.iter().enumerate() {
@@ -160,13 +165,15 @@ impl Probes {
         }
         if self.left_out > 0 {
             record.notes.push(format!(
-                "{} honest requests were due and not sent: {PROBES_IN_FLIGHT_MAX} were on their way already, none longer than {timeout:?}",
+                "{} honest requests were not sent when due, because {PROBES_IN_FLIGHT_MAX} were in \
+                 flight, each for at most {timeout:?}",
                 self.left_out
             ));
         }
         if self.not_dialled > 0 {
             record.notes.push(format!(
-                "{} honest requests were due and not sent: this machine had no file or local port left for them",
+                "{} honest requests were not sent when due, because this machine had no file or \
+                 local port left",
                 self.not_dialled
             ));
         }

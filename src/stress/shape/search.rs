@@ -1,4 +1,4 @@
-//! `search`: the highest rate at which the 99th percentile still meets a target; by doubling, then by halving the gap.
+//! `search`: the highest rate whose 99th percentile meets a target, by doubling and then bisecting.
 
 use std::time::Duration;
 
@@ -14,18 +14,21 @@ use crate::stress::record::{Record, Trial};
 use crate::stress::world::World;
 use crate::units::Span;
 
-/// The first rate tried; low enough for any server.
+/// First rate tried; low enough for any server.
 const FIRST_RATE: f64 = 500.0;
 
-/// The gap between the highest rate that held and the lowest that did not, as a share, at which it is found.
+/// Gap between the highest rate that held and the lowest that failed, as a share of the former, at
+/// which the search ends.
 const PRECISE: f64 = 0.05;
 
-/// A bound on the trials, whatever the measurements say.
+/// Trials of a search, at most.
 const TRIALS_MAX: usize = 30;
 
-/// A trial that fails is repeated once: on a shared machine one stall of a neighbour is no limit of the server's.
+/// Trials of a rate before it counts as failed. A single failure may be due to other work on the
+/// machine.
 const TRIES: usize = 2;
 
+/// The shape `search`.
 pub struct Search {
     ping: Ping,
     target_p99: Duration,
@@ -34,11 +37,11 @@ pub struct Search {
     failed: Option<f64>,
     rate: f64,
     tries: usize,
-    /// Errors before this trial, but for those that the rate itself shows.
+    /// Errors before this trial, without requests that were never sent.
     faults_before: u64,
-    /// Of the highest rate that held.
+    /// Times at the highest rate that held.
     best_times: Option<Times>,
-    /// A rate was missed by the generator, for all that is known.
+    /// True if the generator was saturated in a trial that failed.
     is_saturated: bool,
 }
 
@@ -59,14 +62,18 @@ impl Search {
         }
     }
 
-    /// Judges the trial that has ended; the rate of the next, if there is to be one.
+    /// Judges the trial that has ended. Returns the next rate to try; `None` ends the search.
     fn judge<N: Net>(&mut self, world: &mut World<N>) -> Option<f64> {
         let meter = &mut world.meter;
-        let load = meter.load_ended.zip(meter.load_began).map_or(0.0, |(end, start)| end.since(start).as_secs_f64());
-        // What was sent in time and answered by the end of the drain was reached: an answer may take its time.
+        let load = meter
+            .load_ended
+            .zip(meter.load_began)
+            .map_or(0.0, |(end, start)| end.since(start).as_secs_f64());
+        // Requests sent in time count if they are answered by the end of the drain.
         let reached_rate = (meter.answered - meter.answered_before_load) as f64 / load.max(1e-9);
         let p99_us = meter.latency.all().value_at_percentile(99.0) as f64 / 1000.0;
-        let faults = meter.errors_in_all() - meter.errors.get("due but never sent").copied().unwrap_or(0);
+        let faults =
+            meter.errors_in_all() - meter.errors.get("due but never sent").copied().unwrap_or(0);
         let is_clean = faults == self.faults_before;
         self.faults_before = faults;
         let is_met = p99_us <= self.target_p99.as_secs_f64() * 1e6;
@@ -93,7 +100,9 @@ impl Search {
             (None, Some(failed)) if failed < 1.0 => None,
             (None, Some(failed)) => Some(failed / 4.0),
             (Some(held), None) => Some(held * 2.0),
-            (Some(held), Some(failed)) if failed - held > PRECISE * held => Some((held + failed) / 2.0),
+            (Some(held), Some(failed)) if failed - held > PRECISE * held => {
+                Some((held + failed) / 2.0)
+            }
             _ => None,
         }
     }
@@ -102,7 +111,7 @@ impl Search {
 impl<N: Net> Shape<N> for Search {
     fn act(&mut self, world: &mut World<N>) -> Next {
         match self.ping.act(world) {
-            // Nobody was let in.
+            // No connection opened.
             Next::Done if world.meter.load_ended.is_none() => Next::Done,
             Next::Done => match self.judge(world) {
                 Some(rate) => {
@@ -141,19 +150,26 @@ impl<N: Net> Shape<N> for Search {
         }
         if self.is_saturated {
             record.notes.push(
-                "the generator had used up its processor at a rate that did not hold: the server may stand more".into(),
+                "the generator was saturated at a rate that failed, so the server may sustain more"
+                    .into(),
             );
         }
         record.trials = std::mem::take(&mut self.trials);
-        let best = record.trials.iter().filter(|trial| trial.held).map(|trial| trial.asked_rate).fold(0.0, f64::max);
+        let best = record
+            .trials
+            .iter()
+            .filter(|trial| trial.held)
+            .map(|trial| trial.asked_rate)
+            .fold(0.0, f64::max);
         record.requests.rate = best;
         let target = Span(self.target_p99);
         record.notes.push(match best > 0.0 {
             true => format!(
-                "the highest rate asked for whose p99 is at most {target}: {}; times are of that trial, requests and errors of all",
+                "the highest rate with a p99 of at most {target} is {}; the times are those of \
+                 that trial, requests and errors those of all trials",
                 figures::rate(best)
             ),
-            false => format!("no rate that was tried has its p99 at or below {target}"),
+            false => format!("no rate tried has a p99 of at most {target}"),
         });
     }
 }

@@ -1,4 +1,5 @@
-//! What an honest client of the hub receives: held against what it is owed, and taken to the board.
+//! Checks what an honest client of the hub receives: compares answers with the expected ones, and
+//! notes messages on the board.
 
 use super::super::board::{TOPICS, TopicIndex, TopicKind, topics_of};
 use super::super::replies::{Front, Value, parse};
@@ -7,7 +8,7 @@ use super::{Expected, HubClient};
 use crate::net::sim::End;
 
 impl HubClient {
-    /// Takes what there is, and holds it against what is owed.
+    /// Takes bytes from the server, and checks each answer and message.
     pub fn receive(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
         if self.is_cut {
             return self.look_for_the_end(scene);
@@ -25,7 +26,9 @@ impl HubClient {
                 Front::Partial => break,
                 Front::Wrong => {
                     let rest = self.inbox[used..].escape_ascii().to_string();
-                    return Err(format!("client {} received what is no reply: {rest}", self.number).into());
+                    return Err(
+                        format!("client {} received invalid bytes: {rest}", self.number).into()
+                    );
                 }
             }
         }
@@ -33,22 +36,36 @@ impl HubClient {
         self.look_for_the_end(scene)
     }
 
+    /// Checks whether the server has ended the stream, and whether it was allowed to.
     fn look_for_the_end(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
         let end = scene.net.client_saw(self.id);
-        if end != End::Open && !self.is_cut && (end == End::Reset || scene.net.client_has_taken_all(self.id)) {
+        if end != End::Open
+            && !self.is_cut
+            && (end == End::Reset || scene.net.client_has_taken_all(self.id))
+        {
             self.is_cut = true;
-            let is_due = scene.is_draining || self.has_finished && self.expected.is_empty() && end == End::Fin;
+            let is_due = scene.is_draining
+                || self.has_finished && self.expected.is_empty() && end == End::Fin;
             ensure(is_due || !scene.plan.is_fair, || {
-                format!("client {} was closed ({end:?}) though nothing is scarce; {}", self.number, self.waits_for())
+                format!(
+                    "client {} was closed ({end:?}) although nothing is scarce; {}",
+                    self.number,
+                    self.waits_for()
+                )
             })?;
             ensure(self.due == 0 || end == End::Reset, || {
-                format!("closed by a drain before {} answers to what had arrived; {}", self.due, self.waits_for())
+                format!(
+                    "a drain closed the client before it had the {} answers due; {}",
+                    self.due,
+                    self.waits_for()
+                )
             })?;
-            let has_all = self.has_quit && self.expected.is_empty() || scene.plan.is_fair && scene.is_draining;
+            let has_all = self.has_quit && self.expected.is_empty()
+                || scene.plan.is_fair && scene.is_draining;
             if !has_all || end == End::Reset {
                 self.cut(scene);
             }
-            // A peer of good manners closes too.
+            // A well-behaved client closes as well.
             scene.net.client_close(self.id);
         }
         if !self.is_gone && !scene.net.is_served(self.id) {
@@ -58,7 +75,7 @@ impl HubClient {
         Ok(())
     }
 
-    /// Whether nothing more can come of it.
+    /// True if the client is finished and the loop has freed its connection.
     pub fn is_over(&self) -> bool {
         self.is_cut && self.is_gone
     }
@@ -73,14 +90,18 @@ impl HubClient {
         };
         if let Some(kind) = kind {
             ensure(is_push == self.receives_resp3, || {
-                format!("client {}: {value:?} in the wrong protocol", self.number)
+                format!("client {} received {value:?} in the wrong protocol", self.number)
             })?;
             return self.message(kind, &value, scene);
         }
-        // Told why it is closed, or that there was no slot.
+        // A closing message, or the error that no slot is free.
         let last_words = match &value {
-            Value::Push(elements) => elements.first().is_some_and(|first| first.text() == b"closing"),
-            Value::Error(text) => text.starts_with("ERR closing") || text == "ERR max number of clients reached",
+            Value::Push(elements) => {
+                elements.first().is_some_and(|first| first.text() == b"closing")
+            }
+            Value::Error(text) => {
+                text.starts_with("ERR closing") || text == "ERR max number of clients reached"
+            }
             _ => false,
         };
         if last_words {
@@ -88,53 +109,79 @@ impl HubClient {
             self.cut(scene);
             return Ok(());
         }
-        ensure(!self.was_told, || format!("client {} received {value:?} after the last words", self.number))?;
+        ensure(!self.was_told, || {
+            format!("client {} received {value:?} after a closing message", self.number)
+        })?;
         let Some(expected) = self.expected.pop_front() else {
-            return Err(format!("client {} received {value:?} and is owed nothing", self.number).into());
+            return Err(
+                format!("client {} received {value:?} but expects no answer", self.number).into()
+            );
         };
         self.due = self.due.saturating_sub(1);
         self.settle(expected, value, scene)
     }
 
-    fn message(&mut self, kind: TopicKind, value: &Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
+    fn message(
+        &mut self,
+        kind: TopicKind,
+        value: &Value,
+        scene: &mut Scene<'_>,
+    ) -> Result<(), Violation> {
         let words: Vec<&[u8]> = value.elements().iter().map(Value::text).collect();
         let (name, channel, payload) = match words[..] {
             [_, channel, payload] => (channel, channel, payload),
             [_, pattern, channel, payload] => (pattern, channel, payload),
-            _ => return Err(format!("client {}: {value:?}", self.number).into()),
+            _ => return Err(format!("client {} received {value:?}", self.number).into()),
         };
         let topic = topics_of(kind).find(|topic| TOPICS[*topic as usize].1.as_bytes() == name);
         let Some(topic) = topic.filter(|topic| self.confirmed.contains(topic)) else {
-            return Err(format!("client {} is not subscribed, and received {value:?}", self.number).into());
+            return Err(format!(
+                "client {} received {value:?} without a subscription",
+                self.number
+            )
+            .into());
         };
-        // What hostile clients publish comes through `*` and is nobody's business.
+        // The board does not know the messages of hostile clients, which come by the pattern `*`.
         if channel.starts_with(b"h") {
             return Ok(());
         }
         scene.board.receive(self.number, topic, channel, payload)
     }
 
-    /// An answer has come; it must be the one that is owed next.
-    fn settle(&mut self, expected: Expected, value: Value, scene: &mut Scene<'_>) -> Result<(), Violation> {
+    /// Compares an answer with the next expected one, and applies its effect.
+    fn settle(
+        &mut self,
+        expected: Expected,
+        value: Value,
+        scene: &mut Scene<'_>,
+    ) -> Result<(), Violation> {
         let is_right = match &expected {
             Expected::This(this) => value == *this,
-            Expected::Error(start) => matches!(&value, Value::Error(text) if text.starts_with(start)),
+            Expected::Error(start) => {
+                matches!(&value, Value::Error(text) if text.starts_with(start))
+            }
             Expected::Integer | Expected::Receivers(_) => matches!(value, Value::Integer(_)),
             Expected::Hello { is_resp3: true } => matches!(value, Value::Map(_)),
             Expected::Hello { is_resp3: false } => matches!(value, Value::Array(_)),
             Expected::Reset => value == Value::Simple("RESET".into()),
-            Expected::Subscribed { value: this, .. } | Expected::Unsubscribed { value: this, .. } => value == *this,
-            Expected::OneOfEnds { remaining, .. } => value.elements().get(2) == Some(&Value::Integer(*remaining)),
+            Expected::Subscribed { value: this, .. }
+            | Expected::Unsubscribed { value: this, .. } => value == *this,
+            Expected::OneOfEnds { remaining, .. } => {
+                value.elements().get(2) == Some(&Value::Integer(*remaining))
+            }
         };
-        ensure(is_right, || format!("client {} received {value:?} for {expected:?}", self.number))?;
+        ensure(is_right, || {
+            format!("client {} received {value:?} instead of {expected:?}", self.number)
+        })?;
         match expected {
             Expected::Hello { is_resp3 } => self.receives_resp3 = is_resp3,
             Expected::Reset => {
                 self.receives_resp3 = false;
                 self.confirmed.clear();
-                // What was left by it is left now.
+                // RESET has ended all subscriptions.
                 let now = scene.board.tick();
-                let own = scene.board.windows.iter_mut().filter(|window| window.client == self.number);
+                let own =
+                    scene.board.windows.iter_mut().filter(|window| window.client == self.number);
                 for window in own.filter(|window| window.confirmed.is_some()) {
                     window.left.get_or_insert(now);
                     window.is_settled = true;
@@ -154,12 +201,19 @@ impl HubClient {
             Expected::Unsubscribed { topic, window, .. } => self.left(topic, window, scene),
             Expected::OneOfEnds { topics, kind, .. } => {
                 let name = value.elements().get(1).map(Value::text).unwrap_or_default();
-                let topic = topics_of(kind).find(|topic| TOPICS[*topic as usize].1.as_bytes() == name);
+                let topic =
+                    topics_of(kind).find(|topic| TOPICS[*topic as usize].1.as_bytes() == name);
                 let window = topic.and_then(|topic| topics.get(&topic).copied());
                 let (Some(topic), Some(window)) = (topic, window) else {
-                    return Err(format!("client {} received {value:?} for one of {topics:?}", self.number).into());
+                    return Err(format!(
+                        "client {} received {value:?} instead of an end of {topics:?}",
+                        self.number
+                    )
+                    .into());
                 };
-                ensure(self.confirmed.contains(&topic), || format!("client {}: {value:?} twice", self.number))?;
+                ensure(self.confirmed.contains(&topic), || {
+                    format!("client {} received {value:?} twice", self.number)
+                })?;
                 self.left(topic, window, scene);
             }
             Expected::This(_) | Expected::Error(_) | Expected::Integer => {}
@@ -167,6 +221,7 @@ impl HubClient {
         Ok(())
     }
 
+    /// Notes the confirmed end of a subscription.
     fn left(&mut self, topic: TopicIndex, window: Option<usize>, scene: &mut Scene<'_>) {
         self.confirmed.remove(&topic);
         if let Some(window) = window {

@@ -1,20 +1,23 @@
-//! Settings as people write them: whatever a file or a value is, it is refused in one line or accepted; and what is accepted is printed
-//! in a way that is accepted again and means the same.
+//! Settings as people write them. A file or a value is either refused in one line or accepted. The
+//! printed form of an accepted one is accepted again, with the same meaning.
 
 use std::fmt::{Debug, Display};
 use std::path::Path;
 use std::str::FromStr;
 
 use slabd::admission::Policy;
-use slabd::config::{Buffers, Config, ConfigError, Listen, Settings, limits_as_texts, with_changes};
+use slabd::config::{
+    Buffers, Config, ConfigError, Listen, Settings, limits_as_texts, with_changes,
+};
 use slabd::limits::Limits;
 use slabd::networks::Networks;
 use slabd::units::{Size, Span};
 
-/// Files that a process may open: a usual number.
+/// A typical limit on open files.
 const FILE_LIMIT: u64 = 20_000;
 
-/// The first byte chooses what the text behind it is: a file, a value, or changes while running.
+/// Runs the target. The first byte decides whether the text after it is a file, a value, or changes
+/// at run time.
 pub fn config(data: &[u8]) {
     let Some((choice, text)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };
@@ -33,16 +36,20 @@ fn file(text: &str) {
     first.warnings.iter().for_each(|warning| is_one_line(warning));
     let printed = first.to_toml();
     let second = read(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
-    // What was adjusted is not adjusted again; a password is not printed.
+    // The printed form has no adjusted values, so it has no warnings. It does not print the
+    // password.
     let same = |config: Config| Config { warnings: Vec::new(), requirepass: None, ..config };
     assert_eq!(same(first), same(second), "{printed}");
 }
 
 fn read(text: &str) -> Result<Config, ConfigError> {
     let settings = Settings::parse(text, Path::new("slabd.toml"))?;
-    // A file that there is may be one that never ends.
-    if settings.texts("requirepass-file").is_some_and(|paths| paths.iter().any(|path| Path::new(path).exists())) {
-        return Err(ConfigError("not read here".into()));
+    // An existing file could be endless, such as a device.
+    if settings
+        .texts("requirepass-file")
+        .is_some_and(|paths| paths.iter().any(|path| Path::new(path).exists()))
+    {
+        return Err(ConfigError("this target does not read existing files".into()));
     }
     settings.resolve(FILE_LIMIT)
 }
@@ -60,18 +67,23 @@ fn value(text: &str) {
     reads_back::<Networks, _>(text, Networks::clone);
 }
 
-/// A value that is understood is written so that it is understood again, as the same; and then always written alike.
+/// Checks that an accepted value is printed in a form that is accepted with the same meaning, and
+/// that this form is stable.
 fn reads_back<T: FromStr + Display, V: PartialEq + Debug>(text: &str, meaning: impl Fn(&T) -> V) {
     let Ok(first) = text.parse::<T>() else { return };
     let printed = first.to_string();
-    let Ok(second) = printed.parse::<T>() else { panic!("{text:?} is printed {printed:?}, which is refused") };
-    assert_eq!(meaning(&first), meaning(&second), "{text:?} is printed {printed:?}");
+    let Ok(second) = printed.parse::<T>() else {
+        panic!("{text:?} is printed as {printed:?}, which is refused")
+    };
+    assert_eq!(meaning(&first), meaning(&second), "{text:?} is printed as {printed:?}");
     assert_eq!(printed, second.to_string());
 }
 
-/// Lines `name value`, as CONFIG SET gives them.
+/// Applies lines `name value`, as CONFIG SET does.
 fn changes(text: &str) {
-    let pair = |line: &str| line.split_once(' ').map(|(name, value)| (name.to_string(), value.to_string()));
+    let pair = |line: &str| {
+        line.split_once(' ').map(|(name, value)| (name.to_string(), value.to_string()))
+    };
     let changes: Vec<_> = text.lines().filter_map(pair).collect();
     let before = Limits { max_connections: 100, ..Limits::default() };
     let Ok(after) = with_changes(&before, &changes) else { return };

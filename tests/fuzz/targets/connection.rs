@@ -1,7 +1,8 @@
-//! A whole connection: what a client is answered does not depend on how its bytes were cut, nor on the budgets of a turn. The loop is
-//! the real one on the simulated network, twice, with its invariants checked after every turn.
+//! A whole connection: its answers do not depend on the cuts of its bytes or on the budgets of a
+//! turn. The target runs the real loop twice on the simulated network, and checks its invariants
+//! after every turn.
 //!
-//! What subscribers are sent may come before or after answers, so messages and the lines of MONITOR are compared apart from these.
+//! Messages and MONITOR lines may come before or after answers, so they are compared separately.
 
 use slabd::buffer::BufferMode;
 use slabd::codec::resp::{CommandLimits, Frame, Parser, frame};
@@ -14,31 +15,32 @@ use slabd::service::echo::Echo;
 use slabd::service::hello::Hello;
 use slabd::service::{Options, Secret, Service};
 
-/// Pieces that a stream is cut into at most: each costs a turn, whose invariants cost more than itself.
+/// Maximum number of pieces of a stream. Each costs a turn, and checking its invariants is slow.
 const PIECES_MAX: usize = 24;
 
-/// As much as anything here is answered: the client takes it every turn.
+/// The client's window in bytes: more than the answers of a turn.
 const WINDOW: usize = 4 << 20;
 
-/// What is chosen by the first two bytes; the others are the stream.
+/// The choices of the first bytes.
 struct Plan {
     service: u8,
     password: bool,
-    /// Lengths of the pieces, again and again.
+    /// Lengths of the pieces, used repeatedly.
     pieces: Vec<usize>,
     limits: Limits,
 }
 
-/// What a client saw.
+/// The client's view of a connection.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     bytes: Vec<u8>,
-    /// Before the client shut its side.
+    /// True if the server closed it before the client shut its side.
     closed_early: bool,
     end: End,
 }
 
-/// The first byte chooses service, password and budgets; the second how many of the following are lengths of pieces.
+/// Runs the target. The first byte chooses service, password and budgets. The second is the number
+/// of following bytes that are lengths of pieces. The other bytes are the stream.
 pub fn connection(data: &[u8]) {
     let [choice, count, rest @ ..] = data else { return };
     let (lengths, stream) = rest.split_at(usize::from(count % 8).min(rest.len()));
@@ -49,7 +51,12 @@ pub fn connection(data: &[u8]) {
         pieces: lengths.iter().map(|length| usize::from(*length).max(1)).collect(),
         limits: match choice & 8 {
             0 => limits(),
-            _ => Limits { messages_per_turn: budget, reads_per_turn: 1, deliveries_per_turn: budget, ..limits() },
+            _ => Limits {
+                messages_per_turn: budget,
+                reads_per_turn: 1,
+                deliveries_per_turn: budget,
+                ..limits()
+            },
         },
     };
     let whole = serve(&Plan { pieces: Vec::new(), limits: limits(), ..plan }, stream);
@@ -76,11 +83,12 @@ fn service(plan: &Plan) -> Box<dyn Service> {
     }
 }
 
-/// Plays a connection to its end.
+/// Runs a connection to its end.
 fn serve(plan: &Plan, stream: &[u8]) -> Seen {
     let mut reactor = Reactor::new(SimNet::new(0), plan.limits.clone(), BufferMode::Pooled);
     let service = reactor.add_service(service(plan));
-    let listener = reactor.listen("127.0.0.1:0".parse().expect("an address"), 8, service).expect("a listener");
+    let listener =
+        reactor.listen("127.0.0.1:0".parse().expect("an address"), 8, service).expect("a listener");
     let client = reactor.net_mut().client(listener).expect("room in the accept queue");
     reactor.net_mut().set_window(client, WINDOW);
     let mut bytes = Vec::new();
@@ -107,11 +115,11 @@ fn serve(plan: &Plan, stream: &[u8]) -> Seen {
     let closed_early = reactor.net_mut().client_saw(client) != End::Open;
     reactor.net_mut().client_shutdown(client);
     until_quiet(&mut reactor, &mut bytes);
-    assert_eq!(reactor.connections(), 0, "nobody is left: {}", stream.escape_ascii());
+    assert_eq!(reactor.connections(), 0, "the connection is still open: {}", stream.escape_ascii());
     Seen { bytes, closed_early, end: reactor.net_mut().client_saw(client) }
 }
 
-/// Time stands still, so nothing depends on it.
+/// Turns the loop once. Time stands still, so no deadline passes.
 fn turn(reactor: &mut Reactor<SimNet>) {
     let now = reactor.net_mut().now();
     reactor.net_mut().hold_time_at(now);
@@ -125,26 +133,33 @@ fn compare(whole: &Seen, split: &Seen, stream: &[u8]) {
     }
     let shown = || stream.escape_ascii();
     assert_eq!((whole.closed_early, whole.end), (split.closed_early, split.end), "{}", shown());
-    let ((answers, messages), (split_answers, split_messages)) = (sorted(&whole.bytes), sorted(&split.bytes));
+    let ((answers, messages), (split_answers, split_messages)) =
+        (sorted(&whole.bytes), sorted(&split.bytes));
     assert_eq!(lines(&answers), lines(&split_answers), "answers to {}", shown());
-    // A connection that ends for what it sent may end before its messages are delivered.
-    let (shorter, longer) = (messages.len().min(split_messages.len()), messages.len().max(split_messages.len()));
+    // A connection that is closed for its input may end before its messages are delivered.
+    let (shorter, longer) =
+        (messages.len().min(split_messages.len()), messages.len().max(split_messages.len()));
     assert!(
         shorter == longer || whole.closed_early,
-        "{} messages or {}: {}",
+        "{} messages in one run and {} in the other: {}",
         messages.len(),
         split_messages.len(),
         shown()
     );
-    assert_eq!(lines(&messages[..shorter]), lines(&split_messages[..shorter]), "messages of {}", shown());
+    assert_eq!(
+        lines(&messages[..shorter]),
+        lines(&split_messages[..shorter]),
+        "messages of {}",
+        shown()
+    );
 }
 
-/// For people to read.
+/// Escapes values for a failure message.
 fn lines(values: &[&[u8]]) -> Vec<String> {
     values.iter().map(|value| value.escape_ascii().to_string()).collect()
 }
 
-/// Whether a command asks for what depends on turns and buffers, or changes them.
+/// True if a command's answer depends on turns and buffers, or if a command changes limits.
 fn tells_of_the_loop(mut stream: &[u8]) -> bool {
     let (limits, mut parser) = (CommandLimits::default(), Parser::default());
     while let Frame::Command { message, length } = frame(stream, 0, &limits) {
@@ -152,23 +167,27 @@ fn tells_of_the_loop(mut stream: &[u8]) -> bool {
         let word = |index: usize| command.get(index).unwrap_or_default().to_ascii_lowercase();
         match (&word(0)[..], &word(1)[..]) {
             (b"info" | b"memory" | b"shutdown", _) => return true,
-            (b"client", b"list" | b"info" | b"closed") | (b"config", b"get" | b"set") => return true,
+            (b"client", b"list" | b"info" | b"closed") | (b"config", b"get" | b"set") => {
+                return true;
+            }
             _ => stream = &stream[length..],
         }
     }
     false
 }
 
-/// Answers one after the other; and apart from them what comes unasked, without the byte in which protocols differ.
+/// Separates the answers from the messages and MONITOR lines, which lose the byte in which the
+/// protocols differ.
 fn sorted(mut bytes: &[u8]) -> (Vec<&[u8]>, Vec<&[u8]>) {
     let (mut answers, mut messages) = (Vec::new(), Vec::new());
     while !bytes.is_empty() {
-        // What an HTTP request is answered is no RESP, and the last.
+        // The answer to an HTTP request is not RESP, and is the last one.
         let length = if bytes.starts_with(b"HTTP/") { bytes.len() } else { value(bytes) };
         let (value, rest) = bytes.split_at(length);
         let has = |head: &[u8]| value[1..].starts_with(head);
-        let is_message =
-            has(b"3\r\n$7\r\nmessage\r\n") || has(b"4\r\n$8\r\npmessage\r\n") || has(b"3\r\n$8\r\nsmessage\r\n");
+        let is_message = has(b"3\r\n$7\r\nmessage\r\n")
+            || has(b"4\r\n$8\r\npmessage\r\n")
+            || has(b"3\r\n$8\r\nsmessage\r\n");
         let is_monitored = value[0] == b'+' && value[1].is_ascii_digit();
         if is_message || is_monitored {
             messages.push(&value[1..])
@@ -180,15 +199,19 @@ fn sorted(mut bytes: &[u8]) -> (Vec<&[u8]>, Vec<&[u8]>) {
     (answers, messages)
 }
 
-/// The length of the value at the front; panics where there is none.
+/// Returns the length of the value at the front. Panics if there is none.
 fn value(bytes: &[u8]) -> usize {
     let (mut at, mut due) = (0, 1);
     while due > 0 {
         let rest = &bytes[at..];
         let end = rest.iter().position(|byte| *byte == b'\r').expect("a line of a value");
         assert_eq!(rest[end + 1], b'\n');
-        let number =
-            || std::str::from_utf8(&rest[1..end]).ok().and_then(|text| text.parse::<i64>().ok()).expect("a number");
+        let number = || {
+            std::str::from_utf8(&rest[1..end])
+                .ok()
+                .and_then(|text| text.parse::<i64>().ok())
+                .expect("a number")
+        };
         at += end + 2;
         due -= 1;
         match rest[0] {
@@ -200,7 +223,9 @@ fn value(bytes: &[u8]) -> usize {
             }
             b'*' | b'>' => due += number(),
             b'%' => due += 2 * number(),
-            other => panic!("no value of RESP begins with {}", other.escape_ascii()),
+            other => {
+                panic!("a value begins with {}, which RESP does not have", other.escape_ascii())
+            }
         }
     }
     at

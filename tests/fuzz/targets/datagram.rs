@@ -1,5 +1,6 @@
-//! Datagrams to the hub, with a password and without: the answer is not longer than the question, is no error, and is what the same
-//! command would be answered on a stream; without the password there is none, and nothing is published.
+//! Datagrams to the hub, with and without a password. The answer is not longer than the datagram,
+//! is not an error, and equals the answer to the same command on a stream. Without the right
+//! password, the hub answers nothing and publishes nothing.
 
 use slabd::clock::Time;
 use slabd::hub::Hub;
@@ -9,7 +10,8 @@ use super::no_server::NoServer;
 
 const PASSWORD: &[u8] = b"pw";
 
-/// The lowest bit of the first byte tells whether there is a password, the other bytes are the datagram.
+/// Runs the target. The lowest bit of the first byte decides whether the hub has a password. The
+/// other bytes are the datagram.
 pub fn datagram(data: &[u8]) {
     let Some((choice, datagram)) = data.split_first() else { return };
     let password = (choice & 1 == 1).then(|| Secret(PASSWORD.into()));
@@ -22,8 +24,12 @@ pub fn datagram(data: &[u8]) {
     let answer = ask(&mut hub, datagram);
     hub.check_invariants();
     assert!(answer.len() <= datagram.len(), "{} bytes to {}", answer.len(), shown());
-    assert!(!answer.starts_with(b"-"), "an error to {}", shown());
-    assert!((0..3).all(|connection| !hub.listens(ConnectionId(connection))), "subscribed by {}", shown());
+    assert!(!answer.starts_with(b"-"), "an error as the answer to {}", shown());
+    assert!(
+        (0..3).all(|connection| !hub.listens(ConnectionId(connection))),
+        "a datagram subscribes a session: {}",
+        shown()
+    );
     let Some(command) = command else {
         assert!(answer.is_empty() && !hub.has_output(), "without the password: {}", shown());
         return;
@@ -32,9 +38,14 @@ pub fn datagram(data: &[u8]) {
         return;
     }
     assert_eq!(answer, by_stream(command), "by datagram and by stream: {}", shown());
-    // A line break changes nothing but how long the question is.
+    // A line break changes only the length of the datagram.
     if !command.starts_with(b"*") && !command.contains(&b'\n') {
-        assert_eq!(answer, ask(&mut hub, &[datagram, b"\r\n"].concat()), "with a line break: {}", shown());
+        assert_eq!(
+            answer,
+            ask(&mut hub, &[datagram, b"\r\n"].concat()),
+            "with a line break: {}",
+            shown()
+        );
     }
 }
 
@@ -49,16 +60,16 @@ fn hub(password: Option<Secret>) -> Hub {
 }
 
 fn ask(hub: &mut Hub, datagram: &[u8]) -> Vec<u8> {
-    // Answers to other datagrams stay.
+    // The service must leave earlier bytes of the buffer unchanged.
     let mut answer = b"before".to_vec();
     let mut reply = Reply::to_datagram(([127, 0, 0, 9], 1000).into(), Time::ZERO, &mut answer);
     hub.datagram(datagram, &mut reply, &mut NoServer::default());
     assert_eq!(reply.answers_datagram(), !reply.is_empty());
-    assert!(!reply.is_late(), "nothing is undelivered");
+    assert!(!reply.is_late(), "the answer waits, but nothing is undelivered");
     answer.split_off(6)
 }
 
-/// What a session is answered to the same command, whose end is the end of its line.
+/// Returns the answer of a session to the same command, followed by a line break.
 fn by_stream(command: &[u8]) -> Vec<u8> {
     let (mut hub, mut answer) = (hub(None), Vec::new());
     let mut reply = Reply::to(ConnectionId(0), Time::ZERO, &mut answer);
@@ -68,11 +79,11 @@ fn by_stream(command: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// The command behind a line with the right password.
+/// Returns the command after a line with the right password, or `None` without that line.
 fn behind_password(datagram: &[u8]) -> Option<&[u8]> {
     let line = [b"auth ", PASSWORD].concat();
     let (first, rest) = datagram.split_at_checked(line.len())?;
     let rest = rest.strip_prefix(b"\n").or_else(|| rest.strip_prefix(b"\r\n"))?;
-    // Letters of the command in either case, those of the password in its own.
+    // The case of the command does not matter, the case of the password does.
     (first[..5].eq_ignore_ascii_case(b"auth ") && &first[5..] == PASSWORD).then_some(rest)
 }

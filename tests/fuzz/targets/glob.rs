@@ -1,8 +1,9 @@
-//! The matcher of patterns beside a table of what matches what, and its promise about steps.
+//! The pattern matcher agrees with a table of reachable positions, and keeps its bound on steps.
 
 use slabd::hub::glob::matches;
 
-/// The first byte is the length of the pattern, as far as there are bytes; the others are pattern and text.
+/// Runs the target. The first byte is the length of the pattern, cut to the bytes available. The
+/// other bytes are the pattern and the text.
 pub fn glob(data: &[u8]) {
     let Some((length, rest)) = data.split_first() else { return };
     let (pattern, text) = rest.split_at(usize::from(*length).min(rest.len()));
@@ -11,19 +12,20 @@ pub fn glob(data: &[u8]) {
     let shown = || format!("{} on {}", pattern.escape_ascii(), text.escape_ascii());
     assert_eq!(matched, reference(pattern, text), "{}", shown());
     let most = pattern.len() * (text.len() + 1);
-    assert!(steps <= most, "{steps} steps, {most} allowed: {}", shown());
+    assert!(steps <= most, "{steps} steps of at most {most}: {}", shown());
 }
 
 /// One element of a pattern.
 enum Element {
     Star,
-    /// The bytes that it takes, a bit each.
+    /// The set of bytes that the element matches, one bit each.
     One([u64; 4]),
 }
 
-/// For each element the places of the text that can be reached with it: no search, so no way to go wrong in one.
+/// Matches by a table: for each element of the pattern, the reachable positions of the text. This
+/// needs no search.
 fn reference(pattern: &[u8], text: &[u8]) -> bool {
-    // Redis's oddity: not even a star matches an empty text.
+    // As in Redis, not even a star matches an empty text.
     if text.is_empty() {
         return pattern.is_empty();
     }
@@ -76,7 +78,8 @@ fn elements(mut pattern: &[u8]) -> Vec<Element> {
     found
 }
 
-/// Reads a class behind its `[`, and returns what is behind it. One that is not closed ends with the pattern.
+/// Reads a class after its `[`. Returns the rest of the pattern. An unclosed class ends with the
+/// pattern.
 fn class<'a>(pattern: &'a [u8], bytes: &mut [u64; 4]) -> &'a [u8] {
     let negated = pattern.starts_with(b"^");
     let mut rest = &pattern[usize::from(negated)..];
@@ -85,7 +88,7 @@ fn class<'a>(pattern: &'a [u8], bytes: &mut [u64; 4]) -> &'a [u8] {
             add(bytes, rest[1]);
             rest = &rest[2..];
         } else if rest.len() >= 3 && rest[1] == b'-' {
-            // As C's signed char.
+            // Redis compares bytes as C's signed char.
             let (one, other) = (rest[0] as i8, rest[2] as i8);
             (one.min(other)..=one.max(other)).for_each(|byte| add(bytes, byte as u8));
             rest = &rest[3..];

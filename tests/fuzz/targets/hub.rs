@@ -1,8 +1,9 @@
-//! Who receives what in which order: sequences of commands of a few sessions beside a model that keeps, for each session, its
-//! subscriptions and the messages that it is still owed. Every answer is compared whole, and every delivery.
+//! Receivers and order of messages. Sequences of commands of a few sessions run beside a model,
+//! which keeps the subscriptions and the pending messages of each session. The target compares each
+//! answer and each delivery with the model.
 //!
-//! A command that must wait is given again when the hub says so, as the loop does it. Its session
-//! does nothing else meanwhile.
+//! A command that must wait is repeated when the hub asks for it, as the loop does. Its session
+//! does nothing else in this time.
 
 use slabd::clock::Time;
 use slabd::hub::Hub;
@@ -15,7 +16,8 @@ use slabd::service::{ConnectionId, Options, Output, Reply, Service, Taken};
 use super::hub_model::{Kind, Mode, Model, SESSIONS, bulk};
 use super::no_server::NoServer;
 
-/// The bytes are operations, each with its arguments behind it, until they end. Then all that is owed is delivered.
+/// Runs the target. The bytes are operations, each followed by its arguments. At the end, all
+/// pending messages are delivered.
 pub fn hub(data: &[u8]) {
     let mut run = Run {
         hub: Hub::new(&Options::default()),
@@ -31,13 +33,13 @@ pub fn hub(data: &[u8]) {
         run.step(operation);
         run.check();
     }
-    // Of those that wait, one at least goes on in each turn.
+    // In each turn, at least one waiting session resumes.
     for _ in 0..=SESSIONS {
         run.deliver(usize::MAX, usize::MAX);
         run.go_on();
         run.check();
     }
-    assert!(!run.hub.has_output() && run.put_off.is_empty(), "output is left");
+    assert!(!run.hub.has_output() && run.put_off.is_empty(), "output or a command is left");
     run.model.check_all_delivered();
 }
 
@@ -45,15 +47,15 @@ struct Run<'a> {
     hub: Hub,
     model: Model,
     bytes: std::iter::Copied<std::slice::Iter<'a, u8>>,
-    /// Publishes so far: each message differs from the others.
+    /// Number of publishes so far, which makes each message unique.
     published: usize,
-    /// Commands that must wait, and whose they are.
+    /// The waiting commands with their sessions.
     put_off: Vec<(u32, Command)>,
-    /// Sessions that are to go on with theirs, in order.
+    /// The sessions that may repeat their commands, in order.
     resumed: Vec<u32>,
-    /// Bytes of messages since nothing was undelivered: at least those that are.
+    /// Bytes published since the last moment without undelivered messages.
     queued: usize,
-    /// Since then a command had to wait.
+    /// True if a command had to wait since that moment.
     has_waited: bool,
 }
 
@@ -68,15 +70,20 @@ impl Run<'_> {
         usize::from(self.bytes.next().unwrap_or_default())
     }
 
-    /// What holds between operations.
+    /// Checks the hub's invariants and compares its subscribers with the model's.
     fn check(&self) {
         self.hub.check_invariants();
         for session in 0..SESSIONS {
-            assert_eq!(self.hub.listens(ConnectionId(session)), self.model.listens(session), "session {session}");
+            assert_eq!(
+                self.hub.listens(ConnectionId(session)),
+                self.model.listens(session),
+                "session {session}"
+            );
         }
     }
 
-    /// The lower four bits are what is done, the next two who does it; the highest two make a publish large.
+    /// Executes an operation. Its lower four bits choose the kind, and the next two the session.
+    /// The highest two make a publish large.
     fn step(&mut self, operation: u8) {
         let session = u32::from(operation >> 4) % SESSIONS;
         if self.waits(session) && !matches!(operation & 15, 11 | 12) {
@@ -101,7 +108,7 @@ impl Run<'_> {
             11 => self.close(session),
             12 => {
                 let (count, bytes) = (self.next(), self.next() * 4);
-                // Others may come before those that are to go on.
+                // Commands of other sessions may come before the waiting ones are repeated.
                 self.deliver(count % 8 + 1, bytes);
                 if count < 128 {
                     self.go_on();
@@ -124,7 +131,7 @@ impl Run<'_> {
         self.model.connect(session);
     }
 
-    /// A connection breaks; sometimes its last answer was due before.
+    /// Ends a connection, at once or after its last answer.
     fn close(&mut self, session: u32) {
         self.put_off.retain(|(other, _)| *other != session);
         self.resumed.retain(|other| *other != session);
@@ -137,8 +144,12 @@ impl Run<'_> {
     }
 
     fn ended(&mut self, session: u32) {
-        let parting =
-            Parting { peer: None, reason: "peer-closed", transferred: Transferred::default(), now: Time::ZERO };
+        let parting = Parting {
+            peer: None,
+            reason: "peer-closed",
+            transferred: Transferred::default(),
+            now: Time::ZERO,
+        };
         self.hub.closed(ConnectionId(session), &parting);
         self.model.ended(session);
     }
@@ -154,7 +165,7 @@ impl Run<'_> {
     fn unsubscribe(&mut self, session: u32) {
         let kind = self.kind();
         let names: Vec<Vec<u8>> = (0..self.next() % 3).map(|_| self.name(kind)).collect();
-        let ahead = self.model.owed(session);
+        let ahead = self.model.pending(session);
         let answer = self.command(session, &with_names(kind.unsubscribe(), &names));
         let Some(rest) = answer.strip_prefix(&ahead[..]) else {
             panic!("{:?} does not begin with {:?}", shown(&answer), shown(&ahead));
@@ -166,7 +177,7 @@ impl Run<'_> {
         let kind = if self.next().is_multiple_of(4) { Kind::Shard } else { Kind::Channel };
         let channel = self.name(kind);
         self.published += 1;
-        // Three of the largest, and others must wait.
+        // Three of the largest messages fill the backlog, so further publishes must wait.
         let length = self.next() % 64 * if is_large { 2048 } else { 1 };
         let mut payload = self.published.to_string().into_bytes();
         payload.resize(length.max(payload.len()), b'.');
@@ -183,7 +194,7 @@ impl Run<'_> {
         self.attempt(session, Command::ReplyMode(mode));
     }
 
-    /// A command that is carried out, or put off.
+    /// Gives a command to the hub, which executes it or makes it wait.
     fn attempt(&mut self, session: u32, command: Command) {
         let is_idle = !self.hub.has_output();
         if is_idle {
@@ -195,8 +206,15 @@ impl Run<'_> {
                 let (answer, waits) = self.give(session, &[word, channel, payload]);
                 let (undelivered, at_most) = (self.model.undelivered(), self.queued);
                 match waits {
-                    true => assert!(at_most >= BACKLOG_MAX || self.has_waited, "of {at_most} bytes"),
-                    false => assert!(undelivered < BACKLOG_MAX, "{undelivered} bytes are undelivered"),
+                    true => {
+                        assert!(
+                            at_most >= BACKLOG_MAX || self.has_waited,
+                            "a publish waits behind {at_most} bytes"
+                        )
+                    }
+                    false => {
+                        assert!(undelivered < BACKLOG_MAX, "{undelivered} bytes are undelivered")
+                    }
                 }
                 (answer, waits)
             }
@@ -204,7 +222,7 @@ impl Run<'_> {
         };
         if waits {
             assert!(!is_idle && answer.is_empty(), "{:?}", shown(&answer));
-            // Nobody waits but behind a publish for which there is no room.
+            // A command waits only behind a publish that has no room.
             assert!(self.has_waited || matches!(command, Command::Publish { .. }));
             self.has_waited = true;
             return self.put_off.push((session, command));
@@ -223,11 +241,11 @@ impl Run<'_> {
         self.put_off.iter().any(|(other, _)| *other == session)
     }
 
-    /// Those whose turn has come give their commands again.
+    /// Repeats the commands of the resumed sessions.
     fn go_on(&mut self) {
         for session in std::mem::take(&mut self.resumed) {
             let place = self.put_off.iter().position(|(other, _)| *other == session);
-            // It may have ended meanwhile.
+            // The session may have ended in the meantime.
             if let Some(place) = place {
                 let (_, command) = self.put_off.remove(place);
                 self.attempt(session, command);
@@ -235,37 +253,41 @@ impl Run<'_> {
         }
     }
 
-    /// A command whose answer the model knows whole.
+    /// Gives a command whose whole answer the model knows.
     fn simple(&mut self, session: u32, words: &[&[u8]], expected: fn(&mut Model, u32) -> Vec<u8>) {
         let expected = expected(&mut self.model, session);
         let answer = self.command(session, words);
         assert_answer(&answer, &expected);
     }
 
-    /// A command that never waits.
+    /// Gives a command that never waits. Returns its answer.
     fn command(&mut self, session: u32, words: &[&[u8]]) -> Vec<u8> {
         let (answer, waits) = self.give(session, words);
-        assert!(!waits, "{:?} must wait", shown(words[0]));
+        assert!(!waits, "{:?} waits", shown(words[0]));
         answer
     }
 
-    /// What a session is answered to a command, and whether it must wait.
+    /// Gives a command of a session to the hub. Returns the answer, and whether the command must
+    /// wait.
     fn give(&mut self, session: u32, words: &[&[u8]]) -> (Vec<u8>, bool) {
         let mut message = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
             message.extend(bulk(word));
         }
-        // What others have written before stays.
+        // The hub must leave earlier bytes of the buffer unchanged.
         let mut answer = b"before".to_vec();
         let mut reply = Reply::to(ConnectionId(session), Time::ZERO, &mut answer);
         let mut input = message.clone();
         let taken = self.hub.receive(&mut input, 0, &mut reply, &mut NoServer::default());
-        assert!(taken == Taken::Message(message.len()) || taken == Taken::Later && input == message, "{taken:?}");
+        assert!(
+            taken == Taken::Message(message.len()) || taken == Taken::Later && input == message,
+            "{taken:?}"
+        );
         assert_eq!(&answer[..6], b"before");
         (answer.split_off(6), taken == Taken::Later)
     }
 
-    /// One turn's deliveries, of no more than so many and so many bytes.
+    /// Delivers one turn's messages, at most `count` writes and `bytes` bytes.
     fn deliver(&mut self, count: usize, bytes: usize) {
         let (mut outbox, mut server) = (Outbox::default(), NoServer::default());
         self.hub.collect(&mut Output::new(Time::ZERO, &mut server, &mut outbox, count, bytes));
@@ -273,17 +295,23 @@ impl Run<'_> {
         let total: usize = entries.iter().map(|entry| entry.range.len()).sum();
         assert!(
             entries.len() <= count && (total <= bytes || entries.len() == 1),
-            "{} deliveries, {total} bytes",
+            "{} deliveries of {total} bytes are over the budget",
             entries.len()
         );
-        assert!(!entries.is_empty() || !self.hub.has_output(), "nothing was delivered, and there is output");
+        assert!(
+            !entries.is_empty() || !self.hub.has_output(),
+            "the hub has output but delivers nothing"
+        );
         for entry in entries {
             assert!(entry.close.is_none() && !entry.is_own);
             self.model.delivered(entry.slot, outbox.bytes(&entry.range));
         }
         for session in outbox.take_resumed() {
-            // Of one that is closing, nothing is read any more.
-            assert!(self.waits(session) || !self.model.is_open(session), "session {session} does not wait");
+            // The loop no longer reads from a closing session.
+            assert!(
+                self.waits(session) || !self.model.is_open(session),
+                "the hub resumes session {session}, which does not wait"
+            );
             self.resumed.push(session);
         }
     }
@@ -292,13 +320,17 @@ impl Run<'_> {
         [Kind::Channel, Kind::Pattern, Kind::Shard][self.next() % 3]
     }
 
-    /// One of a few names, and of more patterns than a session may have.
+    /// Returns one of a few channels, or one of more patterns than a session may have.
     fn name(&mut self, kind: Kind) -> Vec<u8> {
         let number = self.next();
         match kind {
-            Kind::Channel | Kind::Shard => [&b"a"[..], b"b", b"ab", b"ba", b"abc", b"\r\n", b""][number % 7].to_vec(),
+            Kind::Channel | Kind::Shard => {
+                [&b"a"[..], b"b", b"ab", b"ba", b"abc", b"\r\n", b""][number % 7].to_vec()
+            }
             Kind::Pattern => match number % 24 {
-                few @ 0..8 => [&b"*"[..], b"a*", b"*b", b"?", b"[ab]", b"[^a]*", b"ab", b""][few].to_vec(),
+                few @ 0..8 => {
+                    [&b"*"[..], b"a*", b"*b", b"?", b"[ab]", b"[^a]*", b"ab", b""][few].to_vec()
+                }
                 many => b"*".repeat(many),
             },
         }
@@ -309,9 +341,9 @@ fn with_names<'a>(command: &'a [u8], names: &'a [Vec<u8>]) -> Vec<&'a [u8]> {
     std::iter::once(command).chain(names.iter().map(Vec::as_slice)).collect()
 }
 
-/// Escaped only where they differ: answers may be long.
+/// Compares two answers. Escapes them only if they differ, because they can be long.
 fn assert_answer(answer: &[u8], expected: &[u8]) {
-    assert!(answer == expected, "{} is answered, not {}", shown(answer), shown(expected));
+    assert!(answer == expected, "the answer is {}, not {}", shown(answer), shown(expected));
 }
 
 fn shown(bytes: &[u8]) -> String {

@@ -1,4 +1,5 @@
-//! The model of target `hub`: what the hub must do, the obvious way. Every message is kept for every session that it is for.
+//! The model of the target `hub`, written in the simplest way. It keeps each message once for each
+//! receiving session.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -6,10 +7,10 @@ use std::rc::Rc;
 use slabd::hub::glob;
 use slabd::limits::BATCH_MAX;
 
-/// Sessions there are; a number is used again when its session has ended.
+/// Number of sessions. A number is reused after its session has ended.
 pub const SESSIONS: u32 = 4;
 
-/// Patterns that one session may have.
+/// Maximum number of patterns of one session.
 const PATTERNS_MAX: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +30,7 @@ impl Kind {
     }
 }
 
-/// CLIENT REPLY.
+/// The argument of CLIENT REPLY.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     On,
@@ -45,11 +46,11 @@ impl Mode {
 
 type Topic = (Kind, Vec<u8>);
 
-/// What is owed.
+/// A pending message.
 struct Message {
-    /// Of its publish.
+    /// The number of its publish.
     number: usize,
-    /// Channel and payload together, in bytes.
+    /// Length of channel and payload together, in bytes.
     length: usize,
     words: Vec<Vec<u8>>,
 }
@@ -57,19 +58,20 @@ struct Message {
 #[derive(Default)]
 struct Session {
     known: bool,
-    /// It has had its last answer.
+    /// True once it has its last answer.
     closing: bool,
     resp3: bool,
     mute: bool,
     mute_next: bool,
     topics: Vec<Topic>,
-    owed: VecDeque<Rc<Message>>,
+    pending: VecDeque<Rc<Message>>,
 }
 
+/// The model of the hub.
 #[derive(Default)]
 pub struct Model {
     sessions: [Session; SESSIONS as usize],
-    /// Those that anybody has, in the order in which they came to be.
+    /// The patterns of all sessions, in the order of their creation.
     patterns: Vec<Vec<u8>>,
     published: usize,
 }
@@ -95,12 +97,12 @@ impl Model {
         !self.sessions[session as usize].topics.is_empty()
     }
 
-    /// It is sent no more, not even what it is owed.
+    /// Closes a session. The hub sends it nothing more, not even its pending messages.
     pub fn closing(&mut self, session: u32) {
         let own = self.of(session);
         own.closing = true;
         own.topics.clear();
-        own.owed.clear();
+        own.pending.clear();
         self.forget_patterns();
     }
 
@@ -111,37 +113,43 @@ impl Model {
 
     fn forget_patterns(&mut self) {
         let Model { sessions, patterns, .. } = self;
-        patterns.retain(|pattern| sessions.iter().any(|session| session.has(Kind::Pattern, pattern)));
+        patterns
+            .retain(|pattern| sessions.iter().any(|session| session.has(Kind::Pattern, pattern)));
     }
 
-    /// Whether the command that comes is to be answered.
+    /// Returns true if the session gets an answer to its next command.
     fn answers(&mut self, session: u32) -> bool {
         let own = self.of(session);
         let skipped = std::mem::take(&mut own.mute_next);
         !own.mute && !skipped
     }
 
-    /// An error where a session of RESP2 with subscriptions may not do this.
+    /// Returns the error for a command that a RESP2 session with subscriptions must not send.
     fn refused(&mut self, session: u32, command: &str, answers: bool) -> Option<Vec<u8>> {
         let own = self.of(session);
         let refused = !own.resp3 && !own.topics.is_empty();
         let error = format!(
-            "-ERR Can't execute '{command}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this \
-             context\r\n"
+            "-ERR Can't execute '{command}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / \
+             QUIT / RESET are allowed in this context\r\n"
         );
         refused.then(|| if answers { error.into_bytes() } else { Vec::new() })
     }
 
-    /// What it is owed comes first. That and confirmations come even where answers are off.
+    /// Subscribes a session. Returns its pending messages and the confirmations, which come even if
+    /// answers are off.
     pub fn subscribe(&mut self, session: u32, kind: Kind, names: &[Vec<u8>]) -> Vec<u8> {
         let answers = self.answers(session);
-        let mut answer = self.owed(session);
+        let mut answer = self.pending(session);
         let own = &mut self.sessions[session as usize];
         for name in names {
             if !own.has(kind, name) {
                 let full = kind == Kind::Pattern && own.count(&[Kind::Pattern]) == PATTERNS_MAX;
                 if full {
-                    answer.extend_from_slice(if answers { b"-ERR too many subscriptions\r\n" } else { b"" });
+                    answer.extend_from_slice(if answers {
+                        b"-ERR too many subscriptions; the limit is 16 patterns per connection\r\n"
+                    } else {
+                        b""
+                    });
                     return answer;
                 }
                 own.topics.push((kind, name.clone()));
@@ -154,14 +162,25 @@ impl Model {
         answer
     }
 
-    /// All that a session is owed, which comes before the answer to what changes subscriptions.
-    pub fn owed(&mut self, session: u32) -> Vec<u8> {
+    /// Takes all pending messages of a session. They come before the answer to a change of
+    /// subscriptions.
+    pub fn pending(&mut self, session: u32) -> Vec<u8> {
         let own = self.of(session);
-        std::mem::take(&mut own.owed).iter().flat_map(|message| encode(message, own.resp3)).collect()
+        std::mem::take(&mut own.pending)
+            .iter()
+            .flat_map(|message| encode(message, own.resp3))
+            .collect()
     }
 
-    /// Panics unless these are the confirmations. Where all subscriptions of a kind end, their order is not told.
-    pub fn check_unsubscribed(&mut self, session: u32, kind: Kind, names: &[Vec<u8>], answer: &[u8]) {
+    /// Panics unless the answer has the right confirmations. If all subscriptions of a kind end,
+    /// their order is free.
+    pub fn check_unsubscribed(
+        &mut self,
+        session: u32,
+        kind: Kind,
+        names: &[Vec<u8>],
+        answer: &[u8],
+    ) {
         self.answers(session);
         let own = &mut self.sessions[session as usize];
         let mut rest = answer;
@@ -173,7 +192,12 @@ impl Model {
         };
         let mut left: Vec<Vec<u8>> = names.to_vec();
         if names.is_empty() {
-            left = own.topics.iter().filter(|topic| topic.0 == kind).map(|topic| topic.1.clone()).collect();
+            left = own
+                .topics
+                .iter()
+                .filter(|topic| topic.0 == kind)
+                .map(|topic| topic.1.clone())
+                .collect();
             if left.is_empty() {
                 assert!(take(own, None), "{}", answer.escape_ascii());
             }
@@ -189,9 +213,11 @@ impl Model {
                 }
                 found
             });
-            left.remove(found.unwrap_or_else(|| panic!("{left:?} are left: {}", answer.escape_ascii())));
+            left.remove(found.unwrap_or_else(|| {
+                panic!("no confirmation for {left:?}: {}", answer.escape_ascii())
+            }));
         }
-        assert!(rest.is_empty(), "too much: {}", rest.escape_ascii());
+        assert!(rest.is_empty(), "bytes after the confirmations: {}", rest.escape_ascii());
         self.forget_patterns();
     }
 
@@ -206,18 +232,21 @@ impl Model {
         self.published += 1;
         let (number, length) = (self.published, channel.len() + payload.len());
         let words = vec![word.to_vec(), channel.clone(), payload.clone()];
-        let mut topics = vec![((kind, channel.clone()), Rc::new(Message { number, length, words }))];
-        let matching = self.patterns.iter().filter(|pattern| glob::matches(pattern, &channel, &mut 0));
+        let mut topics =
+            vec![((kind, channel.clone()), Rc::new(Message { number, length, words }))];
+        let matching =
+            self.patterns.iter().filter(|pattern| glob::matches(pattern, &channel, &mut 0));
         if kind == Kind::Channel {
             topics.extend(matching.map(|pattern| {
-                let words = vec![b"pmessage".to_vec(), pattern.clone(), channel.clone(), payload.clone()];
+                let words =
+                    vec![b"pmessage".to_vec(), pattern.clone(), channel.clone(), payload.clone()];
                 ((Kind::Pattern, pattern.clone()), Rc::new(Message { number, length, words }))
             }));
         }
         let mut receivers = 0;
         for ((kind, name), message) in topics {
             for own in self.sessions.iter_mut().filter(|session| session.has(kind, &name)) {
-                own.owed.push_back(message.clone());
+                own.pending.push_back(message.clone());
                 receivers += 1;
             }
         }
@@ -232,7 +261,8 @@ impl Model {
         self.of(session).resp3 = resp3;
         let head: &[u8] = if resp3 { b"%7\r\n" } else { b"*14\r\n" };
         let proto = [&bulk(b"proto")[..], if resp3 { b":3\r\n" } else { b":2\r\n" }].concat();
-        let right = answer.starts_with(head) && answer.windows(proto.len()).any(|part| part == proto);
+        let right =
+            answer.starts_with(head) && answer.windows(proto.len()).any(|part| part == proto);
         assert!(if answers { right } else { answer.is_empty() }, "{}", answer.escape_ascii());
     }
 
@@ -245,15 +275,15 @@ impl Model {
         match mode {
             Mode::On => own.mute = false,
             Mode::Off => own.mute = true,
-            // It changes nothing where answers are off.
+            // SKIP has no effect while answers are off.
             Mode::Skip => own.mute_next = !own.mute,
         }
         if mode == Mode::On { b"+OK\r\n".to_vec() } else { Vec::new() }
     }
 
-    /// The connection is as new, and so answered.
+    /// Resets a session to a new one, with answers on.
     pub fn reset(&mut self, session: u32) -> Vec<u8> {
-        let ahead = self.owed(session);
+        let ahead = self.pending(session);
         self.ended(session);
         self.connect(session);
         [&ahead[..], b"+RESET\r\n"].concat()
@@ -261,7 +291,7 @@ impl Model {
 
     pub fn quit(&mut self, session: u32) -> Vec<u8> {
         let answers = self.answers(session);
-        let ahead = self.owed(session);
+        let ahead = self.pending(session);
         self.closing(session);
         [&ahead[..], if answers { b"+OK\r\n" } else { b"" }].concat()
     }
@@ -281,41 +311,59 @@ impl Model {
         if self.answers(session) { error.to_vec() } else { Vec::new() }
     }
 
-    /// A session is sent these bytes: all the messages that it is owed in one write, or a batch of them
-    /// and not one message less than fits.
+    /// Checks a write to a session. It must have all pending messages, or as many as fit into a
+    /// batch.
     pub fn delivered(&mut self, session: u32, mut bytes: &[u8]) {
-        assert!(!bytes.is_empty() && self.is_open(session), "session {session} is sent {}", bytes.escape_ascii());
+        assert!(
+            !bytes.is_empty() && self.is_open(session),
+            "the hub sends session {session} {}",
+            bytes.escape_ascii()
+        );
         let own = self.of(session);
         let mut batch = 0;
         while !bytes.is_empty() {
-            let message = own.owed.pop_front();
+            let message = own.pending.pop_front();
             batch += message.as_ref().map_or(0, |message| message.length);
-            let expected = message.as_ref().map_or(Vec::new(), |message| encode(message, own.resp3));
+            let expected =
+                message.as_ref().map_or(Vec::new(), |message| encode(message, own.resp3));
             let rest = bytes.strip_prefix(&expected[..]).filter(|_| message.is_some());
             let Some(rest) = rest else {
-                panic!("session {session} is owed {}, not {}", expected.escape_ascii(), bytes.escape_ascii());
+                panic!(
+                    "session {session} expects {}, not {}",
+                    expected.escape_ascii(),
+                    bytes.escape_ascii()
+                );
             };
             bytes = rest;
         }
-        let next = own.owed.front().map_or(0, |message| message.length);
+        let next = own.pending.front().map_or(0, |message| message.length);
         let is_cut = next > 0 && batch + next > BATCH_MAX;
-        assert!(own.owed.is_empty() || is_cut, "session {session} is owed {} more", own.owed.len());
+        assert!(
+            own.pending.is_empty() || is_cut,
+            "session {session} has {} more messages, which fit into the batch",
+            own.pending.len()
+        );
     }
 
-    /// Bytes of the messages that anybody is owed, each counted once.
+    /// Returns the bytes of all pending messages, each counted once.
     pub fn undelivered(&self) -> usize {
-        let owed: BTreeMap<usize, usize> = self
+        let pending: BTreeMap<usize, usize> = self
             .sessions
             .iter()
-            .flat_map(|session| &session.owed)
+            .flat_map(|session| &session.pending)
             .map(|message| (message.number, message.length))
             .collect();
-        owed.values().sum()
+        pending.values().sum()
     }
 
+    /// Panics if a session still has pending messages.
     pub fn check_all_delivered(&self) {
         for (number, session) in self.sessions.iter().enumerate() {
-            assert!(session.owed.is_empty(), "session {number} is still owed {} messages", session.owed.len());
+            assert!(
+                session.pending.is_empty(),
+                "session {number} still has {} pending messages",
+                session.pending.len()
+            );
         }
     }
 }
@@ -330,7 +378,8 @@ impl Session {
     }
 
     fn confirmation(&self, word: &[u8], name: Option<&Vec<u8>>, kind: Kind) -> Vec<u8> {
-        let kinds: &[Kind] = if kind == Kind::Shard { &[Kind::Shard] } else { &[Kind::Channel, Kind::Pattern] };
+        let kinds: &[Kind] =
+            if kind == Kind::Shard { &[Kind::Shard] } else { &[Kind::Channel, Kind::Pattern] };
         let (head, null) = if self.resp3 { (">3\r\n", "_\r\n") } else { ("*3\r\n", "$-1\r\n") };
         let name = name.map_or(null.as_bytes().to_vec(), |name| bulk(name));
         let count = format!(":{}\r\n", self.count(kinds));

@@ -1,9 +1,10 @@
-//! Inline commands: agreement with a splitter that is written as a state machine after Redis's `sdssplitargs`, whole and from every
-//! prefix, with what was scanned remembered and without.
+//! Inline commands. The codec agrees with a splitter written as a state machine after Redis's
+//! `sdssplitargs`. It does so for the whole stream and for each prefix, both resumed and from the
+//! start.
 
 use slabd::codec::resp::{CommandLimits, Frame, FrameError, Parser, frame};
 
-/// The first byte chooses the limits, the others are the stream.
+/// Runs the target. The first byte chooses the limits, and the other bytes are the stream.
 pub fn inline(data: &[u8]) {
     let Some((choice, stream)) = data.split_first() else { return };
     if stream.first() == Some(&b'*') {
@@ -12,10 +13,11 @@ pub fn inline(data: &[u8]) {
     let limits = limits(*choice);
     let whole = frame(stream, 0, &limits);
     assert_eq!(whole, framed(stream, &limits), "{}", stream.escape_ascii());
-    // As the loop does it: what was looked at in vain is not looked at again.
+    // The loop remembers how far the codec has scanned, so the codec resumes there.
     let mut scanned = 0;
     for cut in (1..=stream.len()).step_by(stream.len() / 64 + 1) {
-        let (resumed, anew) = (frame(&stream[..cut], scanned, &limits), frame(&stream[..cut], 0, &limits));
+        let (resumed, anew) =
+            (frame(&stream[..cut], scanned, &limits), frame(&stream[..cut], 0, &limits));
         assert_eq!(resumed, anew, "{} resumed at {scanned}", stream[..cut].escape_ascii());
         match resumed {
             Frame::Incomplete => scanned = cut,
@@ -27,17 +29,23 @@ pub fn inline(data: &[u8]) {
     }
     let message = match whole {
         Frame::Command { message, length } => {
-            assert!(message.len() < length && length <= stream.len() && message.len() <= limits.inline_max);
+            assert!(
+                message.len() < length
+                    && length <= stream.len()
+                    && message.len() <= limits.inline_max
+            );
             message
         }
-        // A datagram's command need not end with a line break.
+        // The command of a datagram may lack a line break.
         Frame::Incomplete => stream,
         Frame::Invalid(_) => return,
     };
     let mut parser = Parser::default();
-    let words = parser.parse(message, &limits).map(|command| command.iter().map(<[u8]>::to_vec).collect::<Vec<_>>());
+    let words = parser
+        .parse(message, &limits)
+        .map(|command| command.iter().map(<[u8]>::to_vec).collect::<Vec<_>>());
     assert_eq!(words, split(message, limits.arguments_max), "{}", message.escape_ascii());
-    // Words are half of the bytes at most, and lists have at most twice the room they need.
+    // At most half of the bytes start a word, and a list has at most twice the room it needs.
     let (held, most) = (parser.bytes(), 128 + 10 * message.len());
     assert!(held <= most, "{held} bytes held for {} received", message.len());
 }
@@ -50,7 +58,7 @@ fn limits(choice: u8) -> CommandLimits {
     }
 }
 
-/// A line ends at LF, before which one CR is no part of it.
+/// Returns the expected frame. A line ends at LF, and one CR before it is not part of the line.
 fn framed<'a>(stream: &'a [u8], limits: &CommandLimits) -> Frame<'a> {
     let mut lines = stream.splitn(2, |byte| *byte == b'\n');
     let line = lines.next().unwrap_or_default();
@@ -62,17 +70,17 @@ fn framed<'a>(stream: &'a [u8], limits: &CommandLimits) -> Frame<'a> {
     }
 }
 
-/// Where the splitter is.
+/// The state of the splitter.
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     Between,
     Word,
     Quoted(u8),
-    /// Just behind a closing quote.
+    /// Directly after a closing quote.
     Closed,
 }
 
-/// The words of a line, one byte after the other.
+/// Splits a line into its words, byte by byte.
 fn split(line: &[u8], words_max: usize) -> Result<Vec<Vec<u8>>, FrameError> {
     let (mut state, mut words, mut word) = (State::Between, Vec::new(), Vec::new());
     let mut at = 0;
@@ -84,7 +92,7 @@ fn split(line: &[u8], words_max: usize) -> Result<Vec<Vec<u8>>, FrameError> {
             State::Between if space => {}
             State::Between if words.len() == words_max => return Err(FrameError::MultibulkLength),
             State::Between => (state, taken) = (State::Word, 0),
-            // Neither vertical tab nor form feed ends a word that has no quotes.
+            // Vertical tab and form feed do not end a word without quotes.
             State::Word if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => {
                 words.push(std::mem::take(&mut word));
                 state = State::Between;
@@ -118,7 +126,7 @@ fn split(line: &[u8], words_max: usize) -> Result<Vec<Vec<u8>>, FrameError> {
     Ok(words)
 }
 
-/// What a backslash in double quotes and what follows it stand for, and how long that is.
+/// Returns the byte of an escape sequence in double quotes, and the length of the sequence.
 fn escape(rest: &[u8]) -> (u8, usize) {
     let hex = rest.get(2..4).and_then(|digits| std::str::from_utf8(digits).ok());
     let hex = hex.filter(|digits| digits.chars().all(|digit| digit.is_ascii_hexdigit()));

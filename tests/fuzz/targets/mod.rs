@@ -1,5 +1,5 @@
-//! The fuzz targets: each a plain function of bytes that panics on what must not be. Run by cargo-fuzz through `bins`, and over the
-//! seeds by the test `fuzz_corpus`, which has these files as a module of its own.
+//! The fuzz targets. Each is a function of bytes that panics on a bug. cargo-fuzz runs them through
+//! `bins`. The test `fuzz_corpus` includes these files as a module and runs them over the seeds.
 
 pub mod config;
 pub mod connection;

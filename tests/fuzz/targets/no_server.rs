@@ -1,4 +1,5 @@
-//! The server around a service where there is none: it knows no connections and has no settings but its limits.
+//! A stand-in for the server around a service. It has no connections, and its limits are its only
+//! settings.
 
 use std::net::SocketAddr;
 
@@ -7,6 +8,7 @@ use slabd::metrics::Metrics;
 use slabd::service::ConnectionId;
 use slabd::service::server::{Facts, Server};
 
+/// A server without connections.
 #[derive(Default)]
 pub struct NoServer {
     limits: Limits,

@@ -1,18 +1,20 @@
-//! Multibulk commands: one pass agrees with two, with a splitter that is written the obvious way, and with itself however the bytes
-//! were cut; limits are kept, and memory follows the bytes that came and not those that were announced.
+//! Multibulk commands. Reading in one pass agrees with reading in two passes and with a simple
+//! splitter, at any cut of the bytes. The parser keeps its limits. Its memory follows the received
+//! bytes, not the announced ones.
 
 use slabd::codec::resp::{Command, CommandLimits, Frame, FrameError, Parser, frame};
 
-/// A command's words and its length; `None`: part of it is missing.
+/// A command's words and its length, or `None` if a part of it is missing.
 type Found = Result<Option<(Vec<Vec<u8>>, usize)>, FrameError>;
 
-/// The first byte chooses the limits, the others are the stream behind its `*`.
+/// Runs the target. The first byte chooses the limits, and the other bytes are the stream after its
+/// `*`.
 pub fn resp(data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
     let limits = limits(*choice);
     let stream = [b"*", rest].concat();
     let whole = check(&stream, &limits);
-    // What is found does not depend on what lies behind it, nor on where the bytes were cut.
+    // The result does not depend on the bytes after the command or on the cut.
     let length = match &whole {
         Ok(Some((_, length))) => *length,
         _ => stream.len(),
@@ -21,15 +23,17 @@ pub fn resp(data: &[u8]) {
     for cut in cuts(stream.len()) {
         let part = check(&stream[..cut], &limits);
         match (&decided, &part) {
-            (None, Ok(None)) => assert!(cut < length || whole == Ok(None), "late at {cut} of {length}"),
+            (None, Ok(None)) => {
+                assert!(cut < length || whole == Ok(None), "still undecided at {cut} of {length}")
+            }
             (None, _) => decided = Some(part),
-            (Some(before), part) => assert_eq!(before, part, "changed at {cut}"),
+            (Some(before), part) => assert_eq!(before, part, "the result changed at {cut}"),
         }
     }
     assert!(decided.is_none_or(|decided| decided == whole));
 }
 
-/// The usual limits, those before a password, and such as are soon reached.
+/// Returns the usual limits, those before the password, or very low ones.
 fn limits(choice: u8) -> CommandLimits {
     match choice % 4 {
         0 => CommandLimits::default(),
@@ -38,17 +42,18 @@ fn limits(choice: u8) -> CommandLimits {
     }
 }
 
-/// All of a short stream, of a long one some; the end always.
+/// Returns all cuts of a short stream, or some of a long one. The end is always one of them.
 fn cuts(length: usize) -> impl Iterator<Item = usize> {
     (1..length).step_by(length / 32 + 1).chain([length])
 }
 
-/// What every way of reading the front of `bytes` agrees on.
+/// Reads the front of `bytes` in three ways and checks that they agree. Returns the result.
 fn check(bytes: &[u8], limits: &CommandLimits) -> Found {
     let mut parser = Parser::default();
     let expected = reference(bytes, limits);
-    let in_one =
-        parser.parse_multibulk(bytes, limits).map(|found| found.map(|(command, length)| (words(command), length)));
+    let in_one = parser
+        .parse_multibulk(bytes, limits)
+        .map(|found| found.map(|(command, length)| (words(command), length)));
     assert_eq!(in_one, expected, "in one pass: {}", bytes.escape_ascii());
     let in_two = match frame(bytes, 0, limits) {
         Frame::Command { message, length } => {
@@ -63,7 +68,8 @@ fn check(bytes: &[u8], limits: &CommandLimits) -> Found {
         assert!(words.len() <= limits.arguments_max && *length <= bytes.len());
         assert!(*length <= limits.bytes_max || words.is_empty(), "{length} bytes");
     }
-    // An argument takes six bytes at least, its range eight, and a list has at most twice the room it needs, or room for four.
+    // An argument takes at least six bytes, and its range takes eight. A list has room for at least
+    // four ranges, and at most twice the room it needs.
     let (held, most) = (parser.bytes(), 64 + 16 * (bytes.len() / 6));
     assert!(held <= most, "{held} bytes held for {} received", bytes.len());
     expected
@@ -73,9 +79,10 @@ fn words(command: Command<'_>) -> Vec<Vec<u8>> {
     command.iter().map(<[u8]>::to_vec).collect()
 }
 
-/// The protocol as one would write it down, without an eye on speed.
+/// Reads a command in the simplest way.
 fn reference(bytes: &[u8], limits: &CommandLimits) -> Found {
-    let Some((count, mut at)) = line(&bytes[1..], FrameError::MultibulkLength, FrameError::MultibulkCountTooBig)?
+    let Some((count, mut at)) =
+        line(&bytes[1..], FrameError::MultibulkLength, FrameError::MultibulkCountTooBig)?
     else {
         return Ok(None);
     };
@@ -90,7 +97,9 @@ fn reference(bytes: &[u8], limits: &CommandLimits) -> Found {
             Some(b'$') => at += 1,
             Some(other) => return Err(FrameError::ExpectedDollar(*other)),
         }
-        let Some((length, read)) = line(&bytes[at..], FrameError::BulkLength, FrameError::BulkCountTooBig)? else {
+        let Some((length, read)) =
+            line(&bytes[at..], FrameError::BulkLength, FrameError::BulkCountTooBig)?
+        else {
             return Ok(None);
         };
         at += read;
@@ -111,8 +120,13 @@ fn reference(bytes: &[u8], limits: &CommandLimits) -> Found {
     Ok(Some((words, at)))
 }
 
-/// A number and CRLF behind its marker, and how long they are; a line has up to 32 bytes, the marker included.
-fn line(bytes: &[u8], invalid: FrameError, too_big: FrameError) -> Result<Option<(i64, usize)>, FrameError> {
+/// Reads a number and CRLF after their marker. Returns the number and its length. A line has at
+/// most 32 bytes with its marker.
+fn line(
+    bytes: &[u8],
+    invalid: FrameError,
+    too_big: FrameError,
+) -> Result<Option<(i64, usize)>, FrameError> {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\r').filter(|end| *end < 32) else {
         return if bytes.len() >= 32 { Err(too_big) } else { Ok(None) };
     };
@@ -121,7 +135,7 @@ fn line(bytes: &[u8], invalid: FrameError, too_big: FrameError) -> Result<Option
         Some(b'\n') => {
             let text = std::str::from_utf8(&bytes[..end]).map_err(|_| invalid)?;
             let number: i64 = text.parse().map_err(|_| invalid)?;
-            // In its only spelling.
+            // The codec accepts only the canonical spelling.
             if number.to_string() == text { Ok(Some((number, end + 2))) } else { Err(invalid) }
         }
         Some(_) => Err(invalid),

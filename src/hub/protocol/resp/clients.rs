@@ -17,11 +17,17 @@ use crate::hub::sessions::OPERATOR;
 use crate::limits::{LABEL_MAX, LIST_MAX};
 
 const BAD_NAME: &[u8] = b"ERR Client names cannot contain spaces, newlines or special characters.";
-const BAD_LIBRARY: &[u8] = b"ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.";
-const NO_PASSWORD: &[u8] =
-    b"ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?";
+const BAD_LIBRARY: &[u8] =
+    b"ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.";
+const NO_PASSWORD: &[u8] = b"ERR AUTH <password> called without any password configured for the \
+    default user. Are you sure your configuration is correct?";
 const WRONG_PASSWORD: &[u8] = b"WRONGPASS invalid username-password pair or user is disabled.";
-const TOO_SOON: &[u8] = b"ERR too many wrong passwords from your address: the next is looked at in 5 seconds";
+const TOO_SOON: &[u8] =
+    b"ERR too many wrong passwords from your address; wait 5 seconds and try again";
+const NOT_AUTHENTICATED: &[u8] =
+    b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
+    <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP \
+    protocol version at the same time";
 
 pub fn auth(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     let (user, password) = match words.len() {
@@ -34,10 +40,16 @@ pub fn auth(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     }
 }
 
-/// False, and an error written, unless the password is right.
-fn authenticate(shared: &mut Shared, user: Option<&[u8]>, password: &[u8], call: &mut Call<'_, '_>) -> bool {
+/// Checks a password. If it is wrong, appends the error and returns false.
+fn authenticate(
+    shared: &mut Shared,
+    user: Option<&[u8]>,
+    password: &[u8],
+    call: &mut Call<'_, '_>,
+) -> bool {
     let (session, now) = (call.session, call.reply.now);
-    let peer = peer(shared, call.server, session).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let peer = peer(shared, call.server, session)
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
     let attempt = match shared.sessions.get(session).is(OPERATOR) {
         true => shared.access.attempt_by_operator(peer, user, password, now),
         false => shared.access.attempt(peer, user, password, now),
@@ -50,7 +62,7 @@ fn authenticate(shared: &mut Shared, user: Option<&[u8]>, password: &[u8], call:
         }
         Attempt::Wrong => WRONG_PASSWORD,
         Attempt::TooSoon => TOO_SOON,
-        // As in Redis: nothing is wrong with `AUTH default anything` where no password is needed.
+        // Redis accepts `AUTH default` with any password if none is set.
         Attempt::NoPassword if user == Some(b"default") => return true,
         Attempt::NoPassword if user.is_some() => WRONG_PASSWORD,
         Attempt::NoPassword => NO_PASSWORD,
@@ -68,7 +80,12 @@ pub fn hello(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
             Some(2) => Protocol::Resp2,
             Some(3) => Protocol::Resp3,
             Some(_) => return resp::error(call.out(), b"NOPROTO unsupported protocol version"),
-            None => return resp::error(call.out(), b"ERR Protocol version is not an integer or out of range"),
+            None => {
+                return resp::error(
+                    call.out(),
+                    b"ERR Protocol version is not an integer or out of range",
+                );
+            }
         };
         let mut at = 2;
         while at < words.len() {
@@ -81,17 +98,14 @@ pub fn hello(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
                 }
                 at += 3;
             } else {
-                let error = format!("ERR Syntax error in HELLO option '{}'", shown(word(words, at)));
+                let error =
+                    format!("ERR Syntax error in HELLO option '{}'", shown(word(words, at)));
                 return call.error(&error);
             }
         }
     }
     if !shared.is_authenticated(session) {
-        return resp::error(
-            call.out(),
-            b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> \
-              <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
-        );
+        return resp::error(call.out(), NOT_AUTHENTICATED);
     }
     if name.is_some_and(|name| shared.labels.set_name(session.index, name).is_err()) {
         return bad_label(BAD_NAME, name.unwrap_or_default(), call);
@@ -100,14 +114,16 @@ pub fn hello(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     greet(call.out(), protocol, session.serial);
 }
 
-/// What HELLO answers.
+/// Appends the reply to HELLO.
 fn greet(out: &mut Vec<u8>, protocol: Protocol, id: u32) {
     resp::map(out, 7, protocol);
     for (key, value) in [("server", "slabd"), ("version", REDIS_VERSION)] {
         resp::bulk(out, key.as_bytes());
         resp::bulk(out, value.as_bytes());
     }
-    for (key, value) in [("proto", if protocol == Protocol::Resp3 { 3 } else { 2 }), ("id", i64::from(id))] {
+    for (key, value) in
+        [("proto", if protocol == Protocol::Resp3 { 3 } else { 2 }), ("id", i64::from(id))]
+    {
         resp::bulk(out, key.as_bytes());
         resp::integer(out, value);
     }
@@ -122,7 +138,7 @@ fn greet(out: &mut Vec<u8>, protocol: Protocol, id: u32) {
 pub fn quit(shared: &mut Shared, _words: Command<'_>, call: &mut Call<'_, '_>) {
     shared.deliver_now(call.session, call.out());
     call.keep();
-    // From now on it receives nothing, so who publishes in this very turn must not count it.
+    // The session receives nothing more, so a publish later in this turn must not count it.
     shared.channels.close(call.session.index);
     resp::simple(call.out(), "OK");
     call.reply.close();
@@ -153,10 +169,12 @@ pub fn client(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
             Some(name) => resp::bulk(call.out(), name),
             None => resp::null(call.out(), protocol),
         },
-        name if is(name, "setname") && count == 3 => match shared.labels.set_name(session.index, word(words, 2)) {
-            Ok(()) => resp::simple(call.out(), "OK"),
-            Err(_unsuitable) => bad_label(BAD_NAME, word(words, 2), call),
-        },
+        name if is(name, "setname") && count == 3 => {
+            match shared.labels.set_name(session.index, word(words, 2)) {
+                Ok(()) => resp::simple(call.out(), "OK"),
+                Err(_unsuitable) => bad_label(BAD_NAME, word(words, 2), call),
+            }
+        }
         name if is(name, "setinfo") && count == 4 => set_info(shared, words, call),
         name if (is(name, "no-evict") || is(name, "no-touch")) && count == 3 => {
             match is(word(words, 2), "on") || is(word(words, 2), "off") {
@@ -192,12 +210,12 @@ fn set_info(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     }
 }
 
-/// Redis has no limit to their length, nor words for it.
+/// Appends the error for a refused name. Redis does not limit the length of a name.
 fn bad_label(error: &[u8], text: &[u8], call: &mut Call<'_, '_>) {
     if text.len() <= LABEL_MAX {
         return resp::error(call.out(), error);
     }
-    let error = format!("ERR names of {} bytes are too long: up to {LABEL_MAX} are taken", text.len());
+    let error = format!("ERR the name has {} bytes; accepted: up to {LABEL_MAX} bytes", text.len());
     call.error(&error);
 }
 
@@ -209,19 +227,22 @@ fn list(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     let Some(found) = call.walk(shared, WalkTask::List, || filter) else { return };
     if found.text.len() > LIST_MAX {
         let count = found.sessions;
-        return call.error(&format!("ERR {count} connections make too long a list: name some by ID, TYPE or ADDR"));
+        return call.error(&format!(
+            "ERR the list of {count} connections is too long; narrow it with ID, TYPE or ADDR"
+        ));
     }
     let protocol = shared.protocol(call.session);
     resp::verbatim(call.out(), &found.text, protocol);
 }
 
-/// `CLIENT KILL addr:port`, or with filters, which count those that they killed.
+/// Runs `CLIENT KILL addr:port`, or CLIENT KILL with filters, which returns the number of killed
+/// connections.
 fn kill(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     let (old_form, now) = (words.len() == 3, call.reply.now);
     let filter = match old_form {
         true => Ok(Filter::of_address(word(words, 2), now)),
         false => Filter::parse(words, 2, now).map(|mut filter| {
-            // Who asks is spared unless it says otherwise.
+            // The caller is spared unless SKIPME says otherwise.
             filter.skips_asker |= !words.iter().any(|word| is(word, "skipme"));
             filter
         }),
@@ -232,7 +253,7 @@ fn kill(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     };
     let Some(found) = call.walk(shared, WalkTask::Kill, || filter) else { return };
     if found.asker {
-        // It still gets its answer.
+        // The caller gets its reply before its connection closes.
         call.reply.close_for(Reason::Killed);
     }
     match (old_form, found.sessions) {
@@ -252,13 +273,13 @@ fn reply_mode(shared: &mut Shared, mode: &[u8], call: &mut Call<'_, '_>) {
             resp::simple(call.out(), "OK");
         }
         mode if is(mode, "off") => RespState::put(shared, session, MUTE, true),
-        // A skip changes nothing about OFF.
+        // SKIP has no effect while replies are off.
         mode if is(mode, "skip") => RespState::put(shared, session, SKIP_NEXT, !is_off),
         _ => call.error("ERR syntax error"),
     }
 }
 
-/// One line for each of the last connections that closed, the latest first.
+/// Lists the last connections that closed, one per line, the latest first.
 fn closed(shared: &Shared, call: &mut Call<'_, '_>) {
     let mut text = String::new();
     for closed in shared.closed.iter().rev() {

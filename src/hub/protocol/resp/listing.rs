@@ -1,4 +1,4 @@
-//! Which sessions a command means, and how each is described.
+//! The filters of CLIENT LIST and CLIENT KILL, and the line that describes a session.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -13,19 +13,19 @@ use crate::hub::labels::Attribute;
 use crate::hub::sessions::SessionId;
 use crate::service::server::Server;
 
-/// What it costs to ask the kernel for one address, in steps of looking at a session.
+/// Cost of asking the kernel for an address, in steps. Visiting a session costs one step.
 const ADDRESS_STEPS: usize = 16;
 
-/// And to ask for all that there is to know.
+/// Cost of describing a session, in steps.
 pub const DESCRIBE_STEPS: usize = 64;
 
-/// Where a session comes from, by IPv4 without asking the kernel.
+/// Returns a session's peer address. Asks the kernel unless it is an IPv4 address.
 pub fn peer(shared: &Shared, server: &dyn Server, session: SessionId) -> Option<SocketAddr> {
     let own = shared.sessions.get(session);
     own.peer().or_else(|| server.peer(own.connection()?))
 }
 
-/// Which sessions are meant.
+/// Selects sessions that meet all conditions given.
 #[derive(Default)]
 pub struct Filter {
     /// Serial numbers, in ascending order.
@@ -33,33 +33,35 @@ pub struct Filter {
     is_pubsub: Option<bool>,
     address: Option<Wanted>,
     local_address: Option<Wanted>,
+    /// Minimum age in seconds.
     age_min: u64,
-    /// Leave out the one that asks.
+    /// True if the session that runs the command is left out.
     pub skips_asker: bool,
     now: Time,
 }
 
-/// An address; `None`: what is no address, and so nobody's.
+/// An address to compare with. `None`: the word is no address and matches no session.
 type Wanted = Option<SocketAddr>;
 
 fn wanted(word: &[u8]) -> Wanted {
-    // Another spelling of an address is not what CLIENT LIST shows, and means nobody.
+    // Only the spelling of CLIENT LIST counts. Another spelling of an address matches no session.
     let address = std::str::from_utf8(word).ok()?.parse::<SocketAddr>().ok()?;
     (address.to_string().as_bytes() == word).then_some(address)
 }
 
 impl Filter {
-    /// The sessions with these serial numbers.
+    /// Selects the sessions with these serial numbers, which are in ascending order.
     pub fn of(ids: Vec<u32>) -> Filter {
         Filter { ids: Some(ids), ..Filter::default() }
     }
 
-    /// The session that comes from an address.
+    /// Selects the session whose peer has this address.
     pub fn of_address(address: &[u8], now: Time) -> Filter {
         Filter { address: Some(wanted(address)), now, ..Filter::default() }
     }
 
-    /// Reads `ID 1 2 TYPE pubsub …` from word `at` on; else the error to answer.
+    /// Parses filters such as `ID 1 2 TYPE pubsub`, from word `at` on. Returns the text of the
+    /// error if one is wrong.
     pub fn parse(words: Command<'_>, mut at: usize, now: Time) -> Result<Filter, String> {
         let mut filter = Filter { now, ..Filter::default() };
         while at < words.len() {
@@ -74,12 +76,15 @@ impl Filter {
                 }
                 filter.ids = Some(ids);
             } else if is(name, "type") {
-                if !["normal", "pubsub", "master", "replica", "slave"].iter().any(|kind| is(value, kind)) {
+                if !["normal", "pubsub", "master", "replica", "slave"]
+                    .iter()
+                    .any(|kind| is(value, kind))
+                {
                     return Err(format!("ERR Unknown client type '{}'", shown(value)));
                 }
                 match is(value, "pubsub") || is(value, "normal") {
                     true => filter.is_pubsub = Some(is(value, "pubsub")),
-                    // There are none of these.
+                    // The server has no sessions of the other types.
                     false => filter.ids = Some(Vec::new()),
                 }
             } else if is(name, "addr") {
@@ -99,13 +104,13 @@ impl Filter {
                 return Err("ERR syntax error".into());
             }
         }
-        // Sorted, to be searched: there may be a thousand, and each session is looked up in them.
+        // Each session is searched for among up to a thousand ids, so they are sorted.
         filter.ids.iter_mut().for_each(|ids| ids.sort_unstable());
         Ok(filter)
     }
 
-    /// Whether a session is meant. What the hub knows itself is compared first; the kernel is asked
-    /// for what is left, which adds to the steps taken.
+    /// Returns true if the filter selects a session. Conditions that need the kernel are checked
+    /// last, and add to `steps`.
     pub fn means(
         &self,
         shared: &Shared,
@@ -115,11 +120,15 @@ impl Filter {
         steps: &mut usize,
     ) -> bool {
         let own = shared.sessions.get(session);
-        let is_known = self.ids.as_ref().is_none_or(|ids| ids.binary_search(&session.serial).is_ok())
-            && self.is_pubsub.is_none_or(|wanted| wanted == shared.channels.is_subscribed(session.index))
-            && own.age(self.now).as_secs() >= self.age_min
-            && !(self.skips_asker && session == asker);
-        let mut is_at = |wanted: &Option<Wanted>, ask: &dyn Fn() -> Option<SocketAddr>| match wanted {
+        let is_known =
+            self.ids.as_ref().is_none_or(|ids| ids.binary_search(&session.serial).is_ok())
+                && self
+                    .is_pubsub
+                    .is_none_or(|wanted| wanted == shared.channels.is_subscribed(session.index))
+                && own.age(self.now).as_secs() >= self.age_min
+                && !(self.skips_asker && session == asker);
+        let mut is_at = |wanted: &Option<Wanted>, ask: &dyn Fn() -> Option<SocketAddr>| match wanted
+        {
             None => true,
             Some(None) => false,
             Some(wanted) => {
@@ -138,13 +147,17 @@ fn id(word: &[u8]) -> Result<u32, String> {
     number.ok_or_else(|| "ERR Invalid client ID".into())
 }
 
-/// One line of CLIENT LIST: Redis's fields, those of them that mean something here, then ours.
+/// Appends one line of CLIENT LIST: the fields of Redis that apply here, then slabd's.
 pub fn describe(shared: &Shared, server: &dyn Server, session: SessionId, line: &mut String) {
     let own = shared.sessions.get(session);
-    let Some(facts) = own.connection().and_then(|connection| server.connection(connection)) else { return };
-    let address = |address: Option<SocketAddr>| address.map_or("?:0".into(), |address| address.to_string());
+    let Some(facts) = own.connection().and_then(|connection| server.connection(connection)) else {
+        return;
+    };
+    let address =
+        |address: Option<SocketAddr>| address.map_or("?:0".into(), |address| address.to_string());
     let name = String::from_utf8_lossy(shared.labels.name(session.index).unwrap_or_default());
-    let library = |attribute| String::from_utf8_lossy(shared.labels.library(session.index, attribute));
+    let library =
+        |attribute| String::from_utf8_lossy(shared.labels.library(session.index, attribute));
     let counts = shared.channels.counts(session.index);
     let mut flags = String::new();
     for (on, letter) in [
@@ -162,9 +175,10 @@ pub fn describe(shared: &Shared, server: &dyn Server, session: SessionId, line: 
     // Writing to a String cannot fail.
     let _ = writeln!(
         line,
-        "id={} addr={} laddr={} fd={} name={name} age={} idle={} flags={flags} db=0 sub={} psub={} ssub={} multi=-1 qbuf={} \
-         qbuf-free={} argv-mem=0 multi-mem=0 obl={} oll={} omem={} tot-mem={user_bytes} events={} cmd={} user={} \
-         redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} user-mem={user_bytes} kernel-mem={}",
+        "id={} addr={} laddr={} fd={} name={name} age={} idle={} flags={flags} db=0 sub={} psub={} \
+         ssub={} multi=-1 qbuf={} qbuf-free={} argv-mem=0 multi-mem=0 obl={} oll={} omem={} \
+         tot-mem={user_bytes} events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={} \
+         tot-net-in={} tot-net-out={} user-mem={user_bytes} kernel-mem={}",
         session.serial,
         address(facts.peer),
         address(facts.local),

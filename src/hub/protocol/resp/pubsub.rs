@@ -1,17 +1,20 @@
-//! The commands of pub/sub: to subscribe and unsubscribe, to publish, and to ask who listens.
+//! The commands of pub/sub: subscribe, unsubscribe, publish, and PUBSUB.
 
 use super::Call;
 use super::help::other_subcommand;
 use super::words::{is, word};
 use crate::codec::resp::{self, Command, Protocol};
-use crate::hub::channels::{Channels, Kind};
+use crate::hub::channels::{Channels, Kind, LimitReached};
 use crate::hub::{Shared, TooDear, glob};
-use crate::limits::{CHANNEL_NAME_MAX, LIST_MAX, LIST_STEPS_MAX, PATTERN_MAX};
+use crate::limits::{
+    CHANNEL_NAME_MAX, CHANNELS_MAX, CONFIRMATIONS_MAX, HELD_MAX, LIST_MAX, LIST_STEPS_MAX,
+    PATTERN_MAX, PATTERNS_MAX, PATTERNS_PER_SESSION_MAX,
+};
 
-/// What looking at a topic costs, in steps of matching.
+/// Cost of visiting a topic, in search steps.
 const TOPIC_STEPS: usize = 16;
 
-/// The words that a confirmation begins with, and which subscriptions its count counts.
+/// Returns the first word of a confirmation.
 fn confirmation(kind: Kind, subscribed: bool) -> &'static [u8] {
     match (kind, subscribed) {
         (Kind::Channel, true) => b"subscribe",
@@ -23,6 +26,7 @@ fn confirmation(kind: Kind, subscribed: bool) -> &'static [u8] {
     }
 }
 
+/// Returns the count in a confirmation: a session's shard channels, or its channels and patterns.
 fn count(channels: &Channels, session: u32, kind: Kind) -> usize {
     match kind {
         Kind::Shard => channels.shard_count(session),
@@ -54,7 +58,8 @@ pub fn sunsubscribe(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_,
     unsubscribe_from(shared, words, call, Kind::Shard);
 }
 
-/// Each name is confirmed by a message of its own. Confirmations are no answers: they come even where those are off, as in Redis.
+/// Subscribes to each name and confirms each with one message. As in Redis, a confirmation is no
+/// reply, so it is sent even if replies are off.
 fn subscribe_to(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>, kind: Kind) {
     let (session, protocol) = (call.session, shared.protocol(call.session));
     let names = words.iter().skip(1);
@@ -62,9 +67,9 @@ fn subscribe_to(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>
         return call.error(&error);
     }
     for name in names {
-        if shared.subscribe(session, kind, name, call.out()).is_err() {
+        if let Err(limit) = shared.subscribe(session, kind, name, call.out()) {
             call.keep();
-            return call.error("ERR too many subscriptions");
+            return call.error(&refusal(limit));
         }
         let count = count(&shared.channels, session.index, kind);
         confirm(call.out(), protocol, confirmation(kind, true), Some(name), count);
@@ -72,13 +77,27 @@ fn subscribe_to(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>
     }
 }
 
-/// The error for a name or pattern that is longer than any may be.
+/// Returns the error for a subscription beyond a limit.
+pub fn refusal(limit: LimitReached) -> String {
+    let (what, most) = match limit {
+        LimitReached::PatternsOfSession => ("patterns per connection", PATTERNS_PER_SESSION_MAX),
+        LimitReached::Patterns => ("patterns in total", PATTERNS_MAX),
+        LimitReached::Channels => ("channels in total", CHANNELS_MAX),
+        LimitReached::Confirmations => ("bytes to confirm their end", CONFIRMATIONS_MAX),
+        LimitReached::Memory => ("bytes of memory in total", HELD_MAX),
+    };
+    format!("ERR too many subscriptions; the limit is {most} {what}")
+}
+
+/// Returns the error for a name or pattern that is too long.
 pub fn too_long(kind: Kind, name: &[u8]) -> Option<String> {
     let (what, most) = match kind {
         Kind::Pattern => ("pattern", PATTERN_MAX),
         _ => ("channel name", CHANNEL_NAME_MAX),
     };
-    (name.len() > most).then(|| format!("ERR {what} is longer than {most} bytes"))
+    let length = name.len();
+    (length > most)
+        .then(|| format!("ERR the {what} has {length} bytes; accepted: up to {most} bytes"))
 }
 
 fn unsubscribe_from(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>, kind: Kind) {
@@ -103,7 +122,7 @@ fn unsubscribe_from(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_,
     call.keep();
 }
 
-/// `subscribe channel count`, and the like.
+/// Appends a confirmation, such as `subscribe channel count`.
 fn confirm(out: &mut Vec<u8>, protocol: Protocol, word: &[u8], name: Option<&[u8]>, count: usize) {
     resp::push(out, 3, protocol);
     resp::bulk(out, word);
@@ -121,21 +140,29 @@ pub fn pubsub(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
         resp::array(out, 2 * (words.len() - 2));
         for name in words.iter().skip(2) {
             resp::bulk(out, name);
-            let subscribers = channels.topic(kind, name).map_or(0, |topic| channels.subscribers(topic).len());
+            let subscribers =
+                channels.topic(kind, name).map_or(0, |topic| channels.subscribers(topic).len());
             resp::integer(out, subscribers as i64);
         }
     };
     match word(words, 1) {
-        name if is(name, "channels") && words.len() <= 3 => list(shared, Kind::Channel, words.get(2), out),
-        name if is(name, "shardchannels") && words.len() <= 3 => list(shared, Kind::Shard, words.get(2), out),
+        name if is(name, "channels") && words.len() <= 3 => {
+            list(shared, Kind::Channel, words.get(2), out)
+        }
+        name if is(name, "shardchannels") && words.len() <= 3 => {
+            list(shared, Kind::Shard, words.get(2), out)
+        }
         name if is(name, "numsub") => numbers(out, Kind::Channel),
         name if is(name, "shardnumsub") => numbers(out, Kind::Shard),
-        name if is(name, "numpat") && words.len() == 2 => resp::integer(out, channels.pattern_count() as i64),
+        name if is(name, "numpat") && words.len() == 2 => {
+            resp::integer(out, channels.pattern_count() as i64)
+        }
         _ => other_subcommand("pubsub", words, out),
     }
 }
 
-/// The names of a kind that match, in one walk. How many they are is known at its end and then put before them.
+/// Lists the names of a kind that match a pattern. The count precedes the names but is known last,
+/// so it is inserted at the end.
 fn list(shared: &mut Shared, kind: Kind, pattern: Option<&[u8]>, out: &mut Vec<u8>) {
     if let Some(error) = pattern.and_then(|pattern| too_long(Kind::Pattern, pattern)) {
         return resp::error(out, error.as_bytes());
@@ -155,11 +182,11 @@ fn list(shared: &mut Shared, kind: Kind, pattern: Option<&[u8]>, out: &mut Vec<u
     resp::array(&mut head, count);
     if steps > LIST_STEPS_MAX {
         out.truncate(start);
-        return resp::error(out, b"ERR that pattern takes too long to match with so many channels");
+        return resp::error(out, b"ERR matching the pattern with all channels takes too long");
     }
     if out.len() - start + head.len() > LIST_MAX {
         out.truncate(start);
-        return resp::error(out, b"ERR too many channels for one answer: narrow them by a pattern");
+        return resp::error(out, b"ERR the list of channels is too long; narrow it with a pattern");
     }
     out.splice(start..start, head);
 }
@@ -173,7 +200,8 @@ pub fn publish(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>)
         Err(TooDear) => {
             resp::error(
                 call.out(),
-                b"ERR that channel name takes too long to match with all patterns; a shorter one does not",
+                b"ERR matching the channel name with all patterns takes too long; \
+                use a shorter name",
             );
         }
     }
@@ -205,11 +233,19 @@ mod tests {
     }
 
     #[test]
-    fn names_and_patterns_at_their_longest_one_below_and_one_above() {
+    fn a_name_or_pattern_one_byte_too_long_is_refused() {
         let mut hub = hub();
         for (commands, most, error) in [
-            (&["SUBSCRIBE", "SSUBSCRIBE", "PUBLISH", "SPUBLISH"][..], 4096, "channel name is longer than 4096 bytes"),
-            (&["PSUBSCRIBE", "PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"], 256, "pattern is longer than 256 bytes"),
+            (
+                &["SUBSCRIBE", "SSUBSCRIBE", "PUBLISH", "SPUBLISH"][..],
+                4096,
+                "the channel name has 4097 bytes; accepted: up to 4096 bytes",
+            ),
+            (
+                &["PSUBSCRIBE", "PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"],
+                256,
+                "the pattern has 257 bytes; accepted: up to 256 bytes",
+            ),
         ] {
             for (command, length) in
                 commands.iter().flat_map(|command| (most - 1..=most + 1).map(move |l| (command, l)))
@@ -230,14 +266,17 @@ mod tests {
         }
         assert_eq!(
             answer(&mut hub, 2, &[b"SUBSCRIBE", b"a", &[b'x'; 5000]]),
-            "-ERR channel name is longer than 4096 bytes\r\n"
+            "-ERR the channel name has 5000 bytes; accepted: up to 4096 bytes\r\n"
         );
-        assert!(!hub.shared.channels.is_subscribed(2), "all or none");
+        assert!(
+            !hub.shared.channels.is_subscribed(2),
+            "a refused command subscribes to no channel"
+        );
     }
 
     #[test]
-    fn channels_are_listed_up_to_the_longest_list_one_below_and_one_above() {
-        // Framing included: `*1024`, and 1,023 times `$503` with line breaks, and one that fills the rest.
+    fn a_list_of_channels_one_byte_too_long_is_refused() {
+        // The list holds `*1024`, 1,023 names of 503 bytes with their framing, and one more name.
         let rest = LIST_MAX - 7 - 1023 * (503 + 8);
         for (length, fits) in [(rest - 10, true), (rest - 9, true), (rest - 8, false)] {
             let mut hub = hub();
@@ -249,8 +288,11 @@ mod tests {
             let listed = answer(&mut hub, 3, &[b"PUBSUB", b"CHANNELS"]);
             let expected = if fits { LIST_MAX - usize::from(length == rest - 10) } else { 65 };
             assert_eq!((listed.len(), listed.starts_with("*1024\r\n$503\r\n0")), (expected, fits));
-            assert_eq!(listed.starts_with("-ERR too many channels for one answer"), !fits);
-            assert_eq!(answer(&mut hub, 3, &[b"PUBSUB", b"CHANNELS", b"*00"]).matches("\r\n").count(), 1 + 2 * 11);
+            assert_eq!(listed.starts_with("-ERR the list of channels is too long"), !fits);
+            assert_eq!(
+                answer(&mut hub, 3, &[b"PUBSUB", b"CHANNELS", b"*00"]).matches("\r\n").count(),
+                1 + 2 * 11
+            );
         }
     }
 }

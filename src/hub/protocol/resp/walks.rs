@@ -1,8 +1,8 @@
-//! Commands that look at all sessions: CLIENT LIST, CLIENT KILL, MEMORY USAGE. Each goes on in the
-//! turns that follow, a slice at a time, so that nobody waits for it but its asker.
+//! Walks over all sessions, for CLIENT LIST, CLIENT KILL and MEMORY USAGE. A walk takes a slice of
+//! each turn, so other connections do not wait for it.
 //!
-//! The asker's connection is read no more meanwhile. When the walk is over the same command comes
-//! again, and finds what the walk has found.
+//! The command is deferred until its walk has finished. Then its bytes are read again, and the
+//! command replies with the result of the walk.
 
 use std::collections::VecDeque;
 
@@ -14,54 +14,65 @@ use crate::limits::{LIST_MAX, WALK_STEPS_PER_TURN, WALKS_KEPT};
 use crate::service::Output;
 use crate::service::server::Server;
 
-/// What a walk does with the sessions that are meant.
+/// The work of a walk on each session that the filter selects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum WalkTask {
-    /// Describes each in a line.
+    /// Appends a line that describes the session.
     List,
-    /// Ends each but the asker's.
+    /// Closes the session's connection, except that of the caller.
     Kill,
-    /// Adds up their memory.
+    /// Adds up the session's memory.
     Usage,
 }
 
-/// What a walk has found.
+/// The result of a walk.
 #[derive(Default)]
 pub struct Found {
+    /// Number of selected sessions.
     pub sessions: usize,
+    /// True if [`WalkTask::Kill`] selected the session that runs the command.
     pub asker: bool,
+    /// The lines of [`WalkTask::List`].
     pub text: String,
+    /// The sum of [`WalkTask::Usage`], in bytes.
     pub bytes: usize,
 }
 
 struct Walk {
+    /// The session that runs the command.
     asker: SessionId,
     task: WalkTask,
     filter: Filter,
-    /// The place in the table of sessions to go on at.
+    /// The next slot in the table of sessions.
     at: u32,
     found: Found,
 }
 
+/// All walks. They run one after the other, so only one builds a text at a time.
 #[derive(Default)]
 pub struct Walks {
-    /// One after the other: only the first holds a text.
     queue: VecDeque<Walk>,
-    /// Walks that are over and whose askers have yet to come again, in their order.
+    /// Results of finished walks whose commands have not been read again, oldest first.
     done: Vec<(SessionId, Found)>,
-    /// Steps of this turn that have been used.
+    /// Steps used in this turn.
     used: usize,
 }
 
 impl Call<'_, '_> {
-    /// What a walk over all sessions finds; `None`: it is not over, and the command comes again.
-    pub fn walk(&mut self, shared: &Shared, task: WalkTask, filter: impl FnOnce() -> Filter) -> Option<Found> {
+    /// Returns the result of the command's walk over all sessions, and starts the walk if it has
+    /// not started yet. Returns `None` and defers the command if the walk needs more turns.
+    pub fn walk(
+        &mut self,
+        shared: &Shared,
+        task: WalkTask,
+        filter: impl FnOnce() -> Filter,
+    ) -> Option<Found> {
         let asker = self.session;
         let mut found = self.walks.take(asker);
         if found.is_none() {
             let walk = Walk { asker, task, filter: filter(), at: 0, found: Found::default() };
             self.walks.queue.push_back(walk);
-            // A short one is over at once.
+            // A short walk finishes at once.
             self.walks.go_on(shared, self.server);
             found = self.walks.take(asker);
         }
@@ -71,28 +82,36 @@ impl Call<'_, '_> {
         found
     }
 
-    /// Whether this command has come again because its walk is over.
+    /// Returns true if this command's walk has finished.
     pub fn has_walked(&self) -> bool {
         self.walks.done.iter().any(|(asker, _)| *asker == self.session)
     }
 }
 
 impl Walks {
+    /// Returns true if a walk is unfinished.
     pub fn has_work(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Goes on with what this turn has left, and with those whose walk is over.
+    /// Continues the walks with the rest of this turn's steps, and resumes the commands of finished
+    /// walks.
     pub fn collect(&mut self, shared: &Shared, output: &mut Output<'_>) {
         self.go_on(shared, output.server);
         self.used = 0;
-        let connections = self.done.iter().filter_map(|(asker, _)| shared.sessions.get(*asker).connection());
+        let connections =
+            self.done.iter().filter_map(|(asker, _)| shared.sessions.get(*asker).connection());
         connections.for_each(|connection| output.resume(connection));
     }
 
-    /// The asker is gone.
+    /// Drops the result for a session that has ended.
     pub fn closed(&mut self, session: SessionId) {
         self.take(session);
+    }
+
+    /// Returns the sessions for which the result of a walk is kept.
+    pub fn askers(&self) -> impl Iterator<Item = SessionId> {
+        self.done.iter().map(|(asker, _)| *asker)
     }
 
     fn take(&mut self, session: SessionId) -> Option<Found> {
@@ -100,12 +119,14 @@ impl Walks {
         Some(self.done.remove(place).1)
     }
 
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         let text = self.queue.front().map_or(0, |walk| walk.found.text.capacity());
         let done: usize = self.done.iter().map(|(_, found)| found.text.capacity()).sum();
         text + done + self.queue.capacity() * size_of::<Walk>()
     }
 
+    /// Continues the walks, up to this turn's budget of steps.
     fn go_on(&mut self, shared: &Shared, server: &mut dyn Server) {
         while self.used < WALK_STEPS_PER_TURN {
             let Some(walk) = self.queue.front_mut() else { return };
@@ -124,12 +145,14 @@ impl Walks {
 }
 
 impl Walk {
-    /// Looks at the next session; returns the steps that took.
+    /// Visits the next session. Returns the steps taken.
     fn step(&mut self, shared: &Shared, server: &mut dyn Server) -> usize {
         let session = shared.sessions.at(self.at);
         self.at += 1;
         let mut steps = 1;
-        if session.serial == 0 || !self.filter.means(shared, server, session, self.asker, &mut steps) {
+        if session.serial == 0
+            || !self.filter.means(shared, server, session, self.asker, &mut steps)
+        {
             return steps;
         }
         self.found.sessions += 1;
@@ -145,7 +168,8 @@ impl Walk {
             WalkTask::Usage => {
                 steps += DESCRIBE_STEPS;
                 let facts = connection.and_then(|connection| server.connection(connection));
-                self.found.bytes += facts.map_or(0, |facts| facts.user_bytes) + shared.bytes_of(session);
+                self.found.bytes +=
+                    facts.map_or(0, |facts| facts.user_bytes) + shared.bytes_of(session);
             }
         }
         steps

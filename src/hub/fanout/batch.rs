@@ -1,0 +1,151 @@
+//! The batch of one receiver: its pending messages of all topics, as one range of the outbox.
+
+use std::mem;
+use std::ops::Range;
+
+use super::super::channels::Channels;
+use super::super::encoding::{By, Encoding};
+use super::{Fanout, Queue};
+use crate::limits::BATCH_MAX;
+use crate::service::Output;
+
+/// The batch of the last receiver. The next receiver often gets the same one.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The queues of the batch, in the order of [`Self::found`].
+    pub queues: Vec<u32>,
+    /// The batch holds posts with numbers above this one.
+    pub had: u32,
+    /// The encoding of the batch. `None`: there is no batch in this turn yet.
+    pub encoding: Option<Encoding>,
+    /// The range in the outbox.
+    pub range: Range<u32>,
+    /// Number of posts.
+    pub count: usize,
+    /// Watermark of a receiver after the batch.
+    pub last: u32,
+    /// Scratch: the queues of the current receiver's topics.
+    pub found: Vec<u32>,
+    /// Scratch: the posts of these queues above the receiver's watermark, as number, queue and
+    /// position in the queue.
+    pub posts: Vec<(u32, u32, u32)>,
+    /// Scratch: the posts' ranges in the outbox. Adjacent ones are joined.
+    pub parts: Vec<Range<u32>>,
+}
+
+impl Fanout {
+    /// Makes the batch of a session, unless the last batch is the same.
+    pub(super) fn make_batch(
+        &mut self,
+        session: u32,
+        encoding: Encoding,
+        channels: &Channels,
+        output: &mut Output<'_>,
+    ) {
+        self.looked_through += self.find_queues(channels, session);
+        let had = self.had(session);
+        let batch = &self.batch;
+        if batch.encoding == Some(encoding) && batch.had == had && batch.queues == batch.found {
+            return;
+        }
+        self.find_posts(had);
+        self.cut_batch();
+        self.encode(encoding, channels, output);
+        let batch = &mut self.batch;
+        mem::swap(&mut batch.queues, &mut batch.found);
+        (batch.had, batch.encoding, batch.count) = (had, Some(encoding), batch.posts.len());
+        // Messages that were encoded for other receivers may lie apart in the outbox; copy them.
+        let mut parts = batch.parts.drain(..);
+        let first = parts.next().unwrap_or_default();
+        batch.range = match parts.len() {
+            0 => first,
+            _ => {
+                let bytes = output.bytes_mut();
+                let start = bytes.len() as u32;
+                for part in std::iter::once(first).chain(parts) {
+                    bytes.extend_from_within(part.start as usize..part.end as usize);
+                }
+                start..bytes.len() as u32
+            }
+        };
+    }
+
+    /// Cuts a batch at `BATCH_MAX` bytes; the rest goes in the next turn. Overlapping patterns can
+    /// multiply a backlog beyond the amount that a reader takes at once.
+    fn cut_batch(&mut self) {
+        let (queues, messages, latest) = (&self.queues, &self.messages, self.latest);
+        let Batch { posts, last, .. } = &mut self.batch;
+        let mut bytes = 0;
+        let most = posts.iter().position(|(_, queue, place)| {
+            let (channel, payload) =
+                messages.get(queues[*queue as usize].posts[*place as usize].message);
+            bytes += channel.len() + payload.len();
+            bytes > BATCH_MAX
+        });
+        *last = latest;
+        if let Some(most) = most.map(|most| most.max(1)).filter(|most| *most < posts.len()) {
+            posts.truncate(most);
+            *last = posts[most - 1].0;
+        }
+    }
+
+    /// Encodes the posts that this turn has not encoded yet, and collects the ranges of all posts.
+    fn encode(&mut self, encoding: Encoding, channels: &Channels, output: &mut Output<'_>) {
+        let Batch { posts, parts, .. } = &mut self.batch;
+        for (_, queue, place) in posts.iter() {
+            let Queue { topic, posts, .. } = &mut self.queues[*queue as usize];
+            let post = &mut posts[*place as usize];
+            if post.turn != self.turn {
+                (post.turn, post.encoded) = (self.turn, Default::default());
+            }
+            let (start, end) = &mut post.encoded[encoding as usize];
+            if start == end {
+                let bytes = output.bytes_mut();
+                *start = bytes.len() as u32;
+                let (channel, payload) = self.messages.get(post.message);
+                encoding.encode(bytes, By::topic(channels, *topic), channel, payload);
+                *end = bytes.len() as u32;
+            }
+            match parts.last_mut() {
+                Some(last) if last.end == *start => last.end = *end,
+                _ => parts.push(*start..*end),
+            }
+        }
+    }
+
+    /// Finds the queues of a session's topics. Scans the queues or the subscriptions, whichever are
+    /// fewer. Returns the number of steps.
+    pub(super) fn find_queues(&mut self, channels: &Channels, session: u32) -> usize {
+        let found = &mut self.batch.found;
+        found.clear();
+        let subscriptions = channels.len(session);
+        if self.order.len() <= subscriptions {
+            let own = self
+                .order
+                .iter()
+                .filter(|queue| channels.is_member(session, self.queues[**queue as usize].topic));
+            found.extend(own);
+        } else {
+            found.extend(channels.topics_of(session).filter_map(|topic| channels.queue(topic)));
+        }
+        self.order.len().min(subscriptions)
+    }
+
+    /// Finds the posts of these queues above a watermark, in the order of their publishes.
+    pub(super) fn find_posts(&mut self, had: u32) {
+        let Batch { found, posts, .. } = &mut self.batch;
+        posts.clear();
+        for queue in found.iter() {
+            let own = &self.queues[*queue as usize].posts;
+            let first = own.partition_point(|post| post.number <= had);
+            posts.extend(
+                (first..)
+                    .zip(&own[first..])
+                    .map(|(place, post)| (post.number, *queue, place as u32)),
+            );
+        }
+        if found.len() > 1 {
+            posts.sort_unstable();
+        }
+    }
+}

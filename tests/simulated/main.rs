@@ -1,0 +1,27 @@
+//! The loop and the hub on the simulated network, in virtual time. Here are also the comparisons of
+//! the simulation with the kernel, and of the RESP codec with another one. No test starts a server.
+//!
+//!     cargo test --test simulated
+
+#![forbid(unsafe_code)]
+
+mod accepting;
+mod admission;
+mod against_kernel;
+mod budgets;
+mod datagrams;
+mod deadlines;
+mod defences;
+mod deliveries;
+mod extension;
+mod fuzz_corpus;
+mod hub;
+mod output;
+mod replay;
+mod resp_differential;
+mod seeds;
+mod services;
+mod sim;
+mod sources;
+mod stopping;
+mod torture;

@@ -1,0 +1,12 @@
+//! `slabd stress` and `slabd lab` on the command line.
+//!
+//!     cargo test --test tools
+
+mod lab;
+mod report_page;
+mod stress;
+mod stress_faults;
+mod stress_flags;
+mod stress_floods;
+#[path = "../support/mod.rs"]
+mod support;
