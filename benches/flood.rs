@@ -59,10 +59,10 @@ use honest::{Honest, PING, Probe, Question, Tally, milliseconds};
 use support::server::Server;
 use support::{Options, Table};
 
-/// Connections of the flood, as a multiple of the slots.
+/// Number of connections of the flood, as a multiple of the slots.
 const TIMES: u64 = 10;
-/// Connections that the flood holds: enough to fill a server and its accept queue, and fewer than
-/// one process may open.
+/// Maximum number of connections that the flood holds: enough to fill a server and its accept
+/// queue, and fewer than one process may open.
 const HOLD: usize = 15_000;
 const QUIET: Duration = Duration::from_secs(5);
 const FLOOD_AT_LEAST: Duration = Duration::from_secs(5);
@@ -130,7 +130,7 @@ struct Measured {
     name: String,
     before: Tally,
     during: Tally,
-    /// Wait of the honest clients for their own core per try, before and during the flood.
+    /// Time per try that the honest clients waited for their own core, before and during the flood.
     own: [Duration; 2],
     outcome: Outcome,
     quiet: Reading,
@@ -198,8 +198,9 @@ fn give_way(nice: u64) -> Result<()> {
         .args(["-n", &nice.to_string(), "-p"])
         .arg(thread.file_name().unwrap_or_default())
         .stdout(Stdio::null());
-    let status =
-        command.status().context("cannot start renice; install it by apt-get install bsdutils")?;
+    let status = command
+        .status()
+        .context("cannot start renice; install it with apt-get install bsdutils")?;
     ensure!(status.success(), "renice of the flood failed: {status}");
     Ok(())
 }

@@ -218,9 +218,10 @@ impl Admission {
 /// The facts about a silent connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silent {
-    /// It has sent input that the loop has not read yet.
+    /// True if the connection has sent input that the loop has not read yet.
     pub has_unread: bool,
-    /// It has had no time to send a message, so it is no less honest than a newcomer.
+    /// True if the connection has had no time to send a message, so it is as likely to be honest as
+    /// the newcomer.
     pub is_new: bool,
     pub source: SourceId,
 }
@@ -269,7 +270,7 @@ impl AcceptError {
             Some(errno::EMFILE | errno::ENFILE | errno::ENOBUFS | errno::ENOMEM) => {
                 AcceptError::Exhausted
             }
-            // From epoll: too many watches.
+            // epoll_ctl(2) returns it when the user has too many watches.
             Some(errno::ENOSPC) => AcceptError::Exhausted,
             _ => AcceptError::Failed,
         }

@@ -88,7 +88,7 @@ pub struct BufferPool {
     read_bytes: usize,
     write_bytes: usize,
     /// Bytes of the budget that the connections take without their buffers.
-    reserved: usize,
+    pub(crate) reserved: usize,
     /// Bytes that the kernel may buffer for each connection with unsent output.
     kernel_bytes_per_write: usize,
     /// Number of buffers lent for output.
@@ -160,8 +160,8 @@ impl BufferPool {
             BufferMode::Pooled => Ok(None),
             BufferMode::Fixed(size) => {
                 let mut bytes = self.lend(size)?;
-                // The design that this mode stands for declares `[0; SIZE]`, which touches all of
-                // the memory.
+                // A server of that design declares `[0; SIZE]` for each connection, which touches
+                // all of the memory.
                 bytes.resize(size, 0);
                 bytes.clear();
                 self.count(used_for, 0, bytes.capacity());
@@ -309,11 +309,6 @@ impl BufferPool {
         self.buffers.capacity() * size_of::<Buffer>()
             + self.spare.iter().map(|class| class.capacity() * size_of::<Vec<u8>>()).sum::<usize>()
             + self.lent.iter().map(|class| class.capacity() * size_of::<u32>()).sum::<usize>()
-    }
-
-    /// Returns the part of the budget that is reserved for other memory than buffers, in bytes.
-    pub fn reserved(&self) -> usize {
-        self.reserved
     }
 
     /// Returns the number of buffers lent.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Setting, SettingSources, Settings};
+use crate::config::{SettingSources, Settings};
 use crate::lab::LabArgs;
 use crate::stress::args::StressArgs;
 
@@ -41,8 +41,8 @@ enum Task {
 
 #[derive(Args, Clone, Debug)]
 struct ServeArgs {
-    /// TOML file with settings, under the names of the flags without dashes. Flags win over the
-    /// file
+    /// TOML file with settings, under the names of the flags without the leading dashes. Flags win
+    /// over the file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -99,19 +99,14 @@ fn command() -> Command {
 /// Puts the help of each flag on lines below it, folded at [`HELP_WIDTH`]. clap indents them by ten
 /// columns.
 fn folded(command: Command) -> Command {
-    let command = command.next_line_help(true).mut_args(|arg| match arg.get_help() {
-        Some(help) => {
-            let help = fold(&help.to_string());
-            arg.help(help)
-        }
+    let command = command.next_line_help(true).mut_subcommands(folded);
+    let command = match command.get_about().map(ToString::to_string) {
+        Some(about) => command.about(fold(&about)),
+        None => command,
+    };
+    command.mut_args(|arg| match arg.get_help().map(ToString::to_string) {
+        Some(help) => arg.help(fold(&help)),
         None => arg,
-    });
-    command.mut_subcommands(folded).mut_subcommands(|task| match task.get_about() {
-        Some(about) => {
-            let about = fold(&about.to_string());
-            task.about(about)
-        }
-        None => task,
     })
 }
 
@@ -168,8 +163,7 @@ fn one_line(error: &clap::Error, args: &[OsString]) -> String {
     let missing = ErrorKind::InvalidValue == error.kind()
         && error.get(ContextKind::InvalidValue).is_some_and(|value| value.to_string().is_empty());
     if let Some(flag) = error.get(ContextKind::InvalidArg).filter(|_| missing) {
-        let flag = flag.to_string();
-        let expected = expected_value(&flag).or_else(|| expected_by_task(&flag, &task_of(args)));
+        let expected = expected_value(&flag.to_string(), &task_of(args));
         line.extend(expected.map(|expected| format!("; {expected}")));
     }
     line
@@ -181,15 +175,9 @@ fn task_of(args: &[OsString]) -> Command {
     args.iter().skip(1).find_map(|arg| all.find_subcommand(arg)).unwrap_or(&all).clone()
 }
 
-/// Returns the accepted values of a setting, from a flag such as `--idle-timeout <TIME>`.
-fn expected_value(flag: &str) -> Option<String> {
-    let name = flag.trim_start_matches('-').split(' ').next()?;
-    Setting::named(name)?.set(&mut Config::default(), &[String::new()]).err()
-}
-
-/// Returns the accepted values of a flag that is no setting, from a flag such as `--seed <SEED>`:
-/// the error of its parser for an empty value, or the first sentence of its help.
-fn expected_by_task(flag: &str, task: &Command) -> Option<String> {
+/// Returns the accepted values of a flag such as `--seed <SEED>`: the error of its parser for an
+/// empty value, or the first sentence of its help.
+fn expected_value(flag: &str, task: &Command) -> Option<String> {
     let name = flag.trim_start_matches('-').split(' ').next()?;
     let arg = task.get_arguments().find(|arg| arg.get_long() == Some(name))?;
     let empty = [task.get_name().to_string(), format!("--{name}=")];

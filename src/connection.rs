@@ -30,9 +30,9 @@ pub enum State {
     /// Accepted, without a complete message so far. Part of one may be buffered. Deadline: first
     /// message.
     Silent,
-    /// Has completed a message, and no part of another is buffered. Deadline: idle.
+    /// The client has completed a message, and no part of another is buffered. Deadline: idle.
     Open,
-    /// Has sent part of a message. Deadline: message, counted from its first byte.
+    /// The client has sent part of a message. Deadline: message, counted from its first byte.
     Partial,
     /// The next message waits for its service. The loop does not read the connection, and no
     /// deadline for input runs.
@@ -101,7 +101,7 @@ impl Flags {
     /// In the silent set of [`admission`](crate::admission).
     pub const SILENT: Flags = Flags(1 << 11);
 
-    /// Has been sent the reason for its close. A reset could destroy that message.
+    /// The reason for the close has been sent. A reset could destroy that message.
     pub const TOLD: Flags = Flags(1 << 12);
 
     /// The bits from here up hold the index of the connection's service.

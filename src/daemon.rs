@@ -154,7 +154,7 @@ fn bind_error(
             "permission denied; give a port of 1024 or above, or grant CAP_NET_BIND_SERVICE".into()
         }
         io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; give one of its own, or 0.0.0.0 for all".into()
+            "this machine has no such address; give one of its addresses, or 0.0.0.0 for all".into()
         }
         _ => error.to_string(),
     };

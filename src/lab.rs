@@ -59,11 +59,7 @@ pub struct LabArgs {
 /// Reads the value of `--connections`.
 fn connections(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| *count >= CONNECTIONS_MIN);
-    count.ok_or_else(|| {
-        format!(
-            "expected a whole number, {CONNECTIONS_MIN} or more, such as 5000; fewer show nothing"
-        )
-    })
+    count.ok_or_else(|| format!("expected a whole number, {CONNECTIONS_MIN} or more, such as 5000"))
 }
 
 /// Reads the value of `--seeds`.
@@ -238,7 +234,7 @@ fn chosen(options: &LabArgs) -> Result<Option<&'static Experiment>, String> {
         return match given.iter().find(|(_, is_given)| *is_given) {
             None => Ok(None),
             Some((flag, _)) => Err(format!(
-                "{flag} needs the name of an experiment; accepted: {}, such as: \
+                "{flag} needs the name of an experiment; accepted: {}; as in: \
                  slabd lab memory --quick",
                 names()
             )),
@@ -246,20 +242,20 @@ fn chosen(options: &LabArgs) -> Result<Option<&'static Experiment>, String> {
     };
     let Some(experiment) = EXPERIMENTS.iter().find(|experiment| experiment.name == name) else {
         return Err(format!(
-            "'{name}' is not an experiment; accepted: {}, such as: slabd lab framing",
+            "'{name}' is not an experiment; accepted: {}; as in: slabd lab framing",
             names()
         ));
     };
     if options.connections.is_some() && !experiment.has_size {
         return Err(format!(
-            "--connections does not apply to {name}; use it with memory or fanout, such as: \
+            "--connections does not apply to {name}; use it with memory or fanout, as in: \
              slabd lab memory --connections 5000"
         ));
     }
     let flag = if options.seeds.is_some() { "--seeds" } else { "--seed" };
     if (options.seeds.is_some() || options.seed.is_some()) && name != "sim" {
         return Err(format!(
-            "{flag} does not apply to {name}; use it with sim, such as: slabd lab sim {flag} 7"
+            "{flag} does not apply to {name}; use it with sim, as in: slabd lab sim {flag} 7"
         ));
     }
     Ok(Some(experiment))
@@ -268,8 +264,8 @@ fn chosen(options: &LabArgs) -> Result<Option<&'static Experiment>, String> {
 /// Minimum number of connections. Fewer do not fill the pages in which memory is measured.
 const CONNECTIONS_MIN: usize = 100;
 
-/// Files that each side of an experiment needs besides connections: slabd's reserve for itself and
-/// for the operator.
+/// Number of files that each side of an experiment needs besides connections: slabd's reserve for
+/// itself and for the operator.
 const FILES_OF_OUR_OWN: u64 =
     crate::limits::FILES_RESERVED + 2 * crate::limits::RESERVED_SLOTS as u64;
 

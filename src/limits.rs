@@ -34,10 +34,11 @@ pub const PATTERN_MAX: usize = 256;
 /// that ends them with one command must not become a slow consumer.
 pub const CONFIRMATIONS_MAX: usize = OUTPUT_LIMIT / 2;
 
-/// Closed connections that the hub remembers for CLIENT CLOSED. They take 88 KiB.
+/// Maximum number of closed connections that the hub remembers for CLIENT CLOSED. They take 88 KiB.
 pub const CLOSED_KEPT: usize = 1024;
 
-/// Steps per turn that commands such as CLIENT LIST may take through the sessions, about 1 ms.
+/// Maximum number of steps per turn that commands such as CLIENT LIST take through the sessions,
+/// about 1 ms.
 ///
 /// Looking at a session is one step of some 20 ns. Asking the kernel for its address takes 16
 /// steps, and describing it 64.
@@ -53,7 +54,7 @@ pub const DATAGRAM_MAX: usize = 65_527;
 /// Largest payload of a UDP datagram over IPv4, in bytes. IPv4 counts its own header too (RFC 791).
 pub const DATAGRAM_MAX_V4: usize = 65_507;
 
-/// Datagrams that one system call receives, and that one sends.
+/// Maximum number of datagrams that one system call receives or sends.
 ///
 /// At 64 the call itself is 2 % of the work, and the answers of a batch still fit the processor's
 /// cache. recvmmsg(2) takes up to 1,024.
@@ -67,55 +68,59 @@ pub const READ_CHUNK: usize = 32 * 1024;
 /// megabyte.
 pub const RECORD_FILE_MAX: u64 = 16 << 20;
 
-/// Files that connections may not use. They serve listeners, epoll, the log and reads of /proc.
+/// Number of files that connections may not use. They serve listeners, epoll, the log and reads of
+/// /proc.
 pub const FILES_RESERVED: u64 = 64;
 
-/// Events that one poll takes from the kernel. The next poll reports the rest.
+/// Maximum number of events that one poll takes from the kernel. The next poll reports the rest.
 pub const EVENTS_PER_POLL: usize = 1024;
 
-/// Bytes of undelivered messages at which publishes wait. One write may carry all of them to a
-/// subscriber, so every subscriber must be able to take this much at once.
+/// Size of the undelivered messages at which publishes wait, in bytes. One write may carry all of
+/// them to a subscriber, so every subscriber must be able to take this much at once.
 pub const BACKLOG_MAX: usize = 256 * 1024;
 
-/// Bytes of messages, without their framing, that one write carries to a subscriber. A larger
-/// message is sent alone.
+/// Maximum size of the messages that one write carries to a subscriber, in bytes without their
+/// framing. A larger message is sent alone.
 pub const BATCH_MAX: usize = 2 * BACKLOG_MAX;
 
-/// Undelivered messages at which publishes wait. A message counts once for each topic it goes to.
-/// This keeps walks over the messages short, however small the messages are.
+/// Number of undelivered messages at which publishes wait. A message counts once for each topic it
+/// goes to. This keeps walks over the messages short, however small the messages are.
 pub const BACKLOG_POSTS_MAX: usize = 16 * 1024;
 
-/// Search steps in one turn, about 1 ms. Beyond it, commands that search wait for the next turn.
+/// Maximum number of search steps in one turn, about 1 ms. Beyond it, commands that search wait for
+/// the next turn.
 ///
 /// Matching a name with a pattern is a step, and so is looking for a session in a topic.
 pub const SEARCHED_MAX: usize = 1 << 20;
 
-/// Search steps that one publish may take to find the patterns it matches, some 30 ms at worst.
+/// Maximum number of search steps that one publish takes to find the patterns it matches, some 30
+/// ms at worst.
 ///
 /// A name of up to 60 bytes never needs more, whatever the patterns are. Without this bound, 1,024
 /// malicious patterns and a name of 4 KiB would take two seconds.
 pub const PUBLISH_STEPS_MAX: usize = 16 << 20;
 
-/// Subscribers that fan-out looks at in one turn, whether or not it delivers to them: half a
-/// millisecond.
+/// Maximum number of subscribers that fan-out looks at in one turn, whether or not it delivers to
+/// them: half a millisecond.
 pub const VISITS_PER_TURN: usize = 64 * 1024;
 
-/// Subscribers of one topic that fan-out looks at before it turns to the next topic. A small topic
-/// never waits for more than this many subscribers of a large one.
+/// Maximum number of subscribers of one topic that fan-out looks at before it turns to the next
+/// topic. A small topic never waits for more than this many subscribers of a large one.
 pub const VISITS_PER_QUEUE: usize = 256;
 
-/// Free fan-out queues whose memory is kept, so that a publish allocates nothing once warm.
+/// Maximum number of free fan-out queues whose memory is kept, so that a publish allocates nothing
+/// once warm.
 pub const SPARE_QUEUES_MAX: usize = 16;
 
 /// Largest capacity, in bytes, that a free queue or message store keeps for the next publish. The
 /// memory of a rare large message is freed.
 pub const SPARE_MESSAGES_MAX: usize = 64 * 1024;
 
-/// Bytes of undelivered messages at which MONITOR skips commands. MONITOR applies no backpressure,
-/// so its output must not pile up behind a large channel.
+/// Size of the undelivered messages at which MONITOR skips commands, in bytes. MONITOR applies no
+/// backpressure, so its output must not pile up behind a large channel.
 pub const MONITOR_BACKLOG_MAX: usize = 4 * BACKLOG_MAX;
 
-/// Waiting publishers that resume in one turn, once there is room again.
+/// Maximum number of waiting publishers that resume in one turn, once there is room again.
 pub const RESUMED_PER_TURN: usize = 256;
 
 /// Delay before the server accepts again, after an accept failed for lack of files or memory. An
@@ -163,27 +168,27 @@ pub const CONNECTION_BYTES: usize = 44;
 /// rest of a large message stays in the kernel.
 pub const INPUT_SHARE: usize = 4;
 
-/// Connections freed in one turn. Closing a socket takes some 10 us.
+/// Maximum number of connections freed in one turn. Closing a socket takes some 10 us.
 pub const REAPS_PER_TURN: usize = 256;
 
-/// Silent connections evicted for newcomers in one turn. Each keeps its file until the turn ends,
-/// so there must be reserved files for all of them.
+/// Maximum number of silent connections evicted for newcomers in one turn. Each keeps its file
+/// until the turn ends, so there must be reserved files for all of them.
 pub const RECYCLES_PER_TURN: usize = 32;
 
 /// Evictions of silent connections that are penalised like one late message. A source is penalised
 /// only while it has more than one silent connection.
 pub const RECYCLED_PER_PENALTY: u32 = 5;
 
-/// Bytes of a connection's output that the kernel may hold where it sizes the buffer: the last
-/// figure of net.ipv4.tcp_wmem by default.
+/// Maximum size of a connection's output in the kernel where the kernel sizes the buffer, in bytes:
+/// the last figure of net.ipv4.tcp_wmem by default.
 pub const KERNEL_SEND_BUFFER_MAX: usize = 4 << 20;
 
-/// Bytes of a connection's input that the kernel may hold where it sizes the buffer: the last
-/// figure of net.ipv4.tcp_rmem by default.
+/// Maximum size of a connection's input in the kernel where the kernel sizes the buffer, in bytes:
+/// the last figure of net.ipv4.tcp_rmem by default.
 pub const KERNEL_RECEIVE_BUFFER_MAX: usize = 6 << 20;
 
-/// Newcomers per turn that get an error because no slot is free. Further ones are reset, because a
-/// flood must not cost one answer per connection.
+/// Maximum number of newcomers per turn that get an error because no slot is free. Further ones are
+/// reset, because a flood must not cost one answer per connection.
 pub const TOLD_PER_TURN: usize = 16;
 
 /// Longest `output_soft_time`. Its time stamp has two bytes, and wraps after nine hours.
@@ -215,24 +220,24 @@ pub const SOCKET_BUFFER_MAX: usize = 1 << 30;
 /// Smallest `notsent_lowat`, in bytes. A smaller one would wake the loop for single packets.
 pub const NOTSENT_LOWAT_MIN: usize = 4 * 1024;
 
-/// Connections that one report samples for their kernel memory.
+/// Maximum number of connections that one report samples for their kernel memory.
 pub const KERNEL_SAMPLE: usize = 64;
 
 /// Longest count line (`*3`, `$11`), in bytes with its marker and without CRLF. A number has at
 /// most 20 digits. Redis allows 64 KiB.
 pub const COUNT_LINE_MAX: usize = 32;
 
-/// Attempts to find a free port that both TCP and UDP can have.
+/// Maximum number of attempts to find a free port that both TCP and UDP can have.
 pub const PORT_ATTEMPTS: usize = 16;
 
-/// Files that a process may open, where the kernel does not report it: the usual soft limit of
-/// POSIX.
+/// Number of files that a process may open, where the kernel does not report it: the usual soft
+/// limit of POSIX.
 pub const DEFAULT_FILE_LIMIT: u64 = 1024;
 
 /// Receive buffer requested for each UDP socket, in bytes.
 pub const UDP_RECEIVE_BUFFER: usize = 1 << 20;
 
-/// Sources tracked at a time. A full table takes 1.6 MiB.
+/// Maximum number of sources tracked at a time. A full table takes 1.6 MiB.
 pub const SOURCES_MAX: usize = 1 << 16;
 
 /// Penalty from which a source is refused, until all of it has expired. OpenSSH's
@@ -254,23 +259,23 @@ pub const GATE_REOPENS: usize = 32;
 /// Evictions keep one part in this many of the memory budget free for what one turn may add.
 pub const EVICTION_MARGIN: usize = 8;
 
-/// Free buffers that the pool keeps for reuse, in bytes. They let a busy turn run without
-/// allocating.
+/// Maximum size of the free buffers that the pool keeps for reuse, in bytes. They let a busy turn
+/// run without allocating.
 pub const SPARE_BUFFERS_MAX: usize = 1 << 20;
 
-/// Bytes of a client's word that an error message quotes, as in Redis.
+/// Maximum number of bytes of a client's word that an error message quotes, as in Redis.
 pub const SHOWN_MAX: usize = 128;
 
-/// Results of walks kept until their commands run again. A command whose result was dropped starts
-/// a new walk.
+/// Maximum number of results of walks kept until their commands run again. A command whose result
+/// was dropped starts a new walk.
 pub const WALKS_KEPT: usize = 4;
 
 /// Longest reply to CLIENT LIST and PUBSUB CHANNELS, in bytes. A longer one could make its client a
 /// slow consumer.
 pub const LIST_MAX: usize = 512 * 1024;
 
-/// Search steps that one PUBSUB CHANNELS may take, some 30 ms at worst. With [`CHANNELS_MAX`]
-/// channels, that is 256 steps for each.
+/// Maximum number of search steps that one PUBSUB CHANNELS takes, some 30 ms at worst. With
+/// [`CHANNELS_MAX`] channels, that is 256 steps for each.
 pub const LIST_STEPS_MAX: usize = 16 << 20;
 
 /// Maximum number of patterns of one session. Every publish is matched with every pattern. Clients
@@ -289,8 +294,8 @@ pub const CHANNELS_MAX: usize = 1 << 16;
 /// subscriptions.
 pub const HELD_MAX: usize = 64 << 20;
 
-/// Wrong passwords that a source may send before each further guess waits for [`GUESS_PENALTY`]. A
-/// person mistypes a few times; a program guesses without end.
+/// Number of wrong passwords that a source may send before each further guess waits for
+/// [`GUESS_PENALTY`]. A person mistypes a few times; a program guesses without end.
 pub const FREE_GUESSES: u32 = 5;
 
 /// Delay between two guesses of a source, after [`FREE_GUESSES`].
@@ -299,17 +304,18 @@ pub const GUESS_PENALTY: Duration = Duration::from_secs(5);
 /// A source that has not guessed for this long gets its free guesses again.
 pub const GUESSES_FORGIVEN: Duration = Duration::from_secs(600);
 
-/// Sources whose guesses are remembered, some 3 MB. A full table forgets the stalest of a sample.
+/// Maximum number of sources whose guesses are remembered, some 3 MB. A full table forgets the one
+/// of a sample whose last guess is the oldest.
 pub const GUESSERS_MAX: usize = 1 << 16;
 
-/// Networks whose datagrams are counted at a time, at 24 bytes each.
+/// Maximum number of networks whose datagrams are counted at a time, at 24 bytes each.
 pub const COUNTED_NETWORKS_MAX: usize = 4096;
 
 /// Longest name of a connection or library, in bytes.
 pub const LABEL_MAX: usize = 128;
 
-/// Different library names and versions remembered at a time. CLIENT SETINFO accepts further texts
-/// without remembering them. A text number is one byte, and 0 means no text.
+/// Maximum number of different library names and versions remembered at a time. CLIENT SETINFO
+/// accepts further texts without remembering them. A text number is one byte, and 0 means no text.
 pub const LIBRARY_TEXTS_MAX: usize = 255;
 
 /// Maximum number of patterns of one CONFIG GET. Matching one with the names of all settings takes
@@ -319,7 +325,7 @@ pub const PATTERNS_AT_ONCE: usize = 16;
 /// Longest reason in an error of CONFIG SET, in bytes. It may quote the client's value.
 pub const WHY_MAX: usize = 512;
 
-/// Sessions that may monitor at a time. Each makes every command more expensive.
+/// Maximum number of sessions that monitor at a time. Each makes every command more expensive.
 pub const MONITORS_MAX: usize = 16;
 
 /// Longest line of MONITOR, in bytes.

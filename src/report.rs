@@ -10,7 +10,7 @@ pub mod text;
 /// A page: a title, a summary, and sections in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// Command of the page: `slabd stress ping resp://127.0.0.1:6379`.
+    /// The command that made the page: `slabd stress ping resp://127.0.0.1:6379`.
     pub title: String,
     /// A sentence or two about the run, with the figures needed to repeat it.
     pub summary: String,

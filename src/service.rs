@@ -62,7 +62,8 @@ pub trait Service {
     /// Appends the error for a newcomer that finds no free slot.
     fn full(&self, _out: &mut Vec<u8>) {}
 
-    /// Appends a message that the connection is about to close and why, if the protocol has one.
+    /// Appends a message with the reason why the connection is about to close, if the protocol has
+    /// such a message.
     fn farewell(&self, _connection: ConnectionId, _reason: Reason, _out: &mut Vec<u8>) {}
 
     /// Handles the start of a close. The connection takes no more output, and ends when its pending

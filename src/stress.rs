@@ -53,7 +53,7 @@ pub fn command(args: &StressArgs) -> Result<(), StressError> {
             compare(Path::new(a), Path::new(b), args).map_err(StressError::Failed)
         }
         ["compare", rest @ ..] => Err(StressError::Usage(format!(
-            "compare needs two files that --json wrote, not {}; give two, as in: \
+            "compare needs two files that --json wrote, not {}, as in: \
              slabd stress compare A.json B.json",
             rest.len()
         ))),

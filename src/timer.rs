@@ -150,8 +150,8 @@ impl TimerWheel {
         }
     }
 
-    /// Returns the tick at which the next timer fires. It looks at two words, whatever the number
-    /// of timers.
+    /// Returns the tick at which the next timer fires. It looks at three words at most, whatever
+    /// the number of timers.
     pub fn next_fires(&self) -> Option<Tick> {
         let (start_word, start_bit) = (bucket_of(self.cursor) / 64, bucket_of(self.cursor) % 64);
         let first = self.occupied[start_word] & (!0 << start_bit);

@@ -276,7 +276,7 @@ pub struct Cpu {
     /// User time in ticks of 10 ms, sampled by the timer interrupt (stat). Only sums over seconds
     /// are meaningful: after 10 s of work, a user share of 6 % is known within about a tenth.
     pub user_ticks: u64,
-    /// System time, measured likewise.
+    /// System time in the same ticks.
     pub system_ticks: u64,
     /// Number of times that the process went to sleep.
     pub sleeps: u64,
@@ -462,7 +462,7 @@ fn compile(name: &str, source: &str) -> Result<PathBuf> {
         .arg("-")
         .stdin(Stdio::piped())
         .spawn()
-        .context("cannot start cc; install it by apt-get install gcc libc6-dev")?;
+        .context("cannot start cc; install it with apt-get install gcc libc6-dev")?;
     compiler.stdin.take().context("cc has no standard input")?.write_all(source.as_bytes())?;
     ensure!(compiler.wait()?.success(), "cc failed on {name}.c");
     Ok(program)

@@ -1,10 +1,11 @@
 //! RESP, the protocol of Redis: splits a stream into commands, and a command into arguments. The
 //! module `reply` writes replies.
 //!
-//! Parsing has two steps, both sans-IO. [`frame`] finds the end of the first command and examines
-//! no byte behind it. [`Parser::parse`] then finds the arguments of that command. Only the parser's
-//! two vectors live between calls, so one parser serves every connection, and an incomplete command
-//! costs no more than its bytes.
+//! Parsing is sans-IO and has two steps. [`frame`] finds the end of the first command and examines
+//! no byte after it. [`Parser::parse`] then finds the arguments of that command.
+//! [`Parser::parse_multibulk`] takes both steps in one pass, for the commands that client libraries
+//! send. Only the parser's two vectors live between calls, so one parser serves every connection,
+//! and an incomplete command costs no more than its bytes.
 //!
 //! Sources: <https://redis.io/docs/latest/develop/reference/protocol-spec/>, and `networking.c` and
 //! `sds.c` of Redis 7 for inline commands, limits and error texts.

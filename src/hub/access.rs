@@ -272,7 +272,8 @@ mod tests {
         for _ in 0..FREE_GUESSES {
             assert_eq!(access.attempt(ip("10.0.0.1"), None, b"x", at(1)), Attempt::Wrong);
         }
-        // The right password is not checked either, else guessing could go on during the penalty.
+        // The right password is not checked either. Otherwise guessing could go on during the
+        // penalty.
         assert_eq!(access.attempt(ip("10.0.0.1"), None, b"secret", at(5)), Attempt::TooSoon);
         assert_eq!(access.attempt(ip("10.0.0.2"), None, b"secret", at(5)), Attempt::Right);
         assert_eq!(access.attempt(ip("10.0.0.1"), None, b"x", at(6)), Attempt::Wrong);

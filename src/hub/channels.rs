@@ -529,7 +529,8 @@ mod tests {
     #[test]
     fn subscriptions_are_counted_as_in_redis() {
         let mut channels = Channels::default();
-        // Session, kind, name, is it new; then the counts of channels and patterns, and of shards.
+        // Session, kind, name, whether the subscription is new, the number of channels and
+        // patterns, and the number of shard channels.
         type Step = (u32, Kind, &'static [u8], bool, usize, usize);
         let steps: &[Step] = &[
             (7, Kind::Channel, b"news", true, 1, 0),

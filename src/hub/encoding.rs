@@ -25,7 +25,7 @@ pub enum By<'a> {
 }
 
 impl<'a> By<'a> {
-    /// Returns how the subscribers of a topic get its messages.
+    /// Returns the kind of subscription that the subscribers of a topic have.
     pub fn topic(channels: &'a Channels, topic: TopicId) -> By<'a> {
         match topic.kind() {
             Kind::Channel => By::Channel,

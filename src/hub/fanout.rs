@@ -69,7 +69,7 @@ struct Queue {
     topic: TopicId,
     posts: Vec<Post>,
     /// Number of subscribers not visited yet: the first ones of the topic's list. The walk runs
-    /// from the last to the first, because a leaving subscriber's place is taken by the last one.
+    /// from the last to the first, because the last subscriber takes the place of one that leaves.
     /// So the walk may meet a moved subscriber twice, but misses none.
     unvisited: usize,
     /// When the walk ends, posts up to this number are delivered to all. 0: no walk has begun.
@@ -781,7 +781,8 @@ mod tests {
         };
         assert_eq!(resumed(&mut hub), [1, 2, 3]);
         assert_eq!(exchange(&mut hub, 1, b"PUBLISH b x\r\n").1, Taken::Message(13));
-        // Another backlog defers connection 2 again. It stays ahead of those that arrive now.
+        // Another backlog defers connection 2 again. Connection 2 stays ahead of those that arrive
+        // now.
         hub.shared.publish(b"a", &vec![b'x'; BACKLOG_MAX]).ok();
         assert_eq!(exchange(&mut hub, 2, b"PUBLISH b x\r\n").1, Taken::Later);
         assert_eq!(exchange(&mut hub, 4, b"PUBLISH b x\r\n").1, Taken::Later);

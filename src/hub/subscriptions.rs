@@ -1,5 +1,5 @@
-//! The session's half of membership: the subscriptions of one session, the first in 16 bytes. Also
-//! the rules by which lists and tables of millions of entries grow and shrink.
+//! The subscriptions of one session, which are the session's half of membership. The first takes 16
+//! bytes. The rules by which lists and tables of millions of entries grow and shrink are here too.
 
 use std::collections::HashMap;
 

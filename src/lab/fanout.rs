@@ -15,10 +15,10 @@ const SUBSCRIBERS: usize = 5000;
 const QUICK: usize = 500;
 /// Divisors of the maximum number of subscribers. The fan-out is measured with each quotient.
 const STEPS: [usize; 3] = [50, 5, 1];
-/// Deliveries of one run. They take the server some tenths of a second, with any number of
-/// subscribers.
+/// Number of deliveries of one run. They take the server some tenths of a second, with any number
+/// of subscribers.
 const DELIVERIES: usize = 100_000;
-/// Publishes that the publisher sends together before it waits.
+/// Number of publishes that the publisher sends together before it waits.
 const TOGETHER: usize = 16;
 
 /// Maximum factor by which a delivery costs more with fifty times the subscribers. It may cost a

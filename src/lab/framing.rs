@@ -216,7 +216,8 @@ fn greeted(server: &ServerProcess) -> Result<std::net::TcpStream> {
     Ok(client)
 }
 
-/// Returns the counters of an idle server. Then INFO alone counts, as one read of six bytes.
+/// Returns the counters of the server once it is idle. From then on, only INFO itself adds to them:
+/// one read of six bytes.
 fn settled(server: &mut ServerProcess) -> Result<Info> {
     let mut last = server.info()?;
     for _ in 0..1000 {

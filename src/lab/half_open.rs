@@ -117,8 +117,11 @@ pub fn run(scale: &Scale) -> Result<Page> {
     let mut page = Page { title: "slabd lab half-open".into(), summary, sections: Vec::new() };
     let files = BURST + RATE * seconds + 500;
     if scale.files < files {
-        let why =
-            format!("the flood needs {files} open files; this process may open {}", scale.files);
+        let why = format!(
+            "the flood needs {files} open files, and this process may open {}; \
+             raise the limit with ulimit -n",
+            scale.files
+        );
         page.sections.extend(CLAIMS.map(|claim| Section::Verdict(untried(claim, why.clone()))));
         return Ok(page);
     }

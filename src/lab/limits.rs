@@ -197,7 +197,7 @@ fn fill_files() -> Result<Filled> {
         match client::ask(&mut stream, b"PING\r\n", b"+PONG\r\n") {
             Ok(()) => inside.push(stream),
             Err(error) if error.to_string().contains("-ERR m") => told += 1,
-            // The server closed this client without an error, so it does not count as told.
+            // Only clients that got the error of a full server are counted.
             Err(_) => {}
         }
     }

@@ -200,7 +200,7 @@ fn look(server: &mut ServerProcess, count: usize, (resident, ledger): (u64, u64)
     let info = server.info()?;
     let each = |now: u64, before: u64| (now as f64 - before as f64) / count as f64;
     let held = info.number("connections/held")?;
-    // The connection for INFO is one more.
+    // The count includes the connection for INFO.
     ensure!(
         held == count as u64 + 1,
         "the server holds {held} connections instead of {count} and the one for INFO"

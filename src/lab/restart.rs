@@ -92,7 +92,7 @@ pub fn run(_: &Scale) -> Result<Page> {
         title: "slabd lab restart".into(),
         summary: "Clients ask a server with three services by TCP and by UDP. The server ends and \
                   starts again at the same addresses, and the clients ask again on the same \
-                  sockets. It ends once in good order (SIGTERM) and once by a kill (SIGKILL)."
+                  sockets. It ends once gracefully (SIGTERM) and once by a kill (SIGKILL)."
             .into(),
         sections,
     })
@@ -119,7 +119,7 @@ fn judge(results: &[RestartResult], subscribers: &[Subscribers]) -> [Verdict; 3]
         .collect();
     [
         verdict(
-            "A restart ends every TCP connection, in good order or not, because the server's end \
+            "A restart ends every TCP connection, graceful or not, because the server's end \
              of its state is gone.",
             format!("{tcp} of {all} connections got an answer after the restart"),
             ready && tcp == 0,

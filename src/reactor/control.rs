@@ -390,7 +390,9 @@ mod tests {
         let mut reactor = reactor(1);
         let Core { pool, connections, .. } = &mut reactor.core;
         pool.append(&mut connections[0].output, Use::Write(0), &[0; 100]).unwrap();
+        reactor.core.start.kernel_objects.bytes = 700;
         let facts = Server::connection(&reactor.core, ConnectionId(0)).unwrap();
+        assert_eq!(facts.kernel_bytes, 700 + 7, "and the greeting, which the peer has not read");
         assert_eq!((facts.input, facts.output), ((4, 64), (100, 128)));
         assert_eq!(facts.user_bytes, Core::<SimNet>::BYTES_PER_CONNECTION + 64 + 128);
     }

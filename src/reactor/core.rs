@@ -62,7 +62,7 @@ pub struct Carry {
     pub(super) receivable: VecDeque<u8>,
     /// Closed connections to reap, each with its state before the close.
     pub(super) closed: Vec<(u32, State)>,
-    /// Number of entries at the front of `closed` whose services have been told.
+    /// Number of entries at the front of `closed` that the services have been notified of.
     pub(super) told: usize,
 }
 
@@ -111,8 +111,8 @@ pub struct Flush {
     pub(super) range: Range<u32>,
 }
 
-/// A finished connection of a drain: its input is served. `answered` is true when it has an answer
-/// of this turn or unsent output.
+/// A finished connection of a drain: its input is served. `answered` is true when the connection
+/// has an answer of this turn or unsent output.
 pub struct Drained {
     pub(super) slot: u32,
     pub(super) answered: bool,

@@ -171,7 +171,8 @@ impl<'a, N: Net> Intake<'a, N> {
     }
 
     /// Serves the messages at the front of `input`, up to the turn's budget. Returns the bytes
-    /// used, the bytes of the rest that were scanned in vain, and the reason to close, if any.
+    /// used, the bytes of the rest that were scanned without finding a message, and the reason to
+    /// close, if any.
     fn serve(&mut self, input: &mut [u8], already: usize) -> (usize, usize, Option<Reason>) {
         let (mut used, mut scanned) = (0, already);
         // The answers to one connection's pipelined messages must not pile up. Beyond this bound, a

@@ -108,16 +108,13 @@ impl<N: Net> Reactor<N> {
         assert!(is_unique(receivable), "a datagram socket is carried twice");
         let queued: HashSet<Token> = ready.iter().copied().collect();
         assert_eq!(queued.len(), ready.len(), "a connection is carried twice");
-        assert_eq!(*told, closed.len(), "a service has not been told of a closed connection");
+        assert_eq!(*told, closed.len(), "the services were not notified of a closed connection");
         let to_reap: HashSet<u32> = closed.iter().map(|(slot, _)| *slot).collect();
-        assert_eq!(to_reap.len(), closed.len(), "a closed connection is on the list to reap twice");
+        assert_eq!(to_reap.len(), closed.len(), "a closed connection is on the reap list twice");
         for (slot, connection) in &self.core.connections {
             let is_closed = matches!(connection.state(), State::Closed(_));
             let will_reap = to_reap.contains(&(slot as u32));
-            assert_eq!(
-                is_closed, will_reap,
-                "slot {slot}: the state and the list to reap disagree"
-            );
+            assert_eq!(is_closed, will_reap, "slot {slot}: the state and the reap list disagree");
             let token = Token::connection(slot as u32, connection.generation);
             let is_queued = connection.flags.has(Flags::QUEUED);
             assert!(
@@ -250,7 +247,7 @@ impl<N: Net> Reactor<N> {
         assert_eq!(core.pool.write_bytes(), output, "the bytes of output buffers are miscounted");
         let kernel = core.start.kernel_objects.bytes as usize * core.connections.len();
         assert_eq!(
-            core.pool.reserved(),
+            core.pool.reserved,
             core.slots_used * Core::<N>::BYTES_PER_CONNECTION + kernel,
             "the reserved bytes are not those of the slots and the kernel's objects"
         );

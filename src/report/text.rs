@@ -3,10 +3,10 @@
 use super::{Outcome, Page, Plot, Section, Table, Verdict};
 use crate::report::figures;
 
-/// Characters per line of a paragraph. Tables may be wider.
+/// Maximum number of characters per line of a paragraph. Tables may be wider.
 const WIDTH: usize = 100;
 
-/// Characters of a series.
+/// Maximum number of characters of a series.
 const SPARK_WIDTH: usize = 40;
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 

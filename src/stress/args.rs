@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
 
@@ -51,7 +52,7 @@ const SPECIAL: &str = "For some shapes only";
 const RESULTS: &str = "Results";
 
 #[derive(Args, Clone, Debug, Default, PartialEq)]
-#[command(after_help = SHAPES, next_line_help = true)]
+#[command(after_help = SHAPES)]
 pub struct StressArgs {
     /// A shape of load and a target, in either order. A target alone is pinged.
     /// Or the word compare and two files that --json wrote.
@@ -60,8 +61,8 @@ pub struct StressArgs {
 
     /// Number of connections at once. Over udp://, number of sockets that send, at most 64.
     /// [default: 50 for ping, search, churn and rst; 1000 for hold and fanout; else 2000]
-    #[arg(short, long, value_name = "COUNT", value_parser = count, allow_negative_numbers = true)]
-    #[arg(help_heading = LOAD, verbatim_doc_comment)]
+    #[arg(short, long, value_name = "COUNT", value_parser = count::<usize>)]
+    #[arg(help_heading = LOAD, allow_negative_numbers = true, verbatim_doc_comment)]
     pub connections: Option<usize>,
 
     /// Duration of the load. search: duration of each trial. fanout: maximum duration.
@@ -71,13 +72,13 @@ pub struct StressArgs {
     pub duration: Option<Span>,
 
     /// ping, churn: number of requests after which the load ends. [default: no limit]
-    #[arg(short = 'n', long, value_name = "COUNT", value_parser = count_u64)]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = count::<u64>)]
     #[arg(help_heading = LOAD, allow_negative_numbers = true)]
     pub requests: Option<u64>,
 
     /// ping: requests in flight at once on each connection; not together with --rate.
     /// [default: 1]
-    #[arg(short = 'P', long, value_name = "COUNT", value_parser = count)]
+    #[arg(short = 'P', long, value_name = "COUNT", value_parser = count::<usize>)]
     #[arg(help_heading = LOAD, allow_negative_numbers = true, verbatim_doc_comment)]
     pub pipeline: Option<usize>,
 
@@ -94,7 +95,7 @@ pub struct StressArgs {
     pub poisson: bool,
 
     /// Seed of --poisson. The same seed gives the same intervals. [default: 1]
-    #[arg(long, value_name = "NUMBER", value_parser = count_u64)]
+    #[arg(long, value_name = "NUMBER", value_parser = count::<u64>)]
     #[arg(help_heading = LOAD, allow_negative_numbers = true)]
     pub seed: Option<u64>,
 
@@ -121,7 +122,7 @@ pub struct StressArgs {
 
     /// Number of addresses of 127.0.0.0/8 to connect from, for a target on this machine.
     /// [default: one per 50 connections]
-    #[arg(long, value_name = "COUNT", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "COUNT", value_parser = count::<usize>, allow_negative_numbers = true)]
     #[arg(help_heading = ADDRESSES, verbatim_doc_comment)]
     pub sources: Option<usize>,
 
@@ -135,12 +136,12 @@ pub struct StressArgs {
     pub target_p99: Option<Span>,
 
     /// fanout: number of messages to publish. [default: 100]
-    #[arg(long, value_name = "COUNT", value_parser = count_u64)]
+    #[arg(long, value_name = "COUNT", value_parser = count::<u64>)]
     #[arg(help_heading = SPECIAL, allow_negative_numbers = true)]
     pub messages: Option<u64>,
 
     /// fanout: messages in flight at once; not together with --rate. [default: 1]
-    #[arg(long, value_name = "COUNT", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "COUNT", value_parser = count::<usize>, allow_negative_numbers = true)]
     #[arg(help_heading = SPECIAL)]
     pub in_flight: Option<usize>,
 
@@ -265,14 +266,8 @@ fn per_second(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "expected a number per second, such as 20000 or 20k".to_string())
 }
 
-const COUNT_HELP: &str = "expected a positive whole number, such as 50";
-
-fn count(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| COUNT_HELP.to_string())
-}
-
-fn count_u64(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| COUNT_HELP.to_string())
+fn count<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a positive whole number, such as 50".to_string())
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
@@ -307,11 +302,11 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
             Some(b'x') => {
                 let digits: Vec<u8> = rest.by_ref().take(2).collect();
                 let found = format!("\\x{}", digits.escape_ascii());
-                let digits = std::str::from_utf8(&digits).map_err(|_| wrong(&found))?;
-                if digits.len() < 2 {
-                    return Err(wrong(&found));
+                let value = |digit: &u8| char::from(*digit).to_digit(16);
+                match digits.iter().map(value).collect::<Option<Vec<u32>>>().as_deref() {
+                    Some([high, low]) => (high << 4 | low) as u8,
+                    _ => return Err(wrong(&found)),
                 }
-                u8::from_str_radix(digits, 16).map_err(|_| wrong(&found))?
             }
             Some(other) => return Err(wrong(&format!("\\{}", other.escape_ascii()))),
             None => return Err(wrong("a single \\ at the end")),
@@ -332,7 +327,7 @@ mod tests {
     #[test]
     fn escapes_in_send_become_bytes() {
         assert_eq!(unescape("a\\r\\n\\x00\\xfF\\\\").unwrap(), b"a\r\n\0\xff\\");
-        for wrong in ["", "\\", "\\x", "\\x1", "\\xzz"] {
+        for wrong in ["", "\\", "\\x", "\\x1", "\\xzz", "\\x+f"] {
             assert!(unescape(wrong).is_err(), "{wrong}");
         }
     }
@@ -351,10 +346,10 @@ mod tests {
 
     #[test]
     fn a_count_is_a_whole_number() {
-        assert_eq!((count("50"), count_u64("0"), process("7")), (Ok(50), Ok(0), Ok(7)));
+        assert_eq!((count::<usize>("50"), count::<u64>("0"), process("7")), (Ok(50), Ok(0), Ok(7)));
         for text in ["", "-1", "1.5", "many", "99999999999999999999"] {
-            assert!(count(text).unwrap_err().contains("whole number"), "{text}");
-            assert!(count_u64(text).unwrap_err().contains("whole number"), "{text}");
+            assert!(count::<usize>(text).unwrap_err().contains("whole number"), "{text}");
+            assert!(count::<u64>(text).unwrap_err().contains("whole number"), "{text}");
             assert!(process(text).unwrap_err().contains("number of a process"), "{text}");
         }
     }

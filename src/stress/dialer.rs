@@ -8,12 +8,12 @@ use super::world::{Dial, Role, World};
 use crate::clock::Time;
 use crate::net::Net;
 
-/// Connects in flight at once. The accept queues of servers hold 511 connections (nginx, redis),
-/// 1,024 (memcached) or 128 (Rust's standard library). If the queue is full, the kernel repeats the
-/// SYN after a second, and that second would be measured.
+/// Maximum number of connects in flight at once. The accept queues of servers hold 511 connections
+/// (nginx, redis), 1,024 (memcached) or 128 (Rust's standard library). If the queue is full, the
+/// kernel repeats the SYN after a second, and that second would be measured.
 const CONNECTING_MAX: u64 = 100;
 
-/// Dials in one turn.
+/// Maximum number of dials in one turn.
 const DIALS_PER_TURN: usize = 100;
 
 /// Time after which a failed connect is tried again.

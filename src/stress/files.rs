@@ -19,7 +19,7 @@ struct Header {
     version: Option<String>,
 }
 
-/// Fails if a file for the flag cannot be created, so that no run is lost for want of a folder.
+/// Fails if a file for the flag cannot be created, so that the results of a run are not lost.
 pub fn check_writable(flag: &str, file: Option<&Path>) -> Result<(), String> {
     let Some(file) = file else { return Ok(()) };
     let example = "expected a file in a folder that exists, such as";

@@ -6,7 +6,7 @@ use super::target::Scheme;
 
 use ShapeName::{Churn, Fanout, Ping, Search};
 
-/// A load, as far as it decides about flags.
+/// The properties of a load that decide which flags have an effect.
 struct GivenLoad<'a> {
     args: &'a StressArgs,
     shape: ShapeName,

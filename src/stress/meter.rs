@@ -81,7 +81,8 @@ impl Times {
         self.recent.reset();
     }
 
-    /// Returns the percentiles of all times; `None` without any. `corrected` goes into the result.
+    /// Returns the percentiles of all times; `None` without any. `corrected` is true if the times
+    /// count from the moment a request was due.
     pub fn summary(&mut self, corrected: bool) -> Option<Latency> {
         let all = self.all();
         let us = |nanoseconds: u64| nanoseconds as f64 / 1000.0;

@@ -12,30 +12,32 @@ use crate::limits::{CONNECTIONS_MAX, DATAGRAM_MAX_V4};
 use crate::memory;
 use crate::units::{Size, Span};
 
-/// The longest load. A forgotten flood must end.
+/// Longest duration of a load. It ends a flood that was forgotten.
 pub const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Requests in flight at once on one connection.
+/// Maximum number of requests in flight at once on one connection.
 pub const PIPELINE_MAX: usize = 10_000;
 
-/// Bytes of payload. The generator keeps one payload for each place in the pipeline.
+/// Maximum length of a payload, in bytes. The generator keeps one payload for each place in the
+/// pipeline.
 pub const SIZE_MAX: usize = 1 << 20;
 
-/// The longest timeout, and the longest pause of a slow client.
+/// Longest timeout, and longest pause of a slow client.
 pub const WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// Honest requests per second. Each opens a connection, so more would be a load; churn is for that.
+/// Maximum number of honest requests per second. Each opens a connection, so more would be a load,
+/// which is what churn is for.
 pub const PROBE_RATE_MAX: f64 = 10_000.0;
 
-/// Requests or connects per second that a flag accepts.
+/// The least and the greatest number of requests or connects per second that a flag accepts.
 const RATE_MIN: f64 = 0.01;
 const RATE_MAX: f64 = 1e8;
 
-/// Honest requests started in one turn, before the loop polls for answers again.
+/// Maximum number of honest requests started in one turn, before the loop polls for answers again.
 pub const PROBES_PER_TURN: usize = 64;
 
-/// Honest requests in flight at once. At the default rate and timeout, a server that never answers
-/// keeps 100 waiting; many more would be another flood.
+/// Maximum number of honest requests in flight at once. At the default rate and timeout, a server
+/// that never answers keeps 100 waiting. Many more would be another flood.
 pub const PROBES_IN_FLIGHT_MAX: usize = 256;
 
 /// Duration of the honest requests before a flood.
@@ -46,33 +48,36 @@ pub const AFTER: Duration = Duration::from_secs(5);
 /// Maximum number of sockets that send datagrams. A token has one byte for the socket's number.
 pub const SOCKETS_MAX: usize = 64;
 
-/// Hexadecimal digits of a datagram's number.
+/// Number of hexadecimal digits of a datagram's number.
 pub const NUMBER_DIGITS: usize = 16;
 
-/// Without `--send`, a datagram is its number, at least one byte of payload, and a line end.
+/// Length of the shortest datagram without `--send`, in bytes: its number, one byte of payload, and
+/// a line end.
 pub const DATAGRAM_MIN: usize = NUMBER_DIGITS + 2;
 
-/// Messages of a fan-out in flight at once.
+/// Maximum number of messages of a fan-out in flight at once.
 pub const IN_FLIGHT_MAX: usize = 1_000_000;
 
-/// Messages of a fan-out in all: their numbers have 32 bits.
+/// Maximum number of messages of a fan-out in all. Their numbers have 32 bits.
 const MESSAGES_MAX: u64 = u32::MAX as u64;
 
-/// Bytes of requests that clients of slow-read and zero-window may send together. This process
-/// buffers them while the server does not read.
+/// Maximum number of bytes that the clients of slow-read and zero-window may send together. This
+/// process buffers them while the server does not read.
 pub const UNREAD_MAX: usize = 512 << 20;
 
-/// Files that the program has open beside its connections.
+/// Number of files that the program may have open beside its connections.
 const OWN_FILES: u64 = 64;
 
-/// Closed connections that still hold a file. They are freed at the end of a turn, in which up to
-/// 100 new ones may already have been dialled.
+/// Maximum number of closed connections that still hold a file. They are freed at the end of a
+/// turn, in which up to 100 new ones may already have been dialled.
 const CLOSING_FILES: u64 = 256;
 
-/// Connections per source address on this machine. Many servers limit one address to about this.
+/// Number of connections per source address on this machine. Many servers limit one address to
+/// about this.
 const CONNECTIONS_PER_SOURCE: usize = 50;
 
-/// Source addresses. 127.0.0.0/8 has more, but a server's table of sources may not.
+/// Maximum number of source addresses. 127.0.0.0/8 has more, but a server's table of sources may
+/// not.
 const SOURCES_MAX: usize = 1 << 16;
 
 /// A checked description of one run.
@@ -183,20 +188,20 @@ impl Plan {
         if scheme == Scheme::Udp && shape != ShapeName::Ping {
             return Err(format!(
                 "{name} needs connections, and udp:// has none; \
-                 give a target such as tcp://{host}, or the shape ping"
+                 expected a target such as tcp://{host}, or the shape ping"
             ));
         }
         if shape == ShapeName::Fanout && scheme != Scheme::Resp {
             return Err(format!(
                 "fanout subscribes and publishes, which {}:// cannot; \
-                 give a target such as resp://{host}",
+                 expected a target such as resp://{host}",
                 scheme.name()
             ));
         }
         if shape == ShapeName::Announce && !matches!(scheme, Scheme::Resp | Scheme::Http) {
             return Err(format!(
                 "announce needs a protocol that announces lengths, and {}:// does not; \
-                 give a target such as resp://{host} or http://{host}",
+                 expected a target such as resp://{host} or http://{host}",
                 scheme.name()
             ));
         }
@@ -233,7 +238,7 @@ impl Plan {
             if !is_named {
                 return Err(format!(
                     "{name} is a flood, and {} is not this machine; if you may attack it, \
-                     name it once more: --i-am-allowed-to-test {0}",
+                     confirm with --i-am-allowed-to-test {0}",
                     self.target.address.ip()
                 ));
             }
@@ -334,7 +339,7 @@ fn shape_and_target(words: &[String]) -> Result<(ShapeName, &String), String> {
         [only] => (ShapeName::Ping, only),
         [one, other] if is_target(one) && is_target(other) => {
             return Err(format!(
-                "{one} {other}: two targets; give one, as in: slabd stress ping {one}"
+                "{one} {other}: two targets; expected one, as in: slabd stress ping {one}"
             ));
         }
         [one, other] if is_target(one) => (ShapeName::parse(other)?, one),
@@ -345,7 +350,7 @@ fn shape_and_target(words: &[String]) -> Result<(ShapeName, &String), String> {
                 words => format!("{}: too many words", words.join(" ")),
             };
             return Err(format!(
-                "{given}; give a target, or a shape and a target, as in: \
+                "{given}; expected a target, or a shape and a target, as in: \
                  slabd stress ping resp://127.0.0.1:6379"
             ));
         }
@@ -492,7 +497,7 @@ mod tests {
         type Change = fn(&mut StressArgs);
         let cases: [(&[&str], Change, &str); 16] = [
             (&["hodl", "tcp://127.0.0.1:9"], |_| {}, "ping, search, hold"),
-            (&[], |_| {}, "give a target"),
+            (&[], |_| {}, "expected a target"),
             (&["hold"], |_| {}, "hold needs a target"),
             (&["tcp://127.0.0.1:9", "tcp://127.0.0.1:9"], |_| {}, "two targets"),
             (&["hold", "udp://127.0.0.1:9"], |_| {}, "or the shape ping"),

@@ -249,7 +249,7 @@ pub struct Sample {
     pub p50_us: Option<f64>,
     pub p99_us: Option<f64>,
     pub max_us: Option<f64>,
-    /// The server's resident set in bytes, give or take some hundred pages.
+    /// The server's resident set in bytes, exact to some hundred pages.
     pub server_rss: Option<u64>,
     /// Growth of the kernel's memory for both ends of all connections, in bytes.
     pub kernel_bytes: Option<u64>,

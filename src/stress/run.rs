@@ -22,7 +22,7 @@ use crate::sys;
 /// Time between two samples. It doubles each time the samples reach their maximum.
 const SAMPLE_TIME: Duration = Duration::from_millis(250);
 
-/// Samples kept. At this number, every second one is dropped.
+/// Maximum number of samples kept. At this number, every second one is dropped.
 const SAMPLES_MAX: usize = 1200;
 
 /// Time by which the kernel may end a sleep late; its default is 50 us.
@@ -57,7 +57,7 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<RunResult
         let beside = plan.files() - plan.connections as u64;
         anyhow::bail!(
             "--connections: {} connections need {} open files, and this process may open {files}; \
-             raise the limit with ulimit -n {1}, or give at most {}",
+             accepted: up to {2}, or more after ulimit -n {1}",
             plan.connections,
             plan.files(),
             files.saturating_sub(beside).max(1)

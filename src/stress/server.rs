@@ -71,8 +71,8 @@ impl ServerWatch {
         }
     }
 
-    /// Returns the resident set give or take some hundred pages, at little cost, for the plots.
-    /// INFO is not asked, because it would add to the load.
+    /// Returns the resident set in bytes, exact to some hundred pages, for the plots. Reading it
+    /// costs little. INFO is not asked, because it would add to the load.
     pub fn resident_bytes_about(&self) -> Option<u64> {
         match self {
             ServerWatch::Processes(pids) => of_the_living(pids, memory::resident_bytes_about),

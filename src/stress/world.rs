@@ -16,7 +16,7 @@ use crate::net::{ConnectOptions, Net, Ready};
 use crate::timer::{self, TimerWheel};
 use crate::token::{Generation, Token};
 
-/// Bytes that the generator may buffer in all: unsent output and incomplete answers.
+/// Maximum number of bytes that the generator buffers in all: unsent output and incomplete answers.
 const BUFFERS_MAX: usize = 1 << 30;
 
 /// Size of one read in bytes: twice the server's, because answers are longer than requests.

@@ -314,7 +314,7 @@ impl Board {
         };
         ensure((surely..=perhaps).contains(&receivers), || {
             format!(
-                "message {message}: the answer has {receivers} receivers, but {surely} to \
+                "message {message}: the answer reports {receivers} receivers, but {surely} to \
                  {perhaps} clients are subscribed"
             )
         })?;
@@ -330,7 +330,7 @@ impl Board {
             let who: Vec<u64> = subscribed.map(|window| self.ids[window.client as usize]).collect();
             let receipts = publish.receipts;
             format!(
-                "message {message} of client {by} to {channel}: the answer has {receivers} \
+                "message {message} of client {by} to {channel}: the answer reports {receivers} \
                  receivers, but {receipts} received it; subscribed were {who:?}, {cut} of them cut"
             )
         })

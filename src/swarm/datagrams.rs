@@ -13,7 +13,7 @@ const SENDERS: usize = 4;
 /// All senders of datagrams, and an account of their exchanges.
 #[derive(Default)]
 pub struct Datagrams {
-    /// The number of the board's client to which publishes by UDP are booked.
+    /// The number on the board under which publishes by UDP count.
     pub number: u32,
     /// Payload bytes sent and received, by sender and service.
     exchanged: BTreeMap<(SocketAddr, &'static str), (usize, usize)>,

@@ -85,8 +85,8 @@ const CONTROL: usize = 64;
 struct Control([u8; CONTROL]);
 
 /// Makes the kernel report the local address of every datagram on this socket, so that the answer
-/// can leave from it. A socket bound to every address would else answer from the address the kernel
-/// prefers.
+/// can leave from it. A socket bound to every address would otherwise answer from the address that
+/// the kernel prefers.
 pub fn report_local_address(socket: BorrowedFd<'_>, ipv4: bool) -> io::Result<()> {
     let (level, option) = if ipv4 {
         (libc::IPPROTO_IP, libc::IP_PKTINFO)

@@ -13,7 +13,7 @@ use super::gauge::{self, Reading, Watch};
 use super::honest::{Honest, Probe, Tally, milliseconds};
 use super::support::{self, Server, run};
 
-/// A p99 below this depends more on the machine's other work than on the server.
+/// Below this, a p99 is judged as good. It is far above a quiet p99, and no person notices it.
 const P99_FLOOR: Duration = Duration::from_millis(20);
 /// Least share of honest tries that must be served, in percent, while the eviction age is a second
 /// or more.
@@ -49,10 +49,31 @@ pub struct Drill {
     pub honest: Honest,
 }
 
+/// A server that nobody attacks, and its honest clients. On a busy machine these wait as well, so
+/// their waits show how much of a wait is due to the machine.
+pub struct Control {
+    _server: Server,
+    probe: Probe,
+}
+
+impl Control {
+    pub fn start() -> Control {
+        let server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
+        let probe = Probe::start(Honest::forty(server.address("hub")));
+        Control { _server: server, probe }
+    }
+
+    pub fn stop(self) -> Tally {
+        self.probe.stop()
+    }
+}
+
 /// The measurements of a drill.
 pub struct Course {
     pub before: Tally,
     pub during: Tally,
+    /// The honest clients of a [`Control`] during the attack.
+    pub control: Tally,
     pub after: Tally,
     pub outcome: Outcome,
     /// The server's resources before the attack.
@@ -101,9 +122,9 @@ impl Drill {
             attacker.counts()
         );
         let kernel = gauge::kernel_bytes_each(self.address.port());
-        let probe = Probe::start(self.honest);
+        let (control, probe) = (Control::start(), Probe::start(self.honest));
         meanwhile(&attacker);
-        let during = probe.stop();
+        let (during, control) = (probe.stop(), control.stop());
         let mut admission = self.admission();
         let peak = watch.stop();
         let hangs_up = Instant::now();
@@ -112,7 +133,18 @@ impl Drill {
         let reclaimed = is_back.then(|| hangs_up.elapsed());
         let after = self.honest.run_for(Duration::from_millis(700));
         admission.retain(|name, count| *count > 0 && !name.starts_with("max"));
-        Course { before, during, after, outcome, quiet, peak, kernel, reclaimed, admission }
+        Course {
+            before,
+            during,
+            control,
+            after,
+            outcome,
+            quiet,
+            peak,
+            kernel,
+            reclaimed,
+            admission,
+        }
     }
 
     /// Returns the section "admission" of INFO, from the operator's address.
@@ -170,8 +202,10 @@ impl Course {
 
     fn to_line(&self, name: &str) -> String {
         let mut line = format!(
-            "drill {name}: honest {}; before {:.2} %, p99 {} ms ({} steady); after {:.2} %",
+            "drill {name}: honest {}; control {}; before {:.2} %, p99 {} ms ({} steady); after \
+             {:.2} %",
             self.during,
+            self.control,
             self.before.percent(),
             milliseconds(self.before.p99()),
             milliseconds(self.before.steady_p99()),
@@ -218,7 +252,7 @@ impl Course {
     }
 
     pub fn p99_holds(&self) -> (bool, &'static str) {
-        p99_holds([&self.before, &self.after], &self.during)
+        p99_holds([&self.before, &self.control, &self.after], &self.during)
     }
 
     pub fn tries_are_enough(&self) -> (bool, &'static str) {
@@ -226,12 +260,13 @@ impl Course {
     }
 }
 
-/// Checks that the steady p99 is at most twice the quiet one, or below the floor.
-pub fn p99_holds(quiet: [&Tally; 2], during: &Tally) -> (bool, &'static str) {
+/// Checks that the steady p99 is at most twice that without an attack: before it, after it, and at
+/// another server during it. A p99 up to [`P99_FLOOR`] holds as well.
+pub fn p99_holds(quiet: [&Tally; 3], during: &Tally) -> (bool, &'static str) {
     let quiet = quiet.map(Tally::steady_p99).into_iter().max().unwrap_or_default();
     (
         during.steady_p99() <= (2 * quiet).max(P99_FLOOR),
-        "the p99 is at most twice the quiet one, or 20 ms",
+        "the p99 is at most twice that without an attack, or 20 ms",
     )
 }
 

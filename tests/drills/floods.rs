@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::course::{Course, Drill, SERVED, SLOTS, ask, judge, p99_holds};
+use crate::course::{Control, Course, Drill, SERVED, SLOTS, ask, judge, p99_holds};
 use crate::datagram_flood::{self, Traffic};
 use crate::flood::{Attack, Attacker, Sources, Way};
 use crate::gauge;
@@ -261,19 +261,20 @@ fn the_operator_is_served_when_all_slots_are_taken() {
         attacker.counts()
     );
     let outside = Honest { patience: Duration::from_millis(500), ..drill.honest };
-    let outside = Probe::start(outside);
+    let (control, outside) = (Control::start(), Probe::start(outside));
     let during = operators.run_for(Duration::from_secs(2));
     let info = ask(drill.admin, "INFO");
-    let outside = outside.stop();
+    let (outside, control) = (outside.stop(), control.stop());
     attacker.stop();
     let after = operators.run_for(Duration::from_millis(700));
     let line = format!(
-        "drill {}: public address {outside}; operators {during}; before: {before}",
+        "drill {}: public address {outside}; operators {during}; control {control}; before: \
+         {before}",
         drill.name
     );
     let checks = [
         (during.percent() >= 100.0, "every operator is served"),
-        p99_holds([&before, &after], &during),
+        p99_holds([&before, &control, &after], &during),
         (info.contains("max_connections:300"), "the operator gets INFO"),
         (outside.percent() < 50.0, "clients at the public address find no slot"),
     ];
@@ -290,14 +291,14 @@ fn a_datagram_flood_gets_no_more_bytes_than_it_sends() {
     let address = drill.address;
     let each = datagram_flood::one_by_one(address, 32, 20_000);
     let before = drill.honest.run_for(Duration::from_millis(1200));
-    let probe = Probe::start(drill.honest);
+    let (control, probe) = (Control::start(), Probe::start(drill.honest));
     let began = Instant::now();
     let threads = [0, 8].map(|network| {
         std::thread::spawn(move || datagram_flood::flood(address, network, 500_000, 125_000))
     });
     let parts = threads.map(|thread| thread.join().expect("sending does not fail"));
     let lasted = began.elapsed();
-    let during = probe.stop();
+    let (during, control) = (probe.stop(), control.stop());
     let after = drill.honest.run_for(Duration::from_millis(700));
     let sum = |part: fn(&Traffic) -> u64| parts.iter().map(part).sum::<u64>();
     let (sent, received) = (sum(|part| part.sent), sum(|part| part.received));
@@ -305,7 +306,7 @@ fn a_datagram_flood_gets_no_more_bytes_than_it_sends() {
     let line = format!(
         "drill {}: one by one {} datagrams, {} B in, {} answers, {} B out; {sent} at once, \
          {:.0}/s, {bytes_in} B in, {received} answers, {bytes_out} B out; honest {during}; \
-         before: {before}; after: {after}",
+         control {control}; before: {before}; after: {after}",
         drill.name,
         each.sent,
         each.bytes_sent,
@@ -320,7 +321,7 @@ fn a_datagram_flood_gets_no_more_bytes_than_it_sends() {
             "the hub sends at most as many bytes as it gets",
         ),
         (during.percent() >= SERVED, "99.9 % of the honest tries are served"),
-        p99_holds([&before, &after], &during),
+        p99_holds([&before, &control, &after], &during),
         (after.percent() >= SERVED, "honest clients are served after the flood"),
     ];
     judge(&line, &checks);

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::course::{SERVED, judge, p99_holds};
+use super::course::{Control, SERVED, judge, p99_holds};
 use super::flood::{Attack, Attacker, Sources, Way};
 use super::gauge;
 use super::honest::{Honest, Probe};
@@ -125,14 +125,14 @@ fn flood(cookies: &str) {
         attacker.counts()
     );
     let busy = busy_share(process);
-    let probe = Probe::start(honest);
+    let (control, probe) = (Control::start(), Probe::start(honest));
     std::thread::sleep(Duration::from_millis(if cookies == "1" { 2700 } else { 1500 }));
-    let during = probe.stop();
+    let (during, control) = (probe.stop(), control.stop());
     let outcome = attacker.stop();
     let after = honest.run_for(Duration::from_millis(if cookies == "1" { 700 } else { 0 }));
     let cookies_sent = gauge::network_counter("SyncookiesSent") - cookies_sent;
     let line = format!(
-        "drill SYN flood, tcp_syncookies={cookies}: honest {during}; before: {before}; flood: {} \
+        "drill SYN flood, tcp_syncookies={cookies}: honest {during}; control {control}; before: {before}; flood: {} \
          connects, {:.0}/s, {} established; {cookies_sent} cookies sent; server busy {:.2} %, idle \
          {:.2} %",
         outcome.counts.opened,
@@ -150,7 +150,7 @@ fn flood(cookies: &str) {
                 "every honest client is served",
             ),
             (during.tries() >= 1000, "the honest clients make a thousand tries"),
-            p99_holds([&before, &after], &during),
+            p99_holds([&before, &control, &after], &during),
             (busy - idle <= 0.01, "the flood costs the server at most 1 % of a core"),
         ];
         judge(&line, &checks);

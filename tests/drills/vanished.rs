@@ -1,6 +1,6 @@
 //! Peers that vanish while idle, vanish with data on its way, or never read. The kernel or a
 //! deadline closes their connections, and an honest client notices nothing. Flags shorten the
-//! times.
+//! server's timeouts.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

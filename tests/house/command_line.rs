@@ -117,7 +117,7 @@ const WRONG: &[(&str, &str)] = &[
     (
         "--listen chat=127.0.0.1:1",
         "invalid value 'chat=127.0.0.1:1' for '--listen <SERVICE=ADDR:PORT>': \
-         there is no service 'chat'; accepted: hello, echo, discard, hub",
+         there is no service 'chat'; accepted: hello, echo, discard, ",
     ),
     (
         "--listen hub+sctp=127.0.0.1:1",
@@ -187,7 +187,7 @@ fn each_wrong_command_line_gives_its_message() {
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let (code, output, error) = run(&arguments);
         assert_eq!((code, output.as_str()), (Some(2), ""), "{line}: {error}");
-        // The table has only the beginning of a list of all flags.
+        // The table has only the beginning of a list of all flags or all services.
         let expected = format!("slabd: {message}");
         let begins = message.ends_with(", ") && error.starts_with(&expected);
         assert!(begins || error == expected + "\n", "{line}\n got {error} not {message}");

@@ -275,7 +275,7 @@ fn no_two_types_share_a_name() {
     assert!(places.is_empty(), "types that share a name: {places:#?}");
 }
 
-/// Imports that still close a circle. The test fails if one of them is gone.
+/// Imports that still close a cycle. The test fails if one of them is gone.
 const ARROWS_OF_CIRCLES: [(&str, &str); 0] = [];
 
 /// The modules of a folder import each other in one direction only. A module's imports are those of

@@ -314,7 +314,7 @@ fn the_memory_budget_limits_the_number_of_slots() {
 }
 
 #[test]
-fn accepts_that_fail_are_counted_by_what_they_lack() {
+fn failed_accepts_are_counted_by_the_missing_resource() {
     let errors = [(libc::ECONNABORTED, 3, 0), (libc::EPERM, 3, 0), (libc::ENOMEM, 0, 3)];
     for (errno, aborted, exhausted) in errors {
         let mut sim = Sim::new(Box::new(Hello), limits());

@@ -275,7 +275,7 @@ fn a_closing_client_gets_no_messages() {
 
 /// The client's pending output is bounded by the high watermark plus one answer.
 #[test]
-fn a_slow_reader_gets_a_large_answer_on_top_of_what_it_has_not_read() {
+fn a_slow_reader_gets_a_large_answer_on_top_of_its_unread_output() {
     let mut sim = hub(limits());
     let client = sim.accepted();
     sim.net().set_window(client, 0);

@@ -106,8 +106,8 @@ fn flooding_sources_are_refused_and_an_honest_client_is_served() {
     );
 }
 
-/// Behind a proxy or an address translator are many clients. The misbehaviour of a few must not
-/// cost the others.
+/// Many clients can share the address of a proxy or an address translator. The misbehaviour of a
+/// few must not cost the others.
 #[test]
 fn a_trusted_source_is_counted_but_neither_capped_nor_penalised() {
     for (trusted, refused) in [("", true), ("10.0.0.0/24", false), ("10.0.1.0/24", true)] {

@@ -33,7 +33,8 @@ const THREADS: usize = 2;
 /// Number of broken runs that are reported with their trace. The others are reported in one line.
 const REPORTED_IN_FULL: usize = 5;
 
-/// More failures in a row than the loop repeats any call at once.
+/// Number of failures in a row that is larger than the number of times that the loop repeats a call
+/// at once.
 const MANY: u32 = 40;
 
 /// Errors that a call may return several times in a row without an effect.

@@ -365,8 +365,8 @@ fn client_closed_keeps_the_last_1024_connections() {
             let mut client =
                 Client::connect_from((source % 8) as u8 + 1, server.address("hub")).unwrap();
             client.send("PING\r\n").expect("+PONG\r\n");
-            // The answer says that it is closed. The ends of clients that close themselves may
-            // overtake each other where the kernel has much to do.
+            // CLIENT KILL answers after it has closed the client. If clients closed themselves, a
+            // busy kernel could report their ends in another order.
             asker.send(format!("CLIENT KILL {}\r\n", address(&client))).expect("+OK\r\n");
         }
         server.wait_for_count("closed by reason/killed", |count| count == before + more as u64);

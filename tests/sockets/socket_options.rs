@@ -1,5 +1,5 @@
-//! Socket options as the kernel reports them: at the start, after CONFIG SET and after a reload;
-//! and the kernel memory of a connection.
+//! Socket options and the memory of a connection, as the kernel reports them at the start, after
+//! CONFIG SET and after a reload.
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -65,7 +65,7 @@ pub enum Way {
     Slowloris { every: Duration, greet: bool },
     /// Sends one whole message and nothing more.
     Idle,
-    /// Closes the connection at once, every other one with a reset.
+    /// Closes each connection at once, every second one with a reset.
     Churn,
 }
 

@@ -60,7 +60,7 @@ pub fn open_files(process: u32) -> u64 {
     }
 }
 
-/// Returns the folder under /proc of the thread with this name.
+/// Returns the folder under /proc of the thread of this process that has this name.
 pub fn thread_named(name: &str) -> Option<PathBuf> {
     let mut tasks = fs::read_dir("/proc/self/task").ok()?.flatten().map(|task| task.path());
     // A thread can end meanwhile.

@@ -194,7 +194,7 @@ fn a_wrong_command_line_gets_one_line_with_the_reason_and_an_example() {
         (&[R, "-c", "0"], 2, &["--connections: 0", "accepted: 1 to 4194304, such as 50"]),
         (&[R, "-c", "-1"], 2, &["-1", "--connections", "whole number, such as 50"]),
         (&[R, "-c", "many"], 2, &["many", "--connections", "whole number, such as 50"]),
-        (&[R, "-c", "4000000"], 1, &["--connections: 4000000", "ulimit -n", "give at most"]),
+        (&[R, "-c", "4000000"], 1, &["--connections: 4000000", "ulimit -n", "accepted: up to"]),
         (&[R, "-n", "x"], 2, &["--requests", "whole number"]),
         (&[R, "-r", "0"], 2, &["--rate: 0 per second", "accepted: 0.01 to 100000000, such as"]),
         (&[R, "-r", "-5"], 2, &["--rate: -5 per second"]),

@@ -221,7 +221,7 @@ fn a_short_flood_is_measured_at_its_peak_and_reclaims_nothing() {
     assert!(number(&memory["rss_at_peak"]) > 0, "{memory}");
     assert!(number(&memory["connections"]) >= 20, "{memory}");
     assert!(
-        notes(&record).contains("nothing to give back") && record["reclaim_s"].is_null(),
+        notes(&record).contains("nothing to free") && record["reclaim_s"].is_null(),
         "{}",
         notes(&record)
     );
@@ -328,7 +328,7 @@ fn info_is_requested_only_when_no_request_is_timed() {
             .all(|sample| sample["server_rss"].is_null() && sample["kernel_bytes"].is_null())
     );
     assert!(
-        notes(&record).contains("at a moment that was not seen")
+        notes(&record).contains("the moment at which it was freed is unknown")
             && !notes(&record).contains(" 0.0 MiB"),
         "{}",
         notes(&record)

@@ -80,7 +80,7 @@ struct OrderedFailure {
     /// The kind of call that fails. `None` until the first failure, which decides the kind.
     kind: Cell<Option<SystemCall>>,
     error: i32,
-    /// Failures still to come.
+    /// Number of failures still to come.
     left: Cell<u32>,
 }
 
@@ -117,68 +117,35 @@ impl Calls {
             _ => Ok(()),
         }
     }
-
-    /// Makes call number `at` fail, counted from 0, and further calls of its kind, `times` calls in
-    /// all.
-    pub(super) fn fail(&mut self, at: u64, error: i32, times: u32) {
-        self.failure =
-            Some(OrderedFailure { at, kind: Cell::new(None), error, left: Cell::new(times) });
-    }
-
-    /// Makes the next `times` calls of a kind fail.
-    pub(super) fn fail_next(&mut self, call: SystemCall, error: i32, times: u32) {
-        self.failure = Some(OrderedFailure {
-            at: 0,
-            kind: Cell::new(Some(call)),
-            error,
-            left: Cell::new(times),
-        });
-    }
-
-    /// Cancels the ordered failure.
-    pub(super) fn succeed(&mut self) {
-        self.failure = None;
-    }
-
-    pub(super) fn keep_log(&mut self) {
-        self.log = Some(Default::default());
-    }
-
-    pub(super) fn log(&self) -> Vec<SystemCall> {
-        self.log.as_ref().map(|log| log.borrow().clone()).unwrap_or_default()
-    }
 }
 
 /// Failures that a test orders by the number or the kind of a call.
 impl SimNet {
     /// Records the loop's fallible calls from now on, for [`Self::calls_made`].
     pub fn log_calls(&mut self) {
-        self.calls.keep_log();
+        self.calls.log = Some(Default::default());
     }
 
     /// Returns the recorded calls in their order. Empty unless [`Self::log_calls`] was called.
     pub fn calls_made(&self) -> Vec<SystemCall> {
-        self.calls.log()
+        self.calls.log.as_ref().map(|log| log.borrow().clone()).unwrap_or_default()
     }
 
-    /// Makes fallible call number `at` fail with this errno, counted from 0 at the network's
-    /// creation.
-    pub fn fail_call(&mut self, at: u64, errno: i32) {
-        self.fail_calls(at, 1, errno);
-    }
-
-    /// Makes call number `at` fail, and further calls of its kind, `times` calls in all.
-    pub fn fail_calls(&mut self, at: u64, times: u32, errno: i32) {
-        self.calls.fail(at, errno, times);
+    /// Makes fallible call number `at` fail with this errno, and further calls of its kind, `times`
+    /// calls in all. Calls count from 0 at the network's creation.
+    pub fn fail_calls(&mut self, at: u64, times: u32, error: i32) {
+        let (kind, left) = (Cell::new(None), Cell::new(times));
+        self.calls.failure = Some(OrderedFailure { at, kind, error, left });
     }
 
     /// Makes the next `times` calls of one kind fail.
-    pub fn fail_next(&mut self, call: SystemCall, errno: i32, times: u32) {
-        self.calls.fail_next(call, errno, times);
+    pub fn fail_next(&mut self, call: SystemCall, error: i32, times: u32) {
+        let (kind, left) = (Cell::new(Some(call)), Cell::new(times));
+        self.calls.failure = Some(OrderedFailure { at: 0, kind, error, left });
     }
 
-    /// Cancels a failure ordered by one of the three methods above.
+    /// Cancels a failure ordered by one of the two methods above.
     pub fn succeed_in_calls(&mut self) {
-        self.calls.succeed();
+        self.calls.failure = None;
     }
 }

@@ -47,7 +47,7 @@ impl Churn {
         meter.wants_memory = Some(Reading::Highest);
     }
 
-    /// Opens a connection in place of one that has ended.
+    /// Dials a connection in place of one that has ended, unless the number of requests is used up.
     fn replace<N: Net>(&mut self, world: &World<N>, was_open: bool) {
         match &mut self.left {
             Some(0) => return,

@@ -24,7 +24,7 @@ use crate::token::Token;
 /// Placeholder of the number in `--send`. The answer must contain the number.
 const NUMBER: &str = "{seq}";
 
-/// Batches that one socket receives in a turn.
+/// Maximum number of batches that one socket receives in a turn.
 const BATCHES_PER_TURN: usize = 16;
 
 /// The shape `ping` for a target of udp://.

@@ -29,11 +29,11 @@ const PEAK_EVERY: Duration = Duration::from_secs(1);
 /// (socket(7)). With that much unread, the window is closed.
 const TINY_BUFFER: usize = 2304;
 
-/// Bytes of requests that a client that does not read sends. The answers need only fill the
+/// Size of the requests of a client that never reads, in bytes. Their answers need only fill the
 /// server's send buffer.
 const UNREAD_BYTES: usize = 128 << 10;
 
-/// Requests that a client that does not read sends, at most. This process buffers them while the
+/// Maximum number of requests of a client that never reads. This process buffers them while the
 /// server does not read.
 const UNREAD_REQUESTS: usize = 64;
 
@@ -41,7 +41,7 @@ const UNREAD_REQUESTS: usize = 64;
 /// connection (TCP_USER_TIMEOUT, tcp(7)) cannot tell the client; the next byte draws a reset.
 const KNOCK: Duration = Duration::from_secs(1);
 
-/// Bytes that a slow reader reads at a time.
+/// Number of bytes that a slow reader reads at a time.
 const SIP: usize = 16;
 
 /// Length of the string that a slowloris announces over RESP: the longest that Redis accepts from
@@ -259,8 +259,7 @@ impl Flood {
             || record.samples.iter().filter_map(|sample| Some((sample.t_s, sample.server_rss?)));
         let peak = sampled().map(|(_, rss)| rss).max().unwrap_or(0).max(server.rss_at_peak);
         if peak <= back {
-            let note = "the server's memory rose by a tenth at most, so there was nothing to give \
-                back";
+            let note = "the server's memory rose by a tenth at most, so there was nothing to free";
             return record.notes.push(note.into());
         }
         record.reclaim_s = sampled()
@@ -276,12 +275,12 @@ impl Flood {
             0 => "the server's memory could not be read when the run ended".into(),
             // INFO is not asked often enough to time it.
             end if end <= back => format!(
-                "the server's memory rose by {grown:.1} MiB and was back when the run ended, at a \
-                 moment that was not seen"
+                "the server's memory rose by {grown:.1} MiB and was free again when the run ended; \
+                 the moment at which it was freed is unknown"
             ),
             _ => format!(
                 "the server's memory rose by {grown:.1} MiB, of which {missing:.1} MiB were not \
-                 back when the run ended"
+                 freed when the run ended"
             ),
         });
     }

@@ -18,7 +18,7 @@ use crate::stress::world::{Dial, PeerFlags, World};
 /// meanwhile.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Requests in flight at once at the end.
+/// Maximum number of requests in flight at once at the end.
 const CHECKS_AT_ONCE: u64 = 100;
 
 /// The shape `hold`.

@@ -20,7 +20,7 @@ use crate::stress::record::Record;
 use crate::stress::world::{Dial, World};
 use crate::token::{Source, Token};
 
-/// Requests sent in one turn at a rate, before the loop polls for answers again.
+/// Maximum number of requests sent in one turn at a rate, before the loop polls for answers again.
 const REQUESTS_PER_TURN: usize = 1024;
 
 /// The shape `ping`.

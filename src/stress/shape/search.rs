@@ -21,11 +21,11 @@ const FIRST_RATE: f64 = 500.0;
 /// which the search ends.
 const PRECISE: f64 = 0.05;
 
-/// Trials of a search, at most.
+/// Maximum number of trials of a search.
 const TRIALS_MAX: usize = 30;
 
-/// Trials of a rate before it counts as failed. A single failure may be due to other work on the
-/// machine.
+/// Number of trials of a rate before it counts as failed. A single failure may be due to other work
+/// on the machine.
 const TRIES: usize = 2;
 
 /// The shape `search`.

@@ -44,7 +44,7 @@ impl Simulation {
             let waits = *wait == same && state.has_unread && watch.reads;
             *wait = Wait { turns: if waits { wait.turns + 1 } else { 0 }, ..same };
             let fault = if watch.relies_on_input_edge && state.has_unread && !state.edge_is_due {
-                "the loop does not know of its unread input, and no edge will come"
+                "the loop has lost track of its unread input, and no edge will come"
             } else if watch.relies_on_room_edge && !state.edge_is_due && !state.room_is_due {
                 "the loop waits for room, and no edge will come"
             } else if watch.reads_on && !state.has_ended {

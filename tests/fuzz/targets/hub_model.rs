@@ -58,7 +58,7 @@ struct Message {
 #[derive(Default)]
 struct Session {
     known: bool,
-    /// True once it has its last answer.
+    /// True once the session has its last answer.
     closing: bool,
     resp3: bool,
     mute: bool,

@@ -127,7 +127,7 @@ fn is_request(message: &[u8]) -> bool {
     known.contains(&method) && !target.is_empty() && minor.len() == 1 && minor[0].is_ascii_digit()
 }
 
-/// True if a message is such a line with a target that is not text. The rest must be text.
+/// True if a message is a request line whose target is not UTF-8.
 fn is_request_with_odd_target(message: &[u8]) -> bool {
     let text: Vec<u8> =
         message.iter().map(|byte| if byte.is_ascii() { *byte } else { b'x' }).collect();

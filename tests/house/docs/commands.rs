@@ -8,7 +8,7 @@ use slabd::net::sim::SimNet;
 use slabd::reactor::Reactor;
 use slabd::service::{Options, Service};
 
-/// Returns what a service answers to a client of the simulated network.
+/// Returns a service's answer to a client on the simulated network.
 pub fn answers(service: Box<dyn Service>, input: &[u8]) -> String {
     let mut reactor = Reactor::new(SimNet::new(0), Limits::default(), BufferMode::Pooled);
     let service = reactor.add_service(service);
@@ -28,7 +28,7 @@ fn ask(command: &str) -> String {
     answers(Box::new(Hub::new(&Options::default())), command.as_bytes())
 }
 
-/// Returns what stands between the markers of the table.
+/// Returns the table, without the markers around it.
 pub fn table() -> String {
     // For each command there are three texts: its name, the word "summary", and the summary.
     let docs = ask("COMMAND DOCS\r\n");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::page::{Block, Page, lines_match, root};
 
 /// Longest time for one command, and for a background command to show its output, in seconds. A
-/// busy machine needs many times what an idle one does.
+/// busy machine can need many times as long as an idle one.
 const COMMAND_SECONDS: u64 = 120;
 
 /// Longest time for all commands of a page, in seconds.
@@ -25,7 +25,7 @@ pub struct Step {
     pub output: Vec<String>,
 }
 
-/// How a block of commands is treated, by the notes before it.
+/// The treatment of a block of commands, from the notes before it.
 #[derive(Debug, PartialEq)]
 pub enum Treatment {
     /// Run it, and expect this exit code.
@@ -34,7 +34,7 @@ pub enum Treatment {
     Background(String),
     /// No command: further output of the background command of this name.
     From(String),
-    /// Only check that what it names exists.
+    /// Only check that the names in it exist.
     NotRun,
 }
 
@@ -83,18 +83,19 @@ struct Running {
     child: Child,
 }
 
-/// Where the commands of one page run.
+/// The folder, namespaces and background commands of one page.
 struct Room {
     folder: PathBuf,
     /// The command that enters the namespaces; empty where there are none.
     enter: Vec<String>,
     holder: Option<Child>,
     running: Vec<Running>,
-    /// Some command was not run, so later output may be missing.
+    /// True if a command was not run, so later output may be missing.
     skipped: bool,
 }
 
-/// Runs every command of a page that is to be run. Returns how many, and the failures.
+/// Runs the commands of a page, except those whose notes exclude them. Returns their number and the
+/// failures.
 pub fn run(page: &Page, program: &str) -> (usize, Vec<String>) {
     // On the host's network, pages take turns.
     static HOST: Mutex<()> = Mutex::new(());
@@ -103,7 +104,7 @@ pub fn run(page: &Page, program: &str) -> (usize, Vec<String>) {
         return (0, Vec::new());
     }
     let (holder, enter) = namespaces();
-    // Given back when the servers of this page have ended.
+    // Released after the servers of this page have ended.
     let _turn = enter.is_empty().then(|| HOST.lock().unwrap_or_else(PoisonError::into_inner));
     let mut room = Room::new(&page.name, program, holder, enter);
     let (mut count, mut failures) = (0, Vec::new());
@@ -170,14 +171,14 @@ exec slabd "$@"
         let mut words = vec!["timeout".to_string(), "--kill-after=5".to_string()];
         words.push(seconds.to_string());
         words.extend(self.enter.iter().cloned());
-        // nsenter with a process namespace leaves the folder.
+        // nsenter leaves the folder when it enters a process namespace.
         let go = format!("cd '{}' && {text}", self.folder.display());
         words.extend(["bash".to_string(), "-c".to_string(), go]);
         let log = File::create(log).unwrap();
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(&self.folder).env("PATH", path);
         command.env("HOME", &self.folder).env("LC_ALL", "C.UTF-8").env_remove("RUST_LOG");
-        // redis-cli then prints as it does to a terminal.
+        // With this, redis-cli prints as it does to a terminal.
         command.env("FAKETTY", "1").env_remove("SLABD_REQUIREPASS");
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command
@@ -257,7 +258,7 @@ impl Drop for Room {
             let _ = Command::new("kill").arg(running.child.id().to_string()).status();
         }
         if let Some(holder) = &mut self.holder {
-            // With it ends all that runs in its namespaces.
+            // The end of the holder ends all processes in its namespaces.
             let _ = holder.kill();
             let _ = holder.wait();
         }

@@ -34,7 +34,7 @@ fn assert_none(problems: &[String]) {
 }
 
 #[test]
-fn the_commands_of_every_page_print_what_it_shows() {
+fn the_commands_of_every_page_print_the_output_shown() {
     let (program, pages) = (program(), pages());
     let results: Vec<_> = std::thread::scope(|scope| {
         let runs: Vec<_> =
@@ -119,7 +119,7 @@ fn rust_in_pages_is_in_the_sources() {
     assert_none(&problems);
 }
 
-/// The module that the example of docs/contributing.md is compiled in stands for `src/service.rs`.
+/// Stands for `src/service.rs` where the example of docs/contributing.md is compiled.
 mod service {
     pub use slabd::service::{Reply, Service, Taken, receive_line, server};
 
@@ -167,7 +167,7 @@ fn the_readme_has_at_most_150_lines() {
     assert!(lines <= 150, "README.md has {lines} lines");
 }
 
-/// Files of others, and files that a program writes.
+/// Foreign files, and files that a program writes.
 const NOT_OURS: [&str; 4] = ["package-lock.json", "Cargo.lock", "uplot", "corpus"];
 
 #[track_caller]
@@ -207,8 +207,8 @@ fn look_for_wide_lines(path: &Path, problems: &mut Vec<String>) {
     }
 }
 
-/// With SLABD_WRITE in the environment, writes what is made from the sources into its page, between
-/// two marker comments.
+/// Compares a part of a page, between two marker comments, with the text made from the sources.
+/// With SLABD_WRITE in the environment, writes that text into the page instead.
 #[track_caller]
 fn compare_made(name: &str, of: &str, made: &str) {
     let page = page(of);
@@ -225,18 +225,18 @@ fn compare_made(name: &str, of: &str, made: &str) {
     } else if found != made {
         panic!(
             "{of}: {name} are out of date; \
-             SLABD_WRITE=1 cargo test --test house the_page writes them"
+             update them with SLABD_WRITE=1 cargo test --test house the_page"
         );
     }
 }
 
 #[test]
-fn the_page_of_settings_is_what_the_rows_say() {
+fn the_page_of_settings_matches_the_rows_of_the_sources() {
     compare_made("settings", "docs/run.md", &settings::table());
 }
 
 #[test]
-fn the_page_of_commands_is_what_the_hub_answers() {
+fn the_page_of_commands_matches_the_answers_of_the_hub() {
     compare_made("commands", "docs/hub.md", &commands::table());
 }
 
@@ -259,7 +259,7 @@ fn the_page_of_clients_names_the_versions_that_are_tested() {
 
 /// Rows of docs/loop.md whose second cell is a size: `| \`Name\` … | 32 B | … |`.
 #[test]
-fn the_page_of_the_loop_tells_true_sizes() {
+fn the_page_of_the_loop_states_the_right_sizes() {
     let page = page("docs/loop.md");
     let sources = Known::of(&program());
     let mut checked = 0;
@@ -273,11 +273,11 @@ fn the_page_of_the_loop_tells_true_sizes() {
             "Connection" => size == size_of::<Connection<i32>>(),
             "TimerWheel" => size == TimerWheel::BYTES_PER_TIMER,
             "CONNECTION_BYTES" => size == CONNECTION_BYTES,
-            // Sizes of types that only their module sees are asserted there.
+            // The size of a private type is asserted in its module.
             other => sources.has_text(&format!("size_of::<{other}>() == {size})")),
         };
-        assert!(holds, "docs/loop.md: {name} has not {size} bytes");
+        assert!(holds, "docs/loop.md: {name} does not have {size} bytes");
         checked += 1;
     }
-    assert!(checked >= 5, "docs/loop.md tells {checked} sizes");
+    assert!(checked >= 5, "docs/loop.md states only {checked} sizes");
 }

@@ -17,7 +17,7 @@ pub struct Known {
     functions: BTreeSet<String>,
 }
 
-/// Programs of others whose arguments are not looked at.
+/// Foreign programs, whose arguments are not checked.
 const OTHERS: [&str; 20] = [
     "redis-cli",
     "nc",
@@ -68,7 +68,7 @@ impl Known {
         self.files.iter().find(|(name, _)| name == path).map(|(_, text)| text.as_str())
     }
 
-    /// Whether any of our files has this text.
+    /// Returns true if a source, test or benchmark has this text.
     pub fn has_text(&self, text: &str) -> bool {
         self.files.iter().any(|(_, own)| own.contains(text))
     }
@@ -103,7 +103,8 @@ impl Known {
         Ok(())
     }
 
-    /// Variables begin with SLABD_; names of many words are those of tests.
+    /// Checks an environment variable, which begins with SLABD_, or a name of five words or more,
+    /// which must be a test. Any other word passes.
     fn check_word(&self, word: &str) -> Result<(), String> {
         if word.starts_with("SLABD_") {
             let known = self.has_text(word);
@@ -193,7 +194,8 @@ impl Known {
         }
     }
 
-    /// Sections are words that the benchmark quotes; a flag without dashes is one, too.
+    /// Checks the sections and flags of a benchmark. Its source must quote each of them, a flag
+    /// without its dashes.
     fn check_bench_part(&self, text: &str, words: &[&str]) -> Result<(), String> {
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -207,7 +209,8 @@ impl Known {
         Ok(())
     }
 
-    /// Test programs are there, and the filter fits the name of a test or of its file.
+    /// Checks that the test programs exist, and that the filter matches the name of a test or of
+    /// its file.
     fn check_test(&self, own: &[&str], passed: &[&str]) -> Result<(), String> {
         let mut places: Vec<String> = Vec::new();
         let mut filters: Vec<&str> = Vec::new();
@@ -266,7 +269,7 @@ impl Known {
     }
 }
 
-/// Splits at blanks that no quotes enclose; the quotes go.
+/// Splits a text at spaces outside quotes, and removes the quotes.
 fn words_of(text: &str) -> Vec<String> {
     let (mut words, mut quote) = (vec![String::new()], None);
     for c in text.chars() {
@@ -298,7 +301,7 @@ fn value_of<'a>(words: &[&'a str], flag: &str) -> Option<&'a str> {
     words.get(at + 1).copied()
 }
 
-/// Whether a word is the path of one of our own programs: a file without an extension.
+/// Returns true if a word is the path of a script of this repository: a file without an extension.
 fn is_script(word: &str) -> bool {
     let ours = ["tests/", "benches/", ".ci/"].iter().any(|folder| word.starts_with(folder));
     ours && !word.contains('…')

@@ -20,7 +20,7 @@ pub struct Block {
     /// Line of its opening fence, from 1.
     pub line: usize,
     pub language: String,
-    /// Texts of the HTML comments that stand right before the block.
+    /// Texts of the HTML comments right before the block.
     pub notes: Vec<String>,
     pub lines: Vec<String>,
 }
@@ -128,8 +128,8 @@ impl Page {
     }
 }
 
-/// Whether lines fit a pattern: a line of only `…` stands for any lines, `…` within a line for any
-/// text, and blanks for any blanks.
+/// Returns true if lines match a pattern. In the pattern, a line of only `…` stands for any lines,
+/// `…` within a line for any text, and spaces for any spaces.
 pub fn lines_match(pattern: &[String], lines: &[&str]) -> bool {
     let segments: Vec<&[String]> = pattern.split(|line| line.trim() == "…").collect();
     let fits = |segment: &[String], at: usize| {

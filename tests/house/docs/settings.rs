@@ -4,7 +4,7 @@ use slabd::config::{Config, Setting};
 
 const WIDTH: usize = 100;
 
-/// Returns what stands between the markers of the table.
+/// Returns the table, without the markers around it.
 pub fn table() -> String {
     let mut text = String::new();
     let mut settings: Vec<Setting> = Setting::all().collect();

@@ -48,8 +48,8 @@ impl Outcome {
 /// Compares a run with the quiet one, in which nothing failed. Fails with the rule that it broke.
 pub fn compare(quiet: &Outcome, run: &Outcome, failure: Failure) -> Result<(), String> {
     let (call, client) = quiet.calls[failure.at as usize];
-    // Several failures in a row may each cost another client something, so the general rules must
-    // do. But no client may notice a transient failure, not even the client that it hit.
+    // Several failures in a row may each cost another client something, so only the general rules
+    // apply. But no client may notice a transient failure, not even the client that it hit.
     let matters = quiet.would_block_matters && failure.errno == libc::EAGAIN;
     let is_transient = is_transient(call, failure.errno) && !matters;
     if failure.times > A_FEW || failure.times > 1 && !is_transient {

@@ -285,7 +285,8 @@ impl World {
         );
     }
 
-    /// Returns a new address, so that no limit or penalty of a source applies.
+    /// Returns a new address. Over IPv4, its host is new too, so that no limit or penalty of a
+    /// source applies.
     fn prober(&mut self, to: SocketAddr) -> SocketAddr {
         self.probes += 1;
         let ip: IpAddr = match to {

@@ -338,7 +338,7 @@ mod tests {
         let (reply, _) = exchange(&mut hub, 0, b"MONITOR\r\n");
         assert_eq!(
             String::from_utf8_lossy(&reply),
-            "-ERR too many subscriptions; the limit is 524288 bytes to confirm their end\r\n"
+            "-ERR too many subscriptions; the limit is 524288 bytes of replies that end them\r\n"
         );
     }
 

@@ -25,7 +25,7 @@ pub fn peer(shared: &Shared, server: &dyn Server, session: SessionId) -> Option<
     own.peer().or_else(|| server.peer(own.connection()?))
 }
 
-/// Selects sessions that meet all conditions given.
+/// The conditions that a session must meet to be selected. A condition that was not given is met.
 #[derive(Default)]
 pub struct Filter {
     /// Serial numbers, in ascending order.

@@ -83,7 +83,7 @@ pub fn refusal(limit: LimitReached) -> String {
         LimitReached::PatternsOfSession => ("patterns per connection", PATTERNS_PER_SESSION_MAX),
         LimitReached::Patterns => ("patterns in total", PATTERNS_MAX),
         LimitReached::Channels => ("channels in total", CHANNELS_MAX),
-        LimitReached::Confirmations => ("bytes to confirm their end", CONFIRMATIONS_MAX),
+        LimitReached::Confirmations => ("bytes of replies that end them", CONFIRMATIONS_MAX),
         LimitReached::Memory => ("bytes of memory in total", HELD_MAX),
     };
     format!("ERR too many subscriptions; the limit is {most} {what}")
