@@ -132,9 +132,9 @@ fn flood(cookies: &str) {
     let after = honest.run_for(Duration::from_millis(if cookies == "1" { 700 } else { 0 }));
     let cookies_sent = gauge::network_counter("SyncookiesSent") - cookies_sent;
     let line = format!(
-        "drill SYN flood, tcp_syncookies={cookies}: honest {during}; control {control}; before: {before}; flood: {} \
-         connects, {:.0}/s, {} established; {cookies_sent} cookies sent; server busy {:.2} %, idle \
-         {:.2} %",
+        "drill SYN flood, tcp_syncookies={cookies}: honest {during}; control {control}; \
+         before: {before}; flood: {} connects, {:.0}/s, {} established; {cookies_sent} cookies \
+         sent; server busy {:.2} %, idle {:.2} %",
         outcome.counts.opened,
         outcome.opened_per_second(),
         outcome.counts.established,
