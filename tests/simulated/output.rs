@@ -12,8 +12,8 @@ use slabd::service::{Options, Secret};
 
 use crate::sim::{SECOND, Sim, limits};
 
-#[test]
-fn a_peer_that_never_reads_is_paused_bounded_and_closed() {
+/// Returns an echo server with low watermarks, and a client whose window is 1,000 bytes.
+fn slow_reader() -> (Sim, ClientId) {
     let limits = Limits {
         high_watermark: 4096,
         low_watermark: 1024,
@@ -23,6 +23,12 @@ fn a_peer_that_never_reads_is_paused_bounded_and_closed() {
     let mut sim = Sim::new(Box::new(Echo), limits);
     let client = sim.accepted();
     sim.net().set_window(client, 1000);
+    (sim, client)
+}
+
+#[test]
+fn a_peer_that_never_reads_is_paused_bounded_and_closed() {
+    let (mut sim, client) = slow_reader();
     for _ in 0..20 {
         sim.send(client, [b'x'; 1000]);
         sim.turns(2);
@@ -36,15 +42,7 @@ fn a_peer_that_never_reads_is_paused_bounded_and_closed() {
 
 #[test]
 fn a_slow_reader_loses_nothing_and_its_progress_moves_the_output_deadline() {
-    let limits = Limits {
-        high_watermark: 4096,
-        low_watermark: 1024,
-        output_timeout: 5 * SECOND,
-        ..limits()
-    };
-    let mut sim = Sim::new(Box::new(Echo), limits);
-    let client = sim.accepted();
-    sim.net().set_window(client, 1000);
+    let (mut sim, client) = slow_reader();
     let sent: Vec<u8> = (0..40_000u32).map(|index| (index % 251) as u8).collect();
     sim.send(client, &sent);
     let mut got = Vec::new();

@@ -2,11 +2,23 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::thread::{sleep, spawn};
+use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use crate::support::load_run::{number, percentile, serve, stress};
 use crate::support::{PATIENCE, Server};
+
+/// Stops the server for one second, a second after its first input. Returns it when it runs again.
+fn stalled_for_a_second(mut server: Server) -> JoinHandle<Server> {
+    spawn(move || {
+        server.wait_for_count("loop/bytes in", |bytes| bytes > 0);
+        sleep(Duration::from_secs(1));
+        server.signal("STOP");
+        sleep(Duration::from_secs(1));
+        server.signal("CONT");
+        server
+    })
+}
 
 /// The server is stopped for one second in the middle of a run of five seconds at a fixed rate. A
 /// fifth of the requests is due meanwhile, and waits half a second on average. The percentiles
@@ -14,16 +26,9 @@ use crate::support::{PATIENCE, Server};
 #[test]
 fn a_stall_of_one_second_shows_in_the_p99_at_a_fixed_rate() {
     let stalled = |words: &str| {
-        let mut server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
+        let server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
         let address = server.address("hub");
-        let stopper = spawn(move || {
-            server.wait_for_count("loop/bytes in", |bytes| bytes > 0);
-            sleep(Duration::from_secs(1));
-            server.signal("STOP");
-            sleep(Duration::from_secs(1));
-            server.signal("CONT");
-            server
-        });
+        let stopper = stalled_for_a_second(server);
         let (code, record, said) = stress(&format!("resp://{address} -d 5s -c 10 {words}"));
         stopper.join().unwrap();
         assert_eq!(code, Some(0), "{said}");
@@ -239,16 +244,9 @@ fn a_refused_or_unconfirmed_subscription_ends_the_run() {
 /// At a rate of connects, the latency also counts from the time a connect is due.
 #[test]
 fn a_stall_shows_in_the_percentiles_of_a_churn_at_a_rate() {
-    let mut server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
+    let server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
     let address = server.address("hub");
-    let stopper = spawn(move || {
-        server.wait_for_count("loop/bytes in", |bytes| bytes > 0);
-        sleep(Duration::from_secs(1));
-        server.signal("STOP");
-        sleep(Duration::from_secs(1));
-        server.signal("CONT");
-        server
-    });
+    let stopper = stalled_for_a_second(server);
     let (_, record, said) = stress(&format!("churn resp://{address} -r 500 -c 10 -d 4s"));
     stopper.join().unwrap();
     assert_eq!(record["latency"]["corrected"], true);
