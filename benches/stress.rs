@@ -9,6 +9,9 @@
 //! - `rate`: requests per second of each generator against redis-server, with the same clients and
 //!   pipeline. The generators take turns (A B A B …). The table shows medians, and the median of
 //!   the ratios of neighbours. Generator and server each have a core.
+//! - `http`: requests per second of `slabd stress` and wrk against nginx that closes a connection
+//!   after 100 requests, in a closed loop; and at 2,000 requests per second, the p99 of `slabd
+//!   stress` and hey. hey tells it to 100 us.
 //! - `hold`: 15,000 connections held to each of redis-server, nginx, memcached and slabd. The
 //!   benchmark also reads the growth of the resident set from outside. The two figures must agree
 //!   within 5 %.
@@ -27,7 +30,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use support::load::RedisBenchmark;
 use support::server::{self, Server};
-use support::{Options, Table, median, range};
+use support::{Options, Table, generators, median, range};
 
 /// Minimum ratio of the requests per second to those of redis-benchmark.
 const RATE_TARGET: f64 = 0.9;
@@ -37,13 +40,26 @@ const MEMORY_TARGET: f64 = 0.05;
 
 const CLIENTS: u64 = 50;
 
+/// Minimum ratio of the requests per second to those of wrk.
+const HTTP_TARGET: f64 = 0.9;
+
+/// Maximum relative difference of the p99 at a rate to that of hey, upwards.
+const P99_TARGET: f64 = 0.2;
+
+/// Requests after which nginx closes a connection in the section `http`.
+const KEPT_REQUESTS: u64 = 100;
+
+const HTTP_CLIENTS: u64 = 10;
+const HTTP_RATE: u64 = 2000;
+
 fn main() -> Result<()> {
-    let numbers = [("rounds", 7), ("requests", 500_000), ("connections", 15_000)];
-    let Some(options) = Options::read(&["rate", "hold"], &numbers)? else { return Ok(()) };
+    let numbers = [("rounds", 7), ("requests", 500_000), ("connections", 15_000), ("seconds", 3)];
+    let Some(options) = Options::read(&["rate", "http", "hold"], &numbers)? else { return Ok(()) };
     support::prepare()?;
-    for program in ["redis-server", "redis-benchmark", "nginx", "memcached"] {
+    for program in ["redis-server", "redis-benchmark", "nginx", "memcached", "wrk"] {
         if server::is_installed(program) {
-            let flag = if matches!(program, "nginx" | "memcached") { "-V" } else { "--version" };
+            let flag =
+                if matches!(program, "nginx" | "memcached" | "wrk") { "-v" } else { "--version" };
             let output = Command::new(program).arg(flag).output()?;
             let said = [output.stdout, output.stderr].concat();
             println!("{}", String::from_utf8_lossy(&said).lines().next().unwrap_or(program));
@@ -51,6 +67,9 @@ fn main() -> Result<()> {
     }
     if options.wants("rate") {
         rate(&options)?;
+    }
+    if options.wants("http") {
+        http(&options)?;
     }
     if options.wants("hold") {
         hold(&options)?;
@@ -114,6 +133,72 @@ fn slabd_stress(server: SocketAddr, pipeline: u64, requests: u64) -> Result<f64>
         "some requests have no answer: {record}"
     );
     record["requests"]["rate"].as_f64().context("the report has no rate")
+}
+
+fn http(options: &Options) -> Result<()> {
+    let Some(nginx) = Server::nginx_with(512, KEPT_REQUESTS)? else { return Ok(()) };
+    let seconds = options.number("seconds");
+    let (target, span) = (format!("http://{}/", nginx.address), format!("{seconds}s"));
+    let (clients, rate) = (HTTP_CLIENTS.to_string(), HTTP_RATE.to_string());
+    let words = ["ping", &target, "-c", &clients, "-d", &span, "--assert", "errors=0"];
+    println!(
+        "\n## nginx with keepalive_requests {KEPT_REQUESTS}, {HTTP_CLIENTS} connections, \
+         {seconds} s each\n"
+    );
+    let mut table = Table::new(&[
+        "measured",
+        "other",
+        "theirs",
+        "slabd stress",
+        "ratio",
+        "range",
+        "target",
+        "",
+    ]);
+    let mut row = |measured: &str, other: &str, theirs: &[f64], ours: &[f64], target: f64| {
+        let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(our, their)| our / their).collect();
+        let ratio = median(&ratios);
+        let is_least = target < 1.0;
+        let holds = if is_least { ratio >= target } else { ratio <= target };
+        table.row(vec![
+            measured.into(),
+            other.into(),
+            format!("{:.0}", median(theirs)),
+            format!("{:.0}", median(ours)),
+            format!("{ratio:.2}"),
+            range(&ratios),
+            format!("{} {target}", if is_least { "≥" } else { "≤" }),
+            if holds { "ok" } else { "SHORT" }.into(),
+        ]);
+    };
+    if server::check_installed("wrk", "wrk") {
+        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..options.number("rounds") {
+            theirs.push(generators::wrk(nginx.address, HTTP_CLIENTS, seconds)?);
+            let record = stress(&words)?.finish()?;
+            ours.push(record["requests"]["rate"].as_f64().context("the report has no rate")?);
+            let reconnects = record["connections"]["reconnects"].as_u64();
+            ensure!(reconnects > Some(0), "nginx closed no connection: {record}");
+        }
+        row("requests/s, closed loop", "wrk", &theirs, &ours, HTTP_TARGET);
+    }
+    if server::check_installed("hey", "hey") {
+        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..options.number("rounds") {
+            let (p99_us, reached) =
+                generators::hey(nginx.address, HTTP_CLIENTS, HTTP_RATE, seconds)?;
+            ensure!(reached > 0.9 * HTTP_RATE as f64, "hey reached {reached} requests/s");
+            theirs.push(p99_us);
+            let record = stress(&[&words[..], &["--rate", &rate]].concat())?.finish()?;
+            let p99 = record["latency"]["percentiles"].as_array().and_then(|percentiles| {
+                percentiles.iter().find(|one| one["percent"] == 99.0)?["us"].as_f64()
+            });
+            ours.push(p99.context("the report has no p99")?);
+        }
+        row("p99 at 2,000/s, µs", "hey", &theirs, &ours, 1.0 + P99_TARGET);
+    }
+    table.print();
+    Ok(())
 }
 
 /// A run of `slabd stress` in progress.

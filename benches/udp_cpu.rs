@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     println!("## UDP echo of {DATAGRAM} bytes, {IN_FLIGHT} in flight: server CPU per datagram\n");
     let mut servers = vec![Server::floor_udp()?];
     if options.includes("slabd") {
-        servers.push(Server::slabd("echo", &[])?);
+        servers.push(Server::slabd("echo", &["--datagram-rate", "0"])?);
     }
     let mut clients = Vec::new();
     for server in &servers {

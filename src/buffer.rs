@@ -5,14 +5,26 @@
 //! output that the peer is too slow to take. The pool lends buffers in size classes of powers of
 //! two. A four-byte index names a buffer, which goes back to the pool as soon as it is empty.
 //!
+//! Large payloads are not copied: the output of each receiver refers to the one copy, in the
+//! buffer's [`tail`]. [`stalled`] finds the connection to evict when memory runs out.
+//!
 //! In fixed mode ([`BufferMode::Fixed`]), every connection instead keeps two buffers of a given
 //! size for life. It exists to measure the cost of that common design on the same server.
 
+mod invariants;
+mod memory;
+mod stalled;
+mod tail;
+
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 
 use slab::Slab;
 
-use crate::limits::{EVICTION_MARGIN, SPARE_BUFFERS_MAX};
+use crate::clock::Tick;
+use crate::limits::EVICTION_MARGIN;
+use stalled::{Ends, LISTS, ListPlace};
+use tail::Tail;
 
 /// How connections get buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +46,7 @@ pub enum Use {
 }
 
 impl Use {
-    fn slot(self) -> u32 {
+    pub fn slot(self) -> u32 {
         let (Use::Read(slot) | Use::Write(slot)) = self;
         slot
     }
@@ -71,26 +83,51 @@ struct Buffer {
     done: u32,
     /// Bytes after `done` in which a scan found no end of a message.
     scanned: u32,
-    /// Index of this buffer in the list of its class.
-    place: u32,
     used_for: Use,
+    /// Output behind `bytes`, from the first shared payload on.
+    tail: Option<Box<Tail>>,
+    place: ListPlace,
+    /// Bytes that the peer took since the last progress.
+    taken: usize,
+}
+
+impl Buffer {
+    /// Returns the bytes that an eviction may free. A shared payload counts for each of its
+    /// holders.
+    fn weight(&self) -> usize {
+        self.bytes.capacity() + self.tail.as_ref().map_or(0, |tail| tail.weight())
+    }
+
+    /// Returns the capacity of all own bytes.
+    fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.tail.as_ref().map_or(0, |tail| tail.own())
+    }
 }
 
 /// The pool: all lent and spare buffers, and the memory budget.
 pub struct BufferPool {
-    mode: BufferMode,
+    pub(crate) mode: BufferMode,
     buffers: Slab<Buffer>,
-    /// Keys of the lent buffers by class, to find a largest one quickly. Buffers above the last
-    /// class are in its list.
-    lent: [Vec<u32>; CLASSES],
+    /// The lent buffers by weight.
+    stalled: [Ends; LISTS],
+    /// Slots that are exempt from eviction.
+    exempt: HashSet<u32>,
+    /// Weight of the buffers of exempt slots.
+    exempt_bytes: usize,
     spare: [Vec<Vec<u8>>; CLASSES],
     spare_bytes: usize,
     read_bytes: usize,
     write_bytes: usize,
+    /// Bytes of the payloads in unsent output. Each counts once, however many connections share it.
+    shared_bytes: usize,
+    /// Bytes that the services hold.
+    pub(crate) services: usize,
+    /// The time of this turn.
+    pub(crate) now: Tick,
     /// Bytes of the budget that the connections take without their buffers.
     pub(crate) reserved: usize,
     /// Bytes that the kernel may buffer for each connection with unsent output.
-    kernel_bytes_per_write: usize,
+    pub(crate) kernel_bytes_per_write: usize,
     /// Number of buffers lent for output.
     writes: usize,
     budget: usize,
@@ -102,11 +139,16 @@ impl BufferPool {
         BufferPool {
             mode,
             buffers: Slab::new(),
-            lent: std::array::from_fn(|_| Vec::new()),
+            stalled: [Ends::EMPTY; LISTS],
+            exempt: HashSet::new(),
+            exempt_bytes: 0,
             spare: std::array::from_fn(|_| Vec::new()),
             spare_bytes: 0,
             read_bytes: 0,
             write_bytes: 0,
+            shared_bytes: 0,
+            services: 0,
+            now: Tick(0),
             reserved: 0,
             kernel_bytes_per_write: 0,
             writes: 0,
@@ -130,9 +172,16 @@ impl BufferPool {
 
     /// Returns the bytes that count against the budget. Spare buffers do not: they are freed first.
     fn used(&self) -> usize {
-        self.reserved
-            + self.read_bytes
+        // Services bound their tables themselves. Even if these take more than half of the budget,
+        // connections keep the other half.
+        self.reserved + self.services.min(self.budget / 2) + self.evictable()
+    }
+
+    /// Returns the bytes that evictions can free.
+    fn evictable(&self) -> usize {
+        self.read_bytes
             + self.write_bytes
+            + self.shared_bytes
             + self.writes * self.kernel_bytes_per_write
     }
 
@@ -141,13 +190,10 @@ impl BufferPool {
         self.budget - self.budget / EVICTION_MARGIN
     }
 
-    /// Returns the slot to evict while the budget is nearly used up: one with a buffer of the
-    /// largest class. Evicting early keeps the budget from being exceeded.
-    pub fn largest_over_budget(&self) -> Option<u32> {
-        // In fixed mode, all connections hold about the same memory, so none is a better choice.
-        let is_near = !self.is_fixed() && self.used() > self.eviction_bound();
-        let largest = self.lent.iter().rev().find_map(|class| class.last()).filter(|_| is_near)?;
-        Some(self.buffers[*largest as usize].used_for.slot())
+    /// Returns whether connections must be evicted. Evicting early keeps the budget from being
+    /// exceeded.
+    pub fn is_nearly_full(&self) -> bool {
+        self.used() > self.eviction_bound()
     }
 
     pub fn is_fixed(&self) -> bool {
@@ -188,6 +234,9 @@ impl BufferPool {
             *slot = Some(self.insert(bytes, used_for));
             return Ok(());
         };
+        if self.buffers[id.key()].tail.is_some() {
+            return self.append_to_tail(id.key(), input);
+        }
         self.make_room(id, input.len())?;
         self.buffers[id.key()].bytes.extend_from_slice(input);
         Ok(())
@@ -200,20 +249,31 @@ impl BufferPool {
         used_for: Use,
         front: &[u8],
     ) -> Result<(), BudgetExceeded> {
-        let mut behind = slot.take();
-        let joined = self.append(slot, used_for, front).and_then(|()| {
-            let rest = self.bytes(&behind).to_vec();
-            self.append(slot, used_for, &rest)
-        });
-        self.release(&mut behind);
-        joined
+        let Some(id) = slot else { return self.append(slot, used_for, front) };
+        let key = id.key();
+        let held = self.buffers[key].bytes.len() - self.buffers[key].done as usize;
+        let mut joined = self.lend(front.len() + held)?;
+        let buffer = &mut self.buffers[key];
+        joined.extend_from_slice(front);
+        joined.extend_from_slice(&buffer.bytes[buffer.done as usize..]);
+        buffer.done = 0;
+        let (used_for, new) = (buffer.used_for, joined.capacity());
+        let old = std::mem::replace(&mut buffer.bytes, joined);
+        self.count(used_for, old.capacity(), new);
+        self.keep(old);
+        self.reweigh(key);
+        Ok(())
     }
 
-    /// Returns the bytes in the buffer; none if there is no buffer.
+    /// Returns the first bytes in the buffer: all of them, or all up to a shared payload, or those
+    /// of a payload. None if there is no buffer.
     pub fn bytes(&self, slot: &Option<BufferId>) -> &[u8] {
         slot.as_ref().map_or(&[], |id| {
-            let buffer = &self.buffers[id.key()];
-            &buffer.bytes[buffer.done as usize..]
+            let Buffer { bytes, done, tail, .. } = &self.buffers[id.key()];
+            match tail {
+                Some(tail) if *done as usize == bytes.len() => tail.first(),
+                _ => &bytes[*done as usize..],
+            }
         })
     }
 
@@ -242,13 +302,23 @@ impl BufferPool {
         }
     }
 
+    /// Returns the number of bytes in the buffer, with those of shared payloads.
     pub fn len(&self, slot: &Option<BufferId>) -> usize {
-        self.bytes(slot).len()
+        slot.as_ref().map_or(0, |id| {
+            let Buffer { bytes, done, tail, .. } = &self.buffers[id.key()];
+            bytes.len() - *done as usize + tail.as_ref().map_or(0, |tail| tail.unsent())
+        })
     }
 
-    /// Returns the capacity of the buffer in bytes.
+    /// Returns the number of these bytes that belong to shared payloads.
+    pub fn shared_len(&self, slot: &Option<BufferId>) -> usize {
+        let tail = slot.as_ref().and_then(|id| self.buffers[id.key()].tail.as_ref());
+        tail.map_or(0, |tail| tail.unsent_shared())
+    }
+
+    /// Returns the capacity of the buffer in bytes, without shared payloads.
     pub fn capacity(&self, slot: &Option<BufferId>) -> usize {
-        slot.as_ref().map_or(0, |id| self.buffers[id.key()].bytes.capacity())
+        slot.as_ref().map_or(0, |id| self.buffers[id.key()].capacity())
     }
 
     /// Returns the number of [`Self::bytes`] in which a scan found no end of a message.
@@ -265,17 +335,26 @@ impl BufferPool {
     /// Drops the first `count` bytes. An empty buffer then goes back to the pool.
     pub fn consume(&mut self, slot: &mut Option<BufferId>, count: usize) {
         let Some(id) = slot else { return };
-        let buffer = &mut self.buffers[id.key()];
-        buffer.done += count as u32;
+        let key = id.key();
+        let buffer = &mut self.buffers[key];
+        let own = count.min(buffer.bytes.len() - buffer.done as usize);
+        buffer.done += own as u32;
         buffer.scanned = buffer.scanned.saturating_sub(count as u32);
-        debug_assert!(buffer.done as usize <= buffer.bytes.len());
-        if buffer.done as usize == buffer.bytes.len() {
-            buffer.done = 0;
-            buffer.bytes.clear();
-            match self.mode {
-                BufferMode::Pooled => self.release(slot),
-                BufferMode::Fixed(size) => self.shrink(slot, size),
+        if count > own {
+            self.take_shared(key, count - own);
+        }
+        let buffer = &mut self.buffers[key];
+        if (buffer.done as usize) < buffer.bytes.len() || buffer.tail.is_some() {
+            if matches!(buffer.used_for, Use::Write(_)) && count > 0 {
+                self.note_taken(key, count);
             }
+            return;
+        }
+        buffer.done = 0;
+        buffer.bytes.clear();
+        match self.mode {
+            BufferMode::Pooled => self.release(slot),
+            BufferMode::Fixed(size) => self.shrink(slot, size),
         }
     }
 
@@ -283,9 +362,10 @@ impl BufferPool {
     pub fn release(&mut self, slot: &mut Option<BufferId>) {
         let Some(id) = slot.take() else { return };
         self.delist(id.key());
-        let buffer = self.buffers.remove(id.key());
+        let mut buffer = self.buffers.remove(id.key());
         self.writes -= usize::from(matches!(buffer.used_for, Use::Write(_)));
-        self.count(buffer.used_for, buffer.bytes.capacity(), 0);
+        self.count(buffer.used_for, buffer.capacity(), 0);
+        self.shared_bytes -= buffer.tail.as_mut().map_or(0, |tail| tail.clear());
         self.keep(buffer.bytes);
     }
 
@@ -299,6 +379,11 @@ impl BufferPool {
         self.write_bytes
     }
 
+    /// Returns the bytes of the payloads in unsent output. Each counts once.
+    pub fn shared_bytes(&self) -> usize {
+        self.shared_bytes
+    }
+
     /// Returns the bytes of free buffers kept for reuse.
     pub fn spare_bytes(&self) -> usize {
         self.spare_bytes
@@ -308,7 +393,7 @@ impl BufferPool {
     pub fn table_bytes(&self) -> usize {
         self.buffers.capacity() * size_of::<Buffer>()
             + self.spare.iter().map(|class| class.capacity() * size_of::<Vec<u8>>()).sum::<usize>()
-            + self.lent.iter().map(|class| class.capacity() * size_of::<u32>()).sum::<usize>()
+            + self.exempt.capacity() * 2 * size_of::<u32>()
     }
 
     /// Returns the number of buffers lent.
@@ -319,7 +404,7 @@ impl BufferPool {
     /// Frees all spare buffers, and the table of buffers if none is lent.
     pub fn shrink_to_fit(&mut self) {
         self.drop_spare();
-        self.lent.iter_mut().for_each(Vec::shrink_to_fit);
+        self.exempt.shrink_to_fit();
         if self.buffers.is_empty() {
             self.buffers = Slab::new();
         } else {
@@ -327,152 +412,19 @@ impl BufferPool {
         }
     }
 
-    /// Panics if a counter disagrees with the buffers. For tests: it walks all of them.
-    pub fn check_invariants(&self) {
-        let is_read = |buffer: &Buffer| matches!(buffer.used_for, Use::Read(_));
-        let (read, write): (Vec<_>, Vec<_>) =
-            self.buffers.iter().map(|(_, buffer)| buffer).partition(|buffer| is_read(buffer));
-        let capacity = |buffers: &[&Buffer]| {
-            buffers.iter().map(|buffer| buffer.bytes.capacity()).sum::<usize>()
-        };
-        assert_eq!(
-            (self.read_bytes, self.write_bytes),
-            (capacity(&read), capacity(&write)),
-            "the lent bytes are miscounted"
-        );
-        assert_eq!(self.writes, write.len(), "the output buffers are miscounted");
-        let listed = self.lent.iter().map(Vec::len).sum::<usize>();
-        assert_eq!(listed, self.buffers.len(), "a buffer is missing from the lists by class");
-        for (key, buffer) in &self.buffers {
-            let class = listed_class(buffer.bytes.capacity());
-            assert_eq!(
-                self.lent[class].get(buffer.place as usize),
-                Some(&(key as u32)),
-                "a buffer is not at its place in its list"
-            );
-        }
-        assert_eq!(
-            self.spare_bytes,
-            self.spare.iter().flatten().map(Vec::capacity).sum::<usize>(),
-            "the spare bytes are miscounted"
-        );
-    }
-
     fn insert(&mut self, bytes: Vec<u8>, used_for: Use) -> BufferId {
-        let key = self.buffers.insert(Buffer { bytes, done: 0, scanned: 0, place: 0, used_for });
+        let key = self.buffers.insert(Buffer {
+            bytes,
+            done: 0,
+            scanned: 0,
+            used_for,
+            tail: None,
+            place: ListPlace::NOWHERE,
+            taken: 0,
+        });
         self.writes += usize::from(matches!(used_for, Use::Write(_)));
         self.enlist(key);
         BufferId::new(key)
-    }
-
-    /// Adds a buffer to the list of its class.
-    fn enlist(&mut self, key: usize) {
-        let list = &mut self.lent[listed_class(self.buffers[key].bytes.capacity())];
-        self.buffers[key].place = list.len() as u32;
-        list.push(key as u32);
-    }
-
-    /// Removes a buffer from the list of its class. The last buffer of the list moves to its place.
-    fn delist(&mut self, key: usize) {
-        let buffer = &self.buffers[key];
-        let (list, place) =
-            (&mut self.lent[listed_class(buffer.bytes.capacity())], buffer.place as usize);
-        list.swap_remove(place);
-        if let Some(moved) = list.get(place) {
-            self.buffers[*moved as usize].place = place as u32;
-        }
-    }
-
-    /// Returns an empty buffer of at least `size` bytes: a spare one or a new one.
-    fn lend(&mut self, size: usize) -> Result<Vec<u8>, BudgetExceeded> {
-        let class = class_for(size);
-        if let Some(bytes) = self.spare.get_mut(class).and_then(Vec::pop) {
-            self.spare_bytes -= bytes.capacity();
-            return Ok(bytes);
-        }
-        self.make_way(capacity_of(class))?;
-        Ok(Vec::with_capacity(capacity_of(class)))
-    }
-
-    /// Makes room for `more` bytes in the budget by freeing spare buffers. Fails if that is not
-    /// enough.
-    fn make_way(&mut self, more: usize) -> Result<(), BudgetExceeded> {
-        let needed = self.used() + more;
-        if needed + self.spare_bytes > self.budget {
-            self.drop_spare();
-        }
-        if needed > self.budget { Err(BudgetExceeded) } else { Ok(()) }
-    }
-
-    fn drop_spare(&mut self) {
-        self.spare = std::array::from_fn(|_| Vec::new());
-        self.spare_bytes = 0;
-    }
-
-    /// Makes room for `more` bytes at the end of a buffer. It moves the bytes to the front if that
-    /// helps, and otherwise to a larger buffer.
-    fn make_room(&mut self, id: &BufferId, more: usize) -> Result<(), BudgetExceeded> {
-        let key = id.key();
-        let buffer = &mut self.buffers[key];
-        let (done, old) = (buffer.done as usize, buffer.bytes.capacity());
-        let held = buffer.bytes.len() - done;
-        if buffer.bytes.len() + more <= old {
-            return Ok(());
-        }
-        // Moving pays only if it frees at least as much as it copies.
-        if held + more <= old && done >= held {
-            buffer.bytes.copy_within(done.., 0);
-            buffer.bytes.truncate(held);
-            buffer.done = 0;
-            return Ok(());
-        }
-        let mut larger = self.lend((held + more).max(old))?;
-        self.delist(key);
-        let buffer = &mut self.buffers[key];
-        larger.extend_from_slice(&buffer.bytes[done..]);
-        buffer.done = 0;
-        let used_for = buffer.used_for;
-        let (capacity, smaller) = (larger.capacity(), std::mem::replace(&mut buffer.bytes, larger));
-        self.enlist(key);
-        self.count(used_for, old, capacity);
-        self.keep(smaller);
-        Ok(())
-    }
-
-    /// Shrinks an empty fixed buffer to `size`, if it had grown.
-    fn shrink(&mut self, slot: &mut Option<BufferId>, size: usize) {
-        let Some(id) = slot else { return };
-        let old = self.buffers[id.key()].bytes.capacity();
-        if old > capacity_of(class_for(size)) {
-            let key = id.key();
-            self.delist(key);
-            let buffer = &mut self.buffers[key];
-            buffer.bytes = Vec::with_capacity(capacity_of(class_for(size)));
-            let (used_for, new) = (buffer.used_for, buffer.bytes.capacity());
-            self.enlist(key);
-            self.count(used_for, old, new);
-        }
-    }
-
-    fn count(&mut self, used_for: Use, old: usize, new: usize) {
-        let bytes = match used_for {
-            Use::Read(_) => &mut self.read_bytes,
-            Use::Write(_) => &mut self.write_bytes,
-        };
-        *bytes = *bytes - old + new;
-    }
-
-    /// Keeps a free buffer for reuse, unless the pool has enough spare ones.
-    fn keep(&mut self, mut bytes: Vec<u8>) {
-        let class = class_for(bytes.capacity());
-        if class < CLASSES
-            && capacity_of(class) == bytes.capacity()
-            && self.spare_bytes + bytes.capacity() <= SPARE_BUFFERS_MAX
-        {
-            bytes.clear();
-            self.spare_bytes += bytes.capacity();
-            self.spare[class].push(bytes);
-        }
     }
 }
 
@@ -480,11 +432,6 @@ impl BufferPool {
 fn class_for(size: usize) -> usize {
     let bits = size.max(1).next_power_of_two().trailing_zeros();
     bits.saturating_sub(CLASS_MIN) as usize
-}
-
-/// Returns the class whose list has a buffer of this capacity.
-fn listed_class(capacity: usize) -> usize {
-    class_for(capacity).min(CLASSES - 1)
 }
 
 /// Returns the buffer size of a class in bytes.
@@ -495,6 +442,9 @@ fn capacity_of(class: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SPARE_BUFFERS_MAX;
+    use crate::payload::Payload;
+    use std::rc::Rc;
 
     const BUDGET: usize = 1 << 20;
     const READ: Use = Use::Read(7);
@@ -574,8 +524,8 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_buffer_is_named_only_when_the_budget_is_nearly_used_up() {
-        for (small, named) in [(55, None), (56, None), (57, Some(2))] {
+    fn the_pool_is_nearly_full_above_seven_eighths_of_the_budget() {
+        for (small, full) in [(55, false), (56, false), (57, true)] {
             // The bound leaves an eighth of the budget free: 7,168 of 8,192 bytes may be used.
             let mut pool = BufferPool::new(BufferMode::Pooled, 8192);
             let (mut large, mut slots) = (None, Vec::new());
@@ -588,7 +538,8 @@ mod tests {
                 }
             }
             pool.check_invariants();
-            assert_eq!(pool.largest_over_budget(), named, "{small}");
+            assert_eq!(pool.is_nearly_full(), full, "{small}");
+            assert_eq!(pool.most_stalled(), Some(2), "the largest of one age");
         }
     }
 
@@ -598,11 +549,118 @@ mod tests {
         pool.set_kernel_bytes_per_write(90_000);
         let (mut read, mut write) = (None, None);
         pool.append(&mut read, READ, b"x").unwrap();
-        assert_eq!(pool.largest_over_budget(), None);
+        assert!(!pool.is_nearly_full());
         pool.append(&mut write, Use::Write(9), &[0; 100]).unwrap();
-        assert_eq!(pool.largest_over_budget(), Some(9));
+        assert_eq!((pool.is_nearly_full(), pool.most_stalled()), (true, Some(9)));
         pool.release(&mut write);
-        assert_eq!(pool.largest_over_budget(), None);
+        assert!(!pool.is_nearly_full());
+        pool.check_invariants();
+    }
+
+    /// Returns the slots in the order of their eviction.
+    fn evicted(pool: &mut BufferPool, slots: &mut [Option<BufferId>]) -> Vec<u32> {
+        let mut order = Vec::new();
+        while let Some(slot) = pool.most_stalled() {
+            pool.release(&mut slots[slot as usize]);
+            pool.check_invariants();
+            order.push(slot);
+        }
+        order
+    }
+
+    #[test]
+    fn of_equal_buffers_the_one_that_stalled_first_is_evicted_first() {
+        let mut pool = BufferPool::new(BufferMode::Pooled, 1 << 30);
+        let mut slots: Vec<Option<BufferId>> = (0..6).map(|_| None).collect();
+        for (slot, key) in (0..6).zip(&mut slots) {
+            pool.now = Tick(10 * slot);
+            let used_for = if slot % 2 == 0 { Use::Read(slot) } else { Use::Write(slot) };
+            pool.append(key, used_for, &[0; 1000]).unwrap();
+        }
+        pool.now = Tick(100);
+        // Output makes progress with an eighth of its bytes; less does not count. Input that
+        // dribbles makes none.
+        pool.consume(&mut slots[1], 128);
+        pool.consume(&mut slots[3], 127);
+        pool.append(&mut slots[2], Use::Read(2), b"x").unwrap();
+        pool.check_invariants();
+        assert_eq!(evicted(&mut pool, &mut slots), [0, 2, 3, 4, 5, 1]);
+    }
+
+    #[test]
+    fn a_large_buffer_in_progress_outlives_smaller_stalled_ones() {
+        let mut pool = BufferPool::new(BufferMode::Pooled, 1 << 30);
+        let mut slots: Vec<Option<BufferId>> = (0..3).map(|_| None).collect();
+        pool.append(&mut slots[0], Use::Read(0), &[0; 600_000]).unwrap();
+        pool.now = Tick(50);
+        for _ in 0..8 {
+            pool.append(&mut slots[1], Use::Read(1), &[0; 1 << 20]).unwrap();
+        }
+        pool.append(&mut slots[2], Use::Write(2), &[0; 100]).unwrap();
+        pool.now = Tick(52);
+        assert_eq!(evicted(&mut pool, &mut slots), [0, 1, 2]);
+    }
+
+    #[test]
+    fn exempt_connections_are_evicted_only_beyond_their_share() {
+        for (bytes, first) in [(1 << 20, None), ((1 << 20) + 1, Some(0))] {
+            let mut pool = BufferPool::new(BufferMode::Pooled, 4 << 20);
+            let mut slots: Vec<Option<BufferId>> = (0..2).map(|_| None).collect();
+            assert!(pool.exempt(0, true));
+            pool.append(&mut slots[0], Use::Read(0), &vec![0; bytes]).unwrap();
+            assert_eq!(pool.most_stalled(), first);
+            pool.append(&mut slots[1], Use::Write(1), &[0; 10]).unwrap();
+            assert_eq!(pool.most_stalled(), first.or(Some(1)));
+            pool.check_invariants();
+        }
+    }
+
+    #[test]
+    fn a_shared_payload_is_counted_once_and_sent_between_own_bytes() {
+        let mut pool = pool();
+        let payload = Rc::new(Payload::new(&[7; 5000]));
+        let mut slots: Vec<Option<BufferId>> = (0..3).map(|_| None).collect();
+        for (number, slot) in (0..).zip(&mut slots) {
+            if number > 0 {
+                pool.append(slot, Use::Write(number), b"head").unwrap();
+            }
+            for _ in 0..2 {
+                pool.append_shared(slot, Use::Write(number), payload.clone());
+                pool.append(slot, Use::Write(number), b"tail").unwrap();
+                pool.append(slot, Use::Write(number), &[b'.'; 100]).unwrap();
+                pool.check_invariants();
+            }
+        }
+        assert_eq!((pool.shared_bytes(), pool.len(&slots[1])), (5000, 4 + 2 * 5104));
+        pool.prepend(&mut slots[1], Use::Write(1), b"front ").unwrap();
+        let behind = [&b"tail"[..], &[b'.'; 100]].concat();
+        let expected = [&b"front head"[..], &[7; 5000], &behind, &[7; 5000], &behind].concat();
+        for step in [1, 7, 999, 20_000] {
+            let mut got = Vec::new();
+            let mut slot = None;
+            pool.append(&mut slot, WRITE, b"front head").unwrap();
+            for _ in 0..2 {
+                pool.append_shared(&mut slot, WRITE, payload.clone());
+                pool.append(&mut slot, WRITE, &behind).unwrap();
+            }
+            while slot.is_some() {
+                let part = pool.bytes(&slot);
+                let part = &part[..part.len().min(step)];
+                got.extend_from_slice(part);
+                let (length, before) = (part.len(), pool.len(&slot));
+                pool.consume(&mut slot, length);
+                assert_eq!(pool.len(&slot), before - length);
+                pool.check_invariants();
+            }
+            assert!(got == expected, "steps of {step}");
+        }
+        assert_eq!(payload.taken.get(), 4 * 2 * 5000);
+        let length = pool.len(&slots[1]);
+        pool.consume(&mut slots[1], length);
+        pool.release(&mut slots[0]);
+        assert_eq!((pool.shared_bytes(), payload.holders.get()), (5000, 2));
+        pool.release(&mut slots[2]);
+        assert_eq!((pool.shared_bytes(), pool.write_bytes(), pool.lent()), (0, 0, 0));
         pool.check_invariants();
     }
 
@@ -672,9 +730,11 @@ mod tests {
         let mut pool = pool();
         pool.buffers.reserve_exact(3);
         pool.spare[3].reserve_exact(20);
-        pool.lent[2].reserve_exact(100);
         let entry = size_of::<Buffer>();
-        assert_eq!(pool.table_bytes(), 3 * entry + 20 * size_of::<Vec<u8>>() + 100 * 4);
+        assert_eq!(pool.table_bytes(), 3 * entry + 20 * size_of::<Vec<u8>>());
+        pool.exempt(1, true);
+        assert!(pool.table_bytes() > 3 * entry + 20 * size_of::<Vec<u8>>());
+        pool.exempt(1, false);
         pool.shrink_to_fit();
         assert_eq!(pool.table_bytes(), 0);
     }

@@ -10,6 +10,9 @@ use crate::config::{SettingSources, Settings};
 use crate::lab::LabArgs;
 use crate::stress::args::StressArgs;
 
+/// Shortest text that is hidden wherever an error has it, in bytes.
+const SECRET_MIN: usize = 4;
+
 /// Columns of a line of help, without the indent.
 const HELP_WIDTH: usize = 90;
 
@@ -77,7 +80,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                     Ok(Request::Print(error.render().to_string()))
                 }
-                _ => Err(one_line(&error, &args)),
+                _ => Err(without_passwords(one_line(&error, &args), &args)),
             };
         }
     };
@@ -169,6 +172,34 @@ fn one_line(error: &clap::Error, args: &[OsString]) -> String {
     line
 }
 
+/// Returns an error without the words that may be a password: those of a flag that resembles
+/// `--requirepass`, and those after it up to the next flag.
+fn without_passwords(line: String, args: &[OsString]) -> String {
+    let mut line = line;
+    let mut follows = false;
+    for arg in args.iter().skip(1) {
+        let arg = arg.to_string_lossy();
+        let (name, value) = arg.split_once('=').unwrap_or((&arg, ""));
+        let name = name.trim_start_matches('-').to_lowercase();
+        let is_password = name.contains("pass") || name.starts_with("requ");
+        let secret = match (is_password, arg.starts_with("--")) {
+            (true, _) => value,
+            (false, true) => "",
+            (false, false) if follows => &*arg,
+            (false, false) => "",
+        };
+        follows = is_password && value.is_empty() || follows && !arg.starts_with("--");
+        if !secret.is_empty() {
+            line = line.replace(&format!("'{secret}'"), "'…'").replace(&format!("={secret}"), "=…");
+            // A shorter text may be a part of other words.
+            if secret.len() >= SECRET_MIN {
+                line = line.replace(secret, "…");
+            }
+        }
+    }
+    line
+}
+
 /// Returns the command that the arguments name, or that of slabd itself.
 fn task_of(args: &[OsString]) -> Command {
     let all = command();
@@ -224,6 +255,38 @@ mod tests {
         assert!(
             matches!(parse_words("--help"), Ok(Request::Print(text)) if text.contains("--backlog"))
         );
+    }
+
+    #[test]
+    fn an_error_does_not_quote_what_may_be_a_password() {
+        const SECRET: &str = "S3cr3t-8472916355";
+        for line in [
+            "--requirepas SECRET",
+            "--requirepas=SECRET",
+            "--requirepass my SECRET",
+            "--requirepass my other SECRET",
+            "--requirepass a SECRET --idle-timeout x",
+            "--requirepass SECRET --requirepass SECRET",
+            "--requirepass SECRET --requirepass-file SECRET",
+            "--requirepass SECRET --check extra",
+            "-requirepass SECRET",
+            "-requirepass=SECRET",
+            "requirepass SECRET",
+            "requirepass=SECRET",
+            "--password SECRET",
+            "--password=SECRET",
+            "--pass=SECRET serve",
+            "--Requirepass=SECRET",
+            "serve requirepass SECRET",
+            "serve --requirepass my SECRET",
+            "--max-silent x --requirepass SECRET",
+            "--check=SECRET --requirepass=SECRET",
+        ] {
+            let error = parse_words(&line.replace("SECRET", SECRET)).unwrap_err();
+            assert!(!error.contains(SECRET) && !error.contains("8472916355"), "{line}: {error}");
+        }
+        // Other words are quoted.
+        assert!(parse_words("--requirepass x --idle-timeout soon").unwrap_err().contains("'soon'"));
     }
 
     #[test]

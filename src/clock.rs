@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::limits::STOPPED_MIN;
+
 /// A moment on the monotonic clock, in nanoseconds since the loop was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(u64);
@@ -44,6 +46,53 @@ impl std::ops::Add<Duration> for Time {
 
     fn add(self, duration: Duration) -> Time {
         Time(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl std::ops::Sub<Duration> for Time {
+    type Output = Time;
+
+    fn sub(self, duration: Duration) -> Time {
+        Time(self.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The time of the loop: the time of the system, without the spans in which the process was
+/// stopped. All deadlines are on this time, so a stop counts for nobody.
+///
+/// The loop says by when it means to read the clock next. If it is later by more than
+/// [`STOPPED_MIN`], then the process was stopped or got no processor time, and the clock goes on
+/// from its last reading. Nobody knows when in a wait the stop began, so the whole wait does not
+/// count.
+#[derive(Clone, Copy, Debug)]
+pub struct LoopClock {
+    now: Time,
+    stopped: Duration,
+    expected: Time,
+}
+
+impl LoopClock {
+    /// Starts a clock that is expected to be read at once.
+    pub fn start(now: Time) -> LoopClock {
+        LoopClock { now, stopped: Duration::ZERO, expected: now }
+    }
+
+    /// Returns the loop's time for the system's time, and whether the process was stopped before.
+    /// The next reading is expected at once.
+    pub fn read(&mut self, system: Time) -> (Time, bool) {
+        let time = system - self.stopped;
+        let was_stopped = time.since(self.expected) > STOPPED_MIN;
+        match was_stopped {
+            true => self.stopped += time.since(self.now),
+            false => self.now = time,
+        }
+        self.expected = self.now;
+        (self.now, was_stopped)
+    }
+
+    /// Expects the next reading after a wait of at most `timeout`; `None`: at any time.
+    pub fn waits(&mut self, timeout: Option<Duration>) {
+        self.expected = timeout.map_or(Time(u64::MAX), |timeout| self.now + timeout);
     }
 }
 
@@ -120,6 +169,23 @@ mod tests {
     use super::*;
 
     const MS: u64 = 1_000_000;
+
+    #[test]
+    fn the_clock_of_the_loop_leaves_out_a_stop_and_counts_every_wait() {
+        let second = Duration::from_secs(1);
+        let at = |ms: u64| Time(ms * MS);
+        let mut clock = LoopClock::start(at(0));
+        assert_eq!(clock.read(at(100)), (at(100), false), "late by no more than the bound");
+        assert_eq!(clock.read(at(201)), (at(100), true), "late by more");
+        clock.waits(Some(second));
+        assert_eq!(clock.read(at(1201)), (at(1100), false), "a whole wait");
+        clock.waits(Some(second));
+        assert_eq!(clock.read(at(1301)), (at(1200), false), "an event ended the wait");
+        clock.waits(Some(second));
+        assert_eq!(clock.read(at(9_301)), (at(1200), true), "stopped in a wait");
+        clock.waits(None);
+        assert_eq!(clock.read(at(99_301)), (at(91_200), false), "a wait without an end");
+    }
 
     #[test]
     fn distances_of_ticks_are_right_across_the_wrap() {

@@ -4,6 +4,8 @@
 //! win over the file, and the file over the defaults. The rows of the settings that are read at
 //! start are here, and the other rows are in [`crate::limits`].
 
+mod capacity;
+mod password;
 mod running;
 mod settings;
 mod values;
@@ -16,15 +18,16 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use crate::buffer::BufferMode;
+use crate::escape;
 use crate::limits::{
-    ACCEPT_QUEUE_DEFAULT, ACCEPT_QUEUE_MAX, CONNECTION_BYTES, CONNECTIONS_MAX, DATAGRAM_RATE,
-    FILES_RESERVED, LIMIT_ROWS, LISTENERS_MAX, Limits, RESERVED_SLOTS, SOCKET_ROWS,
+    ACCEPT_QUEUE_DEFAULT, ACCEPT_QUEUE_MAX, CONNECTIONS_MAX, LIMIT_ROWS, LISTENERS_MAX, Limits,
+    RESERVED_SLOTS, SOCKET_ROWS,
 };
-use crate::memory::OBJECTS_BYTES_DEFAULT;
+use crate::machine::Machine;
 use crate::service::Secret;
 use crate::setting::{About, Count, Row, settings, shown};
-use crate::units::Size;
 
+pub use capacity::Capacity;
 pub use running::{limits_as_texts, with_changes};
 pub use settings::Settings;
 pub use values::{Buffers, Listen};
@@ -59,13 +62,6 @@ settings! {
         /// File whose first line is the password of `hub`.
         requirepass_file: Option<PathBuf> = None;
 
-        /// Maximum number of datagrams a second that `hub` takes from one network, an IPv4 /24 or
-        /// an IPv6 /56. 0 means any number.
-        ///
-        /// Enough for a hundred sensors with a hundred messages a second each. A forged flood from
-        /// one network stays below a tenth of what one core serves.
-        datagram_rate: Count<u32> = DATAGRAM_RATE;
-
         "Admission":
         /// Serve the operator a hub on this loopback address. Admission does not apply there, and 8
         /// slots are reserved.
@@ -73,6 +69,14 @@ settings! {
         /// The operator can connect while a flood keeps others out. Wrong passwords of other
         /// clients do not delay the operator.
         admin: Option<SocketAddr> = None;
+
+        /// Serve operators' commands only to clients that connect to --admin, if it is set. These
+        /// are SHUTDOWN, MONITOR, CONFIG SET, CONFIG RESETSTAT, CONFIG REWRITE, MEMORY DOCTOR,
+        /// CLIENT LIST, CLIENT CLOSED, and CLIENT KILL of other clients.
+        ///
+        /// A client that may publish need not be able to stop the server. Redis has no such
+        /// listener and serves them to all.
+        operators_only_by_door: bool = true;
 
         with limits: Limits, warnings: Vec<String>;
     }
@@ -173,9 +177,8 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Settings {
-    /// Fills in the defaults and checks every setting. `file_limit` is the number of files that
-    /// this process may open.
-    pub fn resolve(self, file_limit: u64) -> Result<Config, ConfigError> {
+    /// Fills in the defaults, which follow from the machine, and checks every setting.
+    pub fn resolve(self, machine: &Machine) -> Result<Config, ConfigError> {
         let mut config = Config::default();
         for setting in Setting::all() {
             match self.texts(setting.name()) {
@@ -186,14 +189,13 @@ impl Settings {
             }
         }
         config.check()?;
-        let possible = connections_possible(file_limit);
-        let wanted = config.limits.max_connections;
-        if self.texts("max-connections").is_none() {
-            config.limits.max_connections = possible;
-        } else if wanted > possible {
-            config.warnings.push(too_many_connections(wanted, file_limit));
-            config.limits.max_connections = possible;
-        }
+        let is_given = |name| self.texts(name).is_some();
+        config.fit_files(machine.files, is_given("max-connections"));
+        config.fit_memory(machine, is_given("memory-budget"), is_given("max-connections"));
+        // Other defaults depend on the budget.
+        Setting::all()
+            .filter(|setting| !is_given(setting.name()))
+            .for_each(|setting| setting.follow(&mut config));
         if config.admin.is_some() {
             let connections = config.limits.max_connections;
             let least = 2 * RESERVED_SLOTS;
@@ -202,9 +204,11 @@ impl Settings {
                 ConfigError(error.0 + &reserved)
             })?;
         }
-        config.warn_of_a_small_budget();
-        config.requirepass =
-            values::password(config.requirepass, config.requirepass_file.as_deref())?;
+        config.requirepass = password::resolve(
+            config.requirepass,
+            config.requirepass_file.as_deref(),
+            &mut config.warnings,
+        )?;
         if let (None, Some(open)) =
             (&config.requirepass, config.listen.iter().find(|listen| listen.is_open_hub()))
         {
@@ -238,28 +242,12 @@ impl Config {
             let accepted = "a loopback address, such as 127.0.0.1:9998";
             return Err(out_of_range("admin", &admin.to_string(), accepted));
         }
-        let twin = self.listen.iter().find(|listen| listen.tcp && listen.address == admin);
-        match twin.filter(|_| admin.port() != 0) {
+        let is_twin = |listen: &&Listen| listen.tcp && overlap(listen.address, admin);
+        match self.listen.iter().find(is_twin) {
             Some(listen) => Err(ConfigError(format!(
                 "listen and admin both name {admin} ({listen}); give each its own port"
             ))),
             None => Ok(()),
-        }
-    }
-
-    fn warn_of_a_small_budget(&mut self) {
-        let each = match self.buffers {
-            BufferMode::Pooled => CONNECTION_BYTES,
-            BufferMode::Fixed(bytes) => CONNECTION_BYTES + 2 * bytes.next_power_of_two(),
-        };
-        let fit = self.limits.memory_budget / (each + OBJECTS_BYTES_DEFAULT as usize);
-        if fit < self.limits.max_connections {
-            let (budget, buffers) = (Size(self.limits.memory_budget), Buffers(self.buffers));
-            let wanted = self.limits.max_connections;
-            self.warnings.push(format!(
-                "memory-budget {budget} has room for {fit} connections with {buffers} buffers, \
-                 and max-connections is {wanted}"
-            ));
         }
     }
 
@@ -283,12 +271,22 @@ impl Config {
     }
 }
 
+/// Returns true if two listeners cannot have both addresses: they have the same port, and the same
+/// address, or one of them all addresses of the machine (0.0.0.0, [::]).
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_same = one.ip() == other.ip()
+        || one.is_ipv4() == other.is_ipv4()
+            && (one.ip().is_unspecified() || other.ip().is_unspecified());
+    is_same && one.port() == other.port() && one.port() != 0
+}
+
 /// Fails if two listeners share an address and a transport.
 fn check_for_twins(listen: &[Listen]) -> Result<(), ConfigError> {
-    for (index, one) in listen.iter().enumerate().filter(|(_, one)| one.address.port() != 0) {
+    for (index, one) in listen.iter().enumerate() {
         let shares = |other: &&Listen| (one.tcp && other.tcp) || (one.udp && other.udp);
-        if let Some(other) =
-            listen[..index].iter().find(|other| other.address == one.address && shares(other))
+        if let Some(other) = listen[..index]
+            .iter()
+            .find(|other| overlap(other.address, one.address) && shares(other))
         {
             return Err(ConfigError(format!(
                 "listen names {} twice ({other} and {one}); give each its own port",
@@ -297,20 +295,6 @@ fn check_for_twins(listen: &[Listen]) -> Result<(), ConfigError> {
         }
     }
     Ok(())
-}
-
-fn connections_possible(file_limit: u64) -> usize {
-    let possible =
-        usize::try_from(file_limit.saturating_sub(FILES_RESERVED)).unwrap_or(CONNECTIONS_MAX);
-    possible.clamp(1, CONNECTIONS_MAX)
-}
-
-fn too_many_connections(wanted: usize, file_limit: u64) -> String {
-    let possible = connections_possible(file_limit);
-    format!(
-        "max-connections lowered from {wanted} to {possible}: this process may open {file_limit} \
-         files and reserves {FILES_RESERVED}; raise the limit (ulimit -n) to hold more"
-    )
 }
 
 fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
@@ -324,9 +308,9 @@ fn out_of_range(name: &str, value: &str, accepted: &str) -> ConfigError {
     ConfigError(format!("{name} is {value}; accepted: {accepted}"))
 }
 
-/// Returns a path without control characters, because an error is one line.
+/// Returns a path for an error, which is one line.
 fn shown_path(path: &Path) -> String {
-    path.display().to_string().replace(char::is_control, " ")
+    escape::line(&path.display().to_string()).into_owned()
 }
 
 /// The sources of settings. SIGHUP reads them again.
@@ -338,19 +322,28 @@ pub struct SettingSources {
 }
 
 impl SettingSources {
-    /// Reads the file, and resolves both. `file_limit` is the number of files that this process may
-    /// open. Fails when the configuration cannot be used.
-    pub fn load(&self, file_limit: u64) -> Result<Config, ConfigError> {
-        let file = self.file.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-        let mut config = self.flags.clone().over(file).resolve(file_limit).map_err(|error| {
+    /// Reads the file, and resolves both. Fails when the configuration cannot be used.
+    pub fn load(&self, machine: &Machine) -> Result<Config, ConfigError> {
+        let (mut file, mut warnings) = (Settings::default(), Vec::new());
+        if let Some(path) = self.file.as_deref() {
+            let is_open_to_others;
+            (file, is_open_to_others) = Settings::read(path)?;
+            if file.texts("requirepass").is_some() && is_open_to_others {
+                warnings.push(password::open_to_others(path));
+            }
+        }
+        if password::is_in_environment() {
+            file.forget_password();
+        }
+        let mut config = self.flags.clone().over(file).resolve(machine).map_err(|error| {
             // The file is at fault if the flags alone are usable.
-            let path =
-                self.file.as_deref().filter(|_| self.flags.clone().resolve(file_limit).is_ok());
+            let path = self.file.as_deref().filter(|_| self.flags.clone().resolve(machine).is_ok());
             match path {
                 Some(path) => ConfigError(format!("config file {}: {error}", shown_path(path))),
                 None => error,
             }
         })?;
+        config.warnings.append(&mut warnings);
         if self.flags.texts("requirepass").is_some() {
             let warning =
                 "--requirepass shows the password in the process list; see --requirepass-file";
@@ -372,7 +365,7 @@ mod tests {
     }
 
     fn resolve(toml: &str) -> Result<Config, ConfigError> {
-        parse(toml)?.resolve(20_000)
+        parse(toml)?.resolve(&Machine::with_files(20_000))
     }
 
     #[test]
@@ -417,7 +410,7 @@ mod tests {
     fn flags_win_over_the_file() {
         let file = parse("backlog = 7\nmax-line = \"1KiB\"").unwrap();
         let flags = parse("backlog = 9").unwrap();
-        let config = flags.over(file).resolve(20_000).unwrap();
+        let config = flags.over(file).resolve(&Machine::with_files(20_000)).unwrap();
         assert_eq!((config.backlog, config.limits.max_line), (9, 1024));
     }
 
@@ -455,7 +448,7 @@ mod tests {
     #[test]
     fn an_error_is_one_line_even_if_a_path_has_a_line_break() {
         let error = resolve("requirepass-file = \"/no/such\\nfile\"").unwrap_err();
-        assert!(error.0.contains("/no/such file") && !error.0.contains('\n'), "{error}");
+        assert!(error.0.contains("/no/such\\nfile") && !error.0.contains('\n'), "{error}");
     }
 
     #[test]
@@ -512,7 +505,7 @@ mod tests {
             [
                 ("backlog", "4096", "1"),
                 ("buffers", "pooled", "fixed:64"),
-                ("idle-timeout", "5m", "1s")
+                ("idle-timeout", "0", "1s")
             ]
         );
         let live: Vec<_> =
@@ -571,6 +564,71 @@ mod tests {
         );
     }
 
+    /// Puts a random secret wherever a file can have one, and breaks the file in every way that
+    /// people do.
+    #[test]
+    fn no_error_of_a_file_quotes_a_password() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let (mut errors, mut accepted) = (0, 0);
+        for _ in 0..500 {
+            let digits = random.bool();
+            let letter = |random: &mut fastrand::Rng| match digits {
+                true => random.digit(10),
+                false => random.alphanumeric(),
+            };
+            // A text of lower case could be the name of a setting.
+            let secret: String =
+                (0..random.usize(6..40)).map(|_| letter(&mut random)).collect::<String>() + "7Q";
+            let key = random.choice(["requirepass", "requirepas", "password", "REQUIREPASS"]);
+            let key = key.unwrap();
+            for text in [
+                format!("{key} = {secret}"),
+                format!("{key} = -{secret}"),
+                format!("{key} = \"{secret}"),
+                format!("{key} = '{secret}"),
+                format!("{key} = \"{secret}\\q\""),
+                format!("{key} = \"\\{secret}\""),
+                format!("{key} = \"{secret}\" \"{secret}\""),
+                format!("{key} = [\"{secret}\"]"),
+                format!("{key} = [{secret}]"),
+                format!("{key} = {{ {secret} = 1 }}"),
+                format!("{key} = \"\"\"{secret}"),
+                format!("{key}: {secret}"),
+                format!("{key} {secret}"),
+                format!("{key}.{secret} = 1"),
+                format!("{key} = 1.{secret}e5"),
+                format!("{key} = 0x{secret}"),
+                format!("{key} = 2026-{secret}"),
+                format!("[{key}]\n{secret} = 1"),
+                format!("[{secret}]\n{key} = 1\n[{secret}]"),
+                format!("{secret} = \"{key}\"\n{secret} = 1"),
+                secret.to_string(),
+                format!("{key} = \"{secret}\"\n{key} = \"{secret}\""),
+                format!("requirepass = \"{secret}\"\nrequirepass-file = \"file\""),
+                format!("requirepass = \"{secret}\"\nlow-watermark = \"1GiB\""),
+                format!("requirepass = \"{}\"", secret.repeat(100)),
+                format!("requirepass = \"{secret}\"\nbacklog = 0"),
+            ] {
+                // Some letters happen to be an escape.
+                let Err(ConfigError(error)) = resolve(&text) else {
+                    accepted += 1;
+                    continue;
+                };
+                errors += 1;
+                assert!(!error.contains(&secret), "{text}: {error}");
+                assert!(!error.contains('\n') && error.len() < 4000, "{error}");
+            }
+        }
+        assert!(accepted < errors / 50, "{accepted} of the wrong files were accepted");
+    }
+
+    #[test]
+    fn a_file_gives_the_password_in_one_way() {
+        let both = "requirepass = \"a\"\nrequirepass-file = \"/nonexistent\"";
+        let error = resolve(both).unwrap_err();
+        assert!(error.0.ends_with("are both set; give one of them"), "{error}");
+    }
+
     /// Two settings can give the password, but there is only one password.
     #[test]
     fn a_password_from_the_flags_wins_over_one_from_the_file() {
@@ -579,7 +637,11 @@ mod tests {
             ("requirepass = \"secret\"", "requirepass-file = \"/nonexistent\""),
         ] {
             let settings = parse(flags).unwrap().over(parse(file).unwrap());
-            assert_eq!(settings.resolve(20_000).is_ok(), flags.contains("secret"), "{flags}");
+            assert_eq!(
+                settings.resolve(&Machine::with_files(20_000)).is_ok(),
+                flags.contains("secret"),
+                "{flags}"
+            );
         }
     }
 

@@ -1,10 +1,10 @@
 //! One connection: its state, its deadlines and its end. This file has every state transition.
 //!
 //! ```text
-//!            first message            part of the next         rest of it
-//!   Silent ───────────────► Open ─────────────────► Partial ─────────────► Open
-//!      │                      │                        │
-//!      └──────────┬───────────┴────────────────────────┘
+//!           first byte          rest of it        part of the next       rest of it
+//!   Silent ────────────► Begun ────────────► Open ─────────────────► Partial ──────────► Open
+//!      │                   │                   │                        │
+//!      └──────────┬────────┴───────────────────┴────────────────────────┘
 //!                 ▼ the peer half-closes, the service closes, a drain, an error to report
 //!              Closing ──► Lingering ──► Closed      (Lingering only if input may be unread)
 //! ```
@@ -27,9 +27,11 @@ pub use reason::{Farewell, Reason};
 /// runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Accepted, without a complete message so far. Part of one may be buffered. Deadline: first
-    /// message.
+    /// Accepted, and no byte has come. Deadline: none of its own. Under pressure, admission closes
+    /// the oldest that are overdue.
     Silent,
+    /// Part of the first message is buffered. Deadline: message, counted from its first byte.
+    Begun,
     /// The client has completed a message, and no part of another is buffered. Deadline: idle.
     Open,
     /// The client has sent part of a message. Deadline: message, counted from its first byte.
@@ -50,19 +52,20 @@ pub enum State {
 
 impl State {
     /// Names of the states that may outlast a turn.
-    pub const NAMES: [&'static str; 6] =
-        ["silent", "open", "partial", "waiting", "closing", "lingering"];
+    pub const NAMES: [&'static str; 7] =
+        ["silent", "begun", "open", "partial", "waiting", "closing", "lingering"];
 
     /// Returns the index in [`State::NAMES`]. For `Closed`, that is the index after the last.
     pub fn index(self) -> usize {
         match self {
             State::Silent => 0,
-            State::Open => 1,
-            State::Partial => 2,
-            State::Waiting => 3,
-            State::Closing(_) => 4,
-            State::Lingering(_) => 5,
-            State::Closed(_) => 6,
+            State::Begun => 1,
+            State::Open => 2,
+            State::Partial => 3,
+            State::Waiting => 4,
+            State::Closing(_) => 5,
+            State::Lingering(_) => 6,
+            State::Closed(_) => 7,
         }
     }
 }
@@ -167,6 +170,11 @@ impl Timeouts {
         }
     }
 
+    /// Returns the timeout of the first message in ticks.
+    pub fn first_message(&self) -> u32 {
+        self.first_message
+    }
+
     /// Returns the idle timeout in ticks.
     pub fn idle(&self) -> u32 {
         self.idle
@@ -226,12 +234,12 @@ impl<S> Connection<S> {
 
     /// Returns whether the loop reads input, even if only to drop it.
     pub fn reads(&self) -> bool {
-        matches!(self.state, State::Silent | State::Open | State::Partial | State::Lingering(_))
+        self.is_serving() && !self.is_waiting() || matches!(self.state, State::Lingering(_))
     }
 
     /// Returns whether the connection still takes messages and output.
     pub fn is_serving(&self) -> bool {
-        matches!(self.state, State::Silent | State::Open | State::Partial | State::Waiting)
+        self.reason().is_none()
     }
 
     /// Returns whether the service makes the connection wait.
@@ -250,7 +258,7 @@ impl<S> Connection<S> {
             State::Closing(reason) | State::Lingering(reason) | State::Closed(reason) => {
                 Some(reason)
             }
-            State::Silent | State::Open | State::Partial | State::Waiting => None,
+            State::Silent | State::Begun | State::Open | State::Partial | State::Waiting => None,
         }
     }
 
@@ -265,17 +273,19 @@ impl<S> Connection<S> {
     pub fn received(&mut self, complete: usize, partial: bool, now: Tick) -> bool {
         let before = self.state;
         self.state = match (before, complete, partial) {
-            (State::Waiting | State::Closing(_) | State::Lingering(_) | State::Closed(_), ..) => {
-                return false;
-            }
-            (State::Silent, 0, _) => State::Silent,
+            // The time to authenticate runs while the service waits, and not before a silent
+            // connection begins a message.
+            (State::Waiting, ..) => return self.flags.has(Flags::UNTRUSTED),
+            (State::Closing(_) | State::Lingering(_) | State::Closed(_), ..) => return false,
+            (State::Silent, 0, false) => State::Silent,
+            (State::Silent | State::Begun, 0, _) => State::Begun,
             (_, _, true) => State::Partial,
             (_, _, false) => State::Open,
         };
         // A complete message or the first byte of one starts a new wait. More bytes of a part do
-        // not.
+        // not. The time to authenticate counts from accept, whatever messages arrive.
         if complete > 0 || self.state != before {
-            self.since = now;
+            self.wait_anew(now);
         }
         self.state != before
     }
@@ -293,7 +303,7 @@ impl<S> Connection<S> {
         let waited = self.is_waiting();
         if waited {
             self.state = State::Partial;
-            self.since = now;
+            self.wait_anew(now);
         }
         waited
     }
@@ -332,7 +342,9 @@ impl<S> Connection<S> {
     }
 
     /// Records whether the client is authenticated now. `unsent` is its unsent output in bytes.
-    pub fn change_trust(&mut self, trusted: bool, unsent: usize) {
+    pub fn change_trust(&mut self, trusted: bool, unsent: usize, now: Tick) {
+        // A client that logs out gets the time to authenticate from now.
+        self.wait_anew(now);
         // A client that logs out may have more unsent output than the untrusted limit allows. It
         // keeps its trust, because it requested that output while it was authenticated.
         self.flags.put(Flags::UNTRUSTED, !trusted && unsent <= UNTRUSTED_OUTPUT_MAX);
@@ -359,7 +371,19 @@ impl<S> Connection<S> {
     /// Ends a pause: the connection is read again, and its wait for input starts anew.
     pub fn resume(&mut self, now: Tick) {
         self.flags.clear(Flags::PAUSED);
-        self.since = now;
+        self.wait_anew(now);
+    }
+
+    /// Starts the wait for input anew, except the wait for the password.
+    fn wait_anew(&mut self, now: Tick) {
+        if !self.flags.has(Flags::UNTRUSTED) {
+            self.since = now;
+        }
+    }
+
+    /// Returns whether the peer has taken output within the last second.
+    pub fn is_taking(&self, now: Tick) -> bool {
+        now.distance_from(self.blocked_since) <= COARSE_TICKS as i32
     }
 
     /// Starts the wait for the peer to take output, or restarts it because the peer took some.
@@ -402,16 +426,17 @@ impl<S> Connection<S> {
     /// Returns when the peer must have sent something or must have closed.
     fn input_deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
         let (ticks, reason) = match self.state {
-            State::Silent => (timeouts.first_message, Reason::FirstMessageTimeout),
-            State::Open if self.flags.has(Flags::UNTRUSTED) => {
-                (timeouts.first_message, Reason::FirstMessageTimeout)
+            State::Begun | State::Open | State::Partial | State::Waiting
+                if self.flags.has(Flags::UNTRUSTED) =>
+            {
+                (timeouts.first_message, Reason::LoginTimeout)
             }
             State::Open => (timeouts.idle, Reason::IdleTimeout),
-            State::Partial => (timeouts.message, Reason::MessageTimeout),
+            State::Begun | State::Partial => (timeouts.message, Reason::MessageTimeout),
             State::Closing(_) => (timeouts.close, Reason::CloseTimeout),
             // All output is sent. If the peer does not close in time, the original reason stands.
             State::Lingering(reason) => (timeouts.close, reason),
-            State::Waiting | State::Closed(_) => return None,
+            State::Silent | State::Waiting | State::Closed(_) => return None,
         };
         // The server does not read a paused connection, so its input deadline does not run.
         let waits_for_input = ticks != 0 && !self.flags.has(Flags::PAUSED);
@@ -454,14 +479,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_message_deadline_counts_from_accept_whatever_parts_arrive() {
+    fn a_silent_connection_has_no_deadline_until_the_first_byte_of_its_message() {
         let mut connection = connection();
-        assert!(!connection.received(0, true, Tick(105)));
-        assert_eq!(connection.state(), State::Silent);
-        assert_eq!(
-            connection.deadline(&timeouts()),
-            Some((Tick(110), Reason::FirstMessageTimeout))
-        );
+        assert_eq!(connection.deadline(&timeouts()), None);
+        assert!(connection.received(0, true, Tick(105)));
+        assert_eq!(connection.state(), State::Begun);
+        assert!(!connection.received(0, true, Tick(107)));
+        let deadline = Some((Tick(125), Reason::MessageTimeout));
+        assert_eq!(connection.deadline(&timeouts()), deadline);
         assert!(connection.received(1, false, Tick(108)));
         assert_eq!(connection.deadline(&timeouts()), Some((Tick(138), Reason::IdleTimeout)));
     }
@@ -550,11 +575,12 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_begins_at_accept_and_again_with_each_complete_message() {
+    fn a_wait_begins_at_accept_at_the_first_byte_and_with_each_complete_message() {
         let mut connection = connection();
         assert_eq!(connection.waits_since(), Tick(100));
         connection.received(0, true, Tick(105));
-        assert_eq!(connection.waits_since(), Tick(100), "a part of a message begins no wait");
+        connection.received(0, true, Tick(106));
+        assert_eq!(connection.waits_since(), Tick(105), "more of a message begins no wait");
         connection.received(1, false, Tick(107));
         assert_eq!(connection.waits_since(), Tick(107));
     }

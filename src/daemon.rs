@@ -6,20 +6,19 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result};
 use log::{error, info, warn};
 
-use crate::clock::{Clock, Time};
-use crate::config::{Config, Listen, Setting, SettingSources};
+use crate::config::{Capacity, Config, Listen, Setting, SettingSources};
 use crate::connection::Reason;
+use crate::escape;
 use crate::hub::Hub;
 use crate::kernel;
-use crate::limits::{DEFAULT_FILE_LIMIT, PORT_ATTEMPTS};
-use crate::memory::OBJECTS_BYTES_DEFAULT;
+use crate::limits::PORT_ATTEMPTS;
+use crate::machine::Machine;
 use crate::net::mio::MioNet;
 use crate::net::{Net, Signal};
 use crate::reactor::Reactor;
 use crate::service::Options;
 use crate::services::SERVICES;
 use crate::status::Reporter;
-use crate::sys;
 use crate::units::Span;
 
 /// How the server stopped.
@@ -32,22 +31,20 @@ pub enum Ended {
 }
 
 /// Serves until a signal stops it. Fails if an address cannot be listened on.
-pub fn serve(sources: &SettingSources, config: Config, file_limit: u64) -> Result<Ended> {
-    // The memory budget may have room for fewer than max-connections.
-    let connections = config
-        .limits
-        .max_connections
-        .min(config.limits.memory_budget / OBJECTS_BYTES_DEFAULT as usize);
-    let unfit = kernel::settings().warnings(config.backlog, connections);
-    config.warnings.iter().chain(&unfit).for_each(|warning| warn!("{warning}"));
+pub fn serve(sources: &SettingSources, config: Config, machine: Machine) -> Result<Ended> {
+    config.warnings.iter().for_each(|warning| warn!("{}", escape::line(warning)));
     let mut net = MioNet::new().context("cannot set up epoll")?;
     net.watch_signals().context("cannot install signal handlers")?;
     let mut reactor = Reactor::new(net, config.limits.clone(), config.buffers);
     open(&mut reactor, &config)?;
     reactor.set_report_every(config.limits.report_every);
+    let (kernel, (slots, in_budget)) = (kernel::settings(), reactor.capacity());
+    let unfit = kernel.warnings(config.backlog, slots);
+    unfit.iter().for_each(|warning| warn!("{warning}"));
+    let capacity = Capacity::of(&config, &machine, &kernel, (slots, in_budget));
     let mut daemon =
-        Daemon { reporter: Reporter::new(reactor.now()), reactor, sources, config, file_limit };
-    info!("ready: up to {} connections", daemon.config.limits.max_connections);
+        Daemon { reporter: Reporter::new(reactor.now()), reactor, sources, config, machine };
+    info!("ready: up to {capacity}");
     daemon.run()
 }
 
@@ -56,9 +53,8 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
     let mut made: Vec<(&str, u8)> = Vec::new();
     let options = Options {
         password: config.requirepass.clone(),
-        datagram_rate: config.datagram_rate,
+        operators_by_door: config.admin.is_some() && config.operators_only_by_door,
         max_connections: config.limits.max_connections,
-        unix_start: Clock::unix_time().saturating_sub(reactor.now().since(Time::ZERO)),
     };
     for listen in &config.listen {
         let service = match made.iter().find(|(name, _)| *name == listen.service) {
@@ -166,7 +162,7 @@ struct Daemon<'a> {
     reporter: Reporter,
     sources: &'a SettingSources,
     config: Config,
-    file_limit: u64,
+    machine: Machine,
 }
 
 impl Daemon<'_> {
@@ -214,11 +210,14 @@ impl Daemon<'_> {
     /// Applies the settings that can change while the server runs, and logs the names of the
     /// others. A configuration that cannot be used changes nothing.
     fn reload(&mut self) {
-        let new = match self.sources.load(self.file_limit) {
+        let new = match self.sources.load(&self.machine) {
             Ok(new) => new,
-            Err(error) => return error!("configuration not changed: {error}"),
+            Err(error) => {
+                let why = error.to_string();
+                return error!("configuration not changed: {}", escape::line(&why));
+            }
         };
-        new.warnings.iter().for_each(|warning| warn!("{warning}"));
+        new.warnings.iter().for_each(|warning| warn!("{}", escape::line(warning)));
         // CONFIG SET may have changed the limits since.
         self.config.limits = self.reactor.limits().clone();
         let changes = new.changes(&self.config);
@@ -229,7 +228,7 @@ impl Daemon<'_> {
             warn!("these settings need a restart to change: {}", names.join(", "));
         }
         for (setting, old, new) in &live {
-            info!("{}: {old} -> {new}", setting.name());
+            info!("{}: {} -> {}", setting.name(), escape::line(old), escape::line(new));
         }
         if !live.is_empty() {
             self.config.limits = new.limits.clone();
@@ -240,9 +239,4 @@ impl Daemon<'_> {
             if live.is_empty() { "no limit changed" } else { "the new limits are in force" }
         );
     }
-}
-
-/// Raises the limit on open files as far as allowed, and returns it.
-pub fn file_limit() -> u64 {
-    sys::raise_file_limit().unwrap_or(DEFAULT_FILE_LIMIT)
 }

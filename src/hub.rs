@@ -8,12 +8,17 @@ mod access;
 pub mod channels;
 mod encoding;
 mod fanout;
+mod feed;
 pub mod glob;
+mod guesses;
 mod invariants;
 mod labels;
+mod leaving;
 mod messages;
+mod patterns;
 mod protocol;
 mod sessions;
+mod shares;
 mod subscriptions;
 mod waiting;
 
@@ -21,16 +26,22 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::clock::Time;
+use crate::clock::{Tick, Time};
 use crate::connection::Reason;
-use crate::limits::{CLOSED_KEPT, PUBLISH_STEPS_MAX};
+use crate::limits::{
+    ASKED_MAX, ASKERS_RESUMED, CLOSED_KEPT, COMPILE_STEPS, LARGE_PAYLOAD, MATCH_STEP,
+    PUBLISH_STEPS_MAX, RESUMED_PER_TURN,
+};
 use crate::net::Transferred;
 use crate::service::server::{Parting, Server};
 use crate::service::{ConnectionId, Options, Output, Reply, Service, Taken};
 use access::Access;
-use channels::{Channels, Kind, LimitReached, TopicId};
+use channels::{Channels, Kind, Refused, TopicId, TopicLimits};
 use fanout::Fanout;
+use feed::Feed;
 use labels::Labels;
+use leaving::Leaving;
+use patterns::TooDear;
 use protocol::Resp;
 use sessions::{AUTHENTICATED, OPERATOR, SessionId, Sessions};
 use waiting::Waiting;
@@ -47,18 +58,30 @@ struct Shared {
     labels: Labels,
     channels: Channels,
     fanout: Fanout,
+    feed: Feed,
     access: Access,
+    /// True if operators' commands are served only on the operator's listener.
+    operators_by_door: bool,
     /// Sessions whose publish was deferred.
     publishers: Waiting,
+    /// Sessions whose publish of a large message waits for earlier ones to the same topics.
+    large_publishers: Waiting,
     /// Sessions whose search command was deferred.
     searchers: Waiting,
+    /// Sessions whose subscriptions end over the next turns.
+    leaving: Leaving,
+    /// The time of the last turn.
+    now: Tick,
     /// The last sessions that ended, oldest first.
     closed: VecDeque<Closed>,
-    /// Unix time at which the clock read [`Time::ZERO`].
-    unix_start: Duration,
     /// Scratch list: the topics of the current publish. Reused, so a publish allocates nothing.
     topics: Vec<TopicId>,
+    /// Steps of commands about the server in this turn.
+    asked: usize,
     commands_processed: u64,
+    command_rate: Rate,
+    /// Unix time at which the clock read [`Time::ZERO`], from the first INFO on.
+    started: Option<Duration>,
     datagrams_refused: u64,
     /// Commands that MONITOR did not show because the backlog was too large.
     commands_not_shown: u64,
@@ -73,8 +96,26 @@ struct Closed {
     reason: &'static str,
 }
 
-/// A publish was refused because matching its channel's name with all patterns takes too long.
-struct TooDear;
+/// How fast a counter grows, measured between two looks at it.
+#[derive(Default)]
+struct Rate {
+    since: Time,
+    count: u64,
+    per_second: u64,
+}
+
+impl Rate {
+    /// Returns the growth per second, over at least the last second.
+    fn per_second(&mut self, count: u64, now: Time) -> u64 {
+        let seconds = now.since(self.since).as_secs_f64();
+        if seconds >= 1.0 {
+            // CONFIG RESETSTAT sets the counter to zero.
+            self.per_second = (count.saturating_sub(self.count) as f64 / seconds) as u64;
+            (self.since, self.count) = (now, count);
+        }
+        self.per_second
+    }
+}
 
 impl Hub {
     pub fn new(options: &Options) -> Hub {
@@ -83,13 +124,20 @@ impl Hub {
             labels: Labels::default(),
             channels: Channels::default(),
             fanout: Fanout::default(),
+            feed: Feed::default(),
             access: Access::new(options),
+            operators_by_door: options.operators_by_door,
             publishers: Waiting::default(),
+            large_publishers: Waiting::default(),
             searchers: Waiting::default(),
+            leaving: Leaving::default(),
+            now: Tick(0),
             closed: VecDeque::new(),
-            unix_start: options.unix_start,
             topics: Vec::new(),
+            asked: 0,
             commands_processed: 0,
+            command_rate: Rate::default(),
+            started: None,
             datagrams_refused: 0,
             commands_not_shown: 0,
         };
@@ -102,6 +150,16 @@ impl Shared {
     /// Returns true if a session has given the password, or no password is set.
     fn is_authenticated(&self, session: SessionId) -> bool {
         self.sessions.get(session).is(AUTHENTICATED)
+    }
+
+    /// Returns true if a session may run operators' commands.
+    fn is_operator(&self, session: SessionId) -> bool {
+        !self.operators_by_door || self.sessions.get(session).is(OPERATOR)
+    }
+
+    /// Returns true if commands about the server have taken their share of this turn.
+    fn has_asked_enough(&self) -> bool {
+        self.asked >= ASKED_MAX || self.fanout.has_searched_enough()
     }
 
     fn set_authenticated(&mut self, session: SessionId, on: bool) {
@@ -117,33 +175,63 @@ impl Shared {
         session: SessionId,
         kind: Kind,
         name: &[u8],
+        limits: &TopicLimits,
         out: &mut Vec<u8>,
-    ) -> Result<bool, LimitReached> {
+    ) -> Result<bool, Refused> {
         self.deliver_now(session, out);
-        let is_new = self.channels.subscribe(session.index, kind, name)?;
+        self.feed.is_watched |= kind == Kind::Feed;
+        let Shared { channels, sessions, fanout, .. } = self;
+        let compiled = channels.other_patterns();
+        let is_new = channels.subscribe(sessions, session.index, kind, name, limits)?;
+        fanout.note_searched(COMPILE_STEPS * (channels.other_patterns() - compiled));
         self.fanout.subscribed(session.index);
         Ok(is_new)
     }
 
     /// Appends a session's pending messages to its reply, before its subscriptions change.
     fn deliver_now(&mut self, session: SessionId, out: &mut Vec<u8>) {
+        self.publish_feed();
         if self.fanout.has_output() && self.channels.listens(session.index) {
             let encoding = self.sessions.get(session).encoding();
             self.fanout.deliver_now(&mut self.channels, session.index, encoding, out);
         }
     }
 
-    /// Publishes to a channel and to the patterns that match it. Returns the number of receivers.
-    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, TooDear> {
+    /// Returns true if the publish of a large message must wait, so that receivers that read all
+    /// the time keep up. [`Service::collect`] resumes the session.
+    fn must_pace(
+        &mut self,
+        session: SessionId,
+        kind: Kind,
+        channel: &[u8],
+        payload: &[u8],
+    ) -> bool {
+        if payload.len() < LARGE_PAYLOAD || !self.fanout.has_in_flight() {
+            return false;
+        }
+        if kind == Kind::Shard {
+            self.topics.clear();
+            self.topics.extend(self.channels.topic(kind, channel));
+        } else if self.find_topics(channel).is_err() {
+            // The publish itself reports the error.
+            return false;
+        }
+        let is_full = self.fanout.is_full(&self.topics);
+        is_full && self.large_publishers.must_wait(&mut self.sessions, session, true)
+    }
+
+    /// Finds the channel and the patterns that match it.
+    fn find_topics(&mut self, channel: &[u8]) -> Result<(), TooDear> {
         self.topics.clear();
         self.topics.extend(self.channels.topic(Kind::Channel, channel));
-        let mut steps = 0;
-        let all =
-            self.channels.match_patterns(channel, &mut self.topics, &mut steps, PUBLISH_STEPS_MAX);
-        self.fanout.note_searched(steps);
-        if !all {
-            return Err(TooDear);
-        }
+        let steps = self.channels.match_patterns(channel, &mut self.topics, PUBLISH_STEPS_MAX)?;
+        self.fanout.note_searched(MATCH_STEP * steps);
+        Ok(())
+    }
+
+    /// Publishes to a channel and to the patterns that match it. Returns the number of receivers.
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, TooDear> {
+        self.find_topics(channel)?;
         self.fanout.published += 1;
         Ok(self.fanout.publish(&mut self.channels, &self.topics, channel, payload))
     }
@@ -155,10 +243,10 @@ impl Shared {
         self.fanout.publish(&mut self.channels, topic.as_slice(), channel, payload)
     }
 
-    /// Removes a session's subscriptions and name, for RESET and when the session ends.
-    fn forget(&mut self, session: SessionId) {
-        self.channels.close(session.index);
-        self.labels.forget_name(session.index);
+    /// Ends the subscriptions of a session that receives nothing more. Returns false if they are so
+    /// many that they end over the next turns.
+    fn leave(&mut self, session: SessionId) -> bool {
+        self.leaving.end(&mut self.channels, &self.sessions, session)
     }
 
     /// Returns the memory that the hub holds for a session, in bytes.
@@ -166,11 +254,6 @@ impl Shared {
         Sessions::BYTES_EACH
             + self.labels.bytes_of(session.index)
             + self.channels.bytes_of(session.index)
-    }
-
-    /// Returns the time since 1970-01-01 00:00 UTC.
-    fn unix_time(&self, now: Time) -> Duration {
-        self.unix_start + now.since(Time::ZERO)
     }
 
     fn remember_closed(&mut self, session: SessionId, parting: &Parting) {
@@ -230,8 +313,8 @@ impl Service for Hub {
         self.shared.channels.listens(self.shared.sessions.of(connection).index)
     }
 
-    fn full(&self, out: &mut Vec<u8>) {
-        protocol::full(out);
+    fn full(&self, limit: &str, out: &mut Vec<u8>) {
+        protocol::full(limit, out);
     }
 
     fn farewell(&self, connection: ConnectionId, reason: Reason, out: &mut Vec<u8>) {
@@ -242,19 +325,24 @@ impl Service for Hub {
     /// A closing connection receives nothing more, so a publish later in this turn must not count
     /// it as a receiver.
     fn closing(&mut self, connection: ConnectionId) {
-        self.shared.channels.close(self.shared.sessions.of(connection).index);
+        self.shared.leave(self.shared.sessions.of(connection));
     }
 
     fn closed(&mut self, connection: ConnectionId, parting: &Parting) {
-        let session = self.shared.sessions.of(connection);
+        let Hub { resp, shared } = self;
+        let session = shared.sessions.of(connection);
         if session == SessionId::NONE {
             return;
         }
-        self.shared.remember_closed(session, parting);
-        self.shared.forget(session);
-        self.shared.labels.close(session.index);
-        self.resp.closed(session);
-        self.shared.sessions.close(session);
+        shared.remember_closed(session, parting);
+        shared.labels.close(session.index);
+        shared.access.guesses.forget(session);
+        resp.closed(session);
+        if shared.leave(session) {
+            shared.sessions.close(session);
+        } else {
+            shared.sessions.retire(session);
+        }
     }
 
     fn remembers_closed(&self) -> bool {
@@ -262,48 +350,84 @@ impl Service for Hub {
     }
 
     fn has_output(&self) -> bool {
-        let Shared { fanout, publishers, searchers, .. } = &self.shared;
+        let Shared { fanout, publishers, searchers, leaving, .. } = &self.shared;
         fanout.has_output()
+            || !leaving.is_empty()
             || !publishers.is_empty()
             || !searchers.is_empty()
             || self.resp.has_work()
     }
 
+    /// Publishes that wait for receivers are looked at again in the next tick.
+    fn wakes_at(&self) -> Option<Tick> {
+        let Shared { access, large_publishers, now, .. } = &self.shared;
+        let next = (!large_publishers.is_empty()).then(|| now.plus(1));
+        next.or(access.guesses.wakes_at())
+    }
+
     fn collect(&mut self, output: &mut Output<'_>) {
-        let Shared { sessions, channels, fanout, publishers, searchers, .. } = &mut self.shared;
+        self.shared.publish_feed();
+        self.shared.now = output.now.tick();
+        let Shared {
+            sessions,
+            channels,
+            fanout,
+            access,
+            publishers,
+            large_publishers,
+            searchers,
+            leaving,
+            ..
+        } = &mut self.shared;
+        leaving.collect(channels, sessions);
         fanout.collect(channels, sessions, output);
-        if !fanout.is_backlogged() {
-            publishers.collect(sessions, output);
+        if fanout.collect_in_flight(output.now.tick()) || !fanout.has_in_flight() {
+            large_publishers.collect(sessions, RESUMED_PER_TURN, output);
         }
-        searchers.collect(sessions, output);
+        if !fanout.is_backlogged() && !self.resp.holds_publishers() {
+            publishers.collect(sessions, RESUMED_PER_TURN, output);
+        }
+        searchers.collect(sessions, ASKERS_RESUMED, output);
+        access.guesses.collect(output.now, |session| {
+            sessions.get(session).connection().into_iter().for_each(|one| output.resume(one));
+        });
+        self.shared.asked = 0;
         self.resp.collect(&mut self.shared, output);
     }
 
     fn bytes(&self) -> usize {
-        let Shared { sessions, labels, channels, fanout, publishers, searchers, .. } = &self.shared;
-        let waiting = publishers.bytes() + searchers.bytes();
+        let Shared { sessions, labels, channels, fanout, access, leaving, .. } = &self.shared;
+        let Shared { publishers, large_publishers, searchers, .. } = &self.shared;
+        let waiting =
+            publishers.bytes() + large_publishers.bytes() + searchers.bytes() + leaving.bytes();
         sessions.bytes()
             + labels.bytes()
             + channels.bytes()
             + fanout.bytes()
             + waiting
-            + self.resp.walk_bytes()
+            + access.guesses.bytes()
+            + self.shared.feed.bytes()
+            + self.resp.bytes()
     }
 
     fn fixed_bytes(&self) -> usize {
         let Shared { access, closed, .. } = &self.shared;
-        access.bytes() + closed.capacity() * size_of::<Closed>() + self.resp.parser_bytes()
+        access.fixed_bytes() + closed.capacity() * size_of::<Closed>() + self.resp.parser_bytes()
     }
 
     fn shrink(&mut self) {
-        let Shared { sessions, labels, channels, fanout, publishers, searchers, .. } =
-            &mut self.shared;
+        let Shared { sessions, labels, channels, fanout, feed, access, .. } = &mut self.shared;
+        feed.shrink();
         sessions.shrink();
+        access.guesses.shrink();
         labels.shrink();
         channels.shrink();
         fanout.shrink();
+        let Shared { publishers, large_publishers, searchers, .. } = &mut self.shared;
         publishers.shrink();
+        large_publishers.shrink();
         searchers.shrink();
+        self.shared.leaving.shrink();
     }
 
     fn check_invariants(&self) {
@@ -322,6 +446,7 @@ impl Service for Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
     use crate::outbox::Outbox;
     use crate::service::server::NoServer;
 
@@ -352,15 +477,22 @@ mod tests {
 
     pub fn subscribe(hub: &mut Hub, connection: u32, kind: Kind, name: &[u8]) {
         let session = session(hub, connection);
-        hub.shared.subscribe(session, kind, name, &mut Vec::new()).unwrap();
+        let limits = TopicLimits::of(&Limits::default());
+        hub.shared.subscribe(session, kind, name, &limits, &mut Vec::new()).unwrap();
     }
 
     /// Sends a command on a connection. Returns the reply and how the hub took the command.
     pub fn exchange(hub: &mut Hub, connection: u32, command: &[u8]) -> (Vec<u8>, Taken) {
-        let mut answer = Vec::new();
+        let (mut answer, mut used) = (Vec::new(), 0);
         let mut reply = Reply::to(ConnectionId(connection), Time::ZERO, &mut answer);
-        let taken = hub.receive(&mut command.to_vec(), 0, &mut reply, &mut NoServer::default());
-        (answer, taken)
+        loop {
+            let mut input = command[used..].to_vec();
+            match hub.receive(&mut input, 0, &mut reply, &mut NoServer::default()) {
+                Taken::Part(length) => used += length,
+                Taken::Message(length) => return (answer, Taken::Message(used + length)),
+                taken => return (answer, taken),
+            }
+        }
     }
 
     /// Runs one turn with a budget of writes and bytes. Returns each delivery, in order.
@@ -368,11 +500,17 @@ mod tests {
         let (mut outbox, mut server) = (Outbox::default(), NoServer::default());
         hub.collect(&mut Output::new(Time::ZERO, &mut server, &mut outbox, writes, bytes));
         hub.check_invariants();
-        outbox
-            .entries()
-            .iter()
-            .map(|entry| (entry.slot, outbox.bytes(&entry.range).to_vec()))
-            .collect()
+        let (mut delivered, mut is_behind_payload) = (Vec::new(), false);
+        for entry in outbox.entries() {
+            let payload = outbox.payload(entry.payload).map_or(&[][..], |payload| payload.bytes());
+            let bytes = [outbox.bytes(&entry.range), payload].concat();
+            match delivered.last_mut() {
+                Some((_, before)) if is_behind_payload => Vec::extend(before, bytes),
+                _ => delivered.push((entry.slot, bytes)),
+            }
+            is_behind_payload = !payload.is_empty();
+        }
+        delivered
     }
 
     #[test]
@@ -398,7 +536,7 @@ mod tests {
         let parts = [labels.bytes(), channels.bytes(), fanout.bytes()];
         assert!(parts.iter().all(|bytes| *bytes > 0), "{parts:?}");
         let waiting = hub.shared.publishers.bytes() + hub.shared.searchers.bytes();
-        let walks = hub.resp.walk_bytes();
+        let walks = hub.resp.bytes();
         assert_eq!(hub.bytes(), sessions + parts.iter().sum::<usize>() + waiting + walks);
     }
 }

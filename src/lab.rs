@@ -23,8 +23,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::escape;
 use crate::report::{Outcome, Page, Section, Verdict, html, text};
 use crate::sys;
+use crate::terminal;
 
 /// The arguments of `slabd lab`.
 #[derive(Args, Clone, Debug, Default)]
@@ -301,7 +303,7 @@ fn outcome(page: &Page) -> Outcome {
 
 /// Prints a line of progress to standard error.
 fn say(line: &str) {
-    eprintln!("slabd lab: {line}");
+    terminal::tell(&format!("slabd lab: {}", escape::line(line)));
 }
 
 /// Returns the verdict on a claim that was measured.

@@ -8,6 +8,7 @@
 //!                                  └─► reactor ─┬─► service, outbox     input and output
 //!                                               ├─► connection, timer   states, deadlines
 //!                                               ├─► admission, sources  newcomers, floods
+//!                                               ├─► datagram_gate       datagrams
 //!                                               ├─► buffer, ledger      memory
 //!                                               └─► net ─► sys          sockets, time
 //! ```
@@ -37,6 +38,10 @@ pub mod connection;
 #[forbid(unsafe_code)]
 pub mod daemon;
 #[forbid(unsafe_code)]
+pub mod datagram_gate;
+#[forbid(unsafe_code)]
+pub mod escape;
+#[forbid(unsafe_code)]
 pub mod hub;
 #[forbid(unsafe_code)]
 pub mod kernel;
@@ -49,6 +54,8 @@ pub mod limits;
 #[forbid(unsafe_code)]
 pub mod log_lines;
 #[forbid(unsafe_code)]
+pub mod machine;
+#[forbid(unsafe_code)]
 pub mod memory;
 #[forbid(unsafe_code)]
 pub mod metrics;
@@ -59,7 +66,11 @@ pub mod networks;
 #[forbid(unsafe_code)]
 pub mod outbox;
 #[forbid(unsafe_code)]
+pub mod payload;
+#[forbid(unsafe_code)]
 pub mod reactor;
+#[forbid(unsafe_code)]
+pub mod regular_file;
 #[forbid(unsafe_code)]
 pub mod report;
 #[forbid(unsafe_code)]
@@ -79,6 +90,8 @@ pub mod stress;
 #[forbid(unsafe_code)]
 pub mod swarm;
 pub mod sys;
+#[forbid(unsafe_code)]
+pub mod terminal;
 #[forbid(unsafe_code)]
 pub mod timer;
 #[forbid(unsafe_code)]

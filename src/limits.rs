@@ -1,51 +1,22 @@
-//! The limits of the server in one file: defaults, reasons and relations.
+//! The limits of the server in one place: defaults, reasons and relations.
 //!
 //! [`Limits`] come from the configuration, under the same names, and can change while the server
-//! runs. Their rows are in `table`. The constants are bounds that cannot be configured.
+//! runs. Their rows are in `table`. The constants are bounds that cannot be configured; those of
+//! the hub are in `hub`.
 
+mod hub;
 mod policy;
 mod table;
 
 use std::time::Duration;
 
+pub use hub::*;
 pub use policy::Policy;
 pub use table::{LIMIT_ROWS, Limits, SOCKET_ROWS, SocketOptions};
 
-/// Longest command of a connection that has not authenticated, in bytes. It suffices for AUTH and
-/// HELLO.
-pub const UNTRUSTED_INPUT_MAX: usize = 4096;
-
-/// Maximum number of words in a command of a connection that has not authenticated.
-pub const UNTRUSTED_ARGUMENTS_MAX: usize = 16;
-
-/// Maximum pending output of a connection that has not authenticated, in bytes. Without this bound,
-/// an unauthenticated client that reads no replies could fill the memory with them
-/// (CVE-2025-21605).
-pub const UNTRUSTED_OUTPUT_MAX: usize = 1024;
-
-/// Longest name of a channel, in bytes. Matching a name with a pattern takes at most the product of
-/// their lengths in steps: a million, or 1 to 2 ms.
-pub const CHANNEL_NAME_MAX: usize = 4096;
-
-/// Longest pattern, in bytes.
-pub const PATTERN_MAX: usize = 256;
-
-/// Maximum size in bytes of the replies that would end all subscriptions of a session. A session
-/// that ends them with one command must not become a slow consumer.
-pub const CONFIRMATIONS_MAX: usize = OUTPUT_LIMIT / 2;
-
-/// Maximum number of closed connections that the hub remembers for CLIENT CLOSED. They take 88 KiB.
-pub const CLOSED_KEPT: usize = 1024;
-
-/// Maximum number of steps per turn that commands such as CLIENT LIST take through the sessions,
-/// about 1 ms.
-///
-/// Looking at a session is one step of some 20 ns. Asking the kernel for its address takes 16
-/// steps, and describing it 64.
-pub const WALK_STEPS_PER_TURN: usize = 16 * 1024;
-
-/// Search steps that one INFO counts as. INFO takes half a millisecond at most.
-pub const INFO_STEPS: usize = SEARCHED_MAX / 2;
+/// Time for which metrics use a value read from /proc. Reading the resident memory of a gigabyte
+/// takes milliseconds.
+pub const READINGS_KEPT: Duration = Duration::from_millis(100);
 
 /// Largest payload of a UDP datagram over IPv6, in bytes: 65,535 less the UDP header. Jumbograms
 /// are not supported (RFC 8200).
@@ -75,54 +46,6 @@ pub const FILES_RESERVED: u64 = 64;
 /// Maximum number of events that one poll takes from the kernel. The next poll reports the rest.
 pub const EVENTS_PER_POLL: usize = 1024;
 
-/// Size of the undelivered messages at which publishes wait, in bytes. One write may carry all of
-/// them to a subscriber, so every subscriber must be able to take this much at once.
-pub const BACKLOG_MAX: usize = 256 * 1024;
-
-/// Maximum size of the messages that one write carries to a subscriber, in bytes without their
-/// framing. A larger message is sent alone.
-pub const BATCH_MAX: usize = 2 * BACKLOG_MAX;
-
-/// Number of undelivered messages at which publishes wait. A message counts once for each topic it
-/// goes to. This keeps walks over the messages short, however small the messages are.
-pub const BACKLOG_POSTS_MAX: usize = 16 * 1024;
-
-/// Maximum number of search steps in one turn, about 1 ms. Beyond it, commands that search wait for
-/// the next turn.
-///
-/// Matching a name with a pattern is a step, and so is looking for a session in a topic.
-pub const SEARCHED_MAX: usize = 1 << 20;
-
-/// Maximum number of search steps that one publish takes to find the patterns it matches, some 30
-/// ms at worst.
-///
-/// A name of up to 60 bytes never needs more, whatever the patterns are. Without this bound, 1,024
-/// malicious patterns and a name of 4 KiB would take two seconds.
-pub const PUBLISH_STEPS_MAX: usize = 16 << 20;
-
-/// Maximum number of subscribers that fan-out looks at in one turn, whether or not it delivers to
-/// them: half a millisecond.
-pub const VISITS_PER_TURN: usize = 64 * 1024;
-
-/// Maximum number of subscribers of one topic that fan-out looks at before it turns to the next
-/// topic. A small topic never waits for more than this many subscribers of a large one.
-pub const VISITS_PER_QUEUE: usize = 256;
-
-/// Maximum number of free fan-out queues whose memory is kept, so that a publish allocates nothing
-/// once warm.
-pub const SPARE_QUEUES_MAX: usize = 16;
-
-/// Largest capacity, in bytes, that a free queue or message store keeps for the next publish. The
-/// memory of a rare large message is freed.
-pub const SPARE_MESSAGES_MAX: usize = 64 * 1024;
-
-/// Size of the undelivered messages at which MONITOR skips commands, in bytes. MONITOR applies no
-/// backpressure, so its output must not pile up behind a large channel.
-pub const MONITOR_BACKLOG_MAX: usize = 4 * BACKLOG_MAX;
-
-/// Maximum number of waiting publishers that resume in one turn, once there is room again.
-pub const RESUMED_PER_TURN: usize = 256;
-
 /// Delay before the server accepts again, after an accept failed for lack of files or memory. An
 /// edge-triggered listener reports no further event for waiting connections, not even when a file
 /// is freed.
@@ -147,8 +70,9 @@ pub const TRIM_FRACTION: usize = 4;
 /// Shortest time between two warnings of the same kind, so that a flood does not fill the log.
 pub const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A timer overdue by more than this shows that the process was stopped or got no processor time.
-pub const STOPPED_MIN: Duration = Duration::from_secs(1);
+/// A loop that runs this much later than it meant to shows that the process was stopped, or got no
+/// processor time. The loop's clock leaves that time out.
+pub const STOPPED_MIN: Duration = Duration::from_millis(100);
 
 /// Longest time for which deadlines wait after the process was stopped, while the loop reads input.
 ///
@@ -175,8 +99,7 @@ pub const REAPS_PER_TURN: usize = 256;
 /// until the turn ends, so there must be reserved files for all of them.
 pub const RECYCLES_PER_TURN: usize = 32;
 
-/// Evictions of silent connections that are penalised like one late message. A source is penalised
-/// only while it has more than one silent connection.
+/// Evictions of silent connections that are penalised like one late message.
 pub const RECYCLED_PER_PENALTY: u32 = 5;
 
 /// Maximum size of a connection's output in the kernel where the kernel sizes the buffer, in bytes:
@@ -240,12 +163,47 @@ pub const UDP_RECEIVE_BUFFER: usize = 1 << 20;
 /// Maximum number of sources tracked at a time. A full table takes 1.6 MiB.
 pub const SOURCES_MAX: usize = 1 << 16;
 
-/// Penalty from which a source is refused, until all of it has expired. OpenSSH's
-/// PerSourcePenalties have the same bounds.
+/// Penalty from which a source may have only a part of its share of the silent set. OpenSSH's
+/// PerSourcePenalties begin at the same bound.
 pub const PENALTY_MIN: Duration = Duration::from_secs(15);
 
-/// Longest penalty. Further penalties add nothing.
-pub const PENALTY_MAX: Duration = Duration::from_secs(600);
+/// Penalty from which the silent connections of a source are recycled before those of others. By
+/// default, three of its connections were recycled.
+pub const PENALTY_NOTED: Duration = Duration::from_secs(3);
+
+/// Longest penalty. Further penalties add nothing, so a source that speaks again is soon forgiven.
+pub const PENALTY_MAX: Duration = Duration::from_secs(60);
+
+/// A penalised source has one part in this many of `max-silent-per-source`.
+pub const PENALISED_SHARE: usize = 8;
+
+/// Recycled connections of a source that one connection which speaks makes up for. An office whose
+/// eight connections were recycled starts anew as soon as one of them gets through.
+pub const FORGIVEN_PER_MESSAGE: u32 = 8;
+
+/// An IPv6 /48 has this many times the share of the silent set that one of its /64 has.
+pub const NETWORK_SHARE: usize = 8;
+
+/// Sources of one IPv6 /48 that are tracked one by one, 1/256 of the table. Further ones count as
+/// one source.
+pub const NETWORK_SOURCES_MAX: usize = 256;
+
+/// An idle connection makes way for a newcomer only after this time without a message. A client
+/// that is in use sends more often, so a churn of newcomers does not evict it.
+pub const IDLE_MIN: Duration = Duration::from_secs(2);
+
+/// While fewer than one slot in this many is silent, the longest idle connection makes way rather
+/// than a silent one of less than [`IDLE_MIN`]. So newcomers have time to speak, and a silent flood
+/// evicts only a part of the idle.
+pub const NEWCOMERS_SHARE: usize = 8;
+
+/// Idle connections among which one is chosen to make way. A table of at most this many slots is
+/// searched as a whole, in some 5 us.
+pub const IDLE_SAMPLE: usize = 256;
+
+/// Entries of the silent set that a search for a connection of one source looks at, some 10 us. A
+/// search that finds one early stops there.
+pub const SILENT_SAMPLE: usize = 1024;
 
 /// Stale entries that the queue of silent connections may hold before admission removes them.
 pub const STALE_MIN: usize = 1024;
@@ -259,77 +217,51 @@ pub const GATE_REOPENS: usize = 32;
 /// Evictions keep one part in this many of the memory budget free for what one turn may add.
 pub const EVICTION_MARGIN: usize = 8;
 
+/// Connections that are exempt from eviction may hold one part in this many of the memory budget.
+/// Beyond it, they are evicted like others.
+pub const EXEMPT_SHARE: usize = 4;
+
 /// Maximum size of the free buffers that the pool keeps for reuse, in bytes. They let a busy turn
 /// run without allocating.
 pub const SPARE_BUFFERS_MAX: usize = 1 << 20;
 
-/// Maximum number of bytes of a client's word that an error message quotes, as in Redis.
-pub const SHOWN_MAX: usize = 128;
-
-/// Maximum number of results of walks kept until their commands run again. A command whose result
-/// was dropped starts a new walk.
-pub const WALKS_KEPT: usize = 4;
-
-/// Longest reply to CLIENT LIST and PUBSUB CHANNELS, in bytes. A longer one could make its client a
-/// slow consumer.
-pub const LIST_MAX: usize = 512 * 1024;
-
-/// Maximum number of search steps that one PUBSUB CHANNELS takes, some 30 ms at worst. With
-/// [`CHANNELS_MAX`] channels, that is 256 steps for each.
-pub const LIST_STEPS_MAX: usize = 16 << 20;
-
-/// Maximum number of patterns of one session. Every publish is matched with every pattern. Clients
-/// in practice have one to three.
-pub const PATTERNS_PER_SESSION_MAX: usize = 16;
-
-/// Maximum number of different patterns in total. A pattern that shares the channel's prefix costs
-/// a publish 9 ns, so 1,024 of them cost it 9 us.
-pub const PATTERNS_MAX: usize = 1024;
-
-/// Maximum number of different channels and shard channels together. With short names, 65,536 of
-/// them take about 12 MB. This also bounds the subscriptions of one session.
-pub const CHANNELS_MAX: usize = 1 << 16;
-
-/// Maximum memory of topics and subscriptions together, in bytes. 64 MiB hold some two million
-/// subscriptions.
-pub const HELD_MAX: usize = 64 << 20;
-
-/// Number of wrong passwords that a source may send before each further guess waits for
-/// [`GUESS_PENALTY`]. A person mistypes a few times; a program guesses without end.
-pub const FREE_GUESSES: u32 = 5;
-
-/// Delay between two guesses of a source, after [`FREE_GUESSES`].
-pub const GUESS_PENALTY: Duration = Duration::from_secs(5);
-
-/// A source that has not guessed for this long gets its free guesses again.
-pub const GUESSES_FORGIVEN: Duration = Duration::from_secs(600);
-
-/// Maximum number of sources whose guesses are remembered, some 3 MB. A full table forgets the one
-/// of a sample whose last guess is the oldest.
-pub const GUESSERS_MAX: usize = 1 << 16;
-
 /// Maximum number of networks whose datagrams are counted at a time, at 24 bytes each.
 pub const COUNTED_NETWORKS_MAX: usize = 4096;
 
-/// Longest name of a connection or library, in bytes.
-pub const LABEL_MAX: usize = 128;
+/// Maximum number of sources watched for loops of datagrams at a time, at 24 bytes each.
+pub const LOOP_SOURCES_MAX: usize = 4096;
 
-/// Maximum number of different library names and versions remembered at a time. CLIENT SETINFO
-/// accepts further texts without remembering them. A text number is one byte, and 0 means no text.
-pub const LIBRARY_TEXTS_MAX: usize = 255;
+/// Number of times that a source may send one of our answers back before an answer is dropped. A
+/// loop of one datagram takes 20 ms for them on one machine. A client that repeats its datagram
+/// loses one answer in a thousand, fewer than a busy network loses.
+pub const LOOP_RETURNS_MAX: u16 = 1000;
 
-/// Maximum number of patterns of one CONFIG GET. Matching one with the names of all settings takes
-/// at most a third of a million steps.
-pub const PATTERNS_AT_ONCE: usize = 16;
+/// Datagrams from a source after which another answer is watched, if none of them was the answer
+/// watched before. No two sockets hold more datagrams between them.
+pub const LOOP_MISSES_MAX: u16 = 8192;
 
-/// Longest reason in an error of CONFIG SET, in bytes. It may quote the client's value.
-pub const WHY_MAX: usize = 512;
+/// A source that was silent for this long is no part of a loop: no round trip takes longer.
+pub const LOOP_IDLE: Duration = Duration::from_secs(5);
 
-/// Maximum number of sessions that monitor at a time. Each makes every command more expensive.
-pub const MONITORS_MAX: usize = 16;
+/// Ports below this are system ports (RFC 6335): echo, DNS, NTP and others answer whatever comes.
+/// No client of ours sends from there.
+pub const SYSTEM_PORTS: u16 = 1024;
 
-/// Longest line of MONITOR, in bytes.
-pub const MONITOR_LINE_MAX: usize = 4096;
+/// Further ports whose services answer datagrams, in ascending order: MS-SQL, RADIUS, SSDP, STUN,
+/// WS-Discovery, NAT-PMP, SIP, mDNS, CoAP, memcached, game servers.
+pub const RESPONDER_PORTS: [u16; 16] = [
+    1194, 1434, 1812, 1813, 1900, 3478, 3702, 4500, 5060, 5351, 5353, 5683, 11_211, 19_132, 27_015,
+    27_960,
+];
+
+/// By default, the memory budget is one part in this many of the memory that the machine or its
+/// control group offers. The rest is for the kernel's buffers, other programs, and a heap in
+/// pieces.
+pub const OFFER_SHARE: u64 = 2;
+
+/// The memory budget where the machine does not show its memory, in bytes. It suffices for 20,000
+/// connections, even if 1,400 of them read none of their output.
+pub const MEMORY_BUDGET_DEFAULT: usize = 256 << 20;
 
 /// Smallest memory budget, in bytes. It holds one connection with a message and an answer of the
 /// usual size.
@@ -357,12 +289,18 @@ pub const FIXED_BUFFER_MIN: usize = 64;
 /// Largest fixed buffer, in bytes: the largest class of the pool.
 pub const FIXED_BUFFER_MAX: usize = 1 << 20;
 
+/// Largest config file, in bytes. All settings take 2 KiB.
+pub const CONFIG_FILE_MAX: u64 = 1 << 20;
+
+/// Largest file with a password on its first line, in bytes.
+pub const PASSWORD_FILE_MAX: u64 = 64 * 1024;
+
 /// Longest password, in bytes. AUTH must fit in [`UNTRUSTED_INPUT_MAX`].
 pub const PASSWORD_MAX: usize = 512;
 
 const LINE_MAX: usize = 4096;
 const HIGH_WATERMARK: usize = 64 * 1024;
-const OUTPUT_LIMIT: usize = 1 << 20;
+const OUTPUT_LIMIT: usize = 32 << 20;
 const OUTPUT_PER_TURN: usize = 1 << 20;
 
 /// Longest line that can be configured, in bytes. A line and its line break must fit into one read.
@@ -379,9 +317,18 @@ const _: () = {
     // A connection that is not read because of its watermark must not be closed for its own
     // answers.
     assert!(2 * HIGH_WATERMARK < OUTPUT_LIMIT);
-    // A publish to a name of 60 bytes finds its patterns, whatever they are.
-    assert!(PATTERNS_MAX * PATTERN_MAX * (60 + 1) <= PUBLISH_STEPS_MAX);
+    // A publish to a name of 51 bytes finds its patterns, whatever they are by default.
+    assert!(OTHER_PATTERNS * (PATTERN / 64 + 1) * 51 <= PUBLISH_STEPS_MAX);
+    assert!(CHANNEL_NAME <= CHANNEL_NAME_MAX && PATTERN <= PATTERN_MAX);
+    assert!(PATTERN_MAX <= u16::MAX as usize);
     assert!(DATAGRAMS_PER_BATCH <= 1024);
+    assert!(CHANNEL_NAME_MAX < MAX_MESSAGE_MIN && DATAGRAM_MAX <= MAX_MESSAGE_MIN);
+    assert!(INLINE_MAX <= MAX_MESSAGE_MIN);
+    assert!(2 * MAX_MESSAGE_MAX <= OUTPUT_BOUND_MAX);
+    // A message in flight and one more stay below the output limit.
+    assert!(IN_FLIGHT_MAX + MAX_MESSAGE < OUTPUT_LIMIT && 2 * MAX_MESSAGE <= OUTPUT_LIMIT);
+    // A datagram is never large, because it cannot wait.
+    assert!(DATAGRAM_MAX < LARGE_PAYLOAD && LARGE_PAYLOAD < BACKLOG_MAX);
     assert!(RECYCLES_PER_TURN < FILES_RESERVED as usize);
     assert!(LISTENERS_MAX <= u8::MAX as usize);
     assert!(CONNECTIONS_MAX < u32::MAX as usize / 2);

@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys;
+use crate::{escape, sys};
 
 /// Bytes that a writable pipe accepts without blocking (PIPE_BUF, pipe(7)). A longer text, such as
 /// the status, is written in pieces.
@@ -22,9 +22,12 @@ pub fn dropped() -> u64 {
 
 /// Installs the logger, at the level of RUST_LOG.
 pub fn start() {
-    let environment = env_logger::Env::default().default_filter_or("info");
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into());
     let lines = Box::new(Lines::default());
-    env_logger::Builder::from_env(environment).target(env_logger::Target::Pipe(lines)).init();
+    // env_logger quotes a filter that it cannot read.
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(&escape::line(&filter));
+    builder.target(env_logger::Target::Pipe(lines)).init();
 }
 
 /// A writer that gets one line per call, as env_logger writes them.
@@ -55,7 +58,8 @@ impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let dropped = dropped();
         let mut text = self.notice(dropped);
-        text.extend_from_slice(line);
+        // The text of a message may come from outside. Its source escapes the line breaks.
+        text.extend_from_slice(escape::lines(&String::from_utf8_lossy(line)).as_bytes());
         let pieces = text.chunks(PIECE);
         let count = pieces.len();
         let written = pieces

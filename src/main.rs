@@ -8,10 +8,13 @@ use std::process::ExitCode;
 use slabd::cli::{self, Request};
 use slabd::config::SettingSources;
 use slabd::daemon::{self, Ended};
+use slabd::escape;
 use slabd::lab::{self, LabArgs};
 use slabd::log_lines;
+use slabd::machine::Machine;
 use slabd::report::Outcome;
 use slabd::stress::{self, StressError};
+use slabd::terminal::tell;
 
 /// Exit code for a wrong command line or configuration.
 const USAGE: u8 = 2;
@@ -25,9 +28,9 @@ fn main() -> ExitCode {
     log_lines::start();
     match cli::parse(std::env::args_os()) {
         Ok(Request::Print(text)) => print(&text),
-        Ok(Request::Check(sources)) => match sources.load(daemon::file_limit()) {
+        Ok(Request::Check(sources)) => match sources.load(&Machine::read()) {
             Ok(config) => {
-                config.warnings.iter().for_each(|warning| eprintln!("slabd: {warning}"));
+                config.warnings.iter().for_each(|warning| say(warning));
                 print(&config.to_toml())
             }
             Err(error) => fail(USAGE, &error.to_string()),
@@ -48,20 +51,20 @@ fn warn_of_unknown_level() {
     let Ok(filter) = std::env::var("RUST_LOG") else { return };
     let is_module = filter.contains([',', '=', ':', '/']) || filter.starts_with("slabd");
     if !filter.is_empty() && !is_module && filter.parse::<log::LevelFilter>().is_err() {
-        eprintln!(
-            "slabd: RUST_LOG: '{filter}' is not a level; \
+        say(&format!(
+            "RUST_LOG: '{filter}' is not a level; \
              accepted: error, warn, info, debug, trace or off"
-        );
+        ));
     }
 }
 
 fn serve(sources: &SettingSources) -> ExitCode {
-    let file_limit = daemon::file_limit();
-    let config = match sources.load(file_limit) {
+    let machine = Machine::read();
+    let config = match sources.load(&machine) {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error.to_string()),
     };
-    match daemon::serve(sources, config, file_limit) {
+    match daemon::serve(sources, config, machine) {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::AtOnce) => ExitCode::from(FAILURE),
         Err(error) => fail(FAILURE, &format!("{error:#}")),
@@ -83,7 +86,7 @@ fn experiment(options: &LabArgs) -> ExitCode {
 }
 
 fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(escape::lines(text).as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that closes the pipe early is no error, as in `slabd --help | head -1`.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -92,6 +95,11 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(code: u8, line: &str) -> ExitCode {
-    eprintln!("slabd: {line}");
+    say(line);
     ExitCode::from(code)
+}
+
+/// Prints one line to standard error. It may quote flags, files and peers.
+fn say(line: &str) {
+    tell(&format!("slabd: {}", escape::line(line)));
 }

@@ -81,8 +81,18 @@ pub trait Net {
     /// Returns the present moment. The loop calls this once per turn.
     fn now(&self) -> Time;
 
+    /// Returns the time of the system's clock, counted from 1970 in UTC. It may be set to any other
+    /// time, so deadlines never depend on it.
+    fn system_time(&self) -> Duration;
+
     /// Waits for events, at most for `timeout` (for ever with `None`), and appends them to `ready`.
     fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// Waits until there is an event to poll for, at most for `timeout`. It is exact to some
+    /// microseconds, where [`Net::poll`] counts milliseconds.
+    fn wait(&mut self, _timeout: Duration) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Returns the signals received since the last call. Readiness of [`Token::SIGNALS`] announces
     /// them.

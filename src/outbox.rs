@@ -5,14 +5,18 @@
 //! a socket does not take is copied to a buffer of its connection.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::connection::Reason;
+use crate::limits::SPARE_OUTBOX_MAX;
+use crate::payload::Payload;
 
 /// The bytes and closes of one turn.
 #[derive(Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    payloads: Vec<Rc<Payload>>,
     resumed: Vec<u32>,
 }
 
@@ -22,6 +26,8 @@ pub struct Entry {
     pub slot: u32,
     /// The range of the outbox's bytes. Empty if the entry is only a close.
     pub range: Range<u32>,
+    /// The shared payload behind these bytes: an index, or [`Outbox::NO_PAYLOAD`].
+    pub payload: u32,
     /// True if the connection itself asked for this output.
     pub is_own: bool,
     /// The reason to close the connection once the output is sent.
@@ -29,6 +35,9 @@ pub struct Entry {
 }
 
 impl Outbox {
+    /// Stands for no payload.
+    pub const NO_PAYLOAD: u32 = u32::MAX;
+
     /// Returns the position of the next byte.
     pub fn position(&self) -> u32 {
         self.bytes.len() as u32
@@ -43,20 +52,39 @@ impl Outbox {
     pub fn commit(&mut self, slot: u32, start: u32, close: Option<Reason>) {
         let range = start..self.position();
         if !range.is_empty() || close.is_some() {
-            self.entries.push(Entry { slot, range, is_own: true, close });
+            let payload = Self::NO_PAYLOAD;
+            self.entries.push(Entry { slot, range, payload, is_own: true, close });
         }
     }
 
     /// Makes a range output for a connection that did not ask for it. Several may share one range.
     pub fn deliver(&mut self, slot: u32, range: Range<u32>) {
         if !range.is_empty() {
-            self.entries.push(Entry { slot, range, is_own: false, close: None });
+            let payload = Self::NO_PAYLOAD;
+            self.entries.push(Entry { slot, range, payload, is_own: false, close: None });
         }
+    }
+
+    /// Makes a range, a shared payload and a second range output for a connection.
+    pub fn deliver_shared(
+        &mut self,
+        slot: u32,
+        head: Range<u32>,
+        payload: &Rc<Payload>,
+        tail: Range<u32>,
+    ) {
+        if !self.payloads.last().is_some_and(|last| Rc::ptr_eq(last, payload)) {
+            self.payloads.push(payload.clone());
+        }
+        let payload = self.payloads.len() as u32 - 1;
+        self.entries.push(Entry { slot, range: head, payload, is_own: false, close: None });
+        self.deliver(slot, tail);
     }
 
     /// Closes a connection once its pending output is sent.
     pub fn close(&mut self, slot: u32, reason: Reason) {
-        self.entries.push(Entry { slot, range: 0..0, is_own: false, close: Some(reason) });
+        let (range, payload) = (0..0, Self::NO_PAYLOAD);
+        self.entries.push(Entry { slot, range, payload, is_own: false, close: Some(reason) });
     }
 
     /// Resumes a connection that waits for its service.
@@ -77,6 +105,11 @@ impl Outbox {
         &self.bytes[range.start as usize..range.end as usize]
     }
 
+    /// Returns the payload of an entry.
+    pub fn payload(&self, index: u32) -> Option<&Rc<Payload>> {
+        self.payloads.get(index as usize)
+    }
+
     /// Returns the bytes of output in this turn so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
@@ -88,19 +121,25 @@ impl Outbox {
 
     pub fn clear(&mut self) {
         self.bytes.clear();
+        if self.bytes.capacity() > SPARE_OUTBOX_MAX {
+            self.bytes = Vec::new();
+        }
         self.entries.clear();
+        self.payloads.clear();
     }
 
     /// Returns the memory kept from turn to turn, in bytes.
     pub fn capacity_bytes(&self) -> usize {
         let resumed = self.resumed.capacity() * size_of::<u32>();
-        resumed + self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+        let payloads = self.payloads.capacity() * size_of::<Rc<Payload>>();
+        resumed + payloads + self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
     /// Frees the part of that memory that is unused.
     pub fn shrink_to_fit(&mut self) {
         self.bytes.shrink_to_fit();
         self.entries.shrink_to_fit();
+        self.payloads.shrink_to_fit();
         self.resumed.shrink_to_fit();
     }
 }

@@ -26,6 +26,7 @@ mod datagrams; // phase 6 for one batch
 mod intake; // phase 5: reads and decodes the input of one connection
 mod invariants; // checked by tests and simulations after every turn
 mod newcomers; // phase 4 for one new connection
+mod readings; // metrics: values of the kernel
 mod sections; // metrics
 mod server; // the loop as services see it; phase 10 for one connection
 
@@ -107,9 +108,14 @@ impl<N: Net> Reactor<N> {
     /// Phase 2: polls the kernel for readiness events and sorts them onto the carry lists.
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let core = &mut self.core;
+        let started = core.net.now();
         if core.stats.turns > 0 {
-            core.stats.turn_took(core.net.now().since(core.now));
+            core.stats.turn_took(started.since(core.turn.began));
         }
+        let (polled_at, was_stopped) = core.clock.read(started);
+        core.note_stop(was_stopped);
+        core.turn.polled_at = polled_at;
+        core.clock.waits(timeout);
         let mut events = std::mem::take(&mut core.turn.events);
         events.clear();
         let polled = core.net.poll(&mut events, timeout);
@@ -134,8 +140,14 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 3: reads the clock for this turn. All later phases get this `now` as a parameter.
     fn read_clock(&mut self) -> Time {
-        self.core.now = self.core.net.now();
-        self.core.now
+        let core = &mut self.core;
+        core.turn.began = core.net.now();
+        let (now, was_stopped) = core.clock.read(core.turn.began);
+        core.note_stop(was_stopped);
+        core.turn.was_stopped = was_stopped;
+        core.now = now;
+        core.pool.now = now.tick();
+        now
     }
 
     /// Phase 4: accepts new connections, at most a budget, from the listeners in turn.
@@ -211,16 +223,19 @@ impl<N: Net> Reactor<N> {
 
     /// Phase 7: expires timers, at most a budget. The ids of the loop's own timers come first, and
     /// those of the connections follow, by slot.
+    ///
+    /// A timer expires if it was due before this turn's poll, because that poll has then reported
+    /// all input that arrived in time.
     fn expire_timers(&mut self, now: Time) {
-        // After the process was stopped, deadlines wait until the input that arrived is read.
         if self.core.is_catching_up(now) {
             return;
         }
+        let due_by = self.core.turn.polled_at.tick();
         for _ in 0..self.core.limits.expiries_per_turn {
-            let Some(id) = self.core.timers.poll_expired(now.tick()) else { return };
+            let Some(id) = self.core.timers.poll_expired(due_by) else { return };
             self.core.stats.work.expiries += 1;
             match id.checked_sub(LoopTimer::COUNT) {
-                Some(slot) => self.connection_timer(slot, now.tick()),
+                Some(slot) => self.connection_timer(slot, due_by),
                 None => self.loop_timer(LoopTimer::ALL[id as usize], now),
             }
         }
@@ -246,7 +261,7 @@ impl<N: Net> Reactor<N> {
     /// queue behind unsent output.
     fn hand_over(&mut self, entry: Entry, now: Time) {
         let Reactor { core, services, outbox, .. } = self;
-        let Entry { slot, mut range, is_own, close } = entry;
+        let Entry { slot, mut range, payload, is_own, close } = entry;
         let Some(connection) = core.connections.get_mut(slot as usize) else { return };
         // A connection that is closing or closed takes no more output.
         if !connection.is_serving() {
@@ -257,21 +272,33 @@ impl<N: Net> Reactor<N> {
         // list already. In fixed mode, all output goes through the connection's buffer.
         let unsent = core.pool.len(&connection.output);
         let behind = unsent > 0 || connection.flags.has(Flags::IN_OUTBOX);
-        if behind || core.pool.is_fixed() {
+        let payload = outbox.payload(payload);
+        if behind || payload.is_some() || core.pool.is_fixed() {
             let bytes = outbox.bytes(&range);
+            let added = bytes.len() + payload.map_or(0, |payload| payload.len());
             let untrusted = behind && connection.flags.has(Flags::UNTRUSTED);
             // Answers to the connection's own requests may exceed the limit by the high watermark.
             // The loop stops reading at the watermark, but one answer may still pass it.
             let own = if is_own { core.limits.high_watermark } else { 0 };
             let most =
                 if untrusted { UNTRUSTED_OUTPUT_MAX } else { core.limits.output_limit + own };
-            if unsent + bytes.len() > most {
+            // Shared payloads wait for a peer that takes output. One that is alone always fits.
+            let shared = core.pool.shared_len(&connection.output);
+            let is_over = unsent > 0 && unsent + added > most;
+            if is_over
+                && (unsent - shared + bytes.len() > most || !connection.is_taking(now.tick()))
+            {
                 return core.close(slot, Reason::OutputLimit);
             }
-            if core.pool.append(&mut connection.output, Use::Write(slot), bytes).is_err() {
-                return core.close(slot, Reason::MemoryBudget);
+            if let Err(reason) = core.hold(Use::Write(slot), bytes) {
+                return core.close(slot, reason);
             }
-            if connection.owes(unsent + bytes.len(), core.limits.output_soft_limit, now.tick()) {
+            let connection = &mut core.connections[slot as usize];
+            if let Some(payload) = payload {
+                let payload = payload.clone();
+                core.pool.append_shared(&mut connection.output, Use::Write(slot), payload);
+            }
+            if connection.owes(unsent + added, core.limits.output_soft_limit, now.tick()) {
                 core.arm(slot);
             }
             range = 0..0;
@@ -295,6 +322,7 @@ impl<N: Net> Reactor<N> {
     /// Phase 9: flushes each connection that has output, with one write.
     fn flush(&mut self, now: Time) {
         let mut flushes = std::mem::take(&mut self.core.turn.flushes);
+        self.core.turn.written = 0;
         for flush in flushes.drain(..) {
             self.core.flush_one(flush, &self.outbox, now.tick());
         }
@@ -305,8 +333,9 @@ impl<N: Net> Reactor<N> {
     /// Phase 10: reaps closed connections, at most a budget. Then it updates the memory budget, the
     /// accept gate and the trim timer.
     fn reap(&mut self, now: Time) {
-        self.core.evict();
         let Reactor { core, services, .. } = self;
+        core.pool.services = services.iter().map(|service| service.bytes()).sum();
+        core.evict();
         // Services stop delivering to closed connections now, even if a later turn reaps them.
         for (slot, _) in &core.carry.closed[core.carry.told..] {
             let service = core.connections[*slot as usize].flags.service();

@@ -15,12 +15,13 @@ pub mod server;
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Duration;
+use std::rc::Rc;
 
 use crate::clock::{Tick, Time};
 use crate::codec::line;
 use crate::connection::Reason;
 use crate::outbox::Outbox;
+use crate::payload::Payload;
 use server::{Parting, Server};
 
 /// The number of a connection. It is unique until [`Service::closed`] has reported the end of the
@@ -59,8 +60,8 @@ pub trait Service {
         false
     }
 
-    /// Appends the error for a newcomer that finds no free slot.
-    fn full(&self, _out: &mut Vec<u8>) {}
+    /// Appends the error for a newcomer that finds no free slot, because of this setting.
+    fn full(&self, _limit: &str, _out: &mut Vec<u8>) {}
 
     /// Appends a message with the reason why the connection is about to close, if the protocol has
     /// such a message.
@@ -125,6 +126,9 @@ pub trait Service {
 pub enum Taken {
     /// A message of this many bytes, with its framing, was served or refused.
     Message(usize),
+    /// This many bytes of a message were used, which may be none, and the message goes on. The loop
+    /// passes the rest of it when the connection has room for more output.
+    Part(usize),
     /// The input is empty or part of a message.
     Incomplete,
     /// The message must wait. The loop does not read the connection until [`Output::resume`], and
@@ -206,6 +210,26 @@ impl<'a> Output<'a> {
         true
     }
 
+    /// Sends a range, a shared payload and a second range to a connection. The payload is not
+    /// copied, so it does not count against the budget. Returns false and sends nothing if the
+    /// budget is used up.
+    pub fn deliver_shared(
+        &mut self,
+        connection: ConnectionId,
+        head: &Range<u32>,
+        payload: &Rc<Payload>,
+        tail: &Range<u32>,
+    ) -> bool {
+        let has_room = self.has_room(head.len() + tail.len());
+        if has_room {
+            self.writes -= 1;
+            self.bytes = self.bytes.saturating_sub(head.len() + tail.len());
+            self.first = false;
+            self.outbox.deliver_shared(connection.0, head.clone(), payload, tail.clone());
+        }
+        has_room
+    }
+
     /// Closes a connection once its pending output is sent.
     pub fn close(&mut self, connection: ConnectionId) {
         self.outbox.close(connection.0, Reason::ServiceClosed);
@@ -226,12 +250,10 @@ pub struct Options {
     /// The password that clients of the hub must give. `None`: only clients on this machine are
     /// served.
     pub password: Option<Secret>,
-    /// Maximum number of datagrams answered per second and source; 0 means no limit.
-    pub datagram_rate: u32,
+    /// True if operators' commands are served only on the operator's listener.
+    pub operators_by_door: bool,
     /// Maximum number of connections, to reserve room for.
     pub max_connections: usize,
-    /// The time of day at [`Time::ZERO`], counted from 1970 in UTC.
-    pub unix_start: Duration,
 }
 
 /// A text that is never shown: it has no `Display`, and `Debug` prints a placeholder.

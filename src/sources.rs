@@ -1,10 +1,15 @@
 //! The sources of connections: how many connections each has, how many are silent, and its penalty.
 //!
 //! A source is an IPv4 address or a /64 network of IPv6, which a provider gives to one customer.
+//! The /64 networks of one /48 are also counted together, because one customer can have a whole
+//! /48 with 65,536 of them. Such a *network* has an entry of its own. When
+//! [`NETWORK_SOURCES_MAX`] of its sources have connections, further ones count as the network.
+//!
 //! The table has a fixed size and works like a processor's cache. A keyed hash of the source, which
 //! an attacker cannot predict, selects a set of eight places. A place is free when its source has
-//! neither connections nor a penalty. If a set is full, a newcomer's source is not tracked, and no
-//! cap applies to it. A connection stores the number of its place in two bytes.
+//! no connections; a penalty keeps it only until another source needs it. If a set is full, a
+//! newcomer's source is not tracked, and no cap applies to it. A connection stores the number of
+//! its place in two bytes.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -12,13 +17,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::Tick;
-use crate::limits::{PENALTY_MAX, PENALTY_MIN, SOURCES_MAX};
+use crate::limits::{
+    Limits, NETWORK_SHARE, NETWORK_SOURCES_MAX, PENALISED_SHARE, PENALTY_MAX, PENALTY_MIN,
+    PENALTY_NOTED, SOURCES_MAX,
+};
 
 /// Places per set: three cache lines.
 const SET: usize = 8;
 
 /// A place in the table. The last two numbers name no place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SourceId(u16);
 
 impl SourceId {
@@ -32,29 +40,92 @@ impl SourceId {
     }
 }
 
-#[derive(Clone, Copy, Default)]
+/// The standing of a source, which follows from its address alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    #[default]
+    Ordinary,
+    /// This machine. Its programs share an address, so a penalty would hit all of them.
+    Loopback,
+    /// One of `trusted-sources`: counted, but neither capped nor penalised.
+    Trusted,
+}
+
+impl Standing {
+    /// Returns the standing of an address. An IPv4 address in IPv6 notation is an IPv4 address.
+    pub fn of(address: IpAddr, limits: &Limits) -> Standing {
+        let address = address.to_canonical();
+        match limits.trusted_sources.contain(address) {
+            true => Standing::Trusted,
+            false if address.is_loopback() => Standing::Loopback,
+            false => Standing::Ordinary,
+        }
+    }
+}
+
+/// Whether a source has a penalty, which ends by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PenaltyState {
+    Clean,
+    Penalty,
+    /// The penalty has reached [`PENALTY_MIN`]. The share is smaller until it ends.
+    SmallShare,
+}
+
+#[derive(Clone, Copy)]
 struct SourceEntry {
     key: u64,
     connections: u32,
-    /// When the penalty ends. Valid while `has_penalty`.
+    /// When the penalty ends. Valid unless the record is clean.
     penalty_until: Tick,
     silent: u16,
-    has_penalty: bool,
-    is_refused: bool,
-    /// Exempt from caps and penalties, but still counted.
-    is_trusted: bool,
+    /// The /48 network that the source belongs to, or [`SourceId::NONE`].
+    network: SourceId,
+    /// Sources of this network that have connections and a place of their own.
+    sources: u16,
+    record: PenaltyState,
+    standing: Standing,
 }
 
 const _: () = assert!(size_of::<SourceEntry>() == 24);
 
 impl SourceEntry {
+    const FREE: SourceEntry = SourceEntry {
+        key: 0,
+        connections: 0,
+        penalty_until: Tick(0),
+        silent: 0,
+        network: SourceId::NONE,
+        sources: 0,
+        record: PenaltyState::Clean,
+        standing: Standing::Ordinary,
+    };
+
     /// Returns the remaining ticks of the penalty.
     fn penalty(&self, now: Tick) -> u32 {
-        if self.has_penalty { self.penalty_until.distance_from(now).max(0) as u32 } else { 0 }
+        match self.record {
+            PenaltyState::Clean => 0,
+            _ => self.penalty_until.distance_from(now).max(0) as u32,
+        }
     }
 
     fn is_free(&self, now: Tick) -> bool {
         self.connections == 0 && self.penalty(now) == 0
+    }
+
+    fn is_penalised(&self, now: Tick) -> bool {
+        self.standing == Standing::Ordinary
+            && self.record == PenaltyState::SmallShare
+            && self.penalty(now) > 0
+    }
+
+    fn set_penalty(&mut self, ticks: u32, now: Tick) {
+        self.penalty_until = now.plus(ticks);
+        self.record = match ticks {
+            0 => PenaltyState::Clean,
+            _ if ticks >= Tick::count(PENALTY_MIN) => PenaltyState::SmallShare,
+            _ => PenaltyState::Penalty,
+        };
     }
 }
 
@@ -75,38 +146,67 @@ impl Default for Sources {
 }
 
 impl Sources {
-    /// Returns the place of a source, and gives it one if it has none. Returns [`SourceId::NONE`]
-    /// if its set is full.
-    pub fn find(&mut self, address: IpAddr, now: Tick) -> SourceId {
+    /// Returns the place of a source, and gives it one if it has none. Returns the place of its
+    /// network if that has too many sources, and [`SourceId::NONE`] if its set is full.
+    pub fn find(&mut self, address: IpAddr, standing: Standing, now: Tick) -> SourceId {
+        let (key, network_key) = keys(address.to_canonical());
+        // The connections of a trusted source must not count against its neighbours.
+        let network_key = network_key.filter(|_| standing != Standing::Trusted);
+        let network =
+            network_key.map_or(SourceId::NONE, |key| self.place_of(key, SourceId::NONE, now));
+        let is_crowded = |entry: &SourceEntry| usize::from(entry.sources) >= NETWORK_SOURCES_MAX;
+        if self.get(network).is_some_and(is_crowded) && !self.has_connections(key) {
+            return network;
+        }
+        let source = self.place_of(key, network, now);
+        if let Some(entry) = self.get_mut(source) {
+            // A source with connections is counted in its network already.
+            if entry.connections == 0 {
+                entry.network = network;
+            }
+            entry.standing = standing;
+        }
+        source
+    }
+
+    fn set_of(&mut self, key: u64) -> (usize, &mut [SourceEntry; SET]) {
         if self.sets.is_empty() {
             self.sets = vec![None; SOURCES_MAX / SET];
         }
-        let key = key(address);
         let number = self.hasher.hash_one(key) as usize % self.sets.len();
         let set = self.sets[number].get_or_insert_with(|| {
             self.sets_used += 1;
-            Default::default()
+            Box::new([SourceEntry::FREE; SET])
         });
-        let own = set.iter().position(|entry| entry.key == key && !entry.is_free(now));
-        let place = own.or_else(|| {
-            let free = set.iter().position(|entry| entry.is_free(now))?;
-            set[free] = SourceEntry { key, ..SourceEntry::default() };
-            Some(free)
-        });
-        // The last two places are never used, because their numbers have another meaning.
-        let found = place.map(|place| SourceId((number * SET + place) as u16));
-        found.filter(|source| source.place().is_some()).unwrap_or(SourceId::NONE)
+        (number, set)
     }
 
-    /// Sets whether a source is exempt from caps and penalties.
-    pub fn trust(&mut self, source: SourceId, is_trusted: bool) {
-        if let Some(entry) = self.get_mut(source) {
-            entry.is_trusted = is_trusted;
-        }
+    fn has_connections(&mut self, key: u64) -> bool {
+        self.set_of(key).1.iter().any(|entry| entry.key == key && entry.connections > 0)
+    }
+
+    /// Returns the place of a key, and gives it one if it has none: a free one, or that of a source
+    /// that has only a penalty. The place `taken` is given to no other key.
+    fn place_of(&mut self, key: u64, taken: SourceId, now: Tick) -> SourceId {
+        let (number, set) = self.set_of(key);
+        let id = |place: usize| SourceId((number * SET + place) as u16);
+        let own = set.iter().position(|entry| entry.key == key && !entry.is_free(now));
+        let place = own.or_else(|| {
+            // The last two places are never used, because their numbers have another meaning.
+            let open = set.iter().enumerate().filter(|(place, entry)| {
+                let id = id(*place);
+                entry.connections == 0 && id != taken && id.place().is_some()
+            });
+            // A place without a penalty comes first.
+            let (place, _) = open.min_by_key(|(_, entry)| entry.penalty(now))?;
+            set[place] = SourceEntry { key, ..SourceEntry::FREE };
+            Some(place)
+        });
+        place.map_or(SourceId::NONE, id)
     }
 
     pub fn is_trusted(&self, source: SourceId) -> bool {
-        self.get(source).is_some_and(|entry| entry.is_trusted)
+        self.get(source).is_some_and(|entry| entry.standing == Standing::Trusted)
     }
 
     /// Returns the number of connections of the operator.
@@ -120,69 +220,142 @@ impl Sources {
             .map_or((0, 0), |entry| (entry.connections as usize, usize::from(entry.silent)))
     }
 
+    /// Returns whether a connection's source is `scope` or belongs to that network.
+    pub fn belongs(&self, source: SourceId, scope: SourceId) -> bool {
+        source == scope || self.network(source) == scope
+    }
+
+    fn network(&self, source: SourceId) -> SourceId {
+        self.get(source).map_or(SourceId::NONE, |entry| entry.network)
+    }
+
+    /// Returns the source, or its network, that has reached its cap on connections.
+    pub fn at_connection_cap(&self, source: SourceId, limits: &Limits) -> Option<SourceId> {
+        let cap = limits.connections_per_source();
+        let scopes = [source, self.network(source)].into_iter();
+        let mut capped = scopes.filter(|_| !self.is_trusted(source));
+        capped.find(|scope| self.counts(*scope).0 >= cap)
+    }
+
+    /// Returns the source, or its network, that has reached its share of the silent set. The share
+    /// of a penalised source is smaller.
+    pub fn at_silent_share(
+        &self,
+        source: SourceId,
+        limits: &Limits,
+        now: Tick,
+    ) -> Option<SourceId> {
+        let entry = self.get(source).filter(|entry| entry.standing != Standing::Trusted)?;
+        let cap = limits.max_silent_per_source;
+        let share = if entry.is_penalised(now) { (cap / PENALISED_SHARE).max(1) } else { cap };
+        if usize::from(entry.silent) >= share {
+            return Some(source);
+        }
+        let of_network = self.counts(entry.network).1;
+        (of_network >= cap.saturating_mul(NETWORK_SHARE)).then_some(entry.network)
+    }
+
+    /// Returns whether connections of a source are recycled before others: it has several silent
+    /// ones, and lately others of it were recycled or late.
+    pub fn floods(&self, source: SourceId, now: Tick) -> bool {
+        self.get(source).is_some_and(|entry| {
+            entry.silent > 1
+                && entry.standing != Standing::Trusted
+                && entry.penalty(now) >= Tick::count(PENALTY_NOTED)
+        })
+    }
+
+    /// Returns how many connections of a source count when slots have run out. Those of a network
+    /// count in part, so that many sources of one network do not look like many customers.
+    pub fn weight(&self, source: SourceId) -> usize {
+        if self.is_trusted(source) {
+            return 1;
+        }
+        let of_network = self.counts(self.network(source)).0;
+        self.counts(source).0.max(of_network / NETWORK_SHARE)
+    }
+
+    /// Calls `change` with the entry of a source and that of its network.
+    fn change(&mut self, source: SourceId, change: impl Fn(&mut SourceEntry)) {
+        for scope in [source, self.network(source)] {
+            if let Some(entry) = self.get_mut(scope) {
+                change(entry);
+            }
+        }
+    }
+
     /// Counts a new connection.
     pub fn connected(&mut self, source: SourceId, is_silent: bool) {
         self.operators += usize::from(source == SourceId::OPERATOR);
-        if let Some(entry) = self.get_mut(source) {
+        self.change(source, |entry| {
             entry.connections += 1;
             entry.silent = entry.silent.saturating_add(u16::from(is_silent));
+        });
+        let network = self.network(source);
+        let is_first = self.counts(source).0 == 1;
+        if let Some(entry) = self.get_mut(network).filter(|_| is_first) {
+            entry.sources = entry.sources.saturating_add(1);
         }
     }
 
     /// Counts a connection as no longer silent, because it has spoken or closes.
     pub fn no_longer_silent(&mut self, source: SourceId) {
-        if let Some(entry) = self.get_mut(source) {
-            entry.silent = entry.silent.saturating_sub(1);
-        }
+        self.change(source, |entry| entry.silent = entry.silent.saturating_sub(1));
     }
 
     /// Counts a closed connection.
     pub fn closed(&mut self, source: SourceId) {
         self.operators -= usize::from(source == SourceId::OPERATOR);
-        if let Some(entry) = self.get_mut(source) {
-            entry.connections = entry.connections.saturating_sub(1);
+        self.change(source, |entry| entry.connections = entry.connections.saturating_sub(1));
+        let network = self.network(source);
+        let is_last = self.counts(source).0 == 0;
+        if let Some(entry) = self.get_mut(network).filter(|_| is_last) {
+            entry.sources = entry.sources.saturating_sub(1);
         }
     }
 
-    /// Adds to the penalty of a source, up to [`PENALTY_MAX`]. From [`PENALTY_MIN`] on, the source
-    /// is refused until its penalty ends.
+    /// Adds to the penalty of a source, up to [`PENALTY_MAX`]. From [`PENALTY_MIN`] on, its share
+    /// is smaller until its penalty ends.
     pub fn punish(&mut self, source: SourceId, penalty: Duration, now: Tick) {
-        let Some(entry) =
-            self.get_mut(source).filter(|entry| !penalty.is_zero() && !entry.is_trusted)
-        else {
-            return;
-        };
-        let left = entry.penalty(now);
-        let sum = left.saturating_add(Tick::count(penalty)).min(Tick::count(PENALTY_MAX));
-        // A source starts anew when its penalty has ended.
-        entry.is_refused = (entry.is_refused && left > 0) || sum >= Tick::count(PENALTY_MIN);
-        (entry.has_penalty, entry.penalty_until) = (true, now.plus(sum));
+        if let Some(entry) = self.get_mut(source).filter(|_| !penalty.is_zero()) {
+            let was_penalised = entry.is_penalised(now);
+            let sum = entry.penalty(now).saturating_add(Tick::count(penalty));
+            entry.set_penalty(sum.min(Tick::count(PENALTY_MAX)), now);
+            if was_penalised {
+                entry.record = PenaltyState::SmallShare;
+            }
+        }
+    }
+
+    /// Takes from the penalty of a source, because one of its connections has spoken.
+    pub fn forgive(&mut self, source: SourceId, penalty: Duration, now: Tick) {
+        if let Some(entry) =
+            self.get_mut(source).filter(|entry| entry.record != PenaltyState::Clean)
+        {
+            entry.set_penalty(entry.penalty(now).saturating_sub(Tick::count(penalty)), now);
+        }
     }
 
     /// Forgets expired penalties, and returns whether others remain. Ticks wrap, so an old end of a
     /// penalty would lie in the future again after 397 days. This walks the table, which takes 80
-    /// us when it is full. Once in ten minutes is enough, while there are penalties.
+    /// us when it is full. Once a minute is enough, while there are penalties.
     pub fn forget_penalties(&mut self, now: Tick) -> bool {
         let mut any = false;
         for entry in self.sets.iter_mut().flatten().flat_map(|set| set.iter_mut()) {
-            entry.has_penalty &= entry.penalty(now) > 0;
-            any |= entry.has_penalty;
+            if entry.penalty(now) == 0 {
+                entry.record = PenaltyState::Clean;
+            }
+            any |= entry.record != PenaltyState::Clean;
         }
         any
     }
 
-    /// Returns whether a source is refused because of its penalty.
-    pub fn is_refused(&self, source: SourceId, now: Tick) -> bool {
-        self.get(source)
-            .is_some_and(|entry| entry.is_refused && !entry.is_trusted && entry.penalty(now) > 0)
-    }
-
-    /// Returns the number of sources with connections, and of refused sources. Walks the table, so
-    /// only metrics call it.
+    /// Returns the number of sources with connections, and of penalised sources. Walks the table,
+    /// so only metrics call it.
     pub fn totals(&self, now: Tick) -> (usize, usize) {
         let entries = || self.sets.iter().flatten().flat_map(|set| set.iter());
-        let connected = entries().filter(|entry| entry.connections > 0).count();
-        (connected, entries().filter(|entry| entry.is_refused && entry.penalty(now) > 0).count())
+        let connected = entries().filter(|entry| entry.connections > 0 && entry.sources == 0);
+        (connected.count(), entries().filter(|entry| entry.is_penalised(now)).count())
     }
 
     /// Returns the memory held in bytes. O(1), because the loop calls it whenever its last
@@ -203,9 +376,11 @@ impl Sources {
         let mut expected: HashMap<SourceId, (usize, usize)> = HashMap::new();
         for (source, is_silent) in connections {
             operators += usize::from(source == SourceId::OPERATOR);
-            if source.place().is_some() {
-                let counts = expected.entry(source).or_default();
-                *counts = (counts.0 + 1, counts.1 + usize::from(is_silent));
+            for scope in [source, self.network(source)] {
+                if scope.place().is_some() {
+                    let counts = expected.entry(scope).or_default();
+                    *counts = (counts.0 + 1, counts.1 + usize::from(is_silent));
+                }
             }
         }
         assert_eq!(self.operators, operators, "the operator's connections are miscounted");
@@ -217,8 +392,8 @@ impl Sources {
             );
         }
         if walks_table {
-            let entries = self.sets.iter().flatten().flat_map(|set| set.iter());
-            let connected: Vec<u64> = entries
+            let entries = || self.sets.iter().flatten().flat_map(|set| set.iter());
+            let connected: Vec<u64> = entries()
                 .filter(|entry| entry.connections > 0 || entry.silent > 0)
                 .map(|entry| entry.key)
                 .collect();
@@ -227,6 +402,10 @@ impl Sources {
             assert_eq!(keys.len(), connected.len(), "a source has two places");
             let used = self.sets.iter().flatten().count();
             assert_eq!(self.sets_used, used, "the sets in use are miscounted");
+            let counted: usize = entries().map(|entry| usize::from(entry.sources)).sum();
+            let in_networks =
+                entries().filter(|entry| entry.connections > 0 && entry.network.place().is_some());
+            assert_eq!(counted, in_networks.count(), "the sources of networks are miscounted");
         }
     }
 
@@ -241,12 +420,15 @@ impl Sources {
     }
 }
 
-/// Returns the key of an address's source.
-fn key(address: IpAddr) -> u64 {
+/// Returns the key of an address's source, and for IPv6 that of its /48 network.
+fn keys(address: IpAddr) -> (u64, Option<u64>) {
     match address {
-        IpAddr::V4(address) => u64::from(address.to_bits()),
-        // The top bit marks an IPv6 network, so it cannot have the key of an IPv4 address.
-        IpAddr::V6(address) => (address.to_bits() >> 64) as u64 | 1 << 63,
+        IpAddr::V4(address) => (u64::from(address.to_bits()), None),
+        // The two top bits keep the keys of addresses and networks apart.
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            ((bits >> 64) as u64 | 1 << 63, Some((bits >> 80) as u64 | 1 << 62))
+        }
     }
 }
 
@@ -267,13 +449,13 @@ mod tests {
     #[test]
     fn a_source_counts_its_connections_and_is_forgotten_without_any() {
         let mut sources = Sources::default();
-        let one = sources.find(ip("10.0.0.1"), at(0));
+        let one = sources.find(ip("10.0.0.1"), Standing::Ordinary, at(0));
         sources.connected(one, true);
         sources.connected(one, false);
-        let other = sources.find(ip("10.0.0.2"), at(0));
+        let other = sources.find(ip("10.0.0.2"), Standing::Ordinary, at(0));
         sources.connected(other, true);
         assert_eq!((sources.counts(one), sources.counts(other)), ((2, 1), (1, 1)));
-        assert_eq!(sources.find(ip("10.0.0.1"), at(0)), one);
+        assert_eq!(sources.find(ip("10.0.0.1"), Standing::Ordinary, at(0)), one);
         sources.no_longer_silent(one);
         assert_eq!(sources.counts(one), (2, 0));
         sources.closed(one);
@@ -284,53 +466,204 @@ mod tests {
     #[test]
     fn a_64_bit_ipv6_network_is_one_source() {
         let mut sources = Sources::default();
-        let one = sources.find(ip("2001:db8::1"), at(0));
+        let one = sources.find(ip("2001:db8::1"), Standing::Ordinary, at(0));
         sources.connected(one, true);
-        assert_eq!(sources.find(ip("2001:db8::ffff:1"), at(0)), one);
-        assert_ne!(sources.find(ip("2001:db8:0:1::1"), at(0)), one);
+        assert_eq!(sources.find(ip("2001:db8::ffff:1"), Standing::Ordinary, at(0)), one);
+        assert_ne!(sources.find(ip("2001:db8:0:1::1"), Standing::Ordinary, at(0)), one);
+    }
+
+    /// Returns whether one silent connection of eight is the share of a source, as of a penalised
+    /// one.
+    fn is_penalised(sources: &Sources, source: SourceId, now: Tick) -> bool {
+        let limits = Limits { max_silent_per_source: 8, ..Limits::default() };
+        sources.at_silent_share(source, &limits, now).is_some()
+    }
+
+    fn silent_source(sources: &mut Sources, address: &str, standing: Standing) -> SourceId {
+        let source = sources.find(ip(address), standing, at(0));
+        sources.connected(source, true);
+        source
     }
 
     #[test]
-    fn penalties_add_up_and_refuse_a_source_from_a_bound_until_they_end() {
+    fn penalties_add_up_and_lower_the_share_of_a_source_from_a_bound() {
         let mut sources = Sources::default();
-        let source = sources.find(ip("10.0.0.1"), at(0));
+        let source = silent_source(&mut sources, "10.0.0.1", Standing::Ordinary);
         sources.punish(source, 7 * SECOND, at(0));
         sources.punish(source, 7 * SECOND, at(0));
-        assert!(!sources.is_refused(source, at(0)), "14 s: below the bound");
+        assert!(!is_penalised(&sources, source, at(0)), "14 s: below the bound");
         sources.punish(source, SECOND, at(0));
-        assert!(sources.is_refused(source, at(0)), "15 s: at the bound");
-        assert!(sources.is_refused(source, at(14)), "until the penalty ends");
-        assert_eq!(
-            sources.find(ip("10.0.0.1"), at(14)),
-            source,
-            "a source with a penalty keeps its place without a connection"
-        );
-        assert!(!sources.is_refused(source, at(16)));
+        assert!(is_penalised(&sources, source, at(0)), "15 s: at the bound");
+        assert!(is_penalised(&sources, source, at(14)), "until the penalty ends");
+        assert!(!is_penalised(&sources, source, at(16)), "the penalty has ended");
         sources.punish(source, 5 * SECOND, at(16));
-        assert!(
-            !sources.is_refused(source, at(16)),
-            "a source starts anew when its penalty has ended"
-        );
+        assert!(!is_penalised(&sources, source, at(16)), "a source starts anew");
         (0..1000).for_each(|_| sources.punish(source, 5 * SECOND, at(20)));
-        assert!(
-            sources.is_refused(source, at(619)) && !sources.is_refused(source, at(621)),
-            "ten minutes at most"
-        );
+        assert!(is_penalised(&sources, source, at(79)), "a minute at most");
+        assert!(!is_penalised(&sources, source, at(81)), "a minute at most");
         sources.punish(source, Duration::ZERO, at(700));
-        assert!(!sources.is_refused(source, at(700)));
+        assert!(!is_penalised(&sources, source, at(700)));
+    }
+
+    #[test]
+    fn a_source_that_speaks_is_forgiven() {
+        let mut sources = Sources::default();
+        let source = silent_source(&mut sources, "10.0.0.1", Standing::Ordinary);
+        (0..20).for_each(|_| sources.punish(source, SECOND, at(0)));
+        assert!(is_penalised(&sources, source, at(0)));
+        sources.forgive(source, 8 * SECOND, at(0));
+        assert!(!is_penalised(&sources, source, at(0)), "12 s are left");
+        (0..2).for_each(|_| sources.forgive(source, 8 * SECOND, at(0)));
+        assert!(!sources.forget_penalties(at(0)), "nothing is left");
+    }
+
+    #[test]
+    fn loopback_and_trusted_sources_are_never_penalised() {
+        let mut sources = Sources::default();
+        let limits =
+            Limits { trusted_sources: "10.9.0.0/16".parse().unwrap(), ..Limits::default() };
+        for (address, penalised) in [
+            ("10.0.0.1", true),
+            ("::ffff:10.0.0.2", true),
+            ("2001:db8::1", true),
+            ("127.0.0.1", false),
+            ("127.200.3.4", false),
+            ("::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("10.9.1.1", false),
+            ("::ffff:10.9.1.2", false),
+        ] {
+            let standing = Standing::of(ip(address), &limits);
+            let source = silent_source(&mut sources, address, standing);
+            sources.punish(source, 60 * SECOND, at(0));
+            assert_eq!(is_penalised(&sources, source, at(0)), penalised, "{address}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_notation_is_the_same_source() {
+        let mut sources = Sources::default();
+        let one = silent_source(&mut sources, "10.0.0.1", Standing::Ordinary);
+        assert_eq!(sources.find(ip("::ffff:10.0.0.1"), Standing::Ordinary, at(0)), one);
+        assert_ne!(sources.find(ip("::ffff:10.0.0.2"), Standing::Ordinary, at(0)), one);
+    }
+
+    /// Returns the address of a /64 in a /48.
+    fn in_network(network: u16, part: u16) -> IpAddr {
+        IpAddr::from([0x2001, 0xdb8, network, part, 0, 0, 0, 1])
+    }
+
+    #[test]
+    fn one_ipv6_48_cannot_fill_the_table() {
+        let mut sources = Sources::default();
+        let mut places = HashSet::new();
+        for part in 0..=u16::MAX {
+            let source = sources.find(in_network(1, part), Standing::Ordinary, at(0));
+            sources.connected(source, true);
+            places.insert(source);
+        }
+        assert_eq!(places.len(), NETWORK_SOURCES_MAX + 1, "its sources, and the network");
+        let used = sources.sets.iter().flatten().flat_map(|set| set.iter());
+        let used = used.filter(|entry| entry.connections > 0).count();
+        assert_eq!(used, NETWORK_SOURCES_MAX + 1);
+        // Others are tracked as before.
+        for last in 0..=255 {
+            let other = sources.find(IpAddr::from([10, 0, 0, last]), Standing::Ordinary, at(0));
+            sources.connected(other, false);
+            assert_eq!(sources.counts(other), (1, 0));
+            let other = sources.find(in_network(2, u16::from(last)), Standing::Ordinary, at(0));
+            sources.connected(other, false);
+            assert_eq!(sources.counts(other), (1, 0), "{last}");
+        }
+    }
+
+    #[test]
+    fn a_48_has_eight_times_the_share_of_its_64_and_the_same_cap_on_connections() {
+        let limits = Limits {
+            max_silent_per_source: 4,
+            max_connections_per_source: 40,
+            ..Limits::default()
+        };
+        let mut sources = Sources::default();
+        let shares = |sources: &Sources, source| {
+            let silent = sources.at_silent_share(source, &limits, at(0));
+            (silent.is_some(), sources.at_connection_cap(source, &limits).is_some())
+        };
+        for part in 0..40 {
+            let source = sources.find(in_network(1, part), Standing::Ordinary, at(0));
+            assert_eq!(shares(&sources, source), (part >= 32, false), "{part}");
+            sources.connected(source, true);
+        }
+        let next = sources.find(in_network(1, 99), Standing::Ordinary, at(0));
+        assert_eq!(shares(&sources, next), (true, true));
+        let scope = sources.at_silent_share(next, &limits, at(0)).unwrap();
+        let member = sources.find(in_network(1, 5), Standing::Ordinary, at(0));
+        assert!(sources.belongs(member, scope) && sources.belongs(next, scope));
+        let other = sources.find(in_network(2, 0), Standing::Ordinary, at(0));
+        assert_eq!(shares(&sources, other), (false, false));
+        assert!(!sources.belongs(other, scope));
+        // A trusted neighbour neither has caps nor counts against the network.
+        let trusted = sources.find(in_network(1, 77), Standing::Trusted, at(0));
+        assert_eq!(shares(&sources, trusted), (false, false));
+    }
+
+    /// A flood of random operations over few networks and many sources.
+    #[test]
+    fn the_counts_of_sources_and_networks_agree_with_a_list_of_connections() {
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut sources, mut held) = (Sources::default(), Vec::new());
+            for _ in 0..3000 {
+                if held.is_empty() || random.u8(..) < 140 {
+                    let address = match random.bool() {
+                        true => in_network(random.u16(..3), random.u16(..400)),
+                        false => IpAddr::from([10, 0, 0, random.u8(..)]),
+                    };
+                    let source = sources.find(address, Standing::Ordinary, at(0));
+                    sources.connected(source, true);
+                    held.push((source, true));
+                } else {
+                    let index = random.usize(..held.len());
+                    if held[index].1 {
+                        sources.no_longer_silent(held[index].0);
+                        held[index].1 = false;
+                    } else {
+                        sources.closed(held.swap_remove(index).0);
+                    }
+                }
+            }
+            sources.check_invariants(held.iter().copied(), true);
+        }
+    }
+
+    /// A source with a penalty and no connection gives way, so penalties cannot fill the table.
+    #[test]
+    fn a_penalty_without_connections_keeps_no_other_source_out() {
+        let mut sources = Sources::default();
+        for number in 0..(4 * SOURCES_MAX as u32) {
+            let address = IpAddr::from(number.to_be_bytes());
+            let source = sources.find(address, Standing::Ordinary, at(0));
+            sources.connected(source, true);
+            sources.punish(source, 60 * SECOND, at(0));
+            sources.no_longer_silent(source);
+            sources.closed(source);
+        }
+        let source = sources.find(ip("200.0.0.1"), Standing::Ordinary, at(0));
+        assert_ne!(source, SourceId::NONE);
     }
 
     #[test]
     fn expired_penalties_are_forgotten_and_others_remain() {
         let mut sources = Sources::default();
-        let [short, long] = ["10.0.0.1", "10.0.0.2"].map(|text| sources.find(ip(text), at(0)));
+        let [short, long] = ["10.0.0.1", "10.0.0.2"]
+            .map(|address| silent_source(&mut sources, address, Standing::Ordinary));
         sources.punish(short, 20 * SECOND, at(0));
         sources.punish(long, 600 * SECOND, at(0));
         assert!(sources.forget_penalties(at(30)));
         let wrapped = at(30).plus(u32::MAX / 2);
-        assert!(!sources.is_refused(short, wrapped) && sources.is_refused(long, at(30)));
+        assert!(!is_penalised(&sources, short, wrapped) && is_penalised(&sources, long, at(30)));
         assert!(!sources.forget_penalties(at(700)));
-        assert!(!sources.is_refused(long, wrapped));
+        assert!(!is_penalised(&sources, long, wrapped));
     }
 
     #[test]
@@ -338,7 +671,8 @@ mod tests {
         let mut sources = Sources::default();
         let mut untracked = 0;
         for number in 0..(2 * SOURCES_MAX as u32) {
-            let source = sources.find(IpAddr::from(number.to_be_bytes()), at(0));
+            let source =
+                sources.find(IpAddr::from(number.to_be_bytes()), Standing::Ordinary, at(0));
             sources.connected(source, true);
             untracked += usize::from(source == SourceId::NONE);
         }
@@ -352,15 +686,15 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_never_counts_as_an_ipv4_address() {
-        let keys = ["8000:0:a00:1::1", "0:0:a00:1::1"].map(|network| key(ip(network)));
-        assert!(!keys.contains(&key(ip("10.0.0.1"))));
+        let networks = ["8000:0:a00:1::1", "0:0:a00:1::1"].map(|network| keys(ip(network)).0);
+        assert!(!networks.contains(&keys(ip("10.0.0.1")).0));
     }
 
     #[test]
     fn totals_count_sources_with_connections_and_sources_refused_now() {
         let mut sources = Sources::default();
         let [connected, refused, warned] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|address| {
-            let source = sources.find(ip(address), at(0));
+            let source = sources.find(ip(address), Standing::Ordinary, at(0));
             sources.connected(source, true);
             source
         });

@@ -71,6 +71,8 @@ pub struct Stats {
     pub datagrams_dropped_full: u64,
     pub datagrams_dropped_too_large: u64,
     pub datagrams_dropped_loop: u64,
+    pub datagrams_dropped_rate: u64,
+    pub datagrams_dropped_port: u64,
     pub datagrams_dropped_backlog: u64,
     pub datagram_errors: u64,
 
@@ -83,6 +85,8 @@ pub struct Stats {
 
     pub timers_fired: u64,
     pub timers_early: u64,
+    /// Stops of the process that the loop noticed.
+    pub stops: u64,
     pub trims: u64,
 }
 

@@ -1,5 +1,7 @@
 //! `slabd stress`: load and floods against any server, on the server's own network seam.
 
+pub mod answer;
+pub mod answers;
 pub mod args;
 pub mod bounds;
 pub mod compare;
@@ -7,6 +9,8 @@ pub mod dialer;
 pub mod driver;
 pub mod files;
 pub mod flags;
+pub mod http;
+pub mod input;
 pub mod meter;
 pub mod pace;
 pub mod page;
@@ -14,10 +18,13 @@ pub mod plan;
 pub mod plots;
 pub mod progress;
 pub mod record;
+pub mod request;
+pub mod resp;
 pub mod run;
 pub mod server;
 pub mod shape;
 pub mod sockets;
+pub mod sources;
 pub mod target;
 pub mod wire;
 pub mod world;
@@ -27,6 +34,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::escape;
 use crate::report::figures::count;
 use crate::report::{Outcome, Page, Section, html, text};
 use args::StressArgs;
@@ -47,6 +55,11 @@ pub enum StressError {
 /// Runs `slabd stress`. The report goes to standard output, the progress to standard error.
 pub fn command(args: &StressArgs) -> Result<(), StressError> {
     match args.words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["compare", a, b] if a.is_empty() || b.is_empty() => Err(StressError::Usage(
+            "compare: a file has no name; expected two that --json wrote, as in: slabd stress \
+             compare A.json B.json"
+                .into(),
+        )),
         ["compare", a, b] => {
             flags::check_compare(args).map_err(StressError::Usage)?;
             files::check_writable("html", args.html.as_deref()).map_err(StressError::Usage)?;
@@ -115,7 +128,7 @@ fn show(page: &Page, args: &StressArgs) -> anyhow::Result<()> {
         html::write(path, page)?;
     }
     use std::io::Write;
-    match std::io::stdout().write_all(text::text(page).as_bytes()) {
+    match std::io::stdout().write_all(escape::lines(&text::text(page)).as_bytes()) {
         // The reader may close the pipe early: `slabd stress ... | head`.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write the report")

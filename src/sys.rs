@@ -7,11 +7,15 @@ mod child;
 mod datagrams;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 pub use child::{SIGCONT, SIGSTOP, end_with_parent, limit_files, signal};
 pub use datagrams::{Address, DatagramBatch, report_local_address};
+
+/// Flags of open(2): neither wait for the other end of a FIFO, nor take a terminal as one's own.
+pub const O_NONBLOCK: i32 = libc::O_NONBLOCK;
+pub const O_NOCTTY: i32 = libc::O_NOCTTY;
 
 pub const SIGHUP: i32 = libc::SIGHUP;
 pub const SIGINT: i32 = libc::SIGINT;
@@ -69,6 +73,17 @@ pub fn file_limits() -> io::Result<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
+/// Returns the soft limits on address space and data segment, in bytes. `None` where there is no
+/// limit. getrlimit(2).
+pub fn memory_limits() -> [Option<u64>; 2] {
+    [libc::RLIMIT_AS, libc::RLIMIT_DATA].map(|resource| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is a valid, writable rlimit for the length of the call.
+        check(unsafe { libc::getrlimit(resource, &mut limit) }).ok()?;
+        Some(limit.rlim_cur).filter(|bytes| *bytes != libc::RLIM_INFINITY)
+    })
+}
+
 /// Makes the kernel choose the socket's local port from `first..=last`. IP_LOCAL_PORT_RANGE, ip(7),
 /// since Linux 6.3.
 pub fn set_local_ports(socket: BorrowedFd<'_>, first: u16, last: u16) -> io::Result<()> {
@@ -76,6 +91,17 @@ pub fn set_local_ports(socket: BorrowedFd<'_>, first: u16, last: u16) -> io::Res
     const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
     let range = u32::from(last) << 16 | u32::from(first);
     set_option(socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, range.cast_signed())
+}
+
+/// Waits until a file is readable, at most for `timeout`. ppoll(2).
+pub fn wait_readable(file: RawFd, timeout: Duration) -> io::Result<()> {
+    let mut polled = libc::pollfd { fd: file, events: libc::POLLIN, revents: 0 };
+    let time = libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    // SAFETY: `polled` and `time` are valid for the length of the call; no signal mask is given.
+    check(unsafe { libc::ppoll(&mut polled, 1, &time, std::ptr::null()) }).map(|_| ())
 }
 
 /// Sets how late sleeps of this thread may end. prctl(2), PR_SET_TIMERSLACK.
@@ -131,8 +157,9 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<usize> {
 
 /// Returns the buffer memory that the kernel holds for a socket, in bytes.
 ///
-/// It covers received packets until they are read, sent packets until they are acknowledged, and
-/// memory reserved for both. It excludes the socket's own structures. SO_MEMINFO, sock_diag(7).
+/// It covers received packets until they are read, and sent packets until they are acknowledged. It
+/// excludes the socket's own structures, and fwd_alloc: a part of a page that is counted for later
+/// packets, and that no memory stands behind. SO_MEMINFO, sock_diag(7).
 pub fn socket_buffer_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
     // The order of SK_MEMINFO_*: rmem_alloc, rcvbuf, wmem_alloc, sndbuf, fwd_alloc, wmem_queued,
     // optmem, backlog, drops.
@@ -148,9 +175,8 @@ pub fn socket_buffer_bytes(socket: BorrowedFd<'_>) -> io::Result<u64> {
             &mut length,
         )
     })?;
-    let [receive_allocated, _, _, _, forward_allocated, send_queued, options, backlog, _] =
-        words.map(u64::from);
-    Ok(receive_allocated + forward_allocated + send_queued + options + backlog)
+    let [receive_allocated, _, _, _, _, send_queued, options, backlog, _] = words.map(u64::from);
+    Ok(receive_allocated + send_queued + options + backlog)
 }
 
 /// Fixes the sizes of a socket's buffers, or lets the kernel adapt them. SO_BUF_LOCK, since Linux
@@ -218,7 +244,7 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
 
@@ -232,6 +258,10 @@ mod tests {
         while socket_buffer_bytes(server.as_fd()).unwrap() < before + 10_000 {
             std::thread::yield_now();
         }
+        // After its bytes are read, an idle socket has none.
+        let mut reader = &server;
+        reader.read_exact(&mut [0; 10_000]).unwrap();
+        assert_eq!((before, socket_buffer_bytes(server.as_fd()).unwrap()), (0, 0));
     }
 
     #[test]

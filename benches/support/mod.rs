@@ -1,10 +1,12 @@
 //! The shared parts of the benchmarks: command line, tables and medians here, servers in
-//! [`server`], clients in [`load`] and [`fanout`], and their rounds in [`rounds`].
+//! [`server`], clients in [`load`] and [`fanout`], their rounds in [`rounds`], other
+//! load generators in [`generators`].
 
 // Each benchmark is a separate program and uses only some parts.
 #![allow(dead_code)]
 
 pub mod fanout;
+pub mod generators;
 pub mod load;
 pub mod rounds;
 pub mod server;

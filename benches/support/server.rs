@@ -145,6 +145,12 @@ impl Server {
 
     /// Starts nginx for at most `connections` connections, including its listening sockets.
     pub fn nginx_for(connections: u64) -> Result<Option<Server>> {
+        Server::nginx_with(connections, 1_000_000_000)
+    }
+
+    /// Starts nginx that closes each connection after so many requests, as `keepalive_requests` of
+    /// older versions did after 100.
+    pub fn nginx_with(connections: u64, requests: u64) -> Result<Option<Server>> {
         if !check_installed("nginx", "nginx") {
             return Ok(None);
         }
@@ -156,7 +162,7 @@ impl Server {
              worker_rlimit_nofile 20000;
              events {{ worker_connections {connections}; }}
              http {{
-                 access_log off; keepalive_timeout 1d; keepalive_requests 1000000000;
+                 access_log off; keepalive_timeout 1d; keepalive_requests {requests};
                  client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t;
                  uwsgi_temp_path t; scgi_temp_path t;
                  server {{

@@ -4,23 +4,34 @@
 //! Parsing is sans-IO and has two steps. [`frame`] finds the end of the first command and examines
 //! no byte after it. [`Parser::parse`] then finds the arguments of that command.
 //! [`Parser::parse_multibulk`] takes both steps in one pass, for the commands that client libraries
-//! send. Only the parser's two vectors live between calls, so one parser serves every connection,
-//! and an incomplete command costs no more than its bytes.
+//! send. One parser serves every connection: an incomplete command costs no more than its bytes,
+//! and is read again from its start. Only a command of many words has a parser of its own, which
+//! goes on where it stopped.
 //!
 //! Sources: <https://redis.io/docs/latest/develop/reference/protocol-spec/>, and `networking.c` and
 //! `sds.c` of Redis 7 for inline commands, limits and error texts.
 
 mod reply;
+mod unquoted;
 
 use super::line;
-use crate::limits::{COUNT_LINE_MAX, UNTRUSTED_ARGUMENTS_MAX, UNTRUSTED_INPUT_MAX};
+use crate::limits::{
+    COUNT_LINE_MAX, INLINE_MAX, MAX_MESSAGE, SPARE_PARSER_MAX, UNTRUSTED_ARGUMENTS_MAX,
+    UNTRUSTED_INPUT_MAX,
+};
 use reply::without_line_break;
+use unquoted::{is_space, unquote_argument};
 
-pub use reply::{Protocol, array, bulk, error, integer, map, null, push, pushed, simple, verbatim};
+pub use reply::{
+    Protocol, array, bulk, error, integer, map, null, push, push_before, pushed, simple, verbatim,
+};
 
 /// Maximum length of a command in bytes. Ranges are stored as two `u32` to save half of their
 /// memory.
 const ADDRESSABLE_MAX: usize = u32::MAX as usize;
+
+/// Length of the shortest argument on the wire, `$0` and two line breaks, in bytes.
+const ARGUMENT_MIN: usize = 6;
 
 /// The limits of a command. They are checked as soon as a length is announced, before its bytes
 /// arrive.
@@ -42,19 +53,17 @@ impl CommandLimits {
         bytes_max: UNTRUSTED_INPUT_MAX,
         inline_max: UNTRUSTED_INPUT_MAX,
     };
+
+    /// The limits for a client that may send commands of up to `bytes_max` bytes. The number of
+    /// arguments has no limit of its own.
+    pub fn up_to(bytes_max: usize) -> CommandLimits {
+        CommandLimits { arguments_max: bytes_max / ARGUMENT_MIN, bytes_max, inline_max: INLINE_MAX }
+    }
 }
 
 impl Default for CommandLimits {
     fn default() -> Self {
-        CommandLimits {
-            // Enough for a SUBSCRIBE of 1,023 channels. Redis allows 2^31, for its keyspace
-            // commands.
-            arguments_max: 1024,
-            // The limit of a connection's pending output: no subscriber could get a longer message.
-            bytes_max: 1024 * 1024,
-            // Redis's PROTO_INLINE_MAX_SIZE.
-            inline_max: 64 * 1024,
-        }
+        CommandLimits::up_to(MAX_MESSAGE)
     }
 }
 
@@ -73,12 +82,15 @@ pub enum Frame<'a> {
 /// The reason why a stream is not RESP. More bytes do not change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// The number of arguments is malformed or over the limit. The words of an inline command have
-    /// the same limit.
+    /// The number of arguments is malformed.
     MultibulkLength,
-    /// The length of an argument is malformed, negative, over the limit, or not followed by CRLF
-    /// after that many bytes. Redis does not check the CRLF; the check finds clients that miscount.
+    /// The number of arguments, or of the words of an inline command, is over the limit.
+    TooManyArguments,
+    /// The length of an argument is malformed, negative, or not followed by CRLF after that many
+    /// bytes. Redis does not check the CRLF; the check finds clients that miscount.
     BulkLength,
+    /// The length of an argument makes the command too long.
+    TooLong,
     /// An argument starts with this byte instead of `$`.
     ExpectedDollar(u8),
     /// An inline command is over the limit.
@@ -90,23 +102,56 @@ pub enum FrameError {
     /// An inline command has a quote that is not closed, or a closing quote without a space after
     /// it.
     UnbalancedQuotes,
+    /// An inline command contains this control character. Another protocol may be meant.
+    ControlCharacter(u8),
 }
 
 impl FrameError {
-    /// Appends the error text of Redis, without the `-ERR ` before it and the CRLF after it.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        let text: &[u8] = match self {
-            FrameError::MultibulkLength => b"Protocol error: invalid multibulk length",
-            FrameError::BulkLength => b"Protocol error: invalid bulk length",
+    /// Appends the error text of Redis, without the `-ERR ` before it and the CRLF after it. Behind
+    /// it, a limit is named with its value.
+    pub fn write(&self, limits: &CommandLimits, out: &mut Vec<u8>) {
+        let text: &[u8] = match (self, *limits == CommandLimits::UNTRUSTED) {
+            (FrameError::TooManyArguments, true) => {
+                b"Protocol error: unauthenticated multibulk length"
+            }
+            (FrameError::TooLong, true) => b"Protocol error: unauthenticated bulk length",
+            _ => self.text(),
+        };
+        out.extend_from_slice(text);
+        let CommandLimits { arguments_max, bytes_max, .. } = limits;
+        let accepted = match self {
+            FrameError::ExpectedDollar(got) => {
+                return out.extend_from_slice(&[without_line_break(*got), b'\'']);
+            }
+            FrameError::ControlCharacter(byte) => {
+                let accepted = "in an inline command; accepted: tabs, and CRLF or LF at its end";
+                format!("{byte:02x} {accepted}")
+            }
+            FrameError::TooManyArguments | FrameError::TooLong
+                if *limits == CommandLimits::UNTRUSTED =>
+            {
+                format!("; accepted before AUTH: up to {arguments_max} words and {bytes_max} bytes")
+            }
+            FrameError::TooManyArguments | FrameError::TooLong => {
+                format!("; accepted: a command of up to {bytes_max} bytes (--max-message)")
+            }
+            _ => return,
+        };
+        out.extend_from_slice(accepted.as_bytes());
+    }
+
+    fn text(&self) -> &'static [u8] {
+        match self {
+            FrameError::MultibulkLength | FrameError::TooManyArguments => {
+                b"Protocol error: invalid multibulk length"
+            }
+            FrameError::BulkLength | FrameError::TooLong => b"Protocol error: invalid bulk length",
             FrameError::ExpectedDollar(_) => b"Protocol error: expected '$', got '",
             FrameError::InlineTooBig => b"Protocol error: too big inline request",
             FrameError::MultibulkCountTooBig => b"Protocol error: too big mbulk count string",
             FrameError::BulkCountTooBig => b"Protocol error: too big bulk count string",
             FrameError::UnbalancedQuotes => b"Protocol error: unbalanced quotes in request",
-        };
-        out.extend_from_slice(text);
-        if let FrameError::ExpectedDollar(got) = self {
-            out.extend_from_slice(&[without_line_break(*got), b'\'']);
+            FrameError::ControlCharacter(_) => b"Protocol error: control character 0x",
         }
     }
 }
@@ -117,38 +162,77 @@ impl FrameError {
 /// does not change the commands and errors found in it.
 pub fn frame<'a>(bytes: &'a [u8], scanned: usize, limits: &CommandLimits) -> Frame<'a> {
     if bytes.first() == Some(&b'*') {
-        return match walk_multibulk(bytes, limits, |_, _| ()) {
-            Ok(Some(length)) => Frame::Command { message: &bytes[..length], length },
-            Ok(None) => Frame::Incomplete,
+        let mut walk = ArgumentWalk::default();
+        return match walk.go_on(bytes, limits, |_, _| ()) {
+            Ok(true) => Frame::Command { message: &bytes[..walk.at], length: walk.at },
+            Ok(false) => Frame::Incomplete,
             Err(error) => Frame::Invalid(error),
         };
     }
-    match line::decode(bytes, scanned.min(bytes.len()), limits.inline_max.min(ADDRESSABLE_MAX)) {
+    let (scanned, most) = (scanned.min(bytes.len()), limits.inline_max.min(ADDRESSABLE_MAX));
+    if let Some(byte) = control_character(bytes, scanned, most) {
+        return Frame::Invalid(FrameError::ControlCharacter(byte));
+    }
+    match line::decode(bytes, scanned, most) {
         line::Decoded::Line { line, length } => Frame::Command { message: line, length },
         line::Decoded::Incomplete => Frame::Incomplete,
         line::Decoded::TooLong => Frame::Invalid(FrameError::InlineTooBig),
     }
 }
 
-/// Returns the length of the multibulk command at the front of `bytes`, or `None` if it is
-/// incomplete. Calls `each` with the start and end of each argument.
-#[inline]
-fn walk_multibulk(
-    bytes: &[u8],
-    limits: &CommandLimits,
-    mut each: impl FnMut(u32, u32),
-) -> Result<Option<usize>, FrameError> {
-    let Some((count, mut at)) = multibulk_count(bytes)? else { return Ok(None) };
-    if count > limits.arguments_max as u64 {
-        return Err(FrameError::MultibulkLength);
+/// Returns the first control character of the line at the front of `bytes`, at most `most` bytes
+/// behind its start. A tab is none, nor is the CR before the LF. A CR at the end may be that one.
+fn control_character(bytes: &[u8], scanned: usize, most: usize) -> Option<u8> {
+    // The next byte tells about a CR that was the last byte scanned.
+    let from = scanned.saturating_sub(1);
+    let end = bytes.len().min(most.saturating_add(1));
+    for at in from..end {
+        match bytes[at] {
+            b'\n' => return None,
+            b'\t' => {}
+            b'\r' if bytes.get(at + 1).is_none_or(|next| *next == b'\n') => {}
+            byte if byte.is_ascii_control() => return Some(byte),
+            _ => {}
+        }
     }
-    for _ in 0..count {
-        let found = bulk_range(bytes, at, limits.bytes_max.min(ADDRESSABLE_MAX))?;
-        let Some((start, end)) = found else { return Ok(None) };
-        each(start as u32, end as u32);
-        at = end + 2;
+    None
+}
+
+/// A walk over a multibulk command, from argument to argument.
+#[derive(Default)]
+struct ArgumentWalk {
+    /// Position of the next argument, or the end of the command. 0: the walk has not begun.
+    at: usize,
+    /// Number of arguments left.
+    left: u64,
+}
+
+impl ArgumentWalk {
+    /// Walks on as far as `bytes` reach. Returns true at the end of the command. Calls `each` with
+    /// the start and end of each argument.
+    #[inline]
+    fn go_on(
+        &mut self,
+        bytes: &[u8],
+        limits: &CommandLimits,
+        mut each: impl FnMut(u32, u32),
+    ) -> Result<bool, FrameError> {
+        if self.at == 0 {
+            let Some((count, at)) = multibulk_count(bytes)? else { return Ok(false) };
+            if count > limits.arguments_max as u64 {
+                return Err(FrameError::TooManyArguments);
+            }
+            (self.at, self.left) = (at, count);
+        }
+        while self.left > 0 {
+            let found = bulk_range(bytes, self.at, limits.bytes_max.min(ADDRESSABLE_MAX))?;
+            let Some((start, end)) = found else { return Ok(false) };
+            each(start as u32, end as u32);
+            self.at = end + 2;
+            self.left -= 1;
+        }
+        Ok(true)
     }
-    Ok(Some(at))
 }
 
 /// Returns the announced number of arguments and the start of the first one. A negative number
@@ -178,7 +262,7 @@ fn bulk_range(
         .checked_add(length)
         .and_then(|end| end.checked_add(2))
         .filter(|end| *end <= bytes_max);
-    let end_line = end_line.ok_or(FrameError::BulkLength)?;
+    let end_line = end_line.ok_or(FrameError::TooLong)?;
     match bytes.get(end_line - 2..end_line) {
         None => Ok(None),
         Some(b"\r\n") => Ok(Some((start, end_line - 2))),
@@ -239,6 +323,8 @@ pub fn number(text: &[u8]) -> Option<i64> {
 /// the longest command so far: 8 bytes per argument, and the bytes of an inline command.
 #[derive(Default)]
 pub struct Parser {
+    /// The walk over the current multibulk command.
+    walk: ArgumentWalk,
     /// Start and end of each argument, in the message or in `unquoted`.
     ranges: Vec<(u32, u32)>,
     /// The arguments of an inline command without quotes, concatenated.
@@ -259,10 +345,34 @@ impl Parser {
         bytes: &'a [u8],
         limits: &CommandLimits,
     ) -> Result<Option<(Command<'a>, usize)>, FrameError> {
+        self.walk = ArgumentWalk::default();
         self.ranges.clear();
+        self.go_on(bytes, limits)
+    }
+
+    /// Parses on where the last call found the command incomplete. `bytes` begin with the bytes of
+    /// that call. A complete command is returned again.
+    pub fn go_on<'a>(
+        &'a mut self,
+        bytes: &'a [u8],
+        limits: &CommandLimits,
+    ) -> Result<Option<(Command<'a>, usize)>, FrameError> {
         let ranges = &mut self.ranges;
-        let length = walk_multibulk(bytes, limits, |start, end| ranges.push((start, end)))?;
-        Ok(length.map(|length| (Command { source: bytes, ranges: &self.ranges }, length)))
+        let complete = self.walk.go_on(bytes, limits, |start, end| ranges.push((start, end)))?;
+        let command = Command { source: bytes, ranges: &self.ranges };
+        Ok(complete.then_some((command, self.walk.at)))
+    }
+
+    /// Frees the memory of a rare large command.
+    pub fn release(&mut self) {
+        if self.bytes() > SPARE_PARSER_MAX {
+            *self = Parser::default();
+        }
+    }
+
+    /// Returns the number of arguments found in the current command.
+    pub fn arguments(&self) -> usize {
+        self.ranges.len()
     }
 
     /// Splits a message of [`Frame::Command`] into its arguments. Returns no arguments for other
@@ -287,8 +397,52 @@ impl Parser {
         Ok(Command { source: &self.unquoted, ranges: &self.ranges })
     }
 
-    /// Splits an inline command like Redis's `sdssplitargs`, with two differences: NUL is an
-    /// ordinary byte, and the number of words is limited.
+    /// Parses the first arguments of the rest of a complete command: at most `words_max`, and no
+    /// more once they take `bytes_max` bytes. Returns them with the number of bytes that they take.
+    pub fn parse_rest<'a>(
+        &'a mut self,
+        rest: &'a [u8],
+        is_inline: bool,
+        words_max: usize,
+        bytes_max: usize,
+    ) -> Result<(Command<'a>, usize), FrameError> {
+        self.ranges.clear();
+        self.unquoted.clear();
+        let mut at = 0;
+        while at < rest.len() && at < bytes_max && self.ranges.len() < words_max {
+            if is_inline {
+                at += rest[at..].iter().take_while(|byte| is_space(**byte)).count();
+                let start = self.unquoted.len();
+                let behind = unquote_argument(&rest[at..], &mut self.unquoted)?;
+                if behind.len() < rest.len() - at {
+                    self.ranges.push((start as u32, self.unquoted.len() as u32));
+                }
+                at = rest.len() - behind.len();
+            } else {
+                let found = bulk_range(rest, at, rest.len())?;
+                let Some((start, end)) = found else { return Err(FrameError::BulkLength) };
+                self.ranges.push((start as u32, end as u32));
+                at = end + 2;
+            }
+        }
+        let source = if is_inline { &self.unquoted } else { rest };
+        Ok((Command { source, ranges: &self.ranges }, at))
+    }
+
+    /// Returns the number of bytes before the second argument of the complete multibulk command at
+    /// the front of `bytes`, or before the end of the first word of an inline one.
+    pub fn first_bytes(&mut self, command: &[u8]) -> usize {
+        let start = match multibulk_count(command) {
+            Ok(Some((_, start))) if command.first() == Some(&b'*') => start,
+            _ => 0,
+        };
+        let is_inline = command.first() != Some(&b'*');
+        let first = self.parse_rest(&command[start..], is_inline, 1, usize::MAX);
+        start + first.map_or(0, |(_, length)| length)
+    }
+
+    /// Splits an inline command like Redis's `sdssplitargs`, but the number of words is limited,
+    /// and NUL is an ordinary byte. [`frame`] has refused control characters before.
     fn split_inline(&mut self, line: &[u8], words_max: usize) -> Result<(), FrameError> {
         let mut rest = line;
         loop {
@@ -301,7 +455,7 @@ impl Parser {
                 return Ok(());
             }
             if self.ranges.len() >= words_max {
-                return Err(FrameError::MultibulkLength);
+                return Err(FrameError::TooManyArguments);
             }
             let start = self.unquoted.len();
             rest = unquote_argument(rest, &mut self.unquoted)?;
@@ -310,74 +464,8 @@ impl Parser {
     }
 }
 
-/// Appends the argument at the front of `rest`, and returns the bytes after it. A quote may open
-/// within a word. The argument ends where the quote closes.
-fn unquote_argument<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], FrameError> {
-    loop {
-        match rest {
-            [] | [b' ' | b'\n' | b'\r' | b'\t', ..] => return Ok(rest),
-            [quote @ (b'"' | b'\''), quoted @ ..] => {
-                let behind = unquote(*quote, quoted, out)?;
-                return if behind.first().is_none_or(|next| is_space(*next)) {
-                    Ok(behind)
-                } else {
-                    Err(FrameError::UnbalancedQuotes)
-                };
-            }
-            [byte, behind @ ..] => {
-                out.push(*byte);
-                rest = behind;
-            }
-        }
-    }
-}
-
-/// Appends the bytes up to the closing `quote`, and returns the bytes after it. Within single
-/// quotes the only escape is `\'`.
-fn unquote<'a>(quote: u8, mut rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], FrameError> {
-    loop {
-        let (byte, behind) = match rest {
-            [] => return Err(FrameError::UnbalancedQuotes),
-            [byte, behind @ ..] if *byte == quote => return Ok(behind),
-            [b'\\', b'\'', behind @ ..] => (b'\'', behind),
-            [b'\\', b'x', high, low, behind @ ..]
-                if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                (hex_value(*high) << 4 | hex_value(*low), behind)
-            }
-            [b'\\', escaped, behind @ ..] if quote == b'"' => (unescape(*escaped), behind),
-            [byte, behind @ ..] => (*byte, behind),
-        };
-        out.push(byte);
-        rest = behind;
-    }
-}
-
-/// Returns the byte that an escape stands for.
-fn unescape(letter: u8) -> u8 {
-    match letter {
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        b'b' => 0x08,
-        b'a' => 0x07,
-        other => other,
-    }
-}
-
-/// Returns the value of an ASCII hex digit.
-fn hex_value(digit: u8) -> u8 {
-    if digit.is_ascii_digit() { digit - b'0' } else { (digit | 0x20) - b'a' + 10 }
-}
-
-/// Returns true for the spaces of C's `isspace`. Unlike `is_ascii_whitespace`, it includes the
-/// vertical tab.
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t'..=b'\r')
-}
-
 /// The arguments of a command, its name first. It has no `Debug`, because one may be a password.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Command<'a> {
     source: &'a [u8],
     ranges: &'a [(u32, u32)],
@@ -397,23 +485,14 @@ impl<'a> Command<'a> {
         self.ranges.get(index).map(|(start, end)| &self.source[*start as usize..*end as usize])
     }
 
+    /// Returns the arguments without the first one.
+    pub fn skip_first(self) -> Command<'a> {
+        Command { ranges: self.ranges.get(1..).unwrap_or_default(), ..self }
+    }
+
     pub fn iter(self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone {
         self.ranges.iter().map(move |(start, end)| &self.source[*start as usize..*end as usize])
     }
-}
-
-/// Returns true if a line without its ending is an HTTP/1 request line: method, target and version,
-/// separated by single spaces (RFC 9112, section 3). A web page can make a browser send a request
-/// anywhere, with commands in its body.
-pub fn is_http_request_line(line: &[u8]) -> bool {
-    const METHODS: [&[u8]; 9] =
-        [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
-    let mut parts = line.split(|byte| *byte == b' ');
-    let (method, target, version) = (parts.next(), parts.next(), parts.next());
-    parts.next().is_none()
-        && method.is_some_and(|method| METHODS.contains(&method))
-        && target.is_some_and(|target| !target.is_empty())
-        && matches!(version, Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9']))
 }
 
 #[cfg(test)]
@@ -565,14 +644,13 @@ mod tests {
     fn an_inline_command_is_split_into_words_and_unquoted() {
         let cases: &[(&[u8], &[&[u8]])] = &[
             (b"", &[]),
-            (b" \t\x0b\x0c ", &[]),
+            (b" \t  ", &[]),
             (b"PING", &[b"PING"]),
             (b"  PING\t a  b ", &[b"PING", b"a", b"b"]),
             (b"a *1 $2", &[b"a", b"*1", b"$2"]),
             (b" *1", &[b"*1"]),
-            (b"a\0b \xff", &[b"a\0b", b"\xff"]),
-            (b"a\x0bb", &[b"a\x0bb"]),
-            (b"a\rb", &[b"a", b"b"]),
+            (b"a\x80b \xff", &[b"a\x80b", b"\xff"]),
+            (b"a\tb", &[b"a", b"b"]),
             (b"\"\" ''", &[b"", b""]),
             (b"\"hello world\" 'a b'", &[b"hello world", b"a b"]),
             (b"\"a'b\" 'a\"b'", &[b"a'b", b"a\"b"]),
@@ -580,13 +658,45 @@ mod tests {
             (b"\"\\x00\\xfF\\xAg\\x4\\x\"", &[b"\0\xffxAgx4x"]),
             (b"'\\n\\x41\\'\\\\ '", &[b"\\n\\x41'\\\\ "]),
             (b"foo\"bar baz\" x'y z'", &[b"foobar baz", b"xy z"]),
-            (b"\"a\"\x0b'b'\x0c", &[b"a", b"b"]),
+            (b"\"a\"\t'b'\t", &[b"a", b"b"]),
             (b"a\\n \\\"b\"", &[b"a\\n", b"\\b"]),
         ];
         for (line, expected) in cases {
             for ending in [&b"\n"[..], b"\r\n"] {
                 check(&[line, ending].concat(), command(expected), &CommandLimits::default());
             }
+        }
+    }
+
+    #[test]
+    fn a_control_character_in_an_inline_command_is_refused() {
+        let controls = (0..=0x1f).chain([0x7f]).filter(|byte| !matches!(byte, b'\t' | b'\n'));
+        for byte in controls {
+            let expected = || Step::Invalid(FrameError::ControlCharacter(byte));
+            for line in [vec![byte, b'a'], vec![b'a', byte, b'b', b'\n'], vec![byte, b'\r', b'\n']]
+            {
+                check(&line, expected(), &CommandLimits::default());
+            }
+        }
+        let mut text = Vec::new();
+        FrameError::ControlCharacter(0x1b).write(&CommandLimits::default(), &mut text);
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "Protocol error: control character 0x1b in an inline command; accepted: tabs, and CRLF \
+             or LF at its end"
+        );
+    }
+
+    #[test]
+    fn of_a_long_line_and_a_control_character_the_first_is_refused() {
+        let limits = CommandLimits { inline_max: 8, ..CommandLimits::default() };
+        for (length, error) in [
+            (7, FrameError::ControlCharacter(1)),
+            (8, FrameError::ControlCharacter(1)),
+            (9, FrameError::InlineTooBig),
+        ] {
+            let line = [&vec![b'x'; length][..], b"\x01\r\n"].concat();
+            check(&line, Step::Invalid(error), &limits);
         }
     }
 
@@ -614,44 +724,121 @@ mod tests {
             );
         }
         let mut text = Vec::new();
-        FrameError::UnbalancedQuotes.write(&mut text);
+        FrameError::UnbalancedQuotes.write(&CommandLimits::default(), &mut text);
         assert_eq!(text, b"Protocol error: unbalanced quotes in request");
     }
 
     #[test]
     fn an_inline_command_with_one_word_too_many_is_refused() {
-        for limits in [CommandLimits::default(), CommandLimits::UNTRUSTED] {
-            let most = limits.arguments_max;
-            for (words, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
-                let line = format!(" {}\r\n", " \"a\"".repeat(words)).into_bytes();
-                let expected = match fits {
-                    true => command(&vec![&b"a"[..]; words]),
-                    false => Step::Refused(FrameError::MultibulkLength),
-                };
-                assert_eq!(steps([&line[..]], &limits), [expected]);
-            }
+        let limits = CommandLimits::UNTRUSTED;
+        let most = limits.arguments_max;
+        for (words, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
+            let line = format!(" {}\r\n", " \"a\"".repeat(words)).into_bytes();
+            let expected = match fits {
+                true => command(&vec![&b"a"[..]; words]),
+                false => Step::Refused(FrameError::TooManyArguments),
+            };
+            assert_eq!(steps([&line[..]], &limits), [expected]);
         }
-        assert_eq!(CommandLimits::default().arguments_max, 1024);
-        assert_eq!(CommandLimits::default().bytes_max, 1 << 20);
     }
 
     #[test]
-    fn a_multibulk_command_beyond_the_default_limits_is_refused() {
-        let limits = CommandLimits::default();
-        for (count, fits) in [(1023, true), (1024, true), (1025, false)] {
-            let stream = [format!("*{count}\r\n"), "$1\r\na\r\n".repeat(count)].concat();
-            let framed = frame(stream.as_bytes(), 0, &limits);
-            assert_eq!(matches!(framed, Frame::Command { .. }), fits, "{count}");
-            assert_eq!(framed == Frame::Invalid(FrameError::MultibulkLength), !fits);
+    fn an_authenticated_client_may_send_a_command_of_any_number_of_words_within_its_bytes() {
+        let limits = CommandLimits::up_to(6006);
+        for (count, fits) in [(999, true), (1000, true), (1001, true), (1002, false)] {
+            let announced = format!("*{count}\r\n");
+            let refused = Frame::Invalid(FrameError::TooManyArguments);
+            let expected = if fits { Frame::Incomplete } else { refused };
+            assert_eq!(frame(announced.as_bytes(), 0, &limits), expected, "{count}");
         }
-        // `*1`, the length and the line breaks are 16 bytes.
+        let stream = |count| [format!("*{count}\r\n"), "$0\r\n\r\n".repeat(count)].concat();
+        for (count, fits) in [(998, true), (999, true), (1000, false)] {
+            let (stream, limits) = (stream(count), CommandLimits::up_to(6000));
+            let found = match fits {
+                true => command(&vec![&b""[..]; count]),
+                false => Step::Invalid(FrameError::TooLong),
+            };
+            for piece in [stream.len(), 1000, 7] {
+                assert_eq!(
+                    steps(stream.as_bytes().chunks(piece), &limits),
+                    std::slice::from_ref(&found)
+                );
+            }
+        }
+        let words = vec![&b"a"[..]; INLINE_MAX / 2];
+        let line = [&words.join(&b' ')[..], b"\n"].concat();
+        assert_eq!(steps([&line[..]], &CommandLimits::default()), [command(&words)]);
+    }
+
+    #[test]
+    fn a_command_beyond_the_default_limits_is_refused() {
+        let limits = CommandLimits::default();
+        assert_eq!((limits.bytes_max, limits.inline_max), (16 << 20, 64 << 10));
+        // `*1`, the length and the line breaks are 17 bytes.
         for (length, fits) in
-            [((1 << 20) - 17, true), ((1 << 20) - 16, true), ((1 << 20) - 15, false)]
+            [((16 << 20) - 18, true), ((16 << 20) - 17, true), ((16 << 20) - 16, false)]
         {
             let announced = format!("*1\r\n${length}\r\n");
             let expected =
-                if fits { Frame::Incomplete } else { Frame::Invalid(FrameError::BulkLength) };
+                if fits { Frame::Incomplete } else { Frame::Invalid(FrameError::TooLong) };
             assert_eq!(frame(announced.as_bytes(), 0, &limits), expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn the_error_for_a_command_over_a_limit_names_the_limit() {
+        let text = |error: FrameError, limits: &CommandLimits| {
+            let mut text = Vec::new();
+            error.write(limits, &mut text);
+            String::from_utf8(text).unwrap()
+        };
+        let own = CommandLimits::up_to(100_000);
+        assert_eq!(
+            [FrameError::TooLong, FrameError::TooManyArguments].map(|error| text(error, &own)),
+            ["bulk", "multibulk"].map(|part| format!(
+                "Protocol error: invalid {part} length; accepted: a command of up to 100000 bytes \
+                (--max-message)"
+            ))
+        );
+        let untrusted = CommandLimits::UNTRUSTED;
+        assert_eq!(
+            [FrameError::TooLong, FrameError::TooManyArguments]
+                .map(|error| text(error, &untrusted)),
+            ["bulk", "multibulk"].map(|part| format!(
+                "Protocol error: unauthenticated {part} length; accepted before AUTH: up to 16 \
+                words and 4096 bytes"
+            ))
+        );
+        assert_eq!(text(FrameError::BulkLength, &untrusted), "Protocol error: invalid bulk length");
+    }
+
+    #[test]
+    fn a_parser_that_goes_on_finds_the_same_arguments_and_walks_each_once() {
+        let words: Vec<Vec<u8>> = (0..5000u32).map(|word| vec![b'x'; word as usize % 7]).collect();
+        let mut stream = format!("*{}\r\n", words.len()).into_bytes();
+        for word in &words {
+            stream.extend(format!("${}\r\n", word.len()).bytes());
+            stream.extend([&word[..], b"\r\n"].concat());
+        }
+        let limits = CommandLimits::default();
+        for piece in [1, 2, 1000, stream.len()] {
+            let (mut parser, mut at) = (Parser::default(), 0);
+            for end in (piece..stream.len()).step_by(piece) {
+                assert!(parser.go_on(&stream[..end], &limits).is_ok_and(|found| found.is_none()));
+                assert!(parser.walk.at >= at && parser.walk.at + 13 > end, "it begins anew");
+                at = parser.walk.at;
+            }
+            for _ in 0..2 {
+                let (found, length) = parser.go_on(&stream, &limits).ok().flatten().unwrap();
+                assert_eq!(length, stream.len());
+                assert!(found.iter().eq(words.iter().map(|word| &word[..])));
+            }
+            let after = [&stream[..], b"$bad"].concat();
+            assert!(parser.go_on(&after, &limits).is_ok_and(|found| found.is_some()));
+            assert!(parser.bytes() >= 8 * words.len());
+            parser.ranges.reserve(SPARE_PARSER_MAX);
+            parser.release();
+            assert_eq!(parser.bytes(), 0);
         }
     }
 
@@ -667,7 +854,6 @@ mod tests {
             (b"*1 \r\n", FrameError::MultibulkLength, "invalid multibulk length"),
             (b"*1\n\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
             (b"*1\rx", FrameError::MultibulkLength, "invalid multibulk length"),
-            (b"*9223372036854775807\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
             (b"*9223372036854775808\r\n", FrameError::MultibulkLength, "invalid multibulk length"),
             (b"*1\r\nx", FrameError::ExpectedDollar(b'x'), "expected '$', got 'x'"),
             (b"*1\r\n\r", FrameError::ExpectedDollar(b'\r'), "expected '$', got ' '"),
@@ -677,7 +863,6 @@ mod tests {
             (b"*1\r\n$-1\r\n", FrameError::BulkLength, "invalid bulk length"),
             (b"*1\r\n$x\r\n", FrameError::BulkLength, "invalid bulk length"),
             (b"*1\r\n$4\rx", FrameError::BulkLength, "invalid bulk length"),
-            (b"*1\r\n$9223372036854775807\r\n", FrameError::BulkLength, "invalid bulk length"),
             (b"*1\r\n$18446744073709551616\r\n", FrameError::BulkLength, "invalid bulk length"),
             (b"*1\r\n$1\r\nabc", FrameError::BulkLength, "invalid bulk length"),
             (b"*1\r\n$1\r\na\rb", FrameError::BulkLength, "invalid bulk length"),
@@ -699,7 +884,7 @@ mod tests {
             }
             assert_eq!(steps([*stream], &CommandLimits::default()), [Step::Invalid(*error)]);
             let mut written = Vec::new();
-            error.write(&mut written);
+            error.write(&CommandLimits::default(), &mut written);
             assert_eq!(String::from_utf8_lossy(&written), format!("Protocol error: {text}"));
         }
     }
@@ -711,8 +896,11 @@ mod tests {
             let stream =
                 [format!("*{count}\r\n").into_bytes(), b"$1\r\na\r\n".repeat(count)].concat();
             let arguments = vec![&b"a"[..]; count];
-            let expected =
-                if fits { command(&arguments) } else { Step::Invalid(FrameError::MultibulkLength) };
+            let expected = if fits {
+                command(&arguments)
+            } else {
+                Step::Invalid(FrameError::TooManyArguments)
+            };
             check(&stream, expected, &limits);
         }
         // The length of the whole frame counts, and it is checked before the bytes have arrived.
@@ -726,7 +914,7 @@ mod tests {
                     true => {
                         assert!(matches!(steps([&stream[..]], &limits)[..], [Step::Command(_)]))
                     }
-                    false => check(&head, Step::Invalid(FrameError::BulkLength), &limits),
+                    false => check(&head, Step::Invalid(FrameError::TooLong), &limits),
                 }
             }
         }
@@ -758,7 +946,7 @@ mod tests {
             bytes_max: usize::MAX,
             inline_max: usize::MAX,
         };
-        check(b"*1\r\n$9223372036854775807\r\n", Step::Invalid(FrameError::BulkLength), &limits);
+        check(b"*1\r\n$9223372036854775807\r\n", Step::Invalid(FrameError::TooLong), &limits);
         assert_eq!(steps([&b"*9223372036854775807\r\n$1\r\na\r\n"[..]], &limits), []);
         assert_eq!(frame(b"ab", 3, &limits), Frame::Incomplete);
         let none = CommandLimits { arguments_max: 0, bytes_max: 0, inline_max: 0 };
@@ -900,41 +1088,5 @@ mod tests {
         array(&mut out, arguments.len());
         arguments.iter().for_each(|argument| bulk(&mut out, argument));
         check(&out, command(&arguments), &CommandLimits::default());
-    }
-
-    #[test]
-    fn only_an_http_request_line_is_recognized_as_one() {
-        for method in
-            ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
-        {
-            assert!(is_http_request_line(format!("{method} / HTTP/1.1").as_bytes()), "{method}");
-        }
-        assert!(is_http_request_line(b"GET /a?b=c HTTP/1.0"));
-        assert!(is_http_request_line(b"OPTIONS * HTTP/1.1"));
-        for line in [
-            "",
-            "GET",
-            "GET ",
-            "GET /",
-            "GET / ",
-            "GET key",
-            "GET  HTTP/1.1",
-            "GET / HTTP/1.",
-            "GET / HTTP/1.1 ",
-            "GET / HTTP/2.0",
-            "GET / HTTP/1.x",
-            "GET / HTTP/1.10",
-            "GET / http/1.1",
-            "get / HTTP/1.1",
-            " GET / HTTP/1.1",
-            "GET  / HTTP/1.1",
-            "GET /a b HTTP/1.1",
-            "SET / HTTP/1.1",
-            "PRI * HTTP/2.0",
-            "PUBLISH a HTTP/1.1",
-            "PING",
-        ] {
-            assert!(!is_http_request_line(line.as_bytes()), "{line}");
-        }
     }
 }

@@ -1,9 +1,11 @@
 //! The settings of a running server: its limits by name, for CONFIG GET and CONFIG SET.
 
-use super::{Config, ConfigError, Setting, connections_possible, too_many_connections};
-use crate::limits::{FILES_RESERVED, Limits};
+use super::capacity::{connections_possible, too_many_connections};
+use super::{Config, ConfigError, Setting};
+use crate::limits::{FILES_RESERVED, Limits, OFFER_SHARE};
 use crate::setting::shown;
 use crate::sys;
+use crate::units::Size;
 
 /// Returns the names and values of all limits, sorted by name.
 pub fn limits_as_texts(limits: &Limits) -> Vec<(String, String)> {
@@ -42,6 +44,16 @@ pub fn with_changes(limits: &Limits, changes: &[(String, String)]) -> Result<Lim
         if wanted > connections_possible(file_limit) {
             return Err(ConfigError(too_many_connections(wanted, file_limit)));
         }
+    }
+    let budget = changed.limits.memory_budget;
+    if let Some(most) = sys::memory_limits().into_iter().flatten().min()
+        && changes.iter().any(|(name, _)| name == "memory-budget")
+        && budget as u64 > most / OFFER_SHARE
+    {
+        let (budget, most) = (Size(budget), most / OFFER_SHARE);
+        return Err(ConfigError(format!(
+            "memory-budget is {budget}; accepted: up to {most} bytes, half of ulimit -v or -d"
+        )));
     }
     Ok(changed.limits)
 }

@@ -7,7 +7,10 @@ use std::path::Path;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml::{Spanned, Value};
 
-use super::{Config, ConfigError, Setting, shown_path};
+use super::{Config, ConfigError, Setting, password, shown_path};
+use crate::escape;
+use crate::limits::CONFIG_FILE_MAX;
+use crate::regular_file::{self, without_mark};
 use crate::setting::ValueForm;
 
 /// Settings and the texts given for them. Flags and keys of the file have the same names.
@@ -22,12 +25,24 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
-    /// Reads a TOML file. Fails if it cannot be read or understood.
-    pub fn read(path: &Path) -> Result<Settings, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            ConfigError(format!("cannot read config file {}: {error}", shown_path(path)))
+    /// Reads a TOML file, and returns whether other users may read or change it. Fails if it cannot
+    /// be read or understood.
+    pub fn read(path: &Path) -> Result<(Settings, bool), ConfigError> {
+        let failure = |why: String| {
+            ConfigError(format!("cannot read config file {}: {why}", shown_path(path)))
+        };
+        let content = regular_file::read(path, CONFIG_FILE_MAX).map_err(failure)?;
+        let text = without_mark(&content.bytes);
+        if let Some(at) = text.iter().position(|byte| *byte == 0) {
+            let line = text[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+            return Err(failure(format!("line {line} has a NUL byte; expected text in UTF-8")));
+        }
+        let text = std::str::from_utf8(text).map_err(|error| {
+            let line =
+                text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            failure(format!("line {line} is not text in UTF-8"))
         })?;
-        Settings::parse(&text, path)
+        Ok((Settings::parse(text, path)?, content.is_open_to_others))
     }
 
     /// Reads the text of a TOML file. Errors name `path` and the line.
@@ -35,22 +50,21 @@ impl Settings {
         let failure = |at: usize, why: &str| {
             let line = text[..at].matches('\n').count() + 1;
             // The error may quote any character of the file, but must be one line.
-            let why = why.trim().replace('\n', "; ").replace(char::is_control, " ");
+            let why = escape::line(&why.trim().replace('\n', "; ")).into_owned();
             ConfigError(format!("config file {}, line {line}: {why}", shown_path(path)))
         };
         let table: BTreeMap<Spanned<String>, Spanned<Value>> =
             toml::from_str(text).map_err(|error| {
                 let at = error.span().map_or(0, |span| span.start);
-                failure(at, &format!("not valid TOML: {}", error.message()))
+                failure(at, &format!("not valid TOML: {}", without_quotes(error.message())))
             })?;
         let mut settings = Settings::default();
         for (key, value) in table {
             let line_start = key.span().start;
             let setting = Setting::named(key.get_ref()).ok_or_else(|| {
                 let names: Vec<_> = Setting::all().map(Setting::name).collect();
-                let (key, names) = (key.get_ref(), names.join(", "));
-                let wrong = format!("there is no setting '{key}'; accepted: {names}");
-                failure(line_start, &wrong)
+                let (key, names) = (shown_key(key.get_ref()), names.join(", "));
+                failure(line_start, &format!("there is no setting {key}; accepted: {names}"))
             })?;
             let at = value.span().start;
             let wrong = |why: String| failure(at, &format!("{}: {why}", setting.name()));
@@ -58,6 +72,12 @@ impl Settings {
             for text in texts {
                 settings.add(setting, text).map_err(wrong)?;
             }
+        }
+        if password::NAMES.iter().all(|name| settings.0.contains_key(name)) {
+            return Err(ConfigError(format!(
+                "config file {}: requirepass and requirepass-file are both set; give one of them",
+                shown_path(path)
+            )));
         }
         Ok(settings)
     }
@@ -77,13 +97,34 @@ impl Settings {
     /// Returns these settings, and those of `below` that these do not set.
     pub fn over(self, mut below: Settings) -> Settings {
         // Two settings can give the password, but there is only one password.
-        let passwords = ["requirepass", "requirepass-file"];
-        if passwords.iter().any(|name| self.0.contains_key(name)) {
-            below.0.retain(|name, _| !passwords.contains(name));
+        if password::NAMES.iter().any(|name| self.0.contains_key(name)) {
+            below.forget_password();
         }
         below.0.extend(self.0);
         below
     }
+
+    /// Removes the settings that give the password.
+    pub fn forget_password(&mut self) {
+        self.0.retain(|name, _| !password::NAMES.contains(name));
+    }
+}
+
+/// Quotes a key that has the form of a name. Any other text may be a password in the wrong place.
+fn shown_key(key: &str) -> String {
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'-' || byte == b'_';
+    let named = key.bytes().all(is_name).then(|| format!("'{key}'"));
+    named.unwrap_or_else(|| "of that name".into())
+}
+
+/// Returns a message without the words of the file that it quotes, because they may be a password.
+/// Quoted punctuation stays: it is what TOML expects.
+fn without_quotes(message: &str) -> String {
+    let parts = message.split('`').enumerate().map(|(at, part)| {
+        let is_quoted = at % 2 == 1;
+        if is_quoted && part.chars().any(char::is_alphanumeric) { "…" } else { part }
+    });
+    parts.collect::<Vec<_>>().join("`")
 }
 
 fn readable(setting: Setting, text: &str) -> Result<(), String> {

@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use toml::Value;
 
-use super::{ConfigError, shown_path};
 use crate::buffer::BufferMode;
-use crate::limits::{FIXED_BUFFER_MAX, FIXED_BUFFER_MIN, PASSWORD_MAX};
+use crate::limits::{FIXED_BUFFER_MAX, FIXED_BUFFER_MIN};
 use crate::service::Secret;
 use crate::services::SERVICES;
 use crate::setting::{Notation, ValueForm, text, texts};
@@ -23,48 +22,6 @@ pub struct Listen {
     pub address: SocketAddr,
     pub tcp: bool,
     pub udp: bool,
-}
-
-/// The environment variable that may hold the password.
-const PASSWORD_VARIABLE: &str = "SLABD_REQUIREPASS";
-
-/// The variable with the directory of a service's credentials: LoadCredential= in systemd.exec(5).
-const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
-
-/// Returns the password. The first of these sources counts: the given password, the file, the
-/// environment, a systemd credential. An empty password means none.
-pub fn password(given: Option<Secret>, file: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
-    let secret = match (given, file) {
-        (Some(secret), _) => secret,
-        (None, Some(path)) => from_file(path)?,
-        (None, None) => match std::env::var(PASSWORD_VARIABLE) {
-            Ok(text) if !text.is_empty() => Secret(text.into_bytes().into()),
-            _ => match std::env::var_os(CREDENTIALS_VARIABLE)
-                .map(|folder| Path::new(&folder).join("requirepass"))
-            {
-                Some(path) if path.exists() => from_file(&path)?,
-                _ => Secret::default(),
-            },
-        },
-    };
-    let length = secret.0.len();
-    if length > PASSWORD_MAX {
-        return Err(ConfigError(format!(
-            "the password is {length} bytes long; accepted: up to {PASSWORD_MAX} bytes"
-        )));
-    }
-    Ok((length > 0).then_some(secret))
-}
-
-/// Reads the password from the first line of a file.
-fn from_file(path: &Path) -> Result<Secret, ConfigError> {
-    let failure =
-        |why: &str| ConfigError(format!("cannot use requirepass-file {}: {why}", shown_path(path)));
-    let text = std::fs::read_to_string(path).map_err(|error| failure(&error.to_string()))?;
-    match text.lines().next() {
-        None | Some("") => Err(failure("its first line is empty, and must be the password")),
-        Some(first) => Ok(Secret(first.as_bytes().into())),
-    }
 }
 
 /// The value of `--buffers`.

@@ -17,6 +17,8 @@ pub enum Reason {
     ServiceClosed,
     /// The client completed no message within `first-message-timeout`.
     FirstMessageTimeout,
+    /// The client sent messages, but not the password within `first-message-timeout`.
+    LoginTimeout,
     /// The client began a message and did not complete it within `message-timeout`.
     MessageTimeout,
     /// The client completed no further message within `idle-timeout`.
@@ -33,8 +35,13 @@ pub enum Reason {
     OutputLimit,
     /// The connection was evicted or refused memory because of `memory-budget`.
     MemoryBudget,
-    /// The connection was the oldest silent one, and its slot went to a newcomer.
+    /// The slot went to a newcomer. The connection was the oldest silent one, or of the operator's
+    /// connections the longest idle one.
     Recycled,
+    /// Its source has more unauthenticated connections than `max-unauthenticated-per-source`.
+    Unauthenticated,
+    /// The connection was the longest idle, and its slot went to a newcomer.
+    IdleEvicted,
     /// A client closed it with CLIENT KILL.
     Killed,
     /// The server is draining.
@@ -45,12 +52,13 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons with their names, in the order of the arms.
-    pub const ALL: [(Reason, &'static str); 17] = [
+    pub const ALL: [(Reason, &'static str); 20] = [
         (Reason::PeerClosed, "peer-closed"),
         (Reason::PeerReset, "peer-reset"),
         (Reason::PeerVanished, "peer-vanished"),
         (Reason::ServiceClosed, "service-closed"),
         (Reason::FirstMessageTimeout, "first-message-timeout"),
+        (Reason::LoginTimeout, "login-timeout"),
         (Reason::MessageTimeout, "message-timeout"),
         (Reason::IdleTimeout, "idle-timeout"),
         (Reason::OutputTimeout, "output-timeout"),
@@ -60,6 +68,8 @@ impl Reason {
         (Reason::OutputLimit, "output-limit"),
         (Reason::MemoryBudget, "memory-budget"),
         (Reason::Recycled, "recycled"),
+        (Reason::Unauthenticated, "unauthenticated"),
+        (Reason::IdleEvicted, "idle-evicted"),
         (Reason::Killed, "killed"),
         (Reason::Drain, "drain"),
         (Reason::DrainTimeout, "drain-timeout"),
@@ -81,14 +91,16 @@ impl Reason {
             // The connection has used up its time or memory. A FIN would keep its unsent data in
             // the kernel.
             Reason::FirstMessageTimeout
+            | Reason::LoginTimeout
             | Reason::MessageTimeout
             | Reason::OutputTimeout
             | Reason::CloseTimeout => Farewell::Reset,
             Reason::DrainTimeout
             | Reason::OutputLimit
             | Reason::MemoryBudget
-            | Reason::Recycled => Farewell::Reset,
-            Reason::IdleTimeout => Farewell::FinIfAcknowledged,
+            | Reason::Recycled
+            | Reason::Unauthenticated => Farewell::Reset,
+            Reason::IdleTimeout | Reason::IdleEvicted => Farewell::FinIfAcknowledged,
             // The peer has been sent everything and may still take it, or the connection is broken
             // already.
             Reason::PeerClosed
@@ -137,12 +149,14 @@ mod tests {
             .collect();
         let expected = [
             Reason::FirstMessageTimeout,
+            Reason::LoginTimeout,
             Reason::MessageTimeout,
             Reason::OutputTimeout,
             Reason::CloseTimeout,
             Reason::OutputLimit,
             Reason::MemoryBudget,
             Reason::Recycled,
+            Reason::Unauthenticated,
             Reason::DrainTimeout,
         ];
         assert_eq!(resets, expected);

@@ -1,37 +1,24 @@
-//! Access to the hub: passwords, the penalty for guessing, protected mode, and the datagram rate.
+//! Access to the hub: passwords and protected mode.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 
 use subtle::ConstantTimeEq;
 
 use crate::clock::Time;
-use crate::limits::{
-    COUNTED_NETWORKS_MAX, FREE_GUESSES, GUESS_PENALTY, GUESSERS_MAX, GUESSES_FORGIVEN,
-};
+use crate::hub::guesses::Guesses;
 use crate::service::{Options, Secret};
 
-/// Marks guesses that came by datagram. A datagram's sender can be forged, so these guesses are
-/// counted apart: they must not lock out connections from that address.
-const DATAGRAM: u64 = 1 << 62;
-
 /// Marks guesses made on the operator's listener. They are counted apart, so other programs on this
-/// machine cannot lock the operator out by guessing.
+/// machine cannot delay an answer to the operator.
 const OPERATOR: u64 = 1 << 61;
 
 /// Decides whether a peer may use the hub.
 pub struct Access {
     password: Option<Secret>,
-    guesses: HashMap<u64, Guesses>,
-    datagrams: DatagramRate,
-}
-
-#[derive(Clone, Copy)]
-struct Guesses {
-    wrong: u32,
-    /// The time of the last wrong guess.
-    last: Time,
+    pub guesses: Guesses,
+    /// Hashes the addresses of datagrams' senders.
+    sender: RandomState,
 }
 
 /// The outcome of an attempt to authenticate.
@@ -39,8 +26,6 @@ struct Guesses {
 pub enum Attempt {
     Right,
     Wrong,
-    /// The password was not checked, because this source has guessed wrong too often.
-    TooSoon,
     /// No password is set.
     NoPassword,
 }
@@ -49,8 +34,8 @@ impl Access {
     pub fn new(options: &Options) -> Access {
         Access {
             password: options.password.clone(),
-            guesses: HashMap::new(),
-            datagrams: DatagramRate::new(options.datagram_rate),
+            guesses: Guesses::default(),
+            sender: RandomState::new(),
         }
     }
 
@@ -64,68 +49,14 @@ impl Access {
         self.password.is_some() || peer.is_loopback()
     }
 
-    /// Checks a password given by a connection from `peer`. Any user but `default` is wrong.
-    pub fn attempt(
-        &mut self,
-        peer: IpAddr,
-        user: Option<&[u8]>,
-        given: &[u8],
-        now: Time,
-    ) -> Attempt {
-        self.try_password(source(peer), user, given, now)
-    }
-
-    /// Checks a password given on the operator's listener.
-    pub fn attempt_by_operator(
-        &mut self,
-        peer: IpAddr,
-        user: Option<&[u8]>,
-        given: &[u8],
-        now: Time,
-    ) -> Attempt {
-        self.try_password(OPERATOR ^ source(peer), user, given, now)
-    }
-
-    fn try_password(
-        &mut self,
-        source: u64,
-        user: Option<&[u8]>,
-        given: &[u8],
-        now: Time,
-    ) -> Attempt {
+    /// Checks a password. Any user but `default` is wrong. The time depends only on the length of
+    /// what was given.
+    pub fn attempt(&self, user: Option<&[u8]>, given: &[u8]) -> Attempt {
         let Some(password) = &self.password else { return Attempt::NoPassword };
-        let before = self
-            .guesses
-            .get(&source)
-            .filter(|guesses| now.since(guesses.last) < GUESSES_FORGIVEN)
-            .copied();
-        let wrong = before.map_or(0, |guesses| guesses.wrong);
-        let too_soon = before
-            .is_some_and(|one| one.wrong >= FREE_GUESSES && now.since(one.last) < GUESS_PENALTY);
-        if too_soon {
-            return Attempt::TooSoon;
+        match is_equal(&password.0, given) & user.is_none_or(|user| user == b"default") {
+            true => Attempt::Right,
+            false => Attempt::Wrong,
         }
-        let right = is_equal(&password.0, given) & user.is_none_or(|user| user == b"default");
-        if right {
-            self.guesses.remove(&source);
-            return Attempt::Right;
-        }
-        if self.guesses.len() >= GUESSERS_MAX {
-            let stalest = self
-                .guesses
-                .iter()
-                .take(64)
-                .min_by_key(|(_, guesses)| guesses.last)
-                .map(|(source, _)| *source);
-            stalest.and_then(|stalest| self.guesses.remove(&stalest));
-        }
-        self.guesses.insert(source, Guesses { wrong: wrong + 1, last: now });
-        Attempt::Wrong
-    }
-
-    /// Returns true if a datagram from `peer` may be served: protected mode and the rate allow it.
-    pub fn takes_datagram(&mut self, peer: SocketAddr, now: Time) -> bool {
-        self.admits(peer.ip()) && self.datagrams.take(network(peer.ip()), now)
     }
 
     /// Returns the command in a datagram. If a password is set, the first line must be `AUTH` with
@@ -144,15 +75,20 @@ impl Access {
         let (first, rest) =
             (crate::codec::line::strip_cr(&datagram[..line]), &datagram[line + 1..]);
         let (name, given) = first.split_at_checked(5)?;
-        let right = name.eq_ignore_ascii_case(b"AUTH ")
-            && self.try_password(DATAGRAM | source(peer.ip()), None, given, now) == Attempt::Right;
-        right.then_some(rest)
+        let sender = self.sender.hash_one(peer);
+        if !name.eq_ignore_ascii_case(b"AUTH ") || !self.guesses.hears(sender, now) {
+            return None;
+        }
+        let is_right = self.attempt(None, given) == Attempt::Right;
+        if !is_right {
+            self.guesses.wrong_by_datagram(sender, given, now);
+        }
+        is_right.then_some(rest)
     }
 
-    /// Returns the memory held, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.guesses.capacity() * size_of::<(u64, Guesses)>()
-            + self.datagrams.buckets.capacity() * size_of::<Bucket>()
+    /// Returns the memory of the tables of fixed size, in bytes.
+    pub fn fixed_bytes(&self) -> usize {
+        self.guesses.fixed_bytes()
     }
 }
 
@@ -166,66 +102,12 @@ fn is_equal(password: &[u8], given: &[u8]) -> bool {
 
 /// Returns the key under which guesses are counted: an IPv4 address, or the /64 network of an IPv6
 /// address, because providers assign a whole /64 to one customer.
-fn source(address: IpAddr) -> u64 {
-    match address {
+pub fn source(address: IpAddr, is_operator: bool) -> u64 {
+    let source = match address {
         IpAddr::V4(address) => u64::from(address.to_bits()),
         IpAddr::V6(address) => (address.to_bits() >> 64) as u64 | 1 << 63,
-    }
-}
-
-/// Returns the key under which datagrams are rate-limited: the /24 of an IPv4 address, the /56 of
-/// an IPv6 address. A sender can often forge other addresses of its own network.
-fn network(address: IpAddr) -> u64 {
-    match address {
-        IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
-        IpAddr::V6(address) => (address.to_bits() >> 72) as u64 | 1 << 63,
-    }
-}
-
-/// Token buckets in a hash table of fixed size. Networks that hash to the same bucket share its
-/// tokens. When a bucket has been idle for a second, the next network that sends gets it full. The
-/// hash is keyed, so a sender cannot choose addresses that collide.
-struct DatagramRate {
-    /// Datagrams per second of one network, and the size of its burst. 0: no limit.
-    rate: u32,
-    buckets: Vec<Bucket>,
-    hasher: RandomState,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Bucket {
-    network: u64,
-    tokens: f32,
-    last: Time,
-}
-
-impl DatagramRate {
-    fn new(rate: u32) -> DatagramRate {
-        DatagramRate { rate, buckets: Vec::new(), hasher: RandomState::new() }
-    }
-
-    fn take(&mut self, network: u64, now: Time) -> bool {
-        if self.rate == 0 {
-            return true;
-        }
-        if self.buckets.is_empty() {
-            self.buckets = vec![Bucket::default(); COUNTED_NETWORKS_MAX];
-        }
-        let place = self.hasher.hash_one(network) as usize % COUNTED_NETWORKS_MAX;
-        let bucket = &mut self.buckets[place];
-        let (rate, idle) = (self.rate as f32, now.since(bucket.last).as_secs_f32());
-        if bucket.last == Time::ZERO || (bucket.network != network && idle >= 1.0) {
-            *bucket = Bucket { network, tokens: rate, last: now };
-        } else {
-            bucket.tokens = (bucket.tokens + idle * rate).min(rate);
-            bucket.last = now;
-        }
-        let has = bucket.tokens >= 1.0;
-        if has {
-            bucket.tokens -= 1.0;
-        }
-        has
-    }
+    };
+    if is_operator { OPERATOR ^ source } else { source }
 }
 
 #[cfg(test)]
@@ -234,9 +116,9 @@ mod tests {
 
     use super::*;
 
-    fn access(password: Option<&str>, datagram_rate: u32) -> Access {
+    fn access(password: Option<&str>) -> Access {
         let password = password.map(|text| Secret(text.as_bytes().into()));
-        Access::new(&Options { password, datagram_rate, ..Options::default() })
+        Access::new(&Options { password, ..Options::default() })
     }
 
     fn at(seconds: u64) -> Time {
@@ -249,49 +131,31 @@ mod tests {
 
     #[test]
     fn only_the_exact_password_is_accepted() {
-        let mut access = access(Some("secret"), 0);
-        let peer = |n: u8| IpAddr::from([10, 0, 0, n]);
-        for (n, wrong) in
-            ["", "secre", "secret1", "Secret", "secretsecret", "s", "tterces"].iter().enumerate()
-        {
-            assert_eq!(
-                access.attempt(peer(n as u8), None, wrong.as_bytes(), at(1)),
-                Attempt::Wrong,
-                "{wrong}"
-            );
+        let access = access(Some("secret"));
+        for wrong in ["", "secre", "secret1", "Secret", "secretsecret", "s", "tterces"] {
+            assert_eq!(access.attempt(None, wrong.as_bytes()), Attempt::Wrong, "{wrong}");
         }
-        assert_eq!(access.attempt(peer(0), None, b"secret", at(1)), Attempt::Right);
-        assert_eq!(access.attempt(peer(0), Some(b"default"), b"secret", at(1)), Attempt::Right);
-        assert_eq!(access.attempt(peer(0), Some(b"root"), b"secret", at(1)), Attempt::Wrong);
+        assert_eq!(access.attempt(None, b"secret"), Attempt::Right);
+        assert_eq!(access.attempt(Some(b"default"), b"secret"), Attempt::Right);
+        assert_eq!(access.attempt(Some(b"root"), b"secret"), Attempt::Wrong);
         assert!(is_equal(b"", b"") && !is_equal(b"", b"x"));
     }
 
     #[test]
-    fn after_five_wrong_guesses_a_source_may_guess_once_in_five_seconds() {
-        let mut access = access(Some("secret"), 0);
-        for _ in 0..FREE_GUESSES {
-            assert_eq!(access.attempt(ip("10.0.0.1"), None, b"x", at(1)), Attempt::Wrong);
+    fn an_ipv6_network_is_one_source_and_never_that_of_an_ipv4_address() {
+        let source = |text: &str| source(ip(text), false);
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        // The upper bits of these networks are an IPv4 address once their first bit is flipped.
+        for network in ["8000:0:a00:1::1", "0:0:a00:1::1"] {
+            assert_ne!(source(network), source("10.0.0.1"));
         }
-        // The right password is not checked either. Otherwise guessing could go on during the
-        // penalty.
-        assert_eq!(access.attempt(ip("10.0.0.1"), None, b"secret", at(5)), Attempt::TooSoon);
-        assert_eq!(access.attempt(ip("10.0.0.2"), None, b"secret", at(5)), Attempt::Right);
-        assert_eq!(access.attempt(ip("10.0.0.1"), None, b"x", at(6)), Attempt::Wrong);
-        assert_eq!(access.attempt(ip("10.0.0.1"), None, b"secret", at(10)), Attempt::TooSoon);
-        assert_eq!(access.attempt(ip("10.0.0.1"), None, b"secret", at(11)), Attempt::Right);
-        for address in ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4", "2001:db8::5"] {
-            assert_eq!(access.attempt(ip(address), None, b"x", at(1)), Attempt::Wrong);
-        }
-        assert_eq!(
-            access.attempt(ip("2001:db8::6"), None, b"secret", at(2)),
-            Attempt::TooSoon,
-            "one /64"
-        );
+        assert_ne!(super::source(ip("127.0.0.1"), true), source("127.0.0.1"), "the operator");
     }
 
     #[test]
     fn without_a_password_only_loopback_is_admitted() {
-        let access = access(None, 0);
+        let access = access(None);
         assert!(
             ["127.0.0.1", "127.1.0.1", "127.255.255.254", "::1"]
                 .iter()
@@ -305,25 +169,8 @@ mod tests {
     }
 
     #[test]
-    fn a_network_may_send_datagrams_up_to_the_rate_and_not_one_more() {
-        let from = |text: &str| format!("{text}:1").parse().unwrap();
-        for (sent, taken) in [(4, 4), (5, 5), (6, 5)] {
-            let mut access = access(None, 5);
-            let count =
-                (0..sent).filter(|_| access.takes_datagram(from("127.0.0.1"), at(1))).count();
-            assert_eq!(count, taken);
-        }
-        let mut access = access(None, 5);
-        let count =
-            (0..9).filter(|n| access.takes_datagram(from(&format!("127.0.0.{n}")), at(1))).count();
-        assert_eq!(count, 5, "one network shares one rate");
-        assert!(access.takes_datagram(from("127.0.1.1"), at(1)), "another network has another");
-        assert_eq!((0..9).filter(|_| access.takes_datagram(from("127.0.0.1"), at(2))).count(), 5);
-    }
-
-    #[test]
     fn a_datagram_carries_the_password_on_a_line_before_its_command() {
-        let mut access = access(Some("pass word"), 0);
+        let mut access = access(Some("pass word"));
         let peer = "127.0.0.1:1".parse().unwrap();
         let mut command = |datagram: &'static [u8]| access.command_of(datagram, peer, at(1));
         assert_eq!(command(b"AUTH pass word\nPING"), Some(&b"PING"[..]));
@@ -334,64 +181,22 @@ mod tests {
     }
 
     #[test]
-    fn guesses_on_one_listener_do_not_lock_out_the_operator_and_vice_versa() {
-        let mut access = access(Some("secret"), 0);
-        let wrong = |access: &mut Access, address: &str| {
-            for _ in 0..FREE_GUESSES {
-                assert_eq!(access.attempt(ip(address), None, b"x", at(1)), Attempt::Wrong);
-            }
-        };
-        wrong(&mut access, "127.0.0.1");
-        assert_eq!(access.attempt(ip("127.0.0.1"), None, b"secret", at(2)), Attempt::TooSoon);
-        for _ in 0..FREE_GUESSES {
-            assert_eq!(
-                access.attempt_by_operator(ip("127.0.0.1"), None, b"x", at(2)),
-                Attempt::Wrong
-            );
+    fn wrong_passwords_by_datagram_never_refuse_the_right_one_of_another_sender() {
+        let mut access = access(Some("secret"));
+        let sender = |port: u16| SocketAddr::from(([10, 0, 0, 1], port));
+        for number in 0..1000_u32 {
+            let guess = format!("AUTH guess{number}\nPING");
+            assert_eq!(access.command_of(guess.as_bytes(), sender(1), at(1)), None);
         }
+        let right = b"AUTH secret\nPING";
+        assert_eq!(access.command_of(right, sender(1), at(1)), None, "it guesses too fast");
+        assert_eq!(access.command_of(right, sender(2), at(1)), Some(&b"PING"[..]));
+        assert_eq!(access.command_of(right, sender(1), at(3)), Some(&b"PING"[..]));
+        assert_eq!(access.command_of(b"AUTH guess\nPING", sender(2), at(3)), None);
         assert_eq!(
-            access.attempt_by_operator(ip("127.0.0.1"), None, b"secret", at(3)),
-            Attempt::TooSoon
-        );
-        assert_eq!(access.attempt_by_operator(ip("::1"), None, b"secret", at(3)), Attempt::Right);
-        assert_eq!(access.attempt(ip("::1"), None, b"secret", at(3)), Attempt::Right);
-    }
-
-    #[test]
-    fn guesses_by_datagram_do_not_lock_out_connections_and_vice_versa() {
-        let mut access = access(Some("secret"), 0);
-        let peer: SocketAddr = "10.0.0.1:1".parse().unwrap();
-        for _ in 0..10 {
-            assert_eq!(access.command_of(b"AUTH guess\nPING", peer, at(1)), None);
-        }
-        assert_eq!(
-            access.command_of(b"AUTH secret\nPING", peer, at(1)),
-            None,
-            "the penalty applies to datagrams"
-        );
-        assert_eq!(access.attempt(peer.ip(), None, b"secret", at(1)), Attempt::Right);
-        for _ in 0..5 {
-            assert_eq!(access.attempt(ip("10.0.0.2"), None, b"x", at(1)), Attempt::Wrong);
-        }
-        let other = "10.0.0.2:1".parse().unwrap();
-        assert_eq!(
-            access.command_of(b"AUTH secret\nPING", other, at(1)),
+            access.command_of(right, sender(2), at(3)),
             Some(&b"PING"[..]),
-            "guesses by connection do not count for datagrams"
+            "a typing error"
         );
-    }
-
-    #[test]
-    fn an_ipv6_network_never_counts_as_an_ipv4_address() {
-        let mut access = access(Some("secret"), 0);
-        // The upper bits of these networks are an IPv4 address once their first bit is flipped.
-        for network in ["8000:0:a00:1::1", "0:0:a00:1::1"] {
-            for _ in 0..FREE_GUESSES {
-                assert_eq!(access.attempt(ip(network), None, b"x", at(1)), Attempt::Wrong);
-            }
-            assert_eq!(access.attempt(ip("10.0.0.1"), None, b"secret", at(2)), Attempt::Right);
-            assert_ne!(self::network(ip(network)), self::network(ip("10.0.0.1")));
-            access.guesses.clear();
-        }
     }
 }

@@ -9,10 +9,13 @@
 //! Most sessions have one subscription. It takes 16 bytes inline in the table of sessions, and 8 in
 //! the topic's list. Lists may have millions of entries, so a full list grows by an eighth.
 //!
+//! What a source may hold of all this is in [`Shares`].
+//!
 //! Peers choose the names, so the tables of names use std's keyed SipHash. No order depends on a
 //! hash table, so two runs with the same input give the same output.
 
 mod invariants;
+mod lookups;
 
 use std::collections::HashMap;
 use std::mem;
@@ -20,23 +23,15 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use super::glob;
+use super::glob::PatternShape;
+use super::patterns::Patterns;
+use super::shares::{Amount, SessionSources, Shares, allows};
 use super::subscriptions::{
     LARGE_FROM, Large, Subscription, Subscriptions, push, release, release_table, table_bytes,
 };
-use crate::limits::{
-    CHANNEL_NAME_MAX, CHANNELS_MAX, CONFIRMATIONS_MAX, HELD_MAX, PATTERNS_MAX,
-    PATTERNS_PER_SESSION_MAX,
-};
+use crate::limits::{FEW_SUBSCRIPTIONS, SUBSCRIPTION_BYTES, TOPIC_BYTES};
 
-pub use super::subscriptions::{Kind, KindCounts, LimitReached, TopicId};
-
-// Fewer than LARGE_FROM subscriptions can never exceed CONFIRMATIONS_MAX, so they are not summed.
-const _: () = assert!(LARGE_FROM * (CONFIRMATION_FRAMING + CHANNEL_NAME_MAX) <= CONFIRMATIONS_MAX);
-
-/// Length of the longest confirmation without its name, in bytes: a `punsubscribe` of a name with a
-/// four-digit length, and a five-digit count of remaining subscriptions.
-const CONFIRMATION_FRAMING: usize = b"*3\r\n$12\r\npunsubscribe\r\n$4096\r\n\r\n:65535\r\n".len();
+pub use super::subscriptions::{Kind, KindCounts, LimitReached, Refused, TopicId, TopicLimits};
 
 /// The topic's half of a subscription: the session, and the slot among its subscriptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +48,8 @@ struct Topic {
     kind: Kind,
     /// The fan-out queue with the topic's undelivered messages, or [`NO_QUEUE`].
     queue: u32,
+    /// The subscriber whose source is charged for the topic.
+    payer: u32,
     subscribers: Vec<Subscriber>,
 }
 
@@ -69,6 +66,7 @@ impl Topic {
 }
 
 /// All topics and all subscriptions.
+#[derive(Default)]
 pub struct Channels {
     /// Session → subscriptions. Its length is one more than the highest session number that ever
     /// subscribed.
@@ -79,185 +77,150 @@ pub struct Channels {
     /// By kind: name → slot in `topics`.
     names: [HashMap<Rc<[u8]>, u32>; Kind::ALL.len()],
     /// All patterns, for matching.
-    patterns: Vec<TopicId>,
-    /// Maximum number of channels and shard channels together.
-    channels_max: usize,
-    /// [`HELD_MAX`], except in tests.
-    held_max: usize,
+    patterns: Patterns,
+    /// What each source is charged.
+    shares: Shares,
     /// Queues of removed topics: see [`Self::take_orphan`].
     orphans: Vec<u32>,
     /// Memory of topics and sessions outside their tables, in bytes: a running sum.
     held: usize,
 }
 
-impl Default for Channels {
-    fn default() -> Channels {
-        Channels::new(CHANNELS_MAX)
-    }
-}
+/// Charged to a session's source for each subscription beyond the first few.
+const SUBSCRIPTION: Amount =
+    Amount { bytes: SUBSCRIPTION_BYTES, channels: 0, indexed: 0, others: 0 };
 
 impl Channels {
-    /// Allows at most `channels_max` channels and shard channels together.
-    pub fn new(channels_max: usize) -> Channels {
-        Channels {
-            sessions: Vec::new(),
-            large: HashMap::new(),
-            topics: Slab::new(),
-            names: Default::default(),
-            patterns: Vec::new(),
-            channels_max: channels_max.min((1 << TopicId::INDEX_BITS) - PATTERNS_MAX),
-            held_max: HELD_MAX,
-            orphans: Vec::new(),
-            held: 0,
-        }
-    }
-
     /// Subscribes a session to a topic. Returns true if the subscription is new.
     pub fn subscribe(
         &mut self,
+        sources: &dyn SessionSources,
         session: u32,
         kind: Kind,
         name: &[u8],
-    ) -> Result<bool, LimitReached> {
+        limits: &TopicLimits,
+    ) -> Result<bool, Refused> {
         let known = self.topic(kind, name);
         if known.is_some_and(|topic| self.slot_of(session, topic).is_some()) {
             return Ok(false);
         }
-        if self.held + name.len() > self.held_max {
-            return Err(LimitReached::Memory);
-        }
-        let confirmations = CONFIRMATION_FRAMING + name.len();
-        if self.len(session) + 1 >= LARGE_FROM
-            && self.confirmations(session) + confirmations > CONFIRMATIONS_MAX
-        {
-            return Err(LimitReached::Confirmations);
-        }
         if kind == Kind::Pattern
-            && self.counts(session)[kind as usize] as usize >= PATTERNS_PER_SESSION_MAX
+            && self.counts(session)[kind as usize] as usize >= limits.patterns_per_session
         {
-            return Err(LimitReached::PatternsOfSession);
+            return Err(Refused { limit: LimitReached::PatternsOfSession, by_share: false });
         }
-        let topic = match known {
-            Some(topic) => topic,
-            None => self.create(kind, name)?,
+        let mut cost = match known {
+            Some(_) => Amount::default(),
+            None => price(kind, name),
         };
-        self.attach(session, topic);
+        if self.len(session) >= FEW_SUBSCRIPTIONS {
+            cost.bytes += SUBSCRIPTION_BYTES;
+        }
+        self.admit(sources, session, &cost, limits)?;
+        let topic = known.unwrap_or_else(|| self.create(sources, session, kind, name));
+        self.attach(sources, session, topic);
         Ok(true)
     }
 
-    /// Unsubscribes a session from a topic. Returns true if it was subscribed.
-    pub fn unsubscribe(&mut self, session: u32, kind: Kind, name: &[u8]) -> bool {
-        let Some(topic) = self.topic(kind, name) else { return false };
-        let Some(slot) = self.slot_of(session, topic) else { return false };
-        let own = &mut self.sessions[session as usize];
-        self.held -= own.bytes();
-        let (removed, moved) = own.swap_remove(slot);
-        self.held += own.bytes();
-        let length = own.len();
-        if let Some(large) = self.large.get_mut(&session) {
-            self.held -= table_bytes(&large.index);
-            large.index.remove(&topic);
-            large.index.extend(moved.map(|moved| (moved.topic, slot)));
-            release_table(&mut large.index);
-            self.held += table_bytes(&large.index);
-            large.counts[kind as usize] -= 1;
-            large.confirmations -= CONFIRMATION_FRAMING + name.len();
-            if length < LARGE_FROM / 2 {
-                self.forget_large(session);
+    /// Refuses what goes beyond a limit, or beyond the share of the session's source.
+    fn admit(
+        &self,
+        sources: &dyn SessionSources,
+        session: u32,
+        cost: &Amount,
+        limits: &TopicLimits,
+    ) -> Result<(), Refused> {
+        let names = |kind: Kind| self.names[kind as usize].len();
+        let channels = names(Kind::Channel) + names(Kind::Shard);
+        let wants = |own: u32, cost: u32, total: usize, max: usize, limit: LimitReached| {
+            (own as usize, cost as usize, total, max, limit)
+        };
+        // A few subscriptions to topics of others cost nothing, and need no look at the shares.
+        let own = match *cost == Amount::default() {
+            true => Amount::default(),
+            false => self.shares.of(sources.source(session)),
+        };
+        let (indexed, others) = (self.patterns.indexed(), self.patterns.others());
+        let memory = (own.bytes, cost.bytes, self.used(), limits.bytes, LimitReached::Memory);
+        let resources = [
+            wants(own.channels, cost.channels, channels, limits.channels, LimitReached::Channels),
+            wants(own.indexed, cost.indexed, indexed, limits.patterns, LimitReached::Patterns),
+            wants(
+                own.others,
+                cost.others,
+                others,
+                limits.other_patterns,
+                LimitReached::OtherPatterns,
+            ),
+            memory,
+        ];
+        for (own, cost, total, max, limit) in resources.into_iter().filter(|wants| wants.1 > 0) {
+            if total.saturating_add(cost) > max {
+                return Err(Refused { limit, by_share: false });
+            }
+            if !limits.is_trusted && !allows(own, cost, total, max) {
+                return Err(Refused { limit, by_share: true });
             }
         }
-        if let Some(moved) = moved {
-            self.topics[moved.topic.index()].subscribers[moved.position as usize].slot = slot;
-        }
-        self.detach(removed);
-        true
+        let fits =
+            self.used() <= limits.bytes && self.topics.len() < (1 << TopicId::INDEX_BITS) - 1;
+        let limit = LimitReached::Memory;
+        if fits { Ok(()) } else { Err(Refused { limit, by_share: false }) }
     }
 
-    /// Ends all subscriptions of one kind. Calls `each` with the name and the remaining count of
-    /// Redis's reply: shard channels are counted apart, channels and patterns together.
-    pub fn unsubscribe_all(
+    /// Unsubscribes a session from a topic. Returns true if it was subscribed.
+    pub fn unsubscribe(
         &mut self,
+        sources: &dyn SessionSources,
         session: u32,
         kind: Kind,
+        name: &[u8],
+    ) -> bool {
+        let slot = self.topic(kind, name).and_then(|topic| self.slot_of(session, topic));
+        slot.is_some_and(|slot| {
+            self.leave(sources, session, slot);
+            true
+        })
+    }
+
+    /// Looks at up to `most` subscriptions of a session from the last one before `next` on, and
+    /// ends those of a kind. Calls `each` with the name and the remaining count of Redis's reply.
+    /// Moves `next`. Returns false when no subscription of the kind is left.
+    pub fn unsubscribe_some(
+        &mut self,
+        sources: &dyn SessionSources,
+        session: u32,
+        kind: Kind,
+        next: &mut u32,
+        most: usize,
         mut each: impl FnMut(&[u8], usize),
-    ) {
-        if self.counts(session)[kind as usize] == 0 {
-            return;
-        }
-        let mut remaining =
-            if kind == Kind::Shard { self.shard_count(session) } else { self.count(session) };
-        for subscription in self.take(session).iter() {
-            if subscription.topic.kind() == kind {
-                remaining -= 1;
-                each(&self.topics[subscription.topic.index()].name, remaining);
-                self.detach(subscription);
-            } else {
-                self.put_back(session, subscription);
+    ) -> bool {
+        *next = (*next).min(self.len(session) as u32);
+        for _ in 0..most.min(*next as usize) {
+            *next -= 1;
+            let Subscription { topic, .. } = *self.sessions[session as usize].at_mut(*next);
+            if topic.kind() == kind {
+                let name = self.topics[topic.index()].name.clone();
+                // The last subscription moves into the gap. The walk has passed it already.
+                self.leave(sources, session, *next);
+                each(&name, self.count_of(session, kind));
             }
         }
+        *next > 0 && self.counts(session)[kind as usize] > 0
+    }
+
+    /// Ends up to `most` subscriptions of a session, MONITOR included. Returns true if some are
+    /// left.
+    pub fn close_some(&mut self, sources: &dyn SessionSources, session: u32, most: usize) -> bool {
+        for slot in (0..self.len(session) as u32).rev().take(most) {
+            self.leave(sources, session, slot);
+        }
+        self.listens(session)
     }
 
     /// Ends all subscriptions of a session, MONITOR included.
-    pub fn close(&mut self, session: u32) {
-        for subscription in self.take(session).iter() {
-            self.detach(subscription);
-        }
-    }
-
-    /// Returns a session's number of channels and patterns, which Redis's replies count together.
-    pub fn count(&self, session: u32) -> usize {
-        let counts = self.counts(session);
-        (counts[Kind::Channel as usize] + counts[Kind::Pattern as usize]) as usize
-    }
-
-    /// Returns a session's number of shard channels, which Redis's replies count apart.
-    pub fn shard_count(&self, session: u32) -> usize {
-        self.counts(session)[Kind::Shard as usize] as usize
-    }
-
-    /// Returns true if a session has a subscription of any kind, MONITOR included.
-    pub fn listens(&self, session: u32) -> bool {
-        self.len(session) > 0
-    }
-
-    /// Returns true if a session has a subscription other than MONITOR.
-    pub fn is_subscribed(&self, session: u32) -> bool {
-        match self.len(session) {
-            0 => false,
-            1 => self.sessions[session as usize].iter().all(|only| only.topic.kind() != Kind::Feed),
-            _ => true,
-        }
-    }
-
-    /// Returns a session's number of subscriptions of all kinds.
-    pub fn len(&self, session: u32) -> usize {
-        self.sessions.get(session as usize).map_or(0, Subscriptions::len)
-    }
-
-    /// Returns the topics that a session is subscribed to.
-    pub fn topics_of(&self, session: u32) -> impl Iterator<Item = TopicId> {
-        let own = self.sessions.get(session as usize);
-        own.into_iter().flat_map(Subscriptions::iter).map(|subscription| subscription.topic)
-    }
-
-    /// Returns true if a session is subscribed to a topic.
-    pub fn is_member(&self, session: u32, topic: TopicId) -> bool {
-        self.slot_of(session, topic).is_some()
-    }
-
-    /// Returns the topic with this name, if it has subscribers.
-    pub fn topic(&self, kind: Kind, name: &[u8]) -> Option<TopicId> {
-        self.names[kind as usize].get(name).map(|&index| TopicId::new(kind, index as usize))
-    }
-
-    /// Returns the name of a topic.
-    pub fn name(&self, topic: TopicId) -> &[u8] {
-        &self.topics[topic.index()].name
-    }
-
-    /// Returns the session at a position of the topic's list of subscribers.
-    pub fn subscriber(&self, topic: TopicId, position: usize) -> Option<u32> {
-        self.topics[topic.index()].subscribers.get(position).map(|subscriber| subscriber.session)
+    pub fn close(&mut self, sources: &dyn SessionSources, session: u32) {
+        self.close_some(sources, session, usize::MAX);
     }
 
     /// Returns the fan-out queue of a topic, if it has undelivered messages.
@@ -275,44 +238,6 @@ impl Channels {
         self.orphans.pop()
     }
 
-    /// Returns the sessions subscribed to a topic: at least one.
-    pub fn subscribers(&self, topic: TopicId) -> impl ExactSizeIterator<Item = u32> {
-        self.topics[topic.index()].subscribers.iter().map(|subscriber| subscriber.session)
-    }
-
-    /// Adds the patterns that match a channel's name to `found`, and the steps taken to `steps`.
-    /// Stops beyond `steps_max` steps and returns false.
-    pub fn match_patterns(
-        &self,
-        channel: &[u8],
-        found: &mut Vec<TopicId>,
-        steps: &mut usize,
-        steps_max: usize,
-    ) -> bool {
-        self.patterns.iter().all(|pattern| {
-            if glob::matches(self.name(*pattern), channel, steps) {
-                found.push(*pattern);
-            }
-            *steps <= steps_max
-        })
-    }
-
-    /// Returns every topic of a kind with its name. Takes time for the topics of all kinds.
-    pub fn topics(&self, kind: Kind) -> impl Iterator<Item = (TopicId, &[u8])> {
-        let of_kind = self.topics.iter().filter(move |(_, topic)| topic.kind == kind);
-        of_kind.map(move |(index, topic)| (TopicId::new(kind, index), &*topic.name))
-    }
-
-    /// Returns the number of topics of all kinds.
-    pub fn topic_count(&self) -> usize {
-        self.topics.len()
-    }
-
-    /// Returns the number of distinct patterns.
-    pub fn pattern_count(&self) -> usize {
-        self.patterns.len()
-    }
-
     /// Returns the memory held, in bytes, without the allocator's overhead. Hash tables are
     /// estimated from their capacity. O(1).
     pub fn bytes(&self) -> usize {
@@ -321,22 +246,14 @@ impl Channels {
         let sessions = self.sessions.capacity() * size_of::<Subscriptions>();
         let large = table_bytes(&self.large);
         let names: usize = self.names.iter().map(table_bytes).sum();
-        sessions
-            + large
-            + topics
-            + names
-            + self.patterns.capacity() * size_of::<TopicId>()
-            + self.held
+        sessions + large + topics + names + self.patterns.bytes() + self.shares.bytes() + self.held
     }
 
     /// Frees all memory if there are no subscriptions. The lists of subscriptions and subscribers
     /// shrink whenever they lose entries.
     pub fn shrink(&mut self) {
         if self.topics.is_empty() {
-            *self = Channels {
-                orphans: mem::take(&mut self.orphans),
-                ..Channels::new(self.channels_max)
-            };
+            *self = Channels { orphans: mem::take(&mut self.orphans), ..Channels::default() };
         }
     }
 
@@ -368,32 +285,39 @@ impl Channels {
         if self.len(session) < LARGE_FROM / 2 { None } else { self.large.get(&session) }
     }
 
-    /// Creates a topic without subscribers. The caller attaches the first one at once.
-    fn create(&mut self, kind: Kind, name: &[u8]) -> Result<TopicId, LimitReached> {
-        let channels =
-            self.topics.len() - self.patterns.len() - self.names[Kind::Feed as usize].len();
-        match kind {
-            Kind::Pattern if self.patterns.len() >= PATTERNS_MAX => {
-                return Err(LimitReached::Patterns);
-            }
-            Kind::Channel | Kind::Shard if channels >= self.channels_max => {
-                return Err(LimitReached::Channels);
-            }
-            _ => {}
-        }
-        let name: Rc<[u8]> = name.into();
-        let topic = Topic { name: name.clone(), kind, queue: NO_QUEUE, subscribers: Vec::new() };
-        self.held += topic.bytes();
-        let index = self.topics.insert(topic);
-        self.names[kind as usize].insert(name, index as u32);
-        let topic = TopicId::new(kind, index);
-        if kind == Kind::Pattern {
-            push(&mut self.patterns, topic);
-        }
-        Ok(topic)
+    /// Returns the memory that counts against the limit, in bytes.
+    fn used(&self) -> usize {
+        self.held + self.topics.len() * size_of::<(Topic, Rc<[u8]>, u32)>()
     }
 
-    fn attach(&mut self, session: u32, topic: TopicId) {
+    /// Creates a topic without subscribers. The caller attaches the first one at once.
+    fn create(
+        &mut self,
+        sources: &dyn SessionSources,
+        session: u32,
+        kind: Kind,
+        name: &[u8],
+    ) -> TopicId {
+        self.shares.charge(sources.source(session), &price(kind, name));
+        let name: Rc<[u8]> = name.into();
+        let topic = Topic {
+            name: name.clone(),
+            kind,
+            queue: NO_QUEUE,
+            payer: session,
+            subscribers: Vec::new(),
+        };
+        self.held += topic.bytes();
+        let index = self.topics.insert(topic);
+        let topic = TopicId::new(kind, index);
+        if kind == Kind::Pattern {
+            self.patterns.insert(&name, topic);
+        }
+        self.names[kind as usize].insert(name, index as u32);
+        topic
+    }
+
+    fn attach(&mut self, sources: &dyn SessionSources, session: u32, topic: TopicId) {
         let index = session as usize;
         if index >= self.sessions.len() {
             let length = self.sessions.len();
@@ -406,6 +330,9 @@ impl Channels {
             session,
             Subscription { topic, position: self.topics[topic.index()].subscribers.len() as u32 },
         );
+        if slot as usize >= FEW_SUBSCRIPTIONS {
+            self.shares.charge(sources.source(session), &SUBSCRIPTION);
+        }
         let list = &mut self.topics[topic.index()];
         self.held -= list.bytes();
         push(&mut list.subscribers, Subscriber { session, slot });
@@ -422,32 +349,18 @@ impl Channels {
         if length > LARGE_FROM / 2
             && let Some(large) = self.large.get_mut(&session)
         {
-            let name = &self.topics[subscription.topic.index()].name;
             let before = table_bytes(&large.index);
-            large.note(subscription.topic, slot, CONFIRMATION_FRAMING + name.len());
+            large.note(subscription.topic, slot);
             self.held = self.held - before + table_bytes(&large.index);
         } else if length >= LARGE_FROM {
             let mut large = Large::default();
             for (subscription, slot) in self.sessions[session as usize].iter().zip(0..) {
-                large.note(subscription.topic, slot, self.confirmation(subscription.topic));
+                large.note(subscription.topic, slot);
             }
             self.held += table_bytes(&large.index);
             self.large.insert(session, large);
         }
         slot
-    }
-
-    /// Returns an upper bound for the replies that would end all of a session's subscriptions, in
-    /// bytes.
-    fn confirmations(&self, session: u32) -> usize {
-        match self.large(session) {
-            Some(large) => large.confirmations,
-            None => self.topics_of(session).map(|topic| self.confirmation(topic)).sum(),
-        }
-    }
-
-    fn confirmation(&self, topic: TopicId) -> usize {
-        CONFIRMATION_FRAMING + self.name(topic).len()
     }
 
     fn forget_large(&mut self, session: u32) {
@@ -456,22 +369,37 @@ impl Channels {
         }
     }
 
-    /// Removes all of a session's halves. The caller detaches or puts back each of them.
-    fn take(&mut self, session: u32) -> Subscriptions {
-        self.forget_large(session);
-        let taken = self.sessions.get_mut(session as usize).map(mem::take).unwrap_or_default();
-        self.held -= taken.bytes();
-        taken
-    }
-
-    fn put_back(&mut self, session: u32, subscription: Subscription) {
-        let slot = self.join(session, subscription);
-        self.topics[subscription.topic.index()].subscribers[subscription.position as usize].slot =
-            slot;
+    /// Removes the subscription in a slot of a session.
+    fn leave(&mut self, sources: &dyn SessionSources, session: u32, slot: u32) {
+        let own = &mut self.sessions[session as usize];
+        self.held -= own.bytes();
+        let (removed, moved) = own.swap_remove(slot);
+        self.held += own.bytes();
+        let length = own.len();
+        if length + 1 >= LARGE_FROM / 2
+            && let Some(large) = self.large.get_mut(&session)
+        {
+            self.held -= table_bytes(&large.index);
+            large.index.remove(&removed.topic);
+            large.index.extend(moved.map(|moved| (moved.topic, slot)));
+            release_table(&mut large.index);
+            self.held += table_bytes(&large.index);
+            large.counts[removed.topic.kind() as usize] -= 1;
+            if length < LARGE_FROM / 2 {
+                self.forget_large(session);
+            }
+        }
+        if let Some(moved) = moved {
+            self.topics[moved.topic.index()].subscribers[moved.position as usize].slot = slot;
+        }
+        if length >= FEW_SUBSCRIPTIONS {
+            self.shares.refund(sources.source(session), &SUBSCRIPTION);
+        }
+        self.detach(sources, session, removed);
     }
 
     /// Removes the topic's half of a subscription, after the session's half, and an emptied topic.
-    fn detach(&mut self, subscription: Subscription) {
+    fn detach(&mut self, sources: &dyn SessionSources, session: u32, subscription: Subscription) {
         let Subscription { topic, position } = subscription;
         let list = &mut self.topics[topic.index()];
         self.held -= list.bytes();
@@ -480,12 +408,22 @@ impl Channels {
         self.held += list.bytes();
         if let Some(moved) = list.subscribers.get(position as usize) {
             self.sessions[moved.session as usize].at_mut(moved.slot).position = position;
-        } else if list.subscribers.is_empty() {
-            self.remove(topic);
+        }
+        let Some(next) = list.subscribers.first().map(|subscriber| subscriber.session) else {
+            return self.remove(sources, topic);
+        };
+        if list.payer == session {
+            list.payer = next;
+            let [from, to] = [session, next].map(|session| sources.source(session));
+            if from != to {
+                let price = price(list.kind, &list.name);
+                self.shares.refund(from, &price);
+                self.shares.charge(to, &price);
+            }
         }
     }
 
-    fn remove(&mut self, topic: TopicId) {
+    fn remove(&mut self, sources: &dyn SessionSources, topic: TopicId) {
         let removed = self.topics.remove(topic.index());
         self.held -= removed.bytes();
         self.orphans.extend(Some(removed.queue).filter(|queue| *queue != NO_QUEUE));
@@ -493,9 +431,23 @@ impl Channels {
         names.remove(&removed.name);
         release_table(names);
         if removed.kind == Kind::Pattern {
-            self.patterns.retain(|&pattern| pattern != topic);
+            self.patterns.remove(&removed.name, topic);
         }
+        let price = price(removed.kind, &removed.name);
+        self.shares.refund(sources.source(removed.payer), &price);
     }
+}
+
+/// Returns what a topic is charged.
+fn price(kind: Kind, name: &[u8]) -> Amount {
+    let bytes = TOPIC_BYTES + name.len();
+    let (channels, indexed, others) = match kind {
+        Kind::Channel | Kind::Shard => (1, 0, 0),
+        Kind::Pattern if PatternShape::of(name) == PatternShape::Other => (0, 0, 1),
+        Kind::Pattern => (0, 1, 0),
+        Kind::Feed => (0, 0, 0),
+    };
+    Amount { bytes, channels, indexed, others }
 }
 
 #[cfg(test)]
@@ -503,8 +455,35 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::clock::Tick;
+    use crate::hub::sessions::Sessions;
+    use crate::service::ConnectionId;
+
+    use crate::limits::Limits;
 
     type Model = BTreeSet<(u32, Kind, Vec<u8>)>;
+
+    /// Returns a table without sessions. All sessions then have the same source.
+    fn alone() -> Sessions {
+        Sessions::new(0)
+    }
+
+    fn limits() -> TopicLimits {
+        TopicLimits { is_trusted: true, ..TopicLimits::of(&Limits::default()) }
+    }
+
+    fn subscribe(
+        channels: &mut Channels,
+        session: u32,
+        kind: Kind,
+        name: &[u8],
+    ) -> Result<bool, Refused> {
+        channels.subscribe(&alone(), session, kind, name, &limits())
+    }
+
+    fn unsubscribe(channels: &mut Channels, session: u32, kind: Kind, name: &[u8]) -> bool {
+        channels.unsubscribe(&alone(), session, kind, name)
+    }
 
     fn names(channels: &Channels, topics: impl Iterator<Item = TopicId>) -> Vec<&[u8]> {
         let mut names: Vec<_> = topics.map(|topic| channels.name(topic)).collect();
@@ -514,7 +493,7 @@ mod tests {
 
     fn matching(channels: &Channels, channel: &[u8]) -> Vec<TopicId> {
         let mut found = Vec::new();
-        assert!(channels.match_patterns(channel, &mut found, &mut 0, usize::MAX));
+        channels.match_patterns(channel, &mut found, usize::MAX).unwrap();
         found
     }
 
@@ -544,9 +523,9 @@ mod tests {
             (2, Kind::Channel, b"\0\r\n\xff", true, 2, 1),
         ];
         for &(session, kind, name, new, count, shards) in steps {
-            assert_eq!(channels.subscribe(session, kind, name), Ok(new));
+            assert_eq!(subscribe(&mut channels, session, kind, name), Ok(new));
             assert_eq!((channels.count(session), channels.shard_count(session)), (count, shards));
-            channels.check_invariants();
+            channels.check_invariants(&alone());
         }
         assert_eq!(sessions(&channels, Kind::Shard, b"news"), [2, 7]);
         assert_eq!(sessions(&channels, Kind::Channel, b"news"), [7]);
@@ -564,11 +543,11 @@ mod tests {
             (Kind::Channel, b"news", false),
             (Kind::Shard, b"never", false),
         ] {
-            assert_eq!(channels.unsubscribe(7, kind, name), was);
-            channels.check_invariants();
+            assert_eq!(unsubscribe(&mut channels, 7, kind, name), was);
+            channels.check_invariants(&alone());
         }
-        assert!(!channels.unsubscribe(3, Kind::Shard, b"news"));
-        assert!(!channels.unsubscribe(1000, Kind::Shard, b"news"));
+        assert!(!unsubscribe(&mut channels, 3, Kind::Shard, b"news"));
+        assert!(!unsubscribe(&mut channels, 1000, Kind::Shard, b"news"));
         assert!(
             !channels.is_subscribed(3)
                 && !channels.is_subscribed(1000)
@@ -577,38 +556,69 @@ mod tests {
         assert_eq!(channels.topic(Kind::Channel, b"news"), None);
     }
 
+    /// Ends all subscriptions of a kind, `most` at a time. Returns their names and the remaining
+    /// counts.
+    fn end_all(
+        channels: &mut Channels,
+        session: u32,
+        kind: Kind,
+        most: usize,
+    ) -> Vec<(Vec<u8>, usize)> {
+        let (mut ended, mut next) = (Vec::new(), u32::MAX);
+        while channels.unsubscribe_some(
+            &alone(),
+            session,
+            kind,
+            &mut next,
+            most,
+            |name, remaining| {
+                ended.push((name.to_vec(), remaining));
+            },
+        ) {
+            channels.check_invariants(&alone());
+        }
+        channels.check_invariants(&alone());
+        ended
+    }
+
     #[test]
-    fn all_subscriptions_of_a_kind_end_in_order_and_other_kinds_stay() {
-        let mut channels = Channels::default();
-        for name in [b"a", b"b", b"c"] {
-            for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
-                assert_eq!(channels.subscribe(1, kind, name), Ok(true));
-                assert_eq!(channels.subscribe(2, kind, name), Ok(true));
+    fn all_subscriptions_of_a_kind_end_the_latest_first_and_other_kinds_stay() {
+        for most in [1, 2, 5, usize::MAX] {
+            let mut channels = Channels::default();
+            for name in [b"a", b"b", b"c"] {
+                for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
+                    assert_eq!(subscribe(&mut channels, 1, kind, name), Ok(true));
+                    assert_eq!(subscribe(&mut channels, 2, kind, name), Ok(true));
+                }
             }
+            for (kind, expected) in
+                [(Kind::Shard, [2, 1, 0]), (Kind::Channel, [5, 4, 3]), (Kind::Pattern, [2, 1, 0])]
+            {
+                let ended = end_all(&mut channels, 1, kind, most);
+                let counts: Vec<usize> = ended.iter().map(|(_, count)| *count).collect();
+                let mut names: Vec<Vec<u8>> = ended.into_iter().map(|(name, _)| name).collect();
+                names.sort();
+                assert_eq!(
+                    (counts, names),
+                    (expected.to_vec(), vec![vec![b'a'], vec![b'b'], vec![b'c']])
+                );
+                assert_eq!(end_all(&mut channels, 1, kind, most), [], "nothing is left");
+                assert_eq!(sessions(&channels, kind, b"a"), [2]);
+            }
+            assert!(!channels.is_subscribed(1));
+            assert_eq!(end_all(&mut channels, 1000, Kind::Channel, most), [], "never seen");
+            channels.close(&alone(), 1000);
+            channels.shrink();
+            assert_eq!(channels.count(2), 6, "shrinking ends no subscription");
+            while channels.close_some(&alone(), 2, most) {
+                channels.check_invariants(&alone());
+            }
+            channels.check_invariants(&alone());
+            assert!(channels.bytes() > 0);
+            channels.shrink();
+            assert_eq!(channels.bytes(), 0);
+            channels.check_invariants(&alone());
         }
-        for (kind, expected) in
-            [(Kind::Shard, [2, 1, 0]), (Kind::Channel, [5, 4, 3]), (Kind::Pattern, [2, 1, 0])]
-        {
-            let mut ended = Vec::new();
-            channels
-                .unsubscribe_all(1, kind, |name, remaining| ended.push((name.to_vec(), remaining)));
-            channels.check_invariants();
-            let expected = [b"a", b"b", b"c"].iter().map(|name| name.to_vec()).zip(expected);
-            assert_eq!(ended, expected.collect::<Vec<_>>());
-            channels.unsubscribe_all(1, kind, |_, _| unreachable!("nothing is left"));
-            assert_eq!(sessions(&channels, kind, b"a"), [2]);
-        }
-        assert!(!channels.is_subscribed(1));
-        channels.unsubscribe_all(1000, Kind::Channel, |_, _| unreachable!("never seen"));
-        channels.close(1000);
-        channels.shrink();
-        assert_eq!(channels.count(2), 6, "shrinking ends no subscription");
-        channels.close(2);
-        channels.check_invariants();
-        assert!(channels.bytes() > 0);
-        channels.shrink();
-        assert_eq!(channels.bytes(), 0);
-        channels.check_invariants();
     }
 
     /// A hash table may double when an entry is replaced, and it never shrinks without a call.
@@ -617,21 +627,21 @@ mod tests {
         for _ in 0..50 {
             let mut channels = Channels::default();
             for name in 0..112 {
-                channels.subscribe(0, Kind::Channel, format!("{name}").as_bytes()).unwrap();
+                subscribe(&mut channels, 0, Kind::Channel, format!("{name}").as_bytes()).unwrap();
             }
-            assert!(channels.unsubscribe(0, Kind::Channel, b"5"));
-            channels.check_invariants();
+            assert!(unsubscribe(&mut channels, 0, Kind::Channel, b"5"));
+            channels.check_invariants(&alone());
         }
         let mut channels = Channels::default();
         let names: Vec<String> = (0..5000).map(|name| name.to_string()).collect();
         for name in &names {
-            channels.subscribe(0, Kind::Channel, name.as_bytes()).unwrap();
+            subscribe(&mut channels, 0, Kind::Channel, name.as_bytes()).unwrap();
         }
         let most = channels.held;
         for name in &names[50..] {
-            assert!(channels.unsubscribe(0, Kind::Channel, name.as_bytes()));
+            assert!(unsubscribe(&mut channels, 0, Kind::Channel, name.as_bytes()));
         }
-        channels.check_invariants();
+        channels.check_invariants(&alone());
         assert!(
             channels.held < most / 50,
             "{} of {most} bytes are held for 50 channels",
@@ -639,97 +649,158 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_name_one_byte_beyond_the_memory_limit_is_refused() {
-        let mut channels = Channels { held_max: 1000, ..Channels::default() };
-        assert_eq!(channels.subscribe(0, Kind::Channel, &[b'x'; 1001]), Err(LimitReached::Memory));
-        assert_eq!((channels.count(0), channels.bytes_of(0)), (0, 0));
-        assert_eq!(channels.subscribe(0, Kind::Channel, &[b'x'; 1000]), Ok(true));
-        assert_eq!(channels.subscribe(1, Kind::Channel, b"y"), Err(LimitReached::Memory));
-        assert!(channels.unsubscribe(0, Kind::Channel, &[b'x'; 1000]));
-        assert_eq!(channels.subscribe(1, Kind::Channel, &[b'y'; 999]), Ok(true));
-        channels.check_invariants();
+    fn refused(limit: LimitReached, by_share: bool) -> Result<bool, Refused> {
+        Err(Refused { limit, by_share })
     }
 
     #[test]
-    fn a_name_one_byte_beyond_the_confirmations_limit_is_refused() {
-        assert_eq!(CONFIRMATION_FRAMING, 40);
-        let names: Vec<Vec<u8>> =
-            (0..1065).map(|number| format!("{number:0>452}").into_bytes()).collect();
-        let fill = |channels: &mut Channels| {
-            for name in &names {
-                assert_eq!(channels.subscribe(0, Kind::Channel, name), Ok(true));
-            }
+    fn a_name_one_byte_beyond_the_memory_limit_is_refused() {
+        let mut channels = Channels::default();
+        let limits = TopicLimits { bytes: 1000, ..limits() };
+        let mut subscribe = |session, name: &[u8]| {
+            channels.subscribe(&alone(), session, Kind::Channel, name, &limits)
         };
-        let left = CONFIRMATIONS_MAX - names.len() * (452 + CONFIRMATION_FRAMING);
-        for (length, fits) in [(0, true), (1, true), (2, false)] {
-            let mut channels = Channels::default();
-            fill(&mut channels);
-            let name = vec![b'x'; left - CONFIRMATION_FRAMING - 1 + length];
-            let expected = if fits { Ok(true) } else { Err(LimitReached::Confirmations) };
-            assert_eq!(channels.subscribe(0, Kind::Shard, &name), expected);
-            assert_eq!(
-                channels.subscribe(0, Kind::Channel, &names[0]),
-                Ok(false),
-                "an existing subscription is no error"
-            );
-            assert_eq!(
-                channels.subscribe(1, Kind::Shard, &name),
-                Ok(true),
-                "the limit is per session"
-            );
-            channels.check_invariants();
-            assert!(channels.unsubscribe(0, Kind::Channel, &names[7]));
-            assert_eq!(channels.subscribe(0, Kind::Channel, &names[7]), Ok(true));
-            channels.unsubscribe_all(0, Kind::Channel, |_, _| ());
-            channels.check_invariants();
-            fill(&mut channels);
-            channels.check_invariants();
-        }
+        assert_eq!(subscribe(0, &[b'x'; 841]), refused(LimitReached::Memory, false));
+        assert_eq!(subscribe(0, &[b'x'; 840]), Ok(true));
+        assert_eq!(subscribe(1, b"y"), refused(LimitReached::Memory, false));
+        assert!(unsubscribe(&mut channels, 0, Kind::Channel, &[b'x'; 840]));
+        assert_eq!((channels.count(0), channels.used()), (0, 0));
+        channels.check_invariants(&alone());
     }
 
     #[test]
     fn a_subscription_beyond_a_limit_is_refused_and_changes_nothing() {
-        let mut channels = Channels::new(3);
-        for name in [b"a", b"b"] {
-            assert_eq!(channels.subscribe(0, Kind::Channel, name), Ok(true));
+        let limits = TopicLimits {
+            channels: 3,
+            patterns: 3,
+            other_patterns: 2,
+            patterns_per_session: 4,
+            ..limits()
+        };
+        let mut channels = Channels::default();
+        for (kind, names, limit) in [
+            (Kind::Channel, ["a", "b", "c", "d"], LimitReached::Channels),
+            (Kind::Pattern, ["a", "b*", "c\\**", "d*"], LimitReached::Patterns),
+            (Kind::Pattern, ["", "?a", "*b", "[c]"], LimitReached::OtherPatterns),
+        ] {
+            let skipped = usize::from(names[0].is_empty());
+            for (number, name) in names.iter().enumerate().skip(skipped) {
+                // Two sessions, because a session may have four patterns.
+                let session = u32::from(limit == LimitReached::OtherPatterns);
+                let taken = channels.subscribe(&alone(), session, kind, name.as_bytes(), &limits);
+                let expected = if number < 3 { Ok(true) } else { refused(limit, false) };
+                assert_eq!(taken, expected, "{name}");
+                channels.check_invariants(&alone());
+            }
+            let known = names[1].as_bytes();
+            let taken = channels.subscribe(&alone(), 7, kind, known, &limits);
+            assert_eq!(taken, Ok(true), "an existing topic is not counted again");
+            assert!(unsubscribe(&mut channels, 7, kind, known));
         }
-        assert_eq!(channels.subscribe(0, Kind::Shard, b"a"), Ok(true));
-        assert_eq!(channels.subscribe(0, Kind::Shard, b"b"), Err(LimitReached::Channels));
-        assert_eq!(channels.subscribe(0, Kind::Channel, b"c"), Err(LimitReached::Channels));
-        assert_eq!(
-            channels.subscribe(1, Kind::Channel, b"a"),
-            Ok(true),
-            "an existing channel is not counted again"
-        );
-        for number in 0..PATTERNS_MAX {
-            let session = 2 + (number / PATTERNS_PER_SESSION_MAX) as u32;
-            assert_eq!(
-                channels.subscribe(session, Kind::Pattern, number.to_string().as_bytes()),
-                Ok(true)
-            );
+        for (session, patterns) in [(0, 3), (1, 2)] {
+            assert_eq!(channels.counts(session)[Kind::Pattern as usize], patterns);
         }
-        assert_eq!(
-            channels.subscribe(2, Kind::Pattern, b"20"),
-            Err(LimitReached::PatternsOfSession)
-        );
-        assert_eq!(channels.subscribe(2, Kind::Pattern, b"0"), Ok(false));
-        assert_eq!(channels.subscribe(0, Kind::Pattern, b"new"), Err(LimitReached::Patterns));
-        assert_eq!(
-            channels.subscribe(0, Kind::Pattern, b"0"),
-            Ok(true),
-            "an existing pattern is not counted again"
-        );
-        channels.check_invariants();
-        assert!(channels.unsubscribe(0, Kind::Channel, b"b"));
-        assert!(channels.unsubscribe(2, Kind::Pattern, b"1"));
-        assert_eq!(channels.subscribe(0, Kind::Channel, b"c"), Ok(true));
-        assert_eq!(channels.subscribe(2, Kind::Pattern, b"new"), Ok(true));
-        channels.check_invariants();
+        assert_eq!(channels.subscribe(&alone(), 0, Kind::Pattern, b"?a", &limits), Ok(true));
+        let fifth = channels.subscribe(&alone(), 0, Kind::Pattern, b"*b", &limits);
+        assert_eq!(fifth, refused(LimitReached::PatternsOfSession, false));
+        let again = channels.subscribe(&alone(), 0, Kind::Pattern, b"?a", &limits);
+        assert_eq!(again, Ok(false), "an existing subscription is no error");
+        channels.check_invariants(&alone());
+    }
+
+    /// Returns a table of this many sessions, each from an address of its own: 10.0.0.1 and so on.
+    fn from_addresses(count: u8) -> Sessions {
+        let mut sessions = Sessions::new(0);
+        for number in 1..=count {
+            let peer = format!("10.0.0.{number}:7").parse().unwrap();
+            sessions.open(ConnectionId(number.into()), Some(peer), Tick(0));
+        }
+        sessions
+    }
+
+    #[test]
+    fn one_source_cannot_take_everything_and_a_newcomer_gets_its_few() {
+        let long = "x".repeat(1800);
+        for (kind, prefix, suffix, limit) in [
+            (Kind::Channel, "", "", LimitReached::Channels),
+            (Kind::Shard, "", "", LimitReached::Channels),
+            (Kind::Pattern, "", "*", LimitReached::Patterns),
+            (Kind::Pattern, "", "", LimitReached::Patterns),
+            (Kind::Pattern, "*", "", LimitReached::OtherPatterns),
+            (Kind::Channel, "", &long, LimitReached::Memory),
+        ] {
+            let limits = TopicLimits {
+                channels: if limit == LimitReached::Channels { 80 } else { usize::MAX },
+                patterns: 80,
+                other_patterns: 80,
+                bytes: if limit == LimitReached::Memory { 165_000 } else { usize::MAX },
+                is_trusted: false,
+                ..limits()
+            };
+            let (sessions, mut channels) = (from_addresses(5), Channels::default());
+            let mut fill = |session, limits: &TopicLimits| {
+                let (mut count, mut refused) = (0, None);
+                while refused.is_none() {
+                    let name = format!("{prefix}{session}-{count}{suffix}");
+                    let taken =
+                        channels.subscribe(&sessions, session, kind, name.as_bytes(), limits);
+                    refused = taken.err();
+                    count += usize::from(refused.is_none());
+                }
+                channels.check_invariants(&sessions);
+                (count, refused.unwrap())
+            };
+            for (session, least, most) in [(0, 60, 76), (1, 5, 10), (2, 1, 3)] {
+                let (count, refused) = fill(session, &limits);
+                assert!((least..=most).contains(&count), "{kind:?} {limit:?}: {count}");
+                // The charges are estimates, so the last bytes may be less than a share.
+                let is_nearly_full = limit == LimitReached::Memory && session == 2;
+                let by_share = refused.by_share || is_nearly_full;
+                assert_eq!((refused.limit, by_share), (limit, true));
+            }
+            // A trusted source may have all the rest.
+            let trusted = TopicLimits { is_trusted: true, ..limits };
+            assert_eq!(fill(3, &trusted).1, Refused { limit, by_share: false });
+            (0..4).for_each(|session| channels.close(&sessions, session));
+            channels.check_invariants(&sessions);
+        }
+    }
+
+    #[test]
+    fn a_topic_is_charged_to_a_subscriber_that_stays() {
+        let (sessions, mut channels) = (from_addresses(3), Channels::default());
+        let mut random = fastrand::Rng::with_seed(5);
+        for _ in 0..3000 {
+            let (session, kind) = (random.u32(..3), Kind::ALL[random.usize(..4)]);
+            let name = format!("{}*", random.u32(..12)).into_bytes();
+            let name = &name[..name.len() - random.usize(..2)];
+            match random.u32(..20) {
+                0 => channels.close(&sessions, session),
+                1..10 => drop(channels.unsubscribe(&sessions, session, kind, name)),
+                _ => drop(channels.subscribe(&sessions, session, kind, name, &limits())),
+            }
+            channels.check_invariants(&sessions);
+        }
+        (0..3).for_each(|session| channels.close(&sessions, session));
+        channels.check_invariants(&sessions);
+    }
+
+    #[test]
+    fn a_few_subscriptions_to_topics_of_others_are_charged_to_no_source() {
+        let (sessions, mut channels) = (from_addresses(3), Channels::default());
+        for number in 0..FEW_SUBSCRIPTIONS + 2 {
+            for session in 0..2 {
+                let name = number.to_string().into_bytes();
+                channels.subscribe(&sessions, session, Kind::Channel, &name, &limits()).unwrap();
+            }
+            let charged = (number + 1).saturating_sub(FEW_SUBSCRIPTIONS) * SUBSCRIPTION_BYTES;
+            assert_eq!(channels.shares.of(sessions.source(1)).bytes, charged, "{number}");
+        }
+        channels.check_invariants(&sessions);
     }
 
     fn agree(channels: &Channels, model: &Model, session: u32) {
-        channels.check_invariants();
+        channels.check_invariants(&alone());
         let of = |kind| model.iter().filter(|entry| entry.0 == session && entry.1 == kind).count();
         assert_eq!(channels.count(session), of(Kind::Channel) + of(Kind::Pattern));
         assert_eq!(channels.shard_count(session), of(Kind::Shard));
@@ -761,7 +832,7 @@ mod tests {
             let entry = (session, kind, name.clone());
             match random.u32(..100) {
                 0 => {
-                    channels.close(session);
+                    channels.close(&alone(), session);
                     model.retain(|entry| entry.0 != session);
                 }
                 1..3 => {
@@ -769,30 +840,30 @@ mod tests {
                         |e: &&(u32, Kind, _)| (e.1 == Kind::Shard) == (kind == Kind::Shard);
                     let mut remaining =
                         model.iter().filter(|e| e.0 == session).filter(together).count();
-                    channels.unsubscribe_all(session, kind, |name, left| {
+                    for (name, left) in end_all(&mut channels, session, kind, random.usize(1..9)) {
                         remaining -= 1;
                         assert_eq!(left, remaining);
-                        assert!(model.remove(&(session, kind, name.to_vec())));
-                    });
+                        assert!(model.remove(&(session, kind, name)));
+                    }
                     assert!(!model.iter().any(|entry| entry.0 == session && entry.1 == kind));
                 }
                 3 => channels.shrink(),
-                roll if (roll < 75) == growing => match channels.subscribe(session, kind, &name) {
-                    Ok(new) => assert_eq!(new, model.insert(entry)),
-                    Err(limit) => {
-                        assert_eq!(limit, LimitReached::PatternsOfSession);
-                        let patterns =
-                            model.iter().filter(|e| e.0 == session && e.1 == Kind::Pattern);
-                        assert_eq!(patterns.count(), PATTERNS_PER_SESSION_MAX);
+                roll if (roll < 75) == growing => {
+                    match subscribe(&mut channels, session, kind, &name) {
+                        Ok(new) => assert_eq!(new, model.insert(entry)),
+                        Err(refused) => panic!("{refused:?}"),
                     }
-                },
-                _ => assert_eq!(channels.unsubscribe(session, kind, &name), model.remove(&entry)),
+                }
+                _ => assert_eq!(
+                    unsubscribe(&mut channels, session, kind, &name),
+                    model.remove(&entry)
+                ),
             }
             agree(&channels, &model, session);
         }
         for session in 0..sessions {
-            channels.close(session);
-            channels.check_invariants();
+            channels.close(&alone(), session);
+            channels.check_invariants(&alone());
         }
         channels.shrink();
         assert_eq!(channels.bytes(), 0);
@@ -816,7 +887,7 @@ mod tests {
         let mut worst = 0;
         let mut channels = Channels::default();
         for session in 0..15_000 {
-            assert_eq!(channels.subscribe(session, Kind::Channel, b"news"), Ok(true));
+            assert_eq!(subscribe(&mut channels, session, Kind::Channel, b"news"), Ok(true));
             if session >= 1000 {
                 worst = worst.max(channels.bytes() / (session as usize + 1));
             }
@@ -831,16 +902,16 @@ mod tests {
         let mut channels = Channels::default();
         for number in 0..10_000u32 {
             let name = number.to_string();
-            assert_eq!(channels.subscribe(0, Kind::Channel, name.as_bytes()), Ok(true));
-            assert_eq!(channels.subscribe(number, Kind::Shard, b"news"), Ok(true));
+            assert_eq!(subscribe(&mut channels, 0, Kind::Channel, name.as_bytes()), Ok(true));
+            assert_eq!(subscribe(&mut channels, number, Kind::Shard, b"news"), Ok(true));
         }
-        channels.check_invariants();
+        channels.check_invariants(&alone());
         let full = channels.held;
         for number in 5..10_000u32 {
-            assert!(channels.unsubscribe(0, Kind::Channel, number.to_string().as_bytes()));
-            assert!(channels.unsubscribe(number, Kind::Shard, b"news"));
+            assert!(unsubscribe(&mut channels, 0, Kind::Channel, number.to_string().as_bytes()));
+            assert!(unsubscribe(&mut channels, number, Kind::Shard, b"news"));
         }
-        channels.check_invariants();
+        channels.check_invariants(&alone());
         assert!(channels.held < full / 100, "{} of {full}", channels.held);
     }
 
@@ -850,20 +921,21 @@ mod tests {
         assert_eq!(channels.bytes(), 0);
         for number in 0..LARGE_FROM {
             let name = format!("name {number}");
-            channels.subscribe(7, Kind::Channel, name.as_bytes()).unwrap();
-            channels.subscribe(3, Kind::Pattern, b"n*").unwrap();
+            subscribe(&mut channels, 7, Kind::Channel, name.as_bytes()).unwrap();
+            subscribe(&mut channels, 3, Kind::Pattern, b"n*").unwrap();
         }
         let tables = [
             channels.sessions.capacity() * 16,
             channels.topics.capacity() * (size_of::<Topic>() + 8),
-            channels.patterns.capacity() * 4,
+            channels.patterns.bytes(),
+            channels.shares.bytes(),
             table_bytes(&channels.large),
             channels.names.iter().map(table_bytes).sum(),
             channels.held,
         ];
         assert!(tables.iter().all(|bytes| *bytes > 0), "{tables:?}");
         assert_eq!(channels.bytes(), tables.iter().sum::<usize>());
-        [3, 7].iter().for_each(|session| channels.close(*session));
+        [3, 7].iter().for_each(|session| channels.close(&alone(), *session));
         channels.shrink();
         assert_eq!(channels.bytes(), 0);
     }

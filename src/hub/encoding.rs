@@ -39,12 +39,33 @@ impl<'a> By<'a> {
 impl Encoding {
     pub const ALL: [Encoding; 2] = [Encoding::Resp2, Encoding::Resp3];
 
-    /// Appends a message in this encoding.
-    pub fn encode(self, out: &mut Vec<u8>, by: By<'_>, channel: &[u8], payload: &[u8]) {
-        let protocol = match self {
+    /// Appends what precedes the payload of a large message. [`Encoding::END`] follows it.
+    pub fn encode_head(self, out: &mut Vec<u8>, by: By<'_>, channel: &[u8], payload: usize) {
+        let protocol = self.protocol();
+        match by {
+            By::Channel => resp::push_before(out, protocol, &[b"message", channel], payload),
+            By::Shard => resp::push_before(out, protocol, &[b"smessage", channel], payload),
+            By::Pattern(pattern) => {
+                resp::push_before(out, protocol, &[b"pmessage", pattern, channel], payload);
+            }
+            // A line of MONITOR is never large.
+            By::Feed => {}
+        }
+    }
+
+    /// The bytes behind the payload of a large message.
+    pub const END: &'static [u8] = b"\r\n";
+
+    fn protocol(self) -> Protocol {
+        match self {
             Encoding::Resp2 => Protocol::Resp2,
             Encoding::Resp3 => Protocol::Resp3,
-        };
+        }
+    }
+
+    /// Appends a message in this encoding.
+    pub fn encode(self, out: &mut Vec<u8>, by: By<'_>, channel: &[u8], payload: &[u8]) {
+        let protocol = self.protocol();
         match by {
             By::Channel => resp::pushed(out, protocol, &[b"message", channel, payload]),
             By::Shard => resp::pushed(out, protocol, &[b"smessage", channel, payload]),

@@ -14,6 +14,43 @@
 //!
 //! One quirk is left out: newer versions of Redis give up after 1,000 stars, because they recurse.
 
+pub mod compiled;
+
+/// The shape of a pattern, which decides how its names are found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PatternShape {
+    /// No wildcard: the one name that matches.
+    Exact(Vec<u8>),
+    /// A literal text and a star, such as `news.*`: the text.
+    Prefix(Vec<u8>),
+    Other,
+}
+
+impl PatternShape {
+    /// Returns the shape of a pattern. Escapes are undone in the literal text.
+    pub fn of(pattern: &[u8]) -> PatternShape {
+        let mut literal = Vec::with_capacity(pattern.len());
+        let mut at = 0;
+        while at < pattern.len() {
+            match pattern[at..] {
+                [b'*', ref rest @ ..] if rest.iter().all(|byte| *byte == b'*') => {
+                    return PatternShape::Prefix(literal);
+                }
+                [b'*' | b'?' | b'[', ..] => return PatternShape::Other,
+                [b'\\', escaped, ..] => {
+                    literal.push(escaped);
+                    at += 2;
+                }
+                _ => {
+                    literal.push(pattern[at]);
+                    at += 1;
+                }
+            }
+        }
+        PatternShape::Exact(literal)
+    }
+}
+
 /// Returns true if the whole `text` matches `pattern`. Case matters. Adds the steps taken to
 /// `steps`; a step takes one or two nanoseconds.
 pub fn matches(pattern: &[u8], text: &[u8], steps: &mut usize) -> bool {
@@ -57,56 +94,95 @@ fn search(pattern: &[u8], text: &[u8], mut on_step: impl FnMut(usize)) -> bool {
 fn element(pattern: &[u8], at: usize, byte: u8) -> (bool, usize) {
     match pattern[at..] {
         [b'?', ..] => (true, at + 1),
-        [b'[', ..] => class(pattern, at + 1, byte),
+        [b'[', ..] => {
+            let (mut found, signed) = (false, byte.cast_signed());
+            let (negated, next) =
+                class(pattern, at + 1, |from, to| found |= (from..=to).contains(&signed));
+            (found != negated, next)
+        }
         [b'\\', escaped, ..] => (escaped == byte, at + 2),
         _ => (pattern[at] == byte, at + 1),
     }
 }
 
-/// Matches `byte` with the class whose `[` is just before `at`, and returns the same as
-/// [`element`]. The order of the match arms decides how a malformed class is read.
-fn class(pattern: &[u8], mut at: usize, byte: u8) -> (bool, usize) {
-    let negated = pattern.get(at) == Some(&b'^');
-    at += usize::from(negated);
-    let mut found = false;
-    loop {
-        match pattern[at..] {
-            [b'\\', escaped, ..] => {
-                found |= escaped == byte;
-                at += 2;
-            }
-            [b']', ..] => {
-                at += 1;
-                break;
-            }
-            [] => break,
-            [from, b'-', to, ..] => {
-                found |= in_range(from, to, byte);
-                at += 3;
-            }
-            [listed, ..] => {
-                found |= listed == byte;
-                at += 1;
-            }
+/// Returns all bytes that the element at `at`, not a star, matches; and where the next one starts.
+fn element_set(pattern: &[u8], at: usize) -> (ByteSet, usize) {
+    let mut set = ByteSet::default();
+    match pattern[at..] {
+        [b'?', ..] => (ByteSet([u64::MAX; 4]), at + 1),
+        [b'[', ..] => {
+            let (negated, next) = class(pattern, at + 1, |from, to| set.add(from, to));
+            (if negated { ByteSet(set.0.map(|word| !word)) } else { set }, next)
+        }
+        [b'\\', escaped, ..] => {
+            set.add(escaped.cast_signed(), escaped.cast_signed());
+            (set, at + 2)
+        }
+        _ => {
+            set.add(pattern[at].cast_signed(), pattern[at].cast_signed());
+            (set, at + 1)
         }
     }
-    (found != negated, at)
 }
 
-/// Returns true if `byte` lies between two ends, given in either order. Bytes compare as C's signed
-/// char, as in Redis on x86-64: 0xff comes before 0x00.
-fn in_range(one: u8, other: u8, byte: u8) -> bool {
-    let (one, other) = (one.cast_signed(), other.cast_signed());
-    (one.min(other)..=one.max(other)).contains(&byte.cast_signed())
+/// Reads the class whose `[` is just before `at`, and calls `each` with the ends of its ranges.
+/// Returns true if the class is negated, and where the next element starts. The order of the match
+/// arms decides how a malformed class is read. Bytes compare as C's signed char, as in Redis on
+/// x86-64: 0xff comes before 0x00. The ends of a range may come in either order.
+fn class(pattern: &[u8], mut at: usize, mut each: impl FnMut(i8, i8)) -> (bool, usize) {
+    let negated = pattern.get(at) == Some(&b'^');
+    at += usize::from(negated);
+    loop {
+        let (from, to) = match pattern[at..] {
+            [b'\\', escaped, ..] => {
+                at += 2;
+                (escaped, escaped)
+            }
+            [b']', ..] => return (negated, at + 1),
+            [] => return (negated, at),
+            [from, b'-', to, ..] => {
+                at += 3;
+                (from, to)
+            }
+            [listed, ..] => {
+                at += 1;
+                (listed, listed)
+            }
+        };
+        let (from, to) = (from.cast_signed(), to.cast_signed());
+        each(from.min(to), from.max(to));
+    }
+}
+
+/// A set of bytes.
+#[derive(Clone, Copy, Default)]
+struct ByteSet([u64; 4]);
+
+impl ByteSet {
+    fn add(&mut self, from: i8, to: i8) {
+        for byte in (from..=to).map(i8::cast_unsigned) {
+            self.0[usize::from(byte / 64)] |= 1 << (byte % 64);
+        }
+    }
+
+    fn bytes(self) -> impl Iterator<Item = u8> {
+        (0..=u8::MAX).filter(move |byte| self.0[usize::from(byte / 64)] >> (byte % 64) & 1 == 1)
+    }
+
+    /// Returns the byte of a set that has only one.
+    fn only(self) -> Option<u8> {
+        let count: u32 = self.0.iter().map(|word| word.count_ones()).sum();
+        self.bytes().next().filter(|_| count == 1)
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
-    use crate::limits::{CHANNEL_NAME_MAX, PATTERN_MAX};
+    use crate::limits::{CHANNEL_NAME, PATTERN};
 
     /// Pattern, text, and whether redis-server 7.0.15 matches them (`KEYS` over one key).
-    const CASES: &[(&[u8], &[u8], bool)] = &[
+    pub const CASES: &[(&[u8], &[u8], bool)] = &[
         // Plain bytes.
         (b"", b"", true),
         (b"", b"a", false),
@@ -225,6 +301,37 @@ mod tests {
     }
 
     #[test]
+    fn the_shape_of_a_pattern_agrees_with_its_matches() {
+        for (pattern, shape) in [
+            (&b"news.*"[..], PatternShape::Prefix(b"news.".into())),
+            (b"*", PatternShape::Prefix(b"".into())),
+            (b"a***", PatternShape::Prefix(b"a".into())),
+            (b"a\\*b*", PatternShape::Prefix(b"a*b".into())),
+            (b"\\[1\\]*", PatternShape::Prefix(b"[1]".into())),
+            (b"a]*", PatternShape::Prefix(b"a]".into())),
+            (b"", PatternShape::Exact(b"".into())),
+            (b"news", PatternShape::Exact(b"news".into())),
+            (b"a\\*", PatternShape::Exact(b"a*".into())),
+            (b"a\\", PatternShape::Exact(b"a\\".into())),
+            (b"a\\\\*", PatternShape::Prefix(b"a\\".into())),
+            (b"*a", PatternShape::Other),
+            (b"a*b*", PatternShape::Other),
+            (b"a?*", PatternShape::Other),
+            (b"a[b]*", PatternShape::Other),
+            (b"a*?", PatternShape::Other),
+        ] {
+            assert_eq!(PatternShape::of(pattern), shape, "{}", pattern.escape_ascii());
+        }
+        for (pattern, text, matched) in CASES.iter().filter(|(_, text, _)| !text.is_empty()) {
+            match PatternShape::of(pattern) {
+                PatternShape::Exact(name) => assert_eq!(name == *text, *matched),
+                PatternShape::Prefix(literal) => assert_eq!(text.starts_with(&literal), *matched),
+                PatternShape::Other => {}
+            }
+        }
+    }
+
+    #[test]
     fn a_match_takes_at_most_pattern_times_text_steps() {
         let mut random = fastrand::Rng::with_seed(7);
         let alphabet = b"*?[]^-\\ab";
@@ -249,13 +356,13 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_match_takes_a_million_steps() {
-        let literal = [&b"*"[..], &[b'a'; PATTERN_MAX - 3], b"b*"].concat();
+    fn the_worst_search_takes_a_million_steps() {
+        let literal = [&b"*"[..], &[b'a'; PATTERN - 3], b"b*"].concat();
         let classes = [&b"*"[..], &b"[^b]".repeat(63), b"b*"].concat();
         for pattern in [literal, classes] {
             let mut steps = 0;
-            assert!(!matches(&pattern, &[b'a'; CHANNEL_NAME_MAX], &mut steps));
-            assert!((900_000..=PATTERN_MAX * (CHANNEL_NAME_MAX + 1)).contains(&steps), "{steps}");
+            assert!(!matches(&pattern, &[b'a'; CHANNEL_NAME], &mut steps));
+            assert!((900_000..=PATTERN * (CHANNEL_NAME + 1)).contains(&steps), "{steps}");
         }
     }
 

@@ -16,14 +16,17 @@ impl Hub {
     pub(super) fn check(&self) {
         let Hub { resp, shared } = self;
         shared.sessions.check_invariants();
-        shared.channels.check_invariants();
+        shared.channels.check_invariants(&shared.sessions);
         shared.fanout.check_invariants();
         shared.fanout.check_undelivered(&shared.channels);
         shared.check_subscribers();
         shared.check_labels();
         shared.check_waiting();
         shared.check_history();
+        shared.check_guesses();
         shared.check_walks(resp);
+        shared.check_leaving();
+        resp.check_tables(shared);
     }
 }
 
@@ -54,8 +57,8 @@ impl Shared {
 
     /// Each session with the flag WAITING is in exactly one queue, and no other live session is.
     fn check_waiting(&self) {
-        let queued: Vec<SessionId> =
-            self.publishers.sessions().chain(self.searchers.sessions()).collect();
+        let queues = [&self.publishers, &self.large_publishers, &self.searchers];
+        let queued: Vec<SessionId> = queues.iter().flat_map(|waiting| waiting.sessions()).collect();
         let live: HashSet<SessionId> =
             queued.iter().copied().filter(|id| self.sessions.get(*id).serial != 0).collect();
         let unique: HashSet<SessionId> = queued.iter().copied().collect();
@@ -72,8 +75,7 @@ impl Shared {
                 "{id:?} has both flags, WAITING and RESUMED"
             );
         }
-        self.publishers.check_invariants();
-        self.searchers.check_invariants();
+        queues.iter().for_each(|waiting| waiting.check_invariants());
     }
 
     /// The history of closed sessions is bounded and contains no live session.
@@ -82,21 +84,53 @@ impl Shared {
             self.closed.len() <= CLOSED_KEPT,
             "the history holds more than {CLOSED_KEPT} sessions"
         );
-        let live: HashSet<u32> =
-            (0..self.sessions.places()).map(|index| self.sessions.at(index).serial).collect();
+        let all = (0..self.sessions.places()).map(|index| self.sessions.at(index));
+        let live: HashSet<u32> = all
+            .filter(|session| self.sessions.get(*session).connection().is_some())
+            .map(|session| session.serial)
+            .collect();
         assert!(
             self.closed.iter().all(|closed| !live.contains(&closed.serial)),
             "the history of closed sessions contains a live session"
         );
     }
 
-    /// Each kept result of a walk belongs to a live session.
+    /// Each session that waits to authenticate is live.
+    fn check_guesses(&self) {
+        self.access.guesses.check_invariants();
+        assert!(
+            self.access.guesses.sessions().all(|session| self.sessions.get(session).serial != 0),
+            "a refused session has ended"
+        );
+    }
+
+    /// Each kept result of a walk and each unfinished command belongs to a live session.
     fn check_walks(&self, resp: &Resp) {
+        assert!(
+            resp.senders().all(|sender| self.sessions.get(sender).serial != 0),
+            "an unfinished command is kept for an ended session"
+        );
         let mut askers = resp.askers();
         assert!(
             askers.all(|asker| self.sessions.get(asker).serial != 0),
             "the result of a walk is kept for an ended session"
         );
+        let mut served = resp.in_slices();
+        assert!(
+            served.all(|session| self.sessions.get(session).serial != 0),
+            "a command of an ended session is partly served"
+        );
+    }
+
+    /// Each session without a connection is about to leave.
+    fn check_leaving(&self) {
+        for session in (0..self.sessions.places()).map(|index| self.sessions.at(index)) {
+            let own = self.sessions.get(session);
+            assert!(
+                own.serial == 0 || own.connection().is_some() || self.leaving.contains(session),
+                "{session:?} has ended and is kept"
+            );
+        }
     }
 
     /// Each open connection has a session. Each attached session has a connection in `held`.

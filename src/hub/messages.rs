@@ -1,11 +1,14 @@
 //! Undelivered messages. Each is stored once, as channel and payload, for all topics and receivers.
 //!
 //! Messages lie in one buffer in the order of their publishes. The oldest is usually delivered
-//! first, so memory is freed from the front.
+//! first, so memory is freed from the front. The payload of a large message is apart, because the
+//! output of its receivers shares it.
 
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 
-use crate::limits::SPARE_MESSAGES_MAX;
+use crate::limits::{LARGE_PAYLOAD, SPARE_MESSAGES_MAX};
+use crate::payload::Payload;
 
 /// A queue of messages, numbered in the order of their publishes.
 #[derive(Default)]
@@ -16,6 +19,8 @@ pub struct Messages {
     entries: VecDeque<Message>,
     /// The number of `entries[0]`.
     first: u32,
+    /// Bytes of the large payloads.
+    large: usize,
 }
 
 struct Message {
@@ -23,8 +28,10 @@ struct Message {
     at: u64,
     /// Length of the channel's name, in bytes.
     channel: u32,
-    /// Length of the payload, in bytes.
+    /// Length of the payload in the buffer, in bytes.
     payload: u32,
+    /// The payload, if it is large.
+    large: Option<Rc<Payload>>,
     /// Number of topics that have not released the message.
     topics: u32,
 }
@@ -34,9 +41,13 @@ impl Messages {
     pub fn push(&mut self, channel: &[u8], payload: &[u8], topics: usize) -> u32 {
         let at = self.start + self.bytes.len() as u64;
         self.bytes.extend_from_slice(channel);
+        let is_large = payload.len() >= LARGE_PAYLOAD;
+        let large = is_large.then(|| Rc::new(Payload::new(payload)));
+        let payload = if is_large { &[] } else { payload };
+        self.large += large.as_ref().map_or(0, |large| large.len());
         self.bytes.extend_from_slice(payload);
         let (channel, payload) = (channel.len() as u32, payload.len() as u32);
-        self.entries.push_back(Message { at, channel, payload, topics: topics as u32 });
+        self.entries.push_back(Message { at, channel, payload, large, topics: topics as u32 });
         self.first.wrapping_add(self.entries.len() as u32 - 1)
     }
 
@@ -44,7 +55,14 @@ impl Messages {
     pub fn get(&self, number: u32) -> (&[u8], &[u8]) {
         let entry = &self.entries[number.wrapping_sub(self.first) as usize];
         let bytes = &self.bytes[(entry.at - self.start) as usize..];
-        bytes[..(entry.channel + entry.payload) as usize].split_at(entry.channel as usize)
+        let (channel, payload) =
+            bytes[..(entry.channel + entry.payload) as usize].split_at(entry.channel as usize);
+        (channel, entry.large.as_ref().map_or(payload, |large| large.bytes()))
+    }
+
+    /// Returns the payload of a message if it is large.
+    pub fn large(&self, number: u32) -> Option<&Rc<Payload>> {
+        self.entries[number.wrapping_sub(self.first) as usize].large.as_ref()
     }
 
     /// Releases a message for one of its topics, and frees the messages at the front that no topic
@@ -52,7 +70,8 @@ impl Messages {
     pub fn release(&mut self, number: u32) {
         self.entries[number.wrapping_sub(self.first) as usize].topics -= 1;
         while self.entries.front().is_some_and(|entry| entry.topics == 0) {
-            self.entries.pop_front();
+            let gone = self.entries.pop_front().and_then(|entry| entry.large);
+            self.large -= gone.map_or(0, |large| large.len());
             self.first = self.first.wrapping_add(1);
         }
         let Some(front) = self.entries.front() else { return self.clear() };
@@ -83,12 +102,13 @@ impl Messages {
 
     /// Returns the bytes of the stored messages. Delivered ones behind an undelivered one count.
     pub fn held(&self) -> usize {
-        self.entries.front().map_or(0, |front| self.bytes.len() - (front.at - self.start) as usize)
+        let front = self.entries.front();
+        self.large + front.map_or(0, |front| self.bytes.len() - (front.at - self.start) as usize)
     }
 
     /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.bytes.capacity() + self.entries.capacity() * size_of::<Message>()
+        self.large + self.bytes.capacity() + self.entries.capacity() * size_of::<Message>()
     }
 
     /// Returns unused capacity to the allocator.
@@ -115,6 +135,8 @@ impl Messages {
             at += u64::from(entry.channel) + u64::from(entry.payload);
             undelivered += usize::from(expected > 0);
         }
+        let large = self.entries.iter().filter_map(|entry| entry.large.as_ref());
+        assert_eq!(self.large, large.map(|large| large.len()).sum::<usize>(), "large payloads");
         assert_eq!(at, end, "the last message does not end with the buffer");
         assert_eq!(undelivered, topics.len(), "an undelivered message is not stored");
         assert!(
@@ -165,7 +187,17 @@ mod tests {
         assert_eq!(messages.bytes.capacity(), capacity, "a warm buffer does not grow");
         let number = messages.push(b"c", &[0; 1 << 20], 1);
         messages.release(number);
-        assert_eq!(messages.bytes.capacity(), 0, "a rare large message gives its memory back");
+        assert_eq!((messages.bytes.capacity(), messages.large), (capacity, 0), "a large message");
+        for length in [LARGE_PAYLOAD - 1, LARGE_PAYLOAD] {
+            let number = messages.push(b"c", &vec![b'x'; length], 2);
+            assert_eq!(messages.large(number).is_some(), length == LARGE_PAYLOAD);
+            assert_eq!(messages.get(number), (&b"c"[..], &vec![b'x'; length][..]));
+            assert_eq!(messages.held(), length + 1);
+            assert!(messages.bytes() > length);
+            messages.check_invariants(&HashMap::from([(number, 2)]));
+            (0..2).for_each(|_| messages.release(number));
+            assert_eq!((messages.held(), messages.large), (0, 0));
+        }
     }
 
     #[test]

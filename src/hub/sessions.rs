@@ -5,10 +5,12 @@
 //! number as the slot's generation, so a stale id misses after the slot has a new owner.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::encoding::Encoding;
+use super::shares::{SessionSources, SourceKey};
 use crate::clock::{Tick, Time};
 use crate::service::ConnectionId;
 
@@ -36,7 +38,8 @@ pub struct Session {
     /// The time at which the session began.
     pub since: Tick,
     /// The peer's IPv4 address. It is stored because the kernel no longer reports it after both
-    /// sides have closed. 0.0.0.0: the peer uses IPv6, and the hub asks the kernel instead.
+    /// sides have closed. If the first byte is 0, the peer uses IPv6, and the hub asks the kernel
+    /// instead. The other bytes and the port are then a hash of the peer's /64 network.
     address: [u8; 4],
     port: u16,
     /// Flags in the lower four bits, the encoding in the upper four.
@@ -97,7 +100,14 @@ impl Session {
 
     /// Returns the peer's address if it is an IPv4 address.
     pub fn peer(&self) -> Option<SocketAddr> {
-        (self.address != [0; 4]).then(|| SocketAddr::from((self.address, self.port)))
+        (self.address[0] != 0).then(|| SocketAddr::from((self.address, self.port)))
+    }
+
+    /// Returns the peer's source: its IPv4 address, or a hash of its IPv6 /64 network.
+    fn source(&self) -> SourceKey {
+        let address = u64::from(u32::from_be_bytes(self.address));
+        let rest = if self.address[0] == 0 { self.port } else { 0 };
+        address << 16 | u64::from(rest)
     }
 
     pub fn age(&self, now: Time) -> Duration {
@@ -118,6 +128,8 @@ pub struct Sessions {
     attached: Vec<u32>,
     /// Number of entries to reserve at once, so the tables never move.
     expected: usize,
+    /// The key of the hash of IPv6 networks. Peers choose their addresses.
+    networks: RandomState,
 }
 
 impl Sessions {
@@ -132,6 +144,7 @@ impl Sessions {
             seen: 0,
             attached: Vec::new(),
             expected,
+            networks: RandomState::new(),
         }
     }
 
@@ -145,7 +158,16 @@ impl Sessions {
         self.seen = self.seen.wrapping_add(1).max(1);
         let (address, port) = match peer {
             Some(SocketAddr::V4(peer)) => (peer.ip().octets(), peer.port()),
-            _ => ([0; 4], 0),
+            Some(SocketAddr::V6(peer)) => {
+                // An IPv4 address within IPv6 has no /64 of its own.
+                let network = match peer.ip().to_ipv4_mapped() {
+                    Some(address) => u64::from(address.to_bits()),
+                    None => (peer.ip().to_bits() >> 64) as u64 | 1 << 63,
+                };
+                let [a, b, c, d, e, ..] = self.networks.hash_one(network).to_be_bytes();
+                ([0, a, b, c], u16::from_be_bytes([d, e]))
+            }
+            None => ([0; 4], 0),
         };
         let session = Session { serial: self.seen, since: now, address, port, ..NOBODY };
         let index = self.free;
@@ -183,6 +205,14 @@ impl Sessions {
         let slot = std::mem::replace(&mut own.connection, NOTHING);
         if let Some(attached) = self.attached.get_mut(slot as usize) {
             *attached = NOTHING;
+        }
+    }
+
+    /// Ends a session but keeps its slot, because it has subscriptions.
+    pub fn retire(&mut self, session: SessionId) {
+        self.detach(session);
+        if let Some(own) = self.get_mut(session) {
+            own.protocol_state = 0;
         }
     }
 
@@ -240,6 +270,11 @@ impl Sessions {
         self.attached.iter().filter(|index| **index != NOTHING).count()
     }
 
+    /// Returns the serial number of the newest session.
+    pub fn newest(&self) -> i64 {
+        i64::from(self.seen)
+    }
+
     /// Returns the number of live sessions.
     pub fn len(&self) -> usize {
         self.live
@@ -292,6 +327,12 @@ impl Sessions {
                 "the connection's session names another connection"
             );
         }
+    }
+}
+
+impl SessionSources for Sessions {
+    fn source(&self, session: u32) -> SourceKey {
+        self.table.get(session as usize).map_or(0, Session::source)
     }
 }
 

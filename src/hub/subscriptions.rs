@@ -2,8 +2,11 @@
 //! bytes. The rules by which lists and tables of millions of entries grow and shrink are here too.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
 
 use thin_vec::ThinVec;
+
+use crate::limits::Limits;
 
 /// Number of subscriptions from which a session has an index of them. A scan of a shorter list is
 /// as fast, because 96 subscriptions fill only twelve cache lines.
@@ -56,16 +59,52 @@ impl TopicId {
 /// The limit that refused a subscription. A refused subscription changes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LimitReached {
-    /// `PATTERNS_PER_SESSION_MAX`.
+    /// `max_patterns_per_connection`.
     PatternsOfSession,
-    /// `CONFIRMATIONS_MAX`.
-    Confirmations,
-    /// `PATTERNS_MAX`.
+    /// `max_patterns`.
     Patterns,
-    /// `CHANNELS_MAX`.
+    /// `max_other_patterns`.
+    OtherPatterns,
+    /// `max_channels`.
     Channels,
-    /// `HELD_MAX`.
+    /// `subscription_memory`.
     Memory,
+}
+
+/// A subscription was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused {
+    pub limit: LimitReached,
+    /// True if there is room, but the source has its share already.
+    pub by_share: bool,
+}
+
+/// The limits of all subscriptions together.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicLimits {
+    pub bytes: usize,
+    pub channels: usize,
+    pub patterns: usize,
+    pub other_patterns: usize,
+    pub patterns_per_session: usize,
+    /// True if the session's source may have more than its share.
+    pub is_trusted: bool,
+}
+
+impl TopicLimits {
+    pub fn of(limits: &Limits) -> TopicLimits {
+        TopicLimits {
+            bytes: limits.subscription_memory,
+            channels: match limits.max_channels {
+                0 => usize::MAX,
+                most => most,
+            },
+            patterns: limits.max_patterns,
+            other_patterns: limits.max_other_patterns,
+            patterns_per_session: limits.max_patterns_per_connection,
+            is_trusted: false,
+        }
+    }
 }
 
 /// The session's half of a subscription: the topic, and the position in its list of subscribers.
@@ -170,16 +209,13 @@ pub(super) struct Large {
     pub counts: KindCounts,
     /// Topic → slot.
     pub index: HashMap<TopicId, u32>,
-    /// Length of the replies that would confirm the end of all subscriptions, in bytes.
-    pub confirmations: usize,
 }
 
 impl Large {
     /// Adds a subscription to the index.
-    pub(super) fn note(&mut self, topic: TopicId, slot: u32, confirmation: usize) {
+    pub(super) fn note(&mut self, topic: TopicId, slot: u32) {
         self.counts[topic.kind() as usize] += 1;
         self.index.insert(topic, slot);
-        self.confirmations += confirmation;
     }
 }
 
@@ -200,7 +236,7 @@ pub(super) fn release<T>(list: &mut Vec<T>) {
 }
 
 /// Shrinks a table by the same rule as [`release`].
-pub(super) fn release_table<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>) {
+pub(super) fn release_table<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
     if table.capacity() > KEPT_ENTRIES && table.len() < table.capacity() / 4 {
         table.shrink_to(table.len() * 2);
     }
@@ -208,7 +244,7 @@ pub(super) fn release_table<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V
 
 /// Returns the memory of a table of std, in bytes: a power of two of buckets, filled to at most
 /// 7/8, with one control byte each.
-pub(super) fn table_bytes<K, V>(table: &HashMap<K, V>) -> usize {
+pub(super) fn table_bytes<K, V, S>(table: &HashMap<K, V, S>) -> usize {
     match table.capacity() {
         0 => 0,
         capacity => (capacity * 8).div_ceil(7).next_power_of_two() * (size_of::<(K, V)>() + 1) + 16,

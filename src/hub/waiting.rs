@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 
 use super::sessions::{RESUMED, SessionId, Sessions, WAITING};
-use crate::limits::RESUMED_PER_TURN;
 use crate::service::Output;
 
 /// A queue of sessions with a deferred command.
@@ -40,10 +39,10 @@ impl Waiting {
         true
     }
 
-    /// Resumes the first sessions of the queue, at most `RESUMED_PER_TURN`.
-    pub fn collect(&mut self, sessions: &mut Sessions, output: &mut Output<'_>) {
+    /// Resumes the first sessions of the queue, at most `most`.
+    pub fn collect(&mut self, sessions: &mut Sessions, most: usize, output: &mut Output<'_>) {
         self.again = 0;
-        for _ in 0..RESUMED_PER_TURN {
+        for _ in 0..most {
             let Some(session) = self.queue.pop_front() else { return };
             // The session may have ended since then.
             if let Some(own) = sessions.get_mut(session) {
@@ -52,6 +51,11 @@ impl Waiting {
                 own.connection().into_iter().for_each(|connection| output.resume(connection));
             }
         }
+    }
+
+    /// Returns the number of sessions in the queue, including those that have ended.
+    pub fn len(&self) -> usize {
+        self.queue.len()
     }
 
     pub fn is_empty(&self) -> bool {

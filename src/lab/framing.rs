@@ -240,7 +240,7 @@ const ASKING: u64 = 6;
 fn wait_for(server: &mut ServerProcess, before: &Info, name: &str, bytes: u64) -> Result<()> {
     client::wait_until(PATIENCE, "the server does not read the bytes sent to it", || {
         let info = server.info()?;
-        let asked = info.growth(before, "server/total_commands_processed")?;
+        let asked = info.growth(before, "Stats/total_commands_processed")?;
         Ok(info.growth(before, name)? - asked * ASKING >= bytes)
     })
 }
@@ -254,7 +254,7 @@ fn write_result(
     before: &Info,
 ) -> Result<WriteResult> {
     let after = server.info()?;
-    let asked = after.growth(before, "server/total_commands_processed")?;
+    let asked = after.growth(before, "Stats/total_commands_processed")?;
     Ok(WriteResult {
         what: what.into(),
         writes,

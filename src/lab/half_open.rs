@@ -223,13 +223,7 @@ fn result(
         let share = among(schedule.window * index, schedule.window * (index + 1));
         Some(percent(share)).filter(|_| share.0 > 0)
     });
-    let refused = [
-        "refused_full",
-        "refused_silent",
-        "refused_source_silent",
-        "refused_source",
-        "refused_penalty",
-    ];
+    let refused = ["refused_full", "refused_silent", "refused_source_silent", "refused_source"];
     let refused = refused
         .iter()
         .map(|name| info.number(&format!("admission/{name}")))

@@ -15,7 +15,8 @@ use socket2::{Domain, Socket, Type};
 use super::server::ServerProcess;
 use super::{Scale, client, row, say, untried, verdict};
 use crate::kernel;
-use crate::limits::{CONNECTION_BYTES, FILES_RESERVED, Limits};
+use crate::limits::{CONNECTION_BYTES, FILES_RESERVED};
+use crate::machine::{self, Machine};
 use crate::memory;
 use crate::report::figures;
 use crate::report::{Page, Section, Table, Verdict};
@@ -302,12 +303,13 @@ fn limits(scale: &Scale) -> Vec<Limit> {
     );
     let raise_group = "memory.max (v1: memory.limit_in_bytes) of the group; systemd: MemoryMax=; \
                        docker: --memory";
-    let group = control_group_limit();
-    let budget = Some(Limits::default().memory_budget as u64);
+    let group = machine::group_memory().map(|offer| offer.bytes);
+    let machine = Machine::read();
+    let budget = Some(machine.default_budget() as u64);
     let mut limits = vec![
         files_of_a_process(scale),
         files_of_the_system(kernel.files_max),
-        limit("free memory", bytes(available_memory()), by_memory(available_memory()), add_memory),
+        limit("free memory", bytes(machine.available), by_memory(machine.available), add_memory),
         match group {
             Some(_) => {
                 limit("memory of this control group", bytes(group), by_memory(group), raise_group)
@@ -393,47 +395,6 @@ fn read_number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Returns the bytes available without swapping, by the kernel's own estimate (proc(5)).
-fn available_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
-}
-
-/// Returns the lowest memory limit of this process's control groups, or `None` if there is none
-/// (cgroups(7)).
-fn control_group_limit() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    memory_groups(&groups).iter().filter_map(|(path, file)| least_limit(path, file)).min()
-}
-
-/// Returns the folder and the limit file of each memory group in /proc/self/cgroup. Version 2 has
-/// one line `0::PATH`. Version 1 has a line that names the memory controller.
-fn memory_groups(groups: &str) -> Vec<(String, &'static str)> {
-    let places = groups.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':');
-        match (parts.next()?, parts.next()?, parts.next()?) {
-            ("0", "", path) => Some((format!("/sys/fs/cgroup{path}"), "memory.max")),
-            (_, names, path) if names.split(',').any(|name| name == "memory") => {
-                Some((format!("/sys/fs/cgroup/memory{path}"), "memory.limit_in_bytes"))
-            }
-            _ => None,
-        }
-    });
-    places.collect()
-}
-
-/// Returns the lowest limit of a group and its parents. A group without a limit has `max` or a
-/// number beyond any memory.
-fn least_limit(path: &str, file: &str) -> Option<u64> {
-    const NO_LIMIT: u64 = 1 << 60;
-    let groups = std::path::Path::new(path)
-        .ancestors()
-        .take_while(|path| path.starts_with("/sys/fs/cgroup"));
-    let limits = groups.filter_map(|group| read_number(&group.join(file).display().to_string()));
-    limits.filter(|limit| *limit < NO_LIMIT).min()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -496,16 +457,5 @@ mod tests {
             "The first limit here: files, at 1,000 connections. The next one: memory, at 5,000."
         );
         assert_eq!(first_to_bind(&[]), "This machine does not show its limits.");
-    }
-
-    #[test]
-    fn control_groups_of_both_versions_are_found() {
-        let groups = "4:memory:/a/b\n3:cpu,cpuacct:/\n0::/c\n";
-        let found = memory_groups(groups);
-        let expected = [
-            ("/sys/fs/cgroup/memory/a/b", "memory.limit_in_bytes"),
-            ("/sys/fs/cgroup/c", "memory.max"),
-        ];
-        assert_eq!(found, expected.map(|(path, file)| (path.to_string(), file)));
     }
 }

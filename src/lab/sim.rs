@@ -12,6 +12,7 @@ use super::{Scale, row, say, verdict};
 use crate::report::figures;
 use crate::report::{Page, Section, Table, Verdict};
 use crate::swarm::{self, Tally};
+use crate::terminal;
 
 const SEEDS: u64 = 1000;
 const SEEDS_QUICK: u64 = 100;
@@ -90,7 +91,7 @@ fn sweep(seeds: u64) -> Page {
             sections.extend([Section::Table(table(&tally)), Section::Verdict(holds(Ok(&tally)))])
         }
         Err(failure) => {
-            eprintln!("{failure}");
+            terminal::tell(&failure.to_string());
             sections.push(Section::Verdict(holds(Err(&format!(
                 "seed {}: {}",
                 failure.seed, failure.what

@@ -13,17 +13,20 @@ settings! {
     /// The limits of the loop. Sizes are in bytes. A timeout of zero means never.
     pub struct Limits in Limits[] as LIMIT_ROWS {
         "":
-        /// Maximum number of connections. When active clients hold every slot, a newcomer gets an
-        /// error and is closed.
+        /// Maximum number of connections. When all are taken, the longest idle one that is no
+        /// subscriber is closed for a newcomer. If none is idle, the newcomer gets an error.
         ///
         /// Every file that the process may open can be a connection. memory-budget may bound them
         /// first.
         max_connections: Count<usize> = 1024, in |_| 1..=CONNECTIONS_MAX,
             follows "the hard limit on open files, less 64", |limits| limits.max_connections;
 
-        /// Close a new connection that has not completed a message after this time. 0 means never.
+        /// Close a silent connection, which has not completed a message, after this time. Applies
+        /// while half of --max-silent or of --max-connections is taken. 0 means never.
         ///
-        /// A client program sends at once. A person at a keyboard begins within a few seconds.
+        /// A client program sends at once, and a person within a few seconds. A pool that connects
+        /// early and speaks late harms nobody while there is room: 2,000 such connections were
+        /// served after 60 s.
         first_message_timeout: Span = Duration::from_secs(10);
 
         /// Close a connection that has not completed a message this long after its first byte. 0
@@ -35,8 +38,9 @@ settings! {
         /// Close a connection that has completed no message for this long. Subscribers may be idle.
         /// 0 means never.
         ///
-        /// Between nginx (75 s) and Redis (never).
-        idle_timeout: Span = Duration::from_secs(300);
+        /// As in Redis. Clients keep pools of idle connections, and an idle connection costs 44
+        /// bytes. When slots run out, the longest idle makes way.
+        idle_timeout: Span = Duration::ZERO;
 
         /// Close a connection whose peer accepts no byte of its output for this long. 0 means
         /// never.
@@ -57,20 +61,30 @@ settings! {
         drain_timeout: Span = Duration::from_secs(10), in |_| Duration::from_millis(1)..;
 
         /// Memory for all connections, in bytes, with the kernel's share. Before it runs out, the
-        /// connections that hold most are closed.
+        /// connections that hold most for longest are closed.
         ///
         /// It covers slab, wheel and buffers, and the kernel's memory for each connection. A kernel
         /// buffer with unsent output counts at its maximum size. Above seven eighths of the budget,
-        /// the largest connections are closed. Beyond the budget, a connection that needs more
-        /// memory is closed. 256 MiB suffice for 20,000 connections, even if 1,400 of them read
-        /// none of their output.
-        memory_budget: Size = 256 << 20, in |_| MEMORY_BUDGET_MIN..;
+        /// connections are closed, by the product of the bytes they hold and the time since their
+        /// last progress. Beyond the budget, a connection that needs more memory is closed. The
+        /// least limit counts: MemTotal, memory.max or memory.high of a control group (version 1:
+        /// memory.limit_in_bytes), or what ulimit -v or -d leaves. The other half is for the
+        /// kernel's buffers, other programs, and a heap in pieces.
+        memory_budget: Size = MEMORY_BUDGET_DEFAULT, in |_| MEMORY_BUDGET_MIN..,
+            follows "half of the memory that the machine or its control group offers",
+            |limits| limits.memory_budget;
 
         /// Maximum length of a line to `hello`, in bytes without its line break.
         ///
         /// Longer than any line that a person types. A dribbled line of this length is cheap to
         /// hold.
         max_line: Size = LINE_MAX, in |_| 1..=MAX_LINE_MAX;
+
+        /// Maximum length of a command to `hub`, in bytes with its framing.
+        ///
+        /// A message is a command. Inline commands have at most 64 KiB, as in Redis. Before AUTH, a
+        /// command has at most 4 KiB. Redis's own limit, 512 MB, is for values that it stores.
+        max_message: Size = MAX_MESSAGE, in |_| MAX_MESSAGE_MIN..=MAX_MESSAGE_MAX;
 
         /// Unsent output at which the server stops reading a connection, in bytes.
         ///
@@ -85,11 +99,11 @@ settings! {
 
         /// Unsent output at which a connection is closed, in bytes.
         ///
-        /// A paused connection still gets published messages, so its output needs a bound. Redis's
-        /// hard limit for subscribers is 32 MB.
+        /// A paused connection still gets published messages, so its output needs a bound. Redis
+        /// has the same hard limit for subscribers.
         output_limit: Size = OUTPUT_LIMIT, in |limits| 2 * limits.high_watermark..=OUTPUT_BOUND_MAX,
-            follows "1MiB, or twice the high watermark",
-            |limits| OUTPUT_LIMIT.max(2 * limits.high_watermark);
+            follows "32MiB, or twice the high watermark or max-message",
+            |limits| OUTPUT_LIMIT.max(2 * limits.high_watermark).max(2 * limits.max_message);
 
         /// Unsent output above which a connection is closed after --output-soft-time, in bytes.
         ///
@@ -100,8 +114,9 @@ settings! {
         /// Time that a connection may stay above --output-soft-limit, with a precision of a second.
         /// 0 means for ever.
         ///
-        /// Enough for a slow but honest peer to read a burst. Redis's soft limit is 8 MB for 60 s.
-        output_soft_time: Span = Duration::from_secs(10), in |_| Duration::ZERO..=SOFT_TIME_MAX;
+        /// Enough for a slow but honest peer to read a burst. Redis has the same soft limit for
+        /// subscribers, 8 MB for 60 s.
+        output_soft_time: Span = Duration::from_secs(60), in |_| Duration::ZERO..=SOFT_TIME_MAX;
 
         /// Interval of the log line about connections, memory and turns. 0 means never.
         report_every: Span = Duration::ZERO;
@@ -125,23 +140,35 @@ settings! {
         /// With 4,096 newcomers a second, each still has one second to speak.
         max_silent: Count<usize> = 4096, in |_| 1..=SILENT_MAX;
 
-        /// Maximum number of silent connections from one source, an IPv4 address or an IPv6 /64. It
-        /// applies while the silent set is more than half full.
+        /// Maximum number of silent connections from one source, an IPv4 address or an IPv6 /64. A
+        /// further one takes the place of the oldest. It applies while the silent set is more than
+        /// half full. A whole IPv6 /48 may have eight times as many.
         ///
         /// Enough for an office behind one address, and too few for a flood.
         max_silent_per_source: Count<usize> = 64, in |_| 1..=SILENT_MAX;
 
-        /// Maximum number of connections from one source, silent or not. 0 means seven eighths of
+        /// Maximum number of connections from one source, silent or not, and from one IPv6 /48. A
+        /// further one takes the place of the longest idle. 0 means seven eighths of
         /// --max-connections.
         ///
         /// No source can take every slot.
         max_connections_per_source: Count<usize> = 0, in |_| 0..=CONNECTIONS_MAX;
 
-        /// Time added to a source's penalty for each message that misses its deadline. An evicted
-        /// silent connection costs a fifth of it. At 15s or more, a source is refused until its
-        /// penalty has expired. 0 means no penalties.
+        /// Maximum number of connections from one source that have been refused a command because
+        /// they have not sent the password. Beyond it, the one with the most wrong passwords is
+        /// closed, and of several the oldest.
         ///
-        /// One or two late messages may be an accident, and three are not.
+        /// A newcomer always gets in, so the right password does. Clients with a wrong password
+        /// wait up to 4 s for their answers.
+        max_unauthenticated_per_source: Count<usize> = 256, in |_| 1..=UNAUTHENTICATED_MAX;
+
+        /// Time added to a source's penalty for each message that misses its deadline while silent
+        /// connections are under pressure. A recycled connection costs a fifth of it. From 15s on,
+        /// the source has an eighth of --max-silent-per-source. A connection that speaks takes off
+        /// as much as eight recycled ones. 0 means no penalties.
+        ///
+        /// One or two late messages may be an accident, and three are not. Addresses of this
+        /// machine and trusted sources get no penalty.
         penalty: Span = Duration::from_secs(5);
 
         /// Addresses and networks that are neither capped nor penalised, separated by commas.
@@ -150,6 +177,47 @@ settings! {
         /// Many clients share the address of a proxy or an address translator. Wrong passwords
         /// still count against it.
         trusted_sources: Networks = Networks::default();
+
+        "Subscriptions":
+        /// Memory for channels, patterns and subscriptions, in bytes. A source (an IPv4 address or
+        /// an IPv6 /64) may hold seven times what is left free.
+        ///
+        /// The rest of the budget is for connections and messages. 64 MiB hold 300,000 channels.
+        subscription_memory: Size = 64 << 20, in |_| 1..,
+            follows "a quarter of the memory budget", |limits| limits.memory_budget / 4;
+
+        /// Maximum number of channels and shard channels. 0 means as many as --subscription-memory
+        /// holds. A source may hold seven times what is left free.
+        ///
+        /// Memory is what channels cost.
+        max_channels: Count<usize> = 0, in |_| 0..=CHANNELS_MAX;
+
+        /// Maximum length of a channel's name, in bytes.
+        ///
+        /// Longer than any name that people use, and short enough to match with patterns.
+        max_channel_name: Size = CHANNEL_NAME, in |_| 1..=CHANNEL_NAME_MAX;
+
+        /// Maximum length of a pattern, in bytes.
+        ///
+        /// A publish takes a step for each 64 characters of a pattern that no index finds.
+        max_pattern: Size = PATTERN, in |_| 1..=PATTERN_MAX;
+
+        /// Maximum number of different patterns of the form `text*` or without a wildcard, which an
+        /// index finds. A source may hold seven times what is left free.
+        ///
+        /// A publish does not become slower with their number.
+        max_patterns: Count<usize> = PATTERNS, in |_| 0..=PATTERNS_MAX;
+
+        /// Maximum number of different patterns of other forms. A source may hold seven times what
+        /// is left free.
+        ///
+        /// Every publish tries them all: 1,024 take 2 us if they do not match.
+        max_other_patterns: Count<usize> = OTHER_PATTERNS, in |_| 0..=PATTERNS_MAX;
+
+        /// Maximum number of patterns of one connection.
+        ///
+        /// A client library with a pattern for each of its namespaces has some hundreds.
+        max_patterns_per_connection: Count<usize> = 1024, in |_| 0..=PATTERNS_MAX;
 
         "Budgets of one turn":
         /// Maximum number of connections accepted in one turn.
@@ -171,6 +239,13 @@ settings! {
         ///
         /// A fast sender can hold the loop for 128 KiB.
         reads_per_turn: Count<usize> = 4, in |_| 1..=BUDGET_MAX;
+
+        /// Maximum number of datagrams a second that are taken from one network, an IPv4 /24 or an
+        /// IPv6 /56. 0 means any number.
+        ///
+        /// Enough for a hundred sensors with a hundred messages a second each. A forged flood from
+        /// one network stays below a tenth of what one core serves.
+        datagram_rate: Count<u32> = DATAGRAM_RATE;
 
         /// Maximum number of batches received in one turn, from all UDP sockets together. A batch
         /// is up to 64 datagrams.

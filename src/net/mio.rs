@@ -64,6 +64,10 @@ impl Net for MioNet {
         self.clock.now()
     }
 
+    fn system_time(&self) -> Duration {
+        Clock::unix_time()
+    }
+
     fn poll(&mut self, ready: &mut Vec<Ready>, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
@@ -82,6 +86,13 @@ impl Net for MioNet {
             }
         }));
         Ok(())
+    }
+
+    fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        match sys::wait_readable(self.poll.as_raw_fd(), timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            waited => waited,
+        }
     }
 
     fn signals(&mut self) -> Vec<Signal> {

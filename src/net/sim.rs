@@ -69,6 +69,8 @@ pub struct Socket(u32);
 /// A simulated network together with the kernel that connects the loop to it.
 pub struct SimNet {
     now: Time,
+    /// The time that the system's clock was last set to, and when.
+    system_clock: (Duration, Time),
     /// The moment beyond which polls do not advance time.
     held_at: Option<Time>,
     random: fastrand::Rng,
@@ -122,6 +124,7 @@ impl SimNet {
     pub fn with_faults(seed: u64, faults: Faults) -> SimNet {
         SimNet {
             now: Time::ZERO,
+            system_clock: (Duration::from_secs(1_700_000_000), Time::ZERO),
             held_at: None,
             random: fastrand::Rng::with_seed(seed),
             faults,
@@ -202,6 +205,11 @@ impl Net for SimNet {
 
     fn now(&self) -> Time {
         self.now
+    }
+
+    fn system_time(&self) -> Duration {
+        let (set_to, at) = self.system_clock;
+        set_to + self.now.since(at)
     }
 
     /// Never blocks. Without a ready file, a segment under way or a timeout, it returns at once.

@@ -9,12 +9,21 @@ use super::intake::{Intake, Served};
 use crate::buffer::Use;
 use crate::clock::Tick;
 use crate::connection::{Flags, Reason, Sent, State};
-use crate::limits::UNTRUSTED_OUTPUT_MAX;
+use crate::limits::{BATCH_MAX, UNTRUSTED_OUTPUT_MAX};
 use crate::net::Net;
 use crate::outbox::Outbox;
 use crate::service::ConnectionId;
 use crate::timer;
 use crate::token::Token;
+
+/// How far the output of a connection was written.
+enum Written {
+    All,
+    /// A budget or a signal ended the writing.
+    Part,
+    /// The kernel took less than it was given.
+    UntilFull,
+}
 
 impl<N: Net> Reactor<N> {
     /// Serves one connection from the carry list.
@@ -25,12 +34,10 @@ impl<N: Net> Reactor<N> {
             core.turn.flushes.push(Flush { slot, range: 0..0 });
         }
         match connection.state() {
-            State::Silent | State::Open | State::Partial
-                if !connection.flags.has(Flags::PAUSED) =>
-            {
+            State::Lingering(reason) => core.drop_input(slot, reason, &mut self.chunk),
+            _ if connection.reads() && !connection.flags.has(Flags::PAUSED) => {
                 self.take_input(slot, now);
             }
-            State::Lingering(reason) => core.drop_input(slot, reason, &mut self.chunk),
             _ => {}
         }
     }
@@ -108,7 +115,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Returns whether the connection is a subscriber. Subscribers have no idle timeout.
-    fn listens(&self, slot: u32) -> bool {
+    pub(super) fn listens(&self, slot: u32) -> bool {
         let service = self.core.connections[slot as usize].flags.service();
         self.services[service as usize].listens(ConnectionId(slot))
     }
@@ -150,7 +157,8 @@ impl<N: Net> Reactor<N> {
             return core.timers.arm_by(timer_id(slot), if is_sooner { looks_again } else { due });
         };
         self.core.stats.timers_fired += 1;
-        if matches!(reason, Reason::FirstMessageTimeout | Reason::MessageTimeout) {
+        let is_late = matches!(reason, Reason::FirstMessageTimeout | Reason::MessageTimeout);
+        if is_late && self.core.is_under_pressure() {
             let source = self.core.connections[slot as usize].source;
             self.core.punish(source, self.core.limits.penalty);
         }
@@ -204,69 +212,94 @@ impl<N: Net> Core<N> {
         self.enqueue(slot);
     }
 
-    /// Writes a connection's pending output once. The rest waits in the connection's buffer for the
-    /// next writable edge.
+    /// Writes a connection's pending output, at most [`BATCH_MAX`] bytes. The rest waits in the
+    /// connection's buffer for the next turn or the next writable edge.
     pub(super) fn flush_one(&mut self, Flush { slot, range }: Flush, outbox: &Outbox, now: Tick) {
         let connection = &mut self.connections[slot as usize];
         if let State::Closed(_) = connection.state() {
             return;
         }
         connection.flags.clear(Flags::IN_OUTBOX);
-        let mut from_outbox = !range.is_empty();
-        if from_outbox && self.pool.len(&connection.output) > 0 {
+        let mut bytes = outbox.bytes(&range);
+        if !bytes.is_empty() && self.pool.len(&connection.output) > 0 {
             // More output is queued behind this range. Joining them sends both with one write.
-            if self
-                .pool
-                .prepend(&mut connection.output, Use::Write(slot), outbox.bytes(&range))
-                .is_err()
-            {
+            if self.pool.prepend(&mut connection.output, Use::Write(slot), bytes).is_err() {
                 return self.close(slot, Reason::MemoryBudget);
             }
-            from_outbox = false;
+            bytes = &[];
         }
-        let bytes =
-            if from_outbox { outbox.bytes(&range) } else { self.pool.bytes(&connection.output) };
-        let owed = bytes.len();
-        if owed > 0 {
+        // Output that has waited goes on waiting once a turn has written enough.
+        if bytes.is_empty()
+            && self.pool.len(&connection.output) > 0
+            && self.turn.written >= self.limits.output_per_turn
+        {
+            return self.enqueue(slot);
+        }
+        let written = match self.write(slot, bytes, now) {
+            Ok(written) => written,
+            Err(reason) => return self.close(slot, reason),
+        };
+        let connection = &mut self.connections[slot as usize];
+        let unsent = self.pool.len(&connection.output);
+        if connection.flags.has(Flags::UNTRUSTED) && unsent > UNTRUSTED_OUTPUT_MAX {
+            return self.close(slot, Reason::OutputLimit);
+        }
+        if connection.owes(unsent, self.limits.output_soft_limit, now) {
+            self.arm(slot);
+        }
+        match written {
+            // The kernel did not report a full buffer, so no writable edge will come.
+            Written::Part => self.enqueue(slot),
+            Written::UntilFull => self.block(slot, now),
+            Written::All => self.all_written(slot, now),
+        }
+    }
+
+    /// Writes `fresh` or, if that is empty, the connection's buffer. The rest of `fresh` goes to
+    /// the buffer.
+    fn write(&mut self, slot: u32, mut fresh: &[u8], now: Tick) -> Result<Written, Reason> {
+        let mut left = BATCH_MAX;
+        loop {
+            let connection = &mut self.connections[slot as usize];
+            let held = self.pool.bytes(&connection.output);
+            let bytes = if fresh.is_empty() { held } else { fresh };
+            if bytes.is_empty() {
+                return Ok(Written::All);
+            }
+            let bytes = &bytes[..bytes.len().min(left)];
+            if bytes.is_empty() {
+                return Ok(Written::Part);
+            }
+            let asked = bytes.len();
             self.stats.work.writes += 1;
             let (sent, interrupted) = match self.net.write(&mut connection.stream, bytes) {
                 Ok(sent) => (sent, false),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, true),
-                Err(error) => return self.close(slot, Reason::of_error(&error)),
+                Err(error) => return Err(Reason::of_error(&error)),
             };
             self.stats.bytes_out += sent as u64;
-            if from_outbox {
-                let rest = &outbox.bytes(&range)[sent..];
-                if self.pool.append(&mut connection.output, Use::Write(slot), rest).is_err() {
-                    return self.close(slot, Reason::MemoryBudget);
-                }
-            } else {
-                self.pool.consume(&mut connection.output, sent);
-            }
             if sent > 0 {
                 connection.output_progress(now);
             }
-            let untrusted = connection.flags.has(Flags::UNTRUSTED);
-            if untrusted && self.pool.len(&connection.output) > UNTRUSTED_OUTPUT_MAX {
-                return self.close(slot, Reason::OutputLimit);
+            if fresh.is_empty() {
+                self.turn.written += sent;
+                self.pool.consume(&mut connection.output, sent);
+            } else {
+                self.hold(Use::Write(slot), &fresh[sent..])?;
+                fresh = &[];
             }
-            if connection.owes(
-                self.pool.len(&connection.output),
-                self.limits.output_soft_limit,
-                now,
-            ) {
-                self.arm(slot);
-            }
-            if interrupted {
-                // The kernel did not report a full buffer, so no writable edge will come. The next
-                // turn tries again.
-                return self.enqueue(slot);
-            }
-            if sent < owed {
-                return self.block(slot, now);
+            left -= sent;
+            match sent < asked {
+                true if interrupted => return Ok(Written::Part),
+                true => return Ok(Written::UntilFull),
+                false => {}
             }
         }
+    }
+
+    /// Goes on with a connection whose output is all written.
+    fn all_written(&mut self, slot: u32, now: Tick) {
         let connection = &mut self.connections[slot as usize];
         let before = connection.state();
         let sent = connection.all_sent();

@@ -13,7 +13,7 @@ use crate::buffer::BufferMode;
 use crate::clock::Time;
 use crate::connection::{Reason, SERVICES_MAX, State};
 use crate::ledger::Ledger;
-use crate::limits::{Limits, PENALTY_MAX, READ_CHUNK, RECYCLES_PER_TURN};
+use crate::limits::{Limits, PENALTY_MAX, READ_CHUNK, REAPS_PER_TURN, RECYCLES_PER_TURN};
 use crate::net::{Net, Ready, Signal};
 use crate::outbox::Outbox;
 use crate::service::Service;
@@ -164,6 +164,12 @@ impl<N: Net> Reactor<N> {
         self.core.connections.len()
     }
 
+    /// Returns the connections that clients may open, and how many of them the memory budget has
+    /// room for.
+    pub fn capacity(&self) -> (usize, usize) {
+        (self.core.public_slots(), self.core.slots_in_budget())
+    }
+
     /// Returns the memory ledger as of the end of the last turn.
     pub fn ledger(&self) -> Ledger {
         let (chunk, tables) = (self.chunk.len(), self.outbox.capacity_bytes());
@@ -228,6 +234,7 @@ impl<N: Net> Reactor<N> {
                     self.core.arm_loop_timer(LoopTimer::Penalties, PENALTY_MAX, now);
                 }
             }
+            LoopTimer::Silent => self.close_overdue_silent(now),
             LoopTimer::DrainTimeout => {
                 self.core
                     .slots()
@@ -235,6 +242,20 @@ impl<N: Net> Reactor<N> {
                     .for_each(|slot| self.dismiss(slot, Reason::DrainTimeout));
             }
         }
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Closes silent connections that are overdue, the oldest first, while there is pressure. One
+    /// turn closes at most a budget.
+    fn close_overdue_silent(&mut self, now: Time) {
+        for _ in 0..REAPS_PER_TURN {
+            let Some(slot) = self.core.overdue_silent(now) else { return };
+            self.core.punish(self.core.connections[slot as usize].source, self.core.limits.penalty);
+            self.core.leaves_silent_set(slot);
+            self.dismiss(slot, Reason::FirstMessageTimeout);
+        }
+        self.core.arm_loop_timer_at(LoopTimer::Silent, now.tick().plus(1));
     }
 }
 
@@ -276,12 +297,13 @@ impl<N: Net> Core<N> {
             slab: self.slots_used * Self::BYTES_PER_SLOT,
             wheel: self.timers.bytes().saturating_sub(loop_timers),
             read_buffers: self.pool.read_bytes(),
-            write_buffers: self.pool.write_bytes(),
+            write_buffers: self.pool.write_bytes() + self.pool.shared_bytes(),
             spare_buffers: self.pool.spare_bytes(),
             services,
             tables: lists + self.admission.bytes() + self.pool.table_bytes(),
             fixed: self.timers.fixed_bytes()
                 + self.admission.sources.bytes()
+                + self.datagram_gate.bytes()
                 + loop_timers
                 + self.turn.events.capacity() * size_of::<Ready>()
                 + services_fixed,

@@ -8,14 +8,16 @@ use std::time::Duration;
 use log::warn;
 use slab::Slab;
 
+use super::readings::Readings;
 use crate::admission::{Admission, Gate};
-use crate::buffer::{BudgetExceeded, BufferMode, BufferPool};
-use crate::clock::{Tick, Time};
+use crate::buffer::{BudgetExceeded, BufferMode, BufferPool, Use};
+use crate::clock::{LoopClock, Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State, Timeouts};
+use crate::datagram_gate::DatagramGate;
 use crate::kernel;
 use crate::limits::{
     ACCEPT_RETRY, CATCH_UP_MAX, EVENTS_PER_POLL, KERNEL_RECEIVE_BUFFER_MAX, KERNEL_SEND_BUFFER_MAX,
-    Limits, PENALTY_MAX, RECYCLES_PER_TURN, STOPPED_MIN, SocketOptions, WARNING_INTERVAL,
+    Limits, PENALTY_MAX, RECYCLES_PER_TURN, SocketOptions, WARNING_INTERVAL,
 };
 use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
@@ -30,10 +32,12 @@ pub struct Core<N: Net> {
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
     pub(super) now: Time,
+    pub(super) clock: LoopClock,
     pub(super) stats: Stats,
     pub(super) listeners: Vec<Port<N::Listener>>,
     pub(super) sockets: Vec<Port<N::Socket>>,
     pub(super) admission: Admission,
+    pub(super) datagram_gate: DatagramGate,
 
     pub(super) connections: Slab<Connection<N::Stream>>,
     pub(super) generation: Generation,
@@ -47,6 +51,7 @@ pub struct Core<N: Net> {
     pub(super) turn: Turn,
     pub(super) upkeep: Upkeep,
     pub(super) start: Start,
+    pub(super) readings: Readings,
     /// When the drain began.
     pub(super) draining_since: Option<Time>,
     /// When the loop noticed that its process had been stopped; `None` once it has caught up.
@@ -69,8 +74,16 @@ pub struct Carry {
 /// Lists that one turn fills and empties. They are kept to reuse their memory.
 #[derive(Default)]
 pub struct Turn {
+    /// When the poll of this turn began, on the loop's time.
+    pub(super) polled_at: Time,
+    /// True if the process was stopped in the poll of this turn or right after it.
+    pub(super) was_stopped: bool,
+    /// When the turn began, on the system's time: after its poll.
+    pub(super) began: Time,
     pub(super) events: Vec<Ready>,
     pub(super) flushes: Vec<Flush>,
+    /// Bytes written from buffers in this turn.
+    pub(super) written: usize,
     pub(super) drained: Vec<Drained>,
 }
 
@@ -130,15 +143,18 @@ pub enum LoopTimer {
     DrainTimeout,
     /// Forgets expired penalties.
     Penalties,
+    /// Closes overdue silent connections under pressure.
+    Silent,
 }
 
 impl LoopTimer {
-    pub(super) const ALL: [LoopTimer; 5] = [
+    pub(super) const ALL: [LoopTimer; 6] = [
         LoopTimer::Retry,
         LoopTimer::Trim,
         LoopTimer::Report,
         LoopTimer::DrainTimeout,
         LoopTimer::Penalties,
+        LoopTimer::Silent,
     ];
     pub(super) const COUNT: u32 = LoopTimer::ALL.len() as u32;
 }
@@ -153,19 +169,24 @@ impl<N: Net> Core<N> {
         let now = net.now();
         let mut pool = BufferPool::new(buffers, limits.memory_budget);
         pool.set_kernel_bytes_per_write(kernel_buffers(&limits));
-        let slots = limits.max_connections + RECYCLES_PER_TURN;
         let start = Start {
             kernel_objects: net.kernel_objects(),
             kernel_counters: net.kernel_counters(),
             resident_bytes: net.resident_bytes().unwrap_or(0),
         };
+        // The tables need no room for connections that the memory budget has no room for.
+        let fit = limits.memory_budget
+            / (Self::BYTES_PER_CONNECTION + start.kernel_objects.bytes as usize);
+        let slots = limits.max_connections.min(fit) + RECYCLES_PER_TURN;
         Core {
             timeouts: Timeouts::new(&limits),
             now,
+            clock: LoopClock::start(now),
             stats: Stats::default(),
             listeners: Vec::new(),
             sockets: Vec::new(),
             admission: Admission::default(),
+            datagram_gate: DatagramGate::default(),
             connections: Slab::with_capacity(slots),
             generation: Generation::FIRST,
             slots_used: 0,
@@ -176,6 +197,7 @@ impl<N: Net> Core<N> {
             turn: Turn { events: Vec::with_capacity(EVENTS_PER_POLL), ..Turn::default() },
             upkeep: Upkeep::default(),
             start,
+            readings: Readings::default(),
             draining_since: None,
             catching_up_since: None,
             net,
@@ -255,6 +277,7 @@ impl<N: Net> Core<N> {
         for slot in self.slots() {
             self.arm(slot);
         }
+        self.arm_loop_timer_at(LoopTimer::Silent, self.now.tick());
     }
 
     /// Sets how often a report becomes due. Zero means never.
@@ -324,6 +347,7 @@ impl<N: Net> Core<N> {
         self.connections.len() * Self::BYTES_PER_CONNECTION
             + self.pool.read_bytes()
             + self.pool.write_bytes()
+            + self.pool.shared_bytes()
     }
 
     /// Logs a warning, at most one per [`WARNING_INTERVAL`], because peers may cause it at any
@@ -337,12 +361,16 @@ impl<N: Net> Core<N> {
 
     /// Arms one of the loop's own timers, to fire `after` counted from `now`.
     pub(super) fn arm_loop_timer(&mut self, timer: LoopTimer, after: Duration, now: Time) {
-        let due = now.tick().plus(Tick::count(after));
+        self.arm_loop_timer_at(timer, now.tick().plus(Tick::count(after)));
+    }
+
+    pub(super) fn arm_loop_timer_at(&mut self, timer: LoopTimer, due: Tick) {
         self.loop_timers_due[timer as usize] = due;
         self.timers.arm(timer as u32, due);
     }
 
-    /// Adds to the penalty of a source, and arms the timer that forgets expired penalties.
+    /// Adds to the penalty of a source, and arms the timer that forgets expired penalties. Only a
+    /// connection that harmed others counts: one that held a place while places were short.
     pub(super) fn punish(&mut self, source: SourceId, penalty: Duration) {
         self.admission.sources.punish(source, penalty, self.now.tick());
         if self.timers.fires(LoopTimer::Penalties as u32).is_none() {
@@ -350,18 +378,25 @@ impl<N: Net> Core<N> {
         }
     }
 
+    /// Records that the process was stopped before this moment.
+    pub(super) fn note_stop(&mut self, was_stopped: bool) {
+        if was_stopped {
+            self.stats.stops += 1;
+            self.catching_up_since.get_or_insert(self.now);
+        }
+    }
+
     /// Returns whether the process was stopped and the loop is still reading the input that arrived
     /// meanwhile. Until it has, or [`CATCH_UP_MAX`] has passed, no connection times out.
     pub(super) fn is_catching_up(&mut self, now: Time) -> bool {
+        let Some(since) = self.catching_up_since else { return false };
         let has_read_all = self.turn.events.len() < EVENTS_PER_POLL && self.carry.ready.is_empty();
-        let was_stopped =
-            |next: Tick| now.tick().distance_from(next) > Tick::count(STOPPED_MIN) as i32;
-        if has_read_all || !self.timers.next_fires().is_some_and(was_stopped) {
+        // The poll of a turn that was stopped afterwards has not seen all input.
+        let is_over = has_read_all && !self.turn.was_stopped;
+        if is_over || now.since(since) >= CATCH_UP_MAX {
             self.catching_up_since = None;
-            return false;
         }
-        let since = *self.catching_up_since.get_or_insert(now);
-        now.since(since) < CATCH_UP_MAX
+        self.catching_up_since.is_some()
     }
 
     /// Arms the timer that accepts and receives again.
@@ -372,15 +407,40 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Closes the connections with the largest buffers while the memory budget is nearly used up.
-    /// Their buffers are free at once.
+    /// Closes connections while the memory budget is nearly used up: those whose buffers are large
+    /// and have made no progress for long. Their buffers are free at once.
     pub(super) fn evict(&mut self) {
-        while let Some(slot) = self.pool.largest_over_budget() {
-            let connection = &mut self.connections[slot as usize];
-            self.pool.release(&mut connection.input);
-            self.pool.release(&mut connection.output);
-            self.close(slot, Reason::MemoryBudget);
-            self.stats.evicted += 1;
+        while self.pool.is_nearly_full()
+            && let Some(slot) = self.pool.most_stalled()
+        {
+            self.evict_one(slot);
+        }
+    }
+
+    fn evict_one(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        self.pool.release(&mut connection.input);
+        self.pool.release(&mut connection.output);
+        self.close(slot, Reason::MemoryBudget);
+        self.stats.evicted += 1;
+    }
+
+    /// Appends bytes to a buffer of a connection. If the memory budget has no room for them, others
+    /// that have stalled for longer make way. Otherwise the connection must be closed.
+    pub(super) fn hold(&mut self, used_for: Use, bytes: &[u8]) -> Result<(), Reason> {
+        loop {
+            let connection = &mut self.connections[used_for.slot() as usize];
+            let buffer = match used_for {
+                Use::Read(_) => &mut connection.input,
+                Use::Write(_) => &mut connection.output,
+            };
+            if self.pool.append(buffer, used_for, bytes).is_ok() {
+                return Ok(());
+            }
+            match self.pool.most_stalled() {
+                Some(other) if other != used_for.slot() => self.evict_one(other),
+                _ => return Err(Reason::MemoryBudget),
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::Reactor;
+use crate::datagram_gate::is_answered;
 use crate::limits::{DATAGRAM_MAX, DATAGRAM_MAX_V4};
 use crate::net::Net;
 use crate::service::Reply;
@@ -25,6 +26,10 @@ impl<N: Net> Reactor<N> {
                 core.stats.datagrams_dropped_loop += 1;
                 continue;
             };
+            if !core.datagram_gate.takes(source.ip(), core.limits.datagram_rate, core.now) {
+                core.stats.datagrams_dropped_rate += 1;
+                continue;
+            }
             let (bytes, answers) = datagrams.exchange(datagram);
             let mut reply = Reply::to_datagram(source, core.now, answers);
             service.datagram(bytes, &mut reply, core);
@@ -32,12 +37,18 @@ impl<N: Net> Reactor<N> {
             if !reply.answers_datagram() {
                 continue;
             }
-            if reply.len() > largest {
-                core.stats.datagrams_dropped_too_large += 1;
-                datagrams.discard_answer();
+            let dropped = if reply.len() > largest {
+                &mut core.stats.datagrams_dropped_too_large
+            } else if !is_answered(source.port()) {
+                &mut core.stats.datagrams_dropped_port
+            } else if core.datagram_gate.is_loop(source, bytes, reply.bytes(), core.now.tick()) {
+                &mut core.stats.datagrams_dropped_loop
+            } else {
+                datagrams.answer(datagram);
                 continue;
-            }
-            datagrams.answer(datagram);
+            };
+            *dropped += 1;
+            datagrams.discard_answer();
         }
         self.send_answers(index);
     }

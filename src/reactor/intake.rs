@@ -165,9 +165,7 @@ impl<'a, N: Net> Intake<'a, N> {
 
     /// Copies a part of the chunk to the connection's buffer.
     fn hold(&mut self, bytes: &[u8]) -> Result<(), Reason> {
-        let Core { pool, connections, .. } = &mut *self.core;
-        let input = &mut connections[self.slot as usize].input;
-        pool.append(input, Use::Read(self.slot), bytes).map_err(|_over_budget| Reason::MemoryBudget)
+        self.core.hold(Use::Read(self.slot), bytes)
     }
 
     /// Serves the messages at the front of `input`, up to the turn's budget. Returns the bytes
@@ -190,8 +188,8 @@ impl<'a, N: Net> Intake<'a, N> {
             let taken = self.service.receive(&mut input[used..], scanned, &mut reply, self.core);
             let (trust, closes) = (reply.changes_trust(), reply.closes_for());
             if let Some(trusted) = trust {
-                let unsent = self.unsent();
-                self.core.connections[self.slot as usize].change_trust(trusted, unsent);
+                let (unsent, now) = (self.unsent(), self.core.now.tick());
+                self.core.connections[self.slot as usize].change_trust(trusted, unsent, now);
             }
             if closes.is_some() {
                 self.messages += usize::from(matches!(taken, Taken::Message(_)));
@@ -203,6 +201,11 @@ impl<'a, N: Net> Intake<'a, N> {
                         (1..=input.len() - used).contains(&length),
                         "a service uses at least one byte and at most its input"
                     );
+                    (used, scanned) = (used + length, 0);
+                    self.messages += 1;
+                }
+                Taken::Part(length) => {
+                    debug_assert!(length < input.len() - used, "the last part is a message");
                     (used, scanned) = (used + length, 0);
                     self.messages += 1;
                 }

@@ -7,7 +7,6 @@ use super::Reactor;
 use super::core::{Carry, Core, LoopTimer, timer_id};
 use crate::clock::Tick;
 use crate::connection::{Connection, Flags, State};
-use crate::limits::CATCH_UP_MAX;
 use crate::net::Net;
 use crate::service::ConnectionId;
 use crate::sources::SourceId;
@@ -69,11 +68,7 @@ impl<N: Net> Reactor<N> {
             .timers
             .next_fires()
             .filter(|tick| tick.distance_from(self.core.now.tick()) <= 0);
-        due.filter(|_| {
-            self.core
-                .catching_up_since
-                .is_none_or(|since| self.core.now.since(since) >= CATCH_UP_MAX)
-        })
+        due.filter(|_| self.core.catching_up_since.is_none())
     }
 
     /// Panics if an invariant of the loop is broken, and names it. Walks all connections.
@@ -253,15 +248,17 @@ impl<N: Net> Reactor<N> {
         );
     }
 
-    /// The armed timers are one for each connection, and some of the loop.
+    /// The armed timers are one for each open connection, and some of the loop. A closed connection
+    /// may have kept its timer.
     fn check_timers(&self) {
         let core = &self.core;
         core.timers.check_invariants();
         let is_armed = |timer: &LoopTimer| core.timers.fires(*timer as u32).is_some();
         let of_loop = LoopTimer::ALL.iter().filter(|timer| is_armed(timer)).count();
+        let slots = core.connections.iter().map(|(slot, _)| timer_id(slot as u32));
         assert_eq!(
             core.timers.armed(),
-            core.connections.len() + of_loop,
+            slots.filter(|id| core.timers.fires(*id).is_some()).count() + of_loop,
             "a timer is armed for no connection, or missing for one"
         );
     }

@@ -1,6 +1,7 @@
-//! Phase 4 for one new connection: judges it, then admits it, refuses it, or recycles another for
-//! it.
+//! Phase 4 for one new connection: judges it, then admits it, refuses it, or lets another make way
+//! for it.
 
+use std::cmp::Reverse;
 use std::io;
 use std::net::SocketAddr;
 
@@ -9,15 +10,16 @@ use slab::Slab;
 use super::Reactor;
 use super::core::{Core, LoopTimer, Port};
 use crate::admission::{AcceptError, Decision, Gate, Refusal, Silent, is_out_of_files};
-use crate::buffer::Use;
+use crate::buffer::{BufferMode, Use};
 use crate::clock::{Tick, Time};
 use crate::connection::{Connection, Flags, Reason, State};
 use crate::limits::{
-    ACCEPT_FAILURES, GATE_REOPENS, RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN,
+    ACCEPT_FAILURES, FORGIVEN_PER_MESSAGE, GATE_REOPENS, IDLE_MIN, IDLE_SAMPLE, NEWCOMERS_SHARE,
+    RECYCLED_PER_PENALTY, RESERVED_SLOTS, TOLD_PER_TURN,
 };
 use crate::net::Net;
 use crate::service::{ConnectionId, Reply};
-use crate::sources::SourceId;
+use crate::sources::{SourceId, Standing};
 use crate::token::{Source, Token};
 
 impl<N: Net> Reactor<N> {
@@ -34,39 +36,102 @@ impl<N: Net> Reactor<N> {
         let now = time.tick();
         let held = core.connections.len() - core.carry.closed.len();
         if for_operator {
-            return match held < core.limits.max_connections {
-                true => self.admit(stream, peer, service, SourceId::OPERATOR, time),
-                false => self.refuse(stream, service, Refusal::Full, time),
-            };
+            self.make_way_at_the_door(now);
+            return self.admit(stream, peer, service, SourceId::OPERATOR, time);
         }
         core.admission.forget_stale(&|token| silent_one(&core.connections, token, now));
-        let source = core.admission.sources.find(peer.ip(), now);
-        core.admission.sources.trust(source, core.limits.trusted_sources.contain(peer.ip()));
+        let standing = Standing::of(peer.ip(), &core.limits);
+        let source = core.admission.sources.find(peer.ip(), standing, now);
         // The operator's connections do not count against the public slots.
-        let others = held.saturating_sub(core.admission.sources.operators());
+        let others = core.others_held();
         let is_full = core.admission.gate == Gate::Full
             || others >= core.public_slots()
             || held >= core.limits.max_connections;
         let verdict = core.admission.judge(source, is_full, &core.limits, now);
-        match verdict {
-            Decision::Admit => self.admit(stream, peer, service, source, time),
+        let has_place = match verdict {
+            Decision::Admit => true,
             // A dry run only counts the decision. It admits the newcomer if a slot is free.
-            _ if core.limits.admission_dry_run && !is_full => {
-                core.count(verdict);
-                self.admit(stream, peer, service, source, time);
+            _ if core.limits.admission_dry_run => !is_full,
+            Decision::Recycle(None) if is_full && core.spares_silent(now) => {
+                self.evict_idle(None, time) || self.core.recycle(None)
             }
-            _ if core.limits.admission_dry_run => self.refuse(stream, service, Refusal::Full, time),
-            Decision::Recycle if core.recycle_oldest() => {
-                core.count(verdict);
-                core.tell_of_a_flood(peer, time);
-                self.admit(stream, peer, service, source, time);
+            Decision::Recycle(scope) => {
+                core.recycle(scope) || (scope.is_none() && is_full && self.evict_idle(None, time))
             }
-            Decision::Recycle if is_full => self.refuse(stream, service, Refusal::Full, time),
-            Decision::Recycle => self.refuse(stream, service, Refusal::SilentSet, time),
-            Decision::Refuse(refusal) => {
-                self.refuse(stream, service, refusal, time);
-                self.core.tell_of_a_flood(peer, time);
+            Decision::Evict(scope) => self.evict_idle(scope, time),
+            Decision::Refuse(_) => false,
+        };
+        let core = &mut self.core;
+        if core.limits.admission_dry_run && has_place {
+            match verdict {
+                Decision::Admit => {}
+                Decision::Recycle(_) => core.stats.recycled += 1,
+                _ => core.stats.refused[verdict.refusal(is_full) as usize] += 1,
             }
+        }
+        if !matches!(verdict, Decision::Admit | Decision::Evict(None)) {
+            core.tell_of_a_flood(peer, time);
+        }
+        match has_place {
+            true => self.admit(stream, peer, service, source, time),
+            false => self.refuse(stream, service, verdict.refusal(is_full), time),
+        }
+    }
+
+    /// Closes the longest idle connection of the source that has most connections, or of one
+    /// source. A subscriber stays, and so does a connection with unread input or unsent output.
+    /// Returns false if no connection is idle for [`IDLE_MIN`].
+    ///
+    /// It chooses from a sample, so its cost does not grow with the number of connections. After a
+    /// search in vain, the next one waits for a tick.
+    fn evict_idle(&mut self, scope: Option<SourceId>, time: Time) -> bool {
+        let now = time.tick();
+        let in_vain = &self.core.admission.found_no_idle[usize::from(scope.is_some())];
+        if *in_vain == Some(now) {
+            return false;
+        }
+        let step = self.core.slots_used.div_ceil(IDLE_SAMPLE).max(1);
+        let start = self.core.admission.random(step);
+        let sources = &self.core.admission.sources;
+        let longest = (start..self.core.slots_used)
+            .step_by(step)
+            .filter_map(|slot| Some((slot as u32, self.core.idle_one(slot as u32, now)?)))
+            .filter(|(_, (source, _))| scope.is_none_or(|scope| sources.belongs(*source, scope)))
+            .map(|(slot, (source, idle))| (sources.weight(source), idle, slot))
+            .filter(|(_, _, slot)| !self.listens(*slot))
+            .max();
+        let Some((_, _, slot)) = longest else {
+            self.core.admission.found_no_idle[usize::from(scope.is_some())] = Some(now);
+            return false;
+        };
+        self.dismiss(slot, Reason::IdleEvicted);
+        let held = self.core.connections.len();
+        self.core.warn(
+            time,
+            format_args!("{held} connections held; the longest idle make way for newcomers"),
+        );
+        true
+    }
+
+    /// Frees one of the operator's [`RESERVED_SLOTS`] for a newcomer, if all are taken. A
+    /// connection that is closing makes way first, then one that is silent or has not sent the
+    /// password, then the one that has been idle for longest.
+    fn make_way_at_the_door(&mut self, now: Tick) {
+        let Core { connections, admission, .. } = &self.core;
+        let held = admission
+            .door
+            .iter()
+            .filter(|slot| !matches!(connections[**slot as usize].state(), State::Closed(_)));
+        if held.clone().count() < RESERVED_SLOTS {
+            return;
+        }
+        let last = held.min_by_key(|slot| {
+            let one = &connections[**slot as usize];
+            let is_known = one.has_spoken() && !one.flags.has(Flags::UNTRUSTED);
+            (one.is_serving(), is_known, Reverse(now.distance_from(one.waits_since())))
+        });
+        if let Some(slot) = last.copied() {
+            self.dismiss(slot, Reason::Recycled);
         }
     }
 
@@ -75,26 +140,32 @@ impl<N: Net> Reactor<N> {
     /// kernel.
     fn refuse(&mut self, mut stream: N::Stream, service: u8, refusal: Refusal, now: Time) {
         let Reactor { core, services, outbox, .. } = self;
+        // Memory may run out before the slots do.
+        let by_memory = core.slots_in_budget() < core.limits.max_connections;
+        let refusal = if refusal == Refusal::Full && by_memory { Refusal::Memory } else { refusal };
         core.stats.refused[refusal as usize] += 1;
         // The refused stream is registered under this generation. The next connection needs
         // another, or late events would match it.
         core.generation = core.generation.next();
-        if refusal == Refusal::Full && core.admission.gate == Gate::Open {
+        let limit = match refusal {
+            Refusal::Memory => "memory-budget",
+            Refusal::SourceConnections => "max-connections-per-source",
+            _ => "max-connections",
+        };
+        let is_full = matches!(refusal, Refusal::Full | Refusal::Memory);
+        if is_full && core.admission.gate == Gate::Open {
             core.admission.gate = Gate::Full;
             let held = core.connections.len();
-            core.warn(
-                now,
-                format_args!("max-connections reached: {held} held, newcomers are refused"),
-            );
+            core.warn(now, format_args!("{limit} reached: {held} held, newcomers are refused"));
         }
-        let may_be_told = matches!(refusal, Refusal::Full | Refusal::SourceConnections);
+        let may_be_told = is_full || refusal == Refusal::SourceConnections;
         if !may_be_told || core.admission.told >= TOLD_PER_TURN {
             return core.net.reset(stream);
         }
         core.admission.told += 1;
         let start = outbox.len();
         let bytes = outbox.bytes_mut();
-        services[service as usize].full(bytes);
+        services[service as usize].full(limit, bytes);
         if bytes.len() > start {
             // Best effort: the peer may be gone already.
             let _ = core.net.write(&mut stream, &bytes[start..]);
@@ -150,7 +221,10 @@ impl<N: Net> Core<N> {
         connection.flags.put(Flags::SILENT, !is_operator);
         let token = Token::connection(slot, connection.generation);
         match is_operator {
-            true => self.admission.sources.connected(source, false),
+            true => {
+                self.admission.sources.connected(source, false);
+                self.admission.door.push(slot);
+            }
             false => self.admission.enters(token, source),
         }
         self.connections.insert(connection);
@@ -165,18 +239,34 @@ impl<N: Net> Core<N> {
             return None;
         }
         self.arm(slot);
+        if !is_operator && self.timers.fires(LoopTimer::Silent as u32).is_none() {
+            // The timer works out the first deadline, which may be that of an older connection.
+            if self.is_under_pressure() {
+                self.arm_loop_timer_at(LoopTimer::Silent, now);
+            }
+        }
         Some(slot)
     }
 
     /// Returns the slots that are open to every newcomer. A listener for the operator reserves
     /// some.
-    fn public_slots(&self) -> usize {
+    pub(super) fn public_slots(&self) -> usize {
         let has_door = self.listeners.iter().any(|listener| listener.for_operator);
         let reserved = if has_door { RESERVED_SLOTS } else { 0 };
-        // Above the eviction bound, a newcomer would evict other connections.
+        self.limits.max_connections.saturating_sub(reserved).min(self.slots_in_budget()).max(1)
+    }
+
+    /// Returns the connections that the memory budget has room for. Above the eviction bound, a
+    /// newcomer would evict other connections.
+    pub(super) fn slots_in_budget(&self) -> usize {
+        let buffers = match self.pool.mode {
+            BufferMode::Pooled => 0,
+            BufferMode::Fixed(size) => {
+                2 * size.next_power_of_two() + self.pool.kernel_bytes_per_write
+            }
+        };
         let each = Self::BYTES_PER_CONNECTION + self.start.kernel_objects.bytes as usize;
-        let fit = self.pool.eviction_bound() / each;
-        self.limits.max_connections.saturating_sub(reserved).min(fit).max(1)
+        self.pool.eviction_bound() / (each + buffers)
     }
 
     /// Returns whether enough slots are free to open a full gate again.
@@ -188,34 +278,82 @@ impl<N: Net> Core<N> {
             && held + free <= self.limits.max_connections
     }
 
-    fn count(&mut self, verdict: Decision) {
-        match verdict {
-            Decision::Admit => {}
-            Decision::Recycle => self.stats.recycled += 1,
-            Decision::Refuse(refusal) => self.stats.refused[refusal as usize] += 1,
+    /// Returns the connections that count against the public slots: all but those of the operator.
+    fn others_held(&self) -> usize {
+        let held = self.connections.len() - self.carry.closed.len();
+        held.saturating_sub(self.admission.sources.operators())
+    }
+
+    /// Returns whether silent connections harm others: half of the silent set or of the slots is
+    /// taken. Below that, a silent connection may stay.
+    pub(super) fn is_under_pressure(&self) -> bool {
+        2 * self.admission.silent() >= self.limits.max_silent
+            || 2 * self.others_held() >= self.public_slots()
+    }
+
+    /// Closes a silent connection; phase 10 reaps it. Returns false if every candidate is too new
+    /// to have sent a message. It is then as likely to be honest as the newcomer.
+    fn recycle(&mut self, scope: Option<SourceId>) -> bool {
+        let connections = &self.connections;
+        let now = self.now.tick();
+        let of = |token| silent_one(connections, token, now);
+        let oldest = match scope {
+            Some(scope) => self.admission.oldest_of(scope, of),
+            None => self.admission.take_oldest(now, of),
+        };
+        let Some(Source::Connection { slot, .. }) = oldest.map(Token::source) else { return false };
+        let connection = &self.connections[slot as usize];
+        self.stats.recycled += 1;
+        self.stats.eviction_age_ticks = now.distance_from(connection.waits_since()).max(0) as u32;
+        self.punish(connection.source, self.limits.penalty / RECYCLED_PER_PENALTY);
+        self.leaves_silent_set(slot);
+        self.close(slot, Reason::Recycled);
+        true
+    }
+
+    /// Returns whether an idle connection should make way before a silent one: few are silent, and
+    /// each for a short time only.
+    fn spares_silent(&mut self, now: Tick) -> bool {
+        let connections = &self.connections;
+        let of = |token| silent_one(connections, token, now);
+        let is_few = NEWCOMERS_SHARE * self.admission.silent() < self.public_slots();
+        is_few && !matches!(self.admission.overdue(Tick::count(IDLE_MIN), now, &of), Some(Ok(_)))
+    }
+
+    /// Returns the oldest silent connection if it is overdue. Otherwise arms the timer to look
+    /// again. Without pressure, silent connections may stay, and the next newcomer arms the timer.
+    pub(super) fn overdue_silent(&mut self, now: Time) -> Option<u32> {
+        let timeout = self.timeouts.first_message();
+        if timeout == 0 || !self.is_under_pressure() {
+            return None;
+        }
+        let connections = &self.connections;
+        let of = |token| silent_one(connections, token, now.tick());
+        match self.admission.overdue(timeout, now.tick(), &of)? {
+            Ok(token) => match token.source() {
+                Source::Connection { slot, .. } => Some(slot),
+                _ => None,
+            },
+            Err(next) => {
+                self.arm_loop_timer_at(LoopTimer::Silent, next);
+                None
+            }
         }
     }
 
-    /// Closes the oldest silent connection; phase 10 reaps it. Returns false if every silent
-    /// connection is too new to have sent a message. It is then as likely to be honest as the
-    /// newcomer.
-    fn recycle_oldest(&mut self) -> bool {
-        let connections = &self.connections;
-        let now = self.now.tick();
-        let oldest = self.admission.take_oldest(|token| silent_one(connections, token, now));
-        let Some(Source::Connection { slot, .. }) = oldest.map(Token::source) else { return false };
-        let connection = &self.connections[slot as usize];
-        self.stats.eviction_age_ticks = now.distance_from(connection.waits_since()).max(0) as u32;
-        // One recycled connection proves nothing. A source with several silent connections is
-        // flooding.
-        let source = connection.source;
-        if self.admission.sources.counts(source).1 > 1 {
-            let penalty = self.limits.penalty / RECYCLED_PER_PENALTY;
-            self.punish(source, penalty);
-        }
-        self.speaks(slot);
-        self.close(slot, Reason::Recycled);
-        true
+    /// Returns the source of a connection and the ticks for which it has been idle. Returns `None`
+    /// if it must not make way.
+    fn idle_one(&self, slot: u32, now: Tick) -> Option<(SourceId, u32)> {
+        let connection = self.connections.get(slot as usize)?;
+        let flags = connection.flags;
+        let idle = now.distance_from(connection.waits_since()).max(0) as u32;
+        let owes = flags.has(Flags::IN_OUTBOX) || self.pool.len(&connection.output) > 0;
+        let may_go = connection.state() == State::Open
+            && connection.source != SourceId::OPERATOR
+            && !connection.has_input_waiting()
+            && !owes
+            && idle >= Tick::count(IDLE_MIN);
+        may_go.then_some((connection.source, idle))
     }
 
     /// Logs a rate-limited warning of a flood. INFO admission has the figures.
@@ -232,8 +370,20 @@ impl<N: Net> Core<N> {
         );
     }
 
-    /// Takes a connection out of the silent set, because it has completed a message or closes.
+    /// Takes a connection out of the silent set, because it has completed a message. That makes up
+    /// for others of its source.
     pub(super) fn speaks(&mut self, slot: u32) {
+        let connection = &self.connections[slot as usize];
+        if connection.flags.has(Flags::SILENT) {
+            let forgiven = self.limits.penalty / RECYCLED_PER_PENALTY * FORGIVEN_PER_MESSAGE;
+            let (source, now) = (connection.source, self.now.tick());
+            self.admission.sources.forgive(source, forgiven, now);
+            self.leaves_silent_set(slot);
+        }
+    }
+
+    /// Takes a connection out of the silent set, if it is there.
+    pub(super) fn leaves_silent_set(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         if connection.flags.has(Flags::SILENT) {
             connection.flags.clear(Flags::SILENT);
@@ -310,6 +460,7 @@ fn silent_one<S>(connections: &Slab<Connection<S>>, token: Token, now: Tick) -> 
     is_it.then(|| Silent {
         has_unread: connection.has_input_waiting(),
         is_new: now.distance_from(connection.waits_since()) <= 0,
+        since: connection.waits_since(),
         source: connection.source,
     })
 }
@@ -319,7 +470,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::buffer::BufferMode;
     use crate::limits::Limits;
     use crate::net::sim::SimNet;
     use crate::service::discard::Discard;
@@ -332,7 +482,7 @@ mod tests {
         let address = reactor.listen("127.0.0.1:0".parse().unwrap(), 16, service).unwrap();
         for (connections, is_logged) in [(1, false), (2, false), (3, true)] {
             reactor.net_mut().client(address).unwrap();
-            reactor.net_mut().advance(Duration::from_secs(1));
+            reactor.net_mut().advance(Duration::from_millis(50));
             let now = reactor.net_mut().now();
             reactor.net_mut().hold_time_at(now);
             reactor.turn().unwrap();

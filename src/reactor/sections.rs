@@ -106,7 +106,12 @@ impl<N: Net> Core<N> {
             ("max-silent", Connections, most, "Maximum size of the silent set."),
             ("eviction age, ms", Milliseconds, age, "Silence of the last recycled connection."),
             ("sources", Count, sources as u64, "Sources with open connections."),
-            ("sources penalised", Count, penalised as u64, "Sources refused because of a penalty."),
+            (
+                "sources penalised",
+                Count,
+                penalised as u64,
+                "Sources with a smaller share, by penalty.",
+            ),
         ]);
         let help = "Silent connections recycled for newcomers; in a dry run, only counted.";
         metrics.counters([("recycled", Connections, stats.recycled, help)]);
@@ -149,7 +154,8 @@ impl<N: Net> Core<N> {
             ("ledger, without fixed", Bytes, Some(bytes as u64), "All kinds except fixed."),
             ("per connection", Bytes, per_connection(bytes, count), "The same sum per connection."),
         ]);
-        if let Some(resident) = self.net.resident_bytes() {
+        let resident = self.readings.resident_bytes.get(self.now, || self.net.resident_bytes());
+        if let Some(resident) = resident {
             let grown = resident.saturating_sub(self.start.resident_bytes);
             let each = per_connection(grown as usize, count);
             metrics.gauges([
@@ -174,7 +180,8 @@ impl<N: Net> Core<N> {
                 ("connections, estimated", Bytes, all, "Kernel memory of all connections."),
             ]);
         }
-        if let Some(tcp) = memory::tcp_socket_statistics() {
+        let tcp = self.readings.tcp_sockets.get(self.now, memory::tcp_socket_statistics);
+        if let Some(tcp) = tcp {
             metrics.gauges([
                 (
                     "system TCP buffers",
@@ -191,8 +198,9 @@ impl<N: Net> Core<N> {
     /// namespace, not only this process.
     fn kernel_section(&self, metrics: &mut Metrics) {
         let row = |(name, value, help)| (name, Count, value, help);
-        metrics.gauges(kernel::settings().rows().map(row));
-        let counters = self.net.kernel_counters();
+        let settings = self.readings.kernel_settings.get(self.now, kernel::settings);
+        metrics.gauges(settings.rows().map(row));
+        let counters = self.readings.kernel_counters.get(self.now, || self.net.kernel_counters());
         metrics.counters(counters.since(&self.start.kernel_counters).map(row));
     }
 
@@ -202,6 +210,7 @@ impl<N: Net> Core<N> {
         metrics.counters([
             ("fired", Count, stats.timers_fired, "Timers whose deadline had passed."),
             ("early", Count, stats.timers_early, "Timers that fired early and were armed again."),
+            ("stops", Count, stats.stops, "Times that the process did not run for over 100 ms."),
         ]);
     }
 
@@ -244,6 +253,7 @@ impl<N: Net> Core<N> {
         let stats = &self.stats;
         let (full, large) = (stats.datagrams_dropped_full, stats.datagrams_dropped_too_large);
         let (looping, backlog) = (stats.datagrams_dropped_loop, stats.datagrams_dropped_backlog);
+        let (rate, port) = (stats.datagrams_dropped_rate, stats.datagrams_dropped_port);
         metrics.counters([
             ("in", Datagrams, stats.datagrams_in, "Datagrams received."),
             ("out", Datagrams, stats.datagrams_out, "Datagrams sent."),
@@ -253,8 +263,10 @@ impl<N: Net> Core<N> {
                 "dropped, could loop",
                 Datagrams,
                 looping,
-                "Datagrams from a port of slabd or port 0.",
+                "Datagrams from a port of slabd or port 0, and answers that came back too often.",
             ),
+            ("dropped, rate", Datagrams, rate, "Datagrams above the rate of their network."),
+            ("dropped, port", Datagrams, port, "Answers not sent to the port of a service."),
             (
                 "dropped, backlog",
                 Datagrams,

@@ -1,6 +1,7 @@
 //! The loop as the services see it, and the end of a connection.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::Reactor;
 use super::core::{Core, timer_id};
@@ -12,19 +13,24 @@ use crate::metrics::Metrics;
 use crate::net::Net;
 use crate::service::ConnectionId;
 use crate::service::server::{Facts, Parting, Server};
+use crate::sources::SourceId;
 use log::debug;
 
 impl<N: Net> Reactor<N> {
     /// Frees a closed connection: tells its service, and closes or resets its socket.
     pub(super) fn part(&mut self, slot: u32, state: State, now: Time) {
         let Reactor { core, services, .. } = self;
-        core.speaks(slot);
+        core.leaves_silent_set(slot);
         let mut connection = core.connections.remove(slot as usize);
         core.stats.moved(state, connection.state());
         core.admission.sources.closed(connection.source);
+        if connection.source == SourceId::OPERATOR {
+            core.admission.door.retain(|held| *held != slot);
+        }
         core.timers.disarm(timer_id(slot));
         core.pool.release(&mut connection.input);
         core.pool.release(&mut connection.output);
+        core.pool.exempt(slot, false);
         let Some(reason) = connection.reason() else { return };
         debug!("closed slot {slot}: {}", reason.name());
         core.stats.closed[reason as usize] += 1;
@@ -61,6 +67,10 @@ impl<N: Net> Server for Core<N> {
         &self.limits
     }
 
+    fn system_time(&self) -> Duration {
+        self.net.system_time()
+    }
+
     fn connection(&self, connection: ConnectionId) -> Option<Facts> {
         let connection = self.connections.get(connection.0 as usize)?;
         let stream = &connection.stream;
@@ -92,9 +102,16 @@ impl<N: Net> Server for Core<N> {
         self.net.local_address(&self.connections.get(connection.0 as usize)?.stream).ok()
     }
 
-    fn kill(&mut self, connection: ConnectionId) {
+    fn kill(&mut self, connection: ConnectionId, reason: Reason) {
         if self.connections.contains(connection.0 as usize) {
-            self.close(connection.0, Reason::Killed);
+            self.close(connection.0, reason);
+        }
+    }
+
+    fn exempt(&mut self, connection: ConnectionId, on: bool) {
+        let Some(own) = self.connections.get(connection.0 as usize) else { return };
+        if self.pool.exempt(connection.0, on) {
+            self.pool.reweigh_all([&own.input, &own.output]);
         }
     }
 

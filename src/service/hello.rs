@@ -5,16 +5,20 @@ use log::debug;
 use super::server::Server;
 use super::{Reply, Service, Taken, receive_line};
 use crate::codec::line;
+use crate::escape;
 
 pub struct Hello;
+
+/// The front of each answer.
+const GREETING: &[u8] = b"Hello, ";
 
 impl Service for Hello {
     fn connected(&mut self, reply: &mut Reply<'_>) {
         reply.send(b"Hello\r\n");
     }
 
-    fn full(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"error: max connections reached\r\n");
+    fn full(&self, limit: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("error: {} reached\r\n", limit.replace('-', " ")).as_bytes());
     }
 
     fn receive(
@@ -38,7 +42,12 @@ impl Service for Hello {
     /// Answers a datagram. Tools such as nc send the line break that ended the input. The answer
     /// then ends with the same line break.
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>, _server: &mut dyn Server) {
-        debug!("hello: datagram of {} bytes: {}", datagram.len(), datagram.escape_ascii());
+        debug!("hello: datagram of {} bytes: {}", datagram.len(), escape::bytes(datagram));
+        // A greeting is another server's answer. Greeting it back would never end, and each answer
+        // would be longer than the one before.
+        if datagram.starts_with(GREETING) {
+            return;
+        }
         let name = line::strip_cr(datagram.strip_suffix(b"\n").unwrap_or(datagram));
         let name = if datagram.ends_with(b"\n") { name } else { datagram };
         answer(name, &datagram[name.len()..], reply);
@@ -46,12 +55,12 @@ impl Service for Hello {
 }
 
 fn greet(line: &[u8], reply: &mut Reply<'_>) {
-    debug!("hello: {} bytes: {}", line.len(), line.escape_ascii());
+    debug!("hello: {} bytes: {}", line.len(), escape::bytes(line));
     answer(line, b"\r\n", reply);
 }
 
 fn answer(name: &[u8], ending: &[u8], reply: &mut Reply<'_>) {
-    reply.send(b"Hello, ");
+    reply.send(GREETING);
     reply.send(name);
     reply.send(b"!");
     reply.send(ending);
@@ -89,6 +98,13 @@ mod tests {
         assert_eq!(answers(&mut Hello, b"Ada\r\n").1.unwrap(), b"Hello, Ada!\r\n");
         assert_eq!(answers(&mut Hello, b"Ada\r").1.unwrap(), b"Hello, Ada\r!");
         assert_eq!(answers(&mut Hello, b"A\nB").1.unwrap(), b"Hello, A\nB!");
+    }
+
+    #[test]
+    fn a_greeting_in_a_datagram_gets_no_answer() {
+        assert_eq!(answers(&mut Hello, b"Hello, Ada!").1, None);
+        assert_eq!(answers(&mut Hello, b"Hello, ").1, None);
+        assert_eq!(answers(&mut Hello, b"Hello,").1.unwrap(), b"Hello, Hello,!");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::ConnectionId;
 use crate::clock::Time;
+use crate::connection::Reason;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::net::Transferred;
@@ -15,6 +16,9 @@ use crate::net::Transferred;
 /// The interface of the server to its services.
 pub trait Server {
     fn limits(&self) -> &Limits;
+
+    /// Returns the time of the system's clock, counted from 1970 in UTC.
+    fn system_time(&self) -> Duration;
 
     /// Returns the facts about a connection, or `None` if it has ended. Makes several system calls.
     fn connection(&self, connection: ConnectionId) -> Option<Facts>;
@@ -25,8 +29,12 @@ pub trait Server {
     /// Returns the local address of a connection. Makes one system call.
     fn local(&self, connection: ConnectionId) -> Option<SocketAddr>;
 
-    /// Closes a connection at once.
-    fn kill(&mut self, connection: ConnectionId);
+    /// Closes a connection at once, for the given reason.
+    fn kill(&mut self, connection: ConnectionId, reason: Reason);
+
+    /// Exempts a connection from eviction when memory runs out, or ends that. The exempt ones may
+    /// hold a quarter of the memory budget.
+    fn exempt(&mut self, connection: ConnectionId, on: bool);
 
     /// Returns the sections of the server's metrics whose titles are wanted, and computes only
     /// these.
@@ -86,13 +94,18 @@ pub struct Parting {
 #[derive(Default)]
 pub struct NoServer {
     pub limits: Limits,
-    pub killed: Vec<ConnectionId>,
+    pub killed: Vec<(ConnectionId, Reason)>,
+    pub exempt: Vec<ConnectionId>,
 }
 
 #[cfg(test)]
 impl Server for NoServer {
     fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    fn system_time(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn connection(&self, _connection: ConnectionId) -> Option<Facts> {
@@ -107,8 +120,13 @@ impl Server for NoServer {
         None
     }
 
-    fn kill(&mut self, connection: ConnectionId) {
-        self.killed.push(connection);
+    fn kill(&mut self, connection: ConnectionId, reason: Reason) {
+        self.killed.push((connection, reason));
+    }
+
+    fn exempt(&mut self, connection: ConnectionId, on: bool) {
+        self.exempt.retain(|other| *other != connection);
+        self.exempt.extend(on.then_some(connection));
     }
 
     fn metrics(&self, _wanted: &dyn Fn(&str) -> bool) -> Vec<Metrics> {

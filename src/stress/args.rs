@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::units::{Size, Span};
 
@@ -26,11 +27,14 @@ Floods, each with honest requests beside it:
   vanish       clients that disappear without closing their connections
 
 Targets:
-  resp://[[USER]:PASSWORD@]HOST[:PORT]   Redis, Valkey or slabd; port 6379 if none is given
-  http://HOST[:PORT]/PATH                HTTP/1.1; port 80 if none is given
-  tcp://HOST:PORT                        a server that echoes lines, or any other with --send
-  udp://HOST:PORT                        a server that echoes datagrams; only for ping
-If a name has several addresses, the first is used.
+  resp://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]   Redis, Valkey or slabd; port 6379
+  redis://, valkey://                               the same
+  http://[USER:PASSWORD@]HOST[:PORT]/PATH?QUERY     HTTP/1.1; port 80
+  tcp://HOST:PORT                                   a server that echoes lines, or any with --send
+  udp://HOST:PORT                                   a server that echoes datagrams; only for ping
+The addresses of a name are tried in turn; the first with a server is used, and the report names it.
+Other users of the machine can read a password in a URL: take it from --password-file, or from the
+environment variable SLABD_STRESS_PASSWORD. Neither shows in a report or an error.
 
 Examples:
   slabd stress resp://127.0.0.1:6379
@@ -111,6 +115,25 @@ pub struct StressArgs {
     #[arg(long, value_name = "TEXT", help_heading = LOAD, verbatim_doc_comment)]
     pub send: Option<String>,
 
+    /// http://: method of each request. [default: GET; POST with --body]
+    #[arg(long, value_name = "NAME", help_heading = LOAD)]
+    pub method: Option<String>,
+
+    /// http://: header of each request, as in 'Accept: text/html'. Give the flag again for each
+    /// further header. A given Host or Authorization takes the place of the usual one.
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", help_heading = LOAD, verbatim_doc_comment)]
+    pub header: Vec<String>,
+
+    /// http://: body of each request, at most 16 MiB, or @ and the name of a file that has it.
+    #[arg(long, value_name = "TEXT|@FILE", help_heading = LOAD, allow_hyphen_values = true)]
+    pub body: Option<String>,
+
+    /// resp://, http://: file whose first line is the password of the target's user.
+    /// [default: the environment variable SLABD_STRESS_PASSWORD, if the target has none]
+    #[arg(long, value_name = "FILE", value_parser = file())]
+    #[arg(help_heading = LOAD, verbatim_doc_comment)]
+    pub password_file: Option<PathBuf>,
+
     /// Time after which a connect or a request counts as failed. [default: 5s]
     #[arg(long, value_name = "TIME", help_heading = LOAD, allow_negative_numbers = true)]
     pub timeout: Option<Span>,
@@ -176,15 +199,15 @@ pub struct StressArgs {
     pub bounds: Vec<String>,
 
     /// File to write all results to, as JSON; compare reads two of these.
-    #[arg(long, value_name = "FILE", help_heading = RESULTS)]
+    #[arg(long, value_name = "FILE", value_parser = file(), help_heading = RESULTS)]
     pub json: Option<PathBuf>,
 
     /// File to write the distribution of request times to, for HdrHistogram's plotters.
-    #[arg(long, value_name = "FILE", help_heading = RESULTS)]
+    #[arg(long, value_name = "FILE", value_parser = file(), help_heading = RESULTS)]
     pub hdr: Option<PathBuf>,
 
     /// File to write the report to as an HTML page with plots; it loads nothing from the network.
-    #[arg(long, value_name = "FILE", help_heading = RESULTS)]
+    #[arg(long, value_name = "FILE", value_parser = file(), help_heading = RESULTS)]
     pub html: Option<PathBuf>,
 
     /// Print the report only, without progress.
@@ -268,6 +291,11 @@ fn per_second(text: &str) -> Result<f64, String> {
 
 fn count<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "expected a positive whole number, such as 50".to_string())
+}
+
+/// Accepts any name, so that an empty one gets the error of its flag.
+fn file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::pace::{Arrivals, Next, Pace, earliest};
-use super::world::{Dial, Role, World};
+use super::world::{Dial, PeerFlags, Role, World};
 use crate::clock::Time;
 use crate::net::Net;
 
@@ -16,7 +16,7 @@ const CONNECTING_MAX: u64 = 100;
 /// Maximum number of dials in one turn.
 const DIALS_PER_TURN: usize = 100;
 
-/// Time after which a failed connect is tried again.
+/// Time after which a failed or refused connect is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Connects per second if no requests are sent, because then no answer shows that the server has
@@ -57,6 +57,18 @@ impl Dialer {
     /// Dials one more connection now.
     pub fn more(&mut self) {
         self.left += 1;
+    }
+
+    /// Dials in place of a connection that has ended. A failed connect waits for [`RETRY`], and so
+    /// does a server's refusal. The end of a connection that was served costs the load no pause.
+    pub fn replace<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
+        let flags = world.peers.get(slot as usize).map_or(PeerFlags::default(), |peer| peer.flags);
+        let was_established = !flags.has(PeerFlags::CONNECTING) && !flags.has(PeerFlags::PRELUDE);
+        world.meter.reconnects += u64::from(was_established);
+        match was_established && !flags.has(PeerFlags::UNSERVED) {
+            true => self.more(),
+            false => self.again(world.now),
+        }
     }
 
     /// Dials no more connections.

@@ -22,9 +22,7 @@ use super::meter::reason;
 use super::pace::Next;
 use super::record::Record;
 use super::shape::Shape;
-use super::wire::Answer;
 use super::world::{Peer, PeerFlags, World};
-use crate::buffer::Use;
 use crate::clock::Time;
 use crate::net::{Net, Signal};
 use crate::token::Source;
@@ -32,20 +30,17 @@ use crate::token::Source;
 /// Maximum number of reads from one connection in a turn.
 const READS_PER_TURN: usize = 8;
 
-/// Sleep between two polls when a wait is too short for the kernel's timer.
-const FINE_WAIT: Duration = Duration::from_micros(50);
-
 /// The shortest wait of epoll_wait(2), which counts whole milliseconds.
 const COARSE_WAIT: Duration = Duration::from_millis(1);
 
 /// Time by which epoll_wait(2) may return late. The driver asks for a wait that ends this much
-/// early and sleeps the rest in steps of [`FINE_WAIT`].
+/// early, and for the rest of it exactly.
 const OVERSLEPT: Duration = Duration::from_micros(200);
 
 /// The loop: the connections, and the shape that decides about them.
 pub struct Driver<N: Net> {
     pub world: World<N>,
-    shape: Box<dyn Shape<N>>,
+    pub(super) shape: Box<dyn Shape<N>>,
     next: Next,
     /// Latest moment to return from a poll, because the next sample is due.
     pub wakes_by: Time,
@@ -53,7 +48,7 @@ pub struct Driver<N: Net> {
     /// UDP sockets that have datagrams to receive.
     receivable: Vec<u8>,
     /// Scratch space to join the parts of an answer.
-    joined: Vec<u8>,
+    pub(super) joined: Vec<u8>,
 }
 
 impl<N: Net> Driver<N> {
@@ -119,7 +114,7 @@ impl<N: Net> Driver<N> {
         let world = &mut self.world;
         let coarse = Duration::from_millis(timeout.saturating_sub(OVERSLEPT).as_millis() as u64);
         if !timeout.is_zero() && coarse < COARSE_WAIT {
-            std::thread::sleep(timeout.min(FINE_WAIT));
+            world.net.wait(timeout)?;
         }
         let mut events = std::mem::take(&mut world.events);
         events.clear();
@@ -240,122 +235,17 @@ impl<N: Net> Driver<N> {
                 Err(error) => return self.ended_by_server(slot, Some(error)),
             };
             world.meter.bytes_in += length as u64;
+            // A short read has drained the socket. The end of the connection may be behind it if
+            // the same event told of it; a later end is an event of its own.
+            let is_drained = length < world.chunk.len() && !peer.flags.has(PeerFlags::ENDING);
             if !peer.flags.has(PeerFlags::DISCARDS) {
                 self.take(slot, length);
             }
+            if is_drained {
+                return;
+            }
         }
         self.world.enqueue(slot);
-    }
-
-    /// Takes the answers in the first `length` bytes of the chunk, and keeps an incomplete one. An
-    /// answer in many parts is joined once, when it can be complete.
-    fn take(&mut self, slot: u32, length: usize) {
-        let chunk = std::mem::take(&mut self.world.chunk);
-        let mut joined = std::mem::take(&mut self.joined);
-        let bytes = &chunk[..length];
-        let kept = self.world.pool.len(&self.world.peers[slot as usize].input);
-        let has_memory = if kept == 0 {
-            let rest = self.take_answers(slot, bytes);
-            self.keep(slot, rest)
-        } else if !self.keep(slot, bytes) {
-            false
-        } else if kept + length >= self.world.peers[slot as usize].needs {
-            joined.clear();
-            let world = &mut self.world;
-            let peer = &mut world.peers[slot as usize];
-            joined.extend_from_slice(world.pool.bytes(&peer.input));
-            world.pool.release(&mut peer.input);
-            let rest = self.take_answers(slot, &joined);
-            self.keep(slot, rest)
-        } else {
-            true
-        };
-        if !has_memory {
-            self.end(slot, "generator out of memory");
-        }
-        self.world.chunk = chunk;
-        self.joined = joined;
-    }
-
-    /// Keeps a part of an answer until the rest arrives. Returns false if there is no memory for
-    /// it.
-    fn keep(&mut self, slot: u32, bytes: &[u8]) -> bool {
-        let world = &mut self.world;
-        match world.peers.get_mut(slot as usize) {
-            Some(peer) if !bytes.is_empty() && !peer.flags.has(PeerFlags::CLOSED) => {
-                world.pool.append(&mut peer.input, Use::Read(slot), bytes).is_ok()
-            }
-            _ => true,
-        }
-    }
-
-    /// Takes the complete answers from the front of `bytes`, and returns the rest.
-    fn take_answers<'a>(&mut self, slot: u32, mut bytes: &'a [u8]) -> &'a [u8] {
-        loop {
-            let world = &mut self.world;
-            let (length, is_error, is_last) = match world.wire.answer(bytes) {
-                Answer::Whole { length, is_error, is_last } => (length, is_error, is_last),
-                Answer::Incomplete { needs } => {
-                    world.peers[slot as usize].needs = needs;
-                    return bytes;
-                }
-                Answer::Wrong => {
-                    world.meter.is_strange(bytes);
-                    if world.peers[slot as usize].outstanding == 0 {
-                        world.meter.error("wrong answer", 1);
-                    }
-                    self.end(slot, "wrong answer");
-                    return &[];
-                }
-            };
-            let peer = &mut world.peers[slot as usize];
-            if peer.outstanding == 0 || peer.flags.has(PeerFlags::LISTENS) {
-                // No request is outstanding. This is a message of a channel, or the server's reason
-                // for closing the connection.
-                if !self.shape.message(world, slot, &bytes[..length], is_error) {
-                    return &[];
-                }
-            } else if peer.flags.has(PeerFlags::PRELUDE) {
-                peer.outstanding -= 1;
-                world.outstanding -= 1;
-                if is_error {
-                    let reply = String::from_utf8_lossy(bytes[..length].trim_ascii()).into_owned();
-                    world.meter.fail(&format!("login failed: {reply}"));
-                    world.close(slot);
-                    self.shape.ended(world, slot);
-                    return &[];
-                }
-                if peer.outstanding == 0 {
-                    peer.flags.clear(PeerFlags::PRELUDE);
-                    world.meter.opened += 1;
-                    self.shape.opened(world, slot);
-                }
-            } else {
-                peer.outstanding -= 1;
-                world.outstanding -= 1;
-                let took = world.now.since(peer.due);
-                world.meter.latency.record(took, 1);
-                world.meter.answered += 1;
-                if is_error {
-                    peer.flags.set(PeerFlags::REFUSED);
-                    world.meter.refused(&bytes[..length]);
-                }
-                // The server still answers, so the timeout starts again for the other requests.
-                peer.since = world.now.tick();
-                if peer.outstanding == 0 {
-                    self.shape.answered(world, slot, !is_last);
-                }
-                if is_last {
-                    self.end(slot, "connection closed");
-                    return &[];
-                }
-            }
-            let world = &self.world;
-            if world.peers[slot as usize].flags.has(PeerFlags::CLOSED) {
-                return &[];
-            }
-            bytes = &bytes[length..];
-        }
     }
 
     /// Checks without reading whether the server has closed a connection that its shape leaves
@@ -371,36 +261,6 @@ impl<N: Net> Driver<N> {
             Ok(_) if peer.flags.has(PeerFlags::ENDING) => self.ended_by_server(slot, None),
             Ok(_) => {}
         }
-    }
-
-    fn ended_by_server(&mut self, slot: u32, error: Option<io::Error>) {
-        self.world.meter.closed_by_server += 1;
-        let peer = &self.world.peers[slot as usize];
-        let is_open = !peer.flags.has(PeerFlags::PRELUDE);
-        let kind = match error {
-            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                format!("connection {}", reason(&error))
-            }
-            _ => "connection closed".to_string(),
-        };
-        if !is_open {
-            self.world.meter.fail("closed during login");
-            self.world.close(slot);
-            return self.shape.ended(&mut self.world, slot);
-        }
-        self.end(slot, &kind);
-    }
-
-    /// Closes a connection and counts its outstanding requests as errors of this kind.
-    fn end(&mut self, slot: u32, kind: &str) {
-        let world = &mut self.world;
-        if world.peers[slot as usize].flags.has(PeerFlags::CLOSED) {
-            return;
-        }
-        let unanswered = world.peers[slot as usize].outstanding;
-        world.meter.error(kind, u64::from(unanswered));
-        world.close(slot);
-        self.shape.ended(world, slot);
     }
 
     /// Phase 6: wakes shapes and ends requests whose timers are due.

@@ -23,6 +23,9 @@ struct Header {
 pub fn check_writable(flag: &str, file: Option<&Path>) -> Result<(), String> {
     let Some(file) = file else { return Ok(()) };
     let example = "expected a file in a folder that exists, such as";
+    if file.as_os_str().is_empty() {
+        return Err(format!("--{flag}: the file has no name; {example} run.{flag}"));
+    }
     if file.is_dir() || file.file_name().is_none() {
         return Err(format!("--{flag}: {} is a folder; {example} run.{flag}", file.display()));
     }
@@ -230,6 +233,7 @@ mod tests {
                 "--html: / is a folder; expected a file in a folder that exists, such as run.html",
             ),
             ("..", "--html: .. is a folder"),
+            ("", "--html: the file has no name; expected a file in a folder that exists, such as"),
         ] {
             let error = check_writable("html", Some(Path::new(file))).unwrap_err();
             assert!(error.starts_with(reason), "{error}");

@@ -27,7 +27,7 @@ struct Rule {
     reason: &'static str,
 }
 
-const RULES: [Rule; 17] = [
+const RULES: [Rule; 21] = [
     Rule {
         flag: "--requests",
         is_given: |args| args.requests.is_some(),
@@ -68,13 +68,41 @@ const RULES: [Rule; 17] = [
         flag: "--size",
         is_given: |args| args.size.is_some(),
         has_effect: |load| load.scheme != Scheme::Http,
-        reason: "a request over http:// is a GET without a body",
+        reason: "over http:// give a payload with --body",
     },
     Rule {
         flag: "--send",
         is_given: |args| args.send.is_some(),
         has_effect: |load| load.shape != Fanout,
         reason: "fanout makes its own messages; give their size with --size",
+    },
+    Rule {
+        flag: "--method",
+        is_given: |args| args.method.is_some(),
+        has_effect: |load| load.scheme == Scheme::Http && load.args.send.is_none(),
+        reason: "it gives the method of a request over http:// that --send does not give whole",
+    },
+    Rule {
+        flag: "--header",
+        is_given: |args| !args.header.is_empty(),
+        has_effect: |load| load.scheme == Scheme::Http && load.args.send.is_none(),
+        reason: "it gives a header of a request over http:// that --send does not give whole",
+    },
+    Rule {
+        flag: "--body",
+        is_given: |args| args.body.is_some(),
+        has_effect: |load| load.scheme == Scheme::Http && load.args.send.is_none(),
+        reason: "it gives the body of a request over http:// that --send does not give whole",
+    },
+    Rule {
+        flag: "--password-file",
+        is_given: |args| args.password_file.is_some(),
+        has_effect: |load| match load.scheme {
+            Scheme::Resp => true,
+            Scheme::Http => load.args.send.is_none(),
+            Scheme::Tcp | Scheme::Udp => false,
+        },
+        reason: "only resp://, and http:// without --send, log in",
     },
     Rule {
         flag: "--connect-rate",
@@ -163,5 +191,21 @@ pub fn check_compare(args: &StressArgs) -> Result<(), String> {
         false => Err("compare takes two JSON files and no flags but --html and --quiet, as in: \
             slabd stress compare A.json B.json --html AB.html"
             .into()),
+    }
+}
+
+/// Fails unless a flag's value is in its range.
+pub(super) fn within(
+    name: &str,
+    value: u64,
+    least: u64,
+    most: u64,
+    example: u64,
+) -> Result<(), String> {
+    match (least..=most).contains(&value) {
+        true => Ok(()),
+        false => Err(format!(
+            "--{name}: {value} is out of range; accepted: {least} to {most}, such as {example}"
+        )),
     }
 }

@@ -127,9 +127,14 @@ pub struct Meter {
     /// Connections established and authenticated since the start.
     pub opened: u64,
     pub closed_by_server: u64,
+    /// Connections dialled in place of one that had been established.
+    pub reconnects: u64,
     pub failed: Counts,
     pub sent: u64,
+    /// Requests with an answer that is no error.
     pub answered: u64,
+    /// Requests that are sent again on another connection.
+    pub repeated: u64,
     pub errors: Counts,
     pub bytes_out: u64,
     pub bytes_in: u64,
@@ -196,9 +201,14 @@ impl Meter {
         self.error("due but never sent", count);
     }
 
-    /// Counts an error reply, and keeps the first line of the first one.
+    /// Counts an error reply.
     pub fn refused(&mut self, answer: &[u8]) {
         self.error("error reply", 1);
+        self.keep_refusal(answer);
+    }
+
+    /// Keeps the first line of the first error reply.
+    pub fn keep_refusal(&mut self, answer: &[u8]) {
         if self.refusal.is_none() {
             let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
             let cut = if line.len() > REFUSAL_MAX { "…" } else { "" };

@@ -49,7 +49,12 @@ pub fn title(record: &Record) -> String {
 fn summary(record: &Record) -> String {
     let (began, lasted) = (date(record.started), time(record.duration_s * 1e6));
     let until = if record.interrupted { ", until it was interrupted" } else { "" };
-    format!("Started {began}, measured for {lasted} by slabd {}{until}.", record.version)
+    // A target that is an address needs no second mention.
+    let at = match record.address.is_empty() || record.target.contains(&record.address) {
+        true => String::new(),
+        false => format!(", connected to {}", record.address),
+    };
+    format!("Started {began}, measured for {lasted} by slabd {}{at}{until}.", record.version)
 }
 
 fn verdict(bound: &Bound) -> Verdict {
@@ -81,6 +86,7 @@ fn connections(connections: &Connections) -> Table {
         ("open at the peak".into(), count(connections.open_at_peak)),
         ("open at the end".into(), count(connections.open_at_end)),
         ("closed by the server".into(), count(connections.closed_by_server)),
+        ("reconnects".into(), count(connections.reconnects)),
         ("failed".into(), count(connections.failed.values().sum())),
     ];
     rows.extend(
@@ -109,6 +115,9 @@ fn requests(requests: &Requests) -> Option<Table> {
             ("answered".into(), count(requests.answered)),
             ("share answered".into(), share(requests.answered, requests.sent)),
         ];
+        if requests.repeated > 0 {
+            rows.push(("sent again".into(), count(requests.repeated)));
+        }
         rows.extend(has_rate.then(|| ("rate of answers".to_string(), rate(requests.rate))));
         rows.extend([
             ("errors".to_string(), count(requests.errors.values().sum())),
@@ -345,11 +354,13 @@ mod tests {
                 open_at_peak: 1997,
                 open_at_end: 1996,
                 closed_by_server: 1995,
+                reconnects: 1994,
                 failed: [("refused".to_string(), 3), ("timeout".to_string(), 40)].into(),
             },
             requests: Requests {
                 sent: 10_000,
                 answered: 9990,
+                repeated: 7,
                 rate: 1234.5,
                 errors: [("timeout".to_string(), 4), ("wrong answer".to_string(), 6)].into(),
                 bytes_out: 2048,
@@ -430,6 +441,8 @@ mod tests {
             "open at the peak 1,997",
             "open at the end 1,996",
             "closed by the server 1,995",
+            "reconnects 1,994",
+            "sent again 7",
             "failed 43",
             "failed: timeout 40",
             "share answered 99.9 %",

@@ -1,13 +1,16 @@
 //! The plan of a run: the command line with its defaults filled in, checked.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use super::args::{ShapeName, StressArgs, unescape};
-use super::flags;
+use super::flags::{self, within};
+use super::input;
 use super::pace::Arrivals;
-use super::target::{Scheme, Target};
+use super::request::HttpRequest;
+use super::sources;
+use super::target::{Scheme, Target, without_secret};
 use crate::limits::{CONNECTIONS_MAX, DATAGRAM_MAX_V4};
 use crate::memory;
 use crate::units::{Size, Span};
@@ -18,9 +21,11 @@ pub const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Maximum number of requests in flight at once on one connection.
 pub const PIPELINE_MAX: usize = 10_000;
 
-/// Maximum length of a payload, in bytes. The generator keeps one payload for each place in the
-/// pipeline.
+/// Maximum length of a payload, in bytes.
 pub const SIZE_MAX: usize = 1 << 20;
+
+/// Maximum length of a full pipeline in bytes. The generator keeps one copy of it.
+pub const PIPELINE_BYTES_MAX: usize = 256 << 20;
 
 /// Longest timeout, and longest pause of a slow client.
 pub const WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -72,14 +77,6 @@ const OWN_FILES: u64 = 64;
 /// turn, in which up to 100 new ones may already have been dialled.
 const CLOSING_FILES: u64 = 256;
 
-/// Number of connections per source address on this machine. Many servers limit one address to
-/// about this.
-const CONNECTIONS_PER_SOURCE: usize = 50;
-
-/// Maximum number of source addresses. 127.0.0.0/8 has more, but a server's table of sources may
-/// not.
-const SOURCES_MAX: usize = 1 << 16;
-
 /// A checked description of one run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -96,6 +93,8 @@ pub struct Plan {
     /// Bytes of payload in a request or a message.
     pub size: usize,
     pub send: Option<Vec<u8>>,
+    /// Method, headers and body over http://.
+    pub request: HttpRequest,
     /// Connects per second; `None` is as fast as the server accepts.
     pub connect_rate: Option<f64>,
     pub sources: Vec<IpAddr>,
@@ -125,7 +124,11 @@ impl Plan {
     /// Fills in defaults and checks every value. The error is one line for the user.
     pub fn resolve(args: &StressArgs) -> Result<Plan, String> {
         let (shape, target) = shape_and_target(&args.words)?;
-        let target = Target::parse(target)?;
+        let mut target = Target::parse(target)?;
+        flags::check(args, shape, target.scheme)?;
+        input::add_password(&mut target, args.password_file.as_deref())?;
+        let timeout = span("timeout", args.timeout, 5000, WAIT_MAX)?;
+        target.choose(timeout, |address| sources::can_reach(args, address));
         let connections = args.connections.unwrap_or(match shape {
             ShapeName::Ping | ShapeName::Search | ShapeName::Churn | ShapeName::Rst => 50,
             ShapeName::Hold | ShapeName::Fanout => 1000,
@@ -159,9 +162,10 @@ impl Plan {
             arrivals: if args.poisson { Arrivals::Poisson } else { Arrivals::Even },
             size: size(args, shape, is_udp)?,
             send: args.send.as_deref().map(unescape).transpose()?,
+            request: HttpRequest::new(args.method.as_deref(), &args.header, args.body.as_deref())?,
             connect_rate: rate("connect-rate", args.connect_rate)?,
-            sources: sources(args, &target, connections)?,
-            timeout: span("timeout", args.timeout, 5000, WAIT_MAX)?,
+            sources: sources::choose(args, &target, connections)?,
+            timeout,
             target_p99: span("target-p99", args.target_p99, 5, WAIT_MAX)?,
             messages,
             in_flight,
@@ -177,7 +181,6 @@ impl Plan {
             target,
         };
         plan.check(args.i_am_allowed_to_test.as_deref())?;
-        flags::check(args, plan.shape, plan.target.scheme)?;
         Ok(plan)
     }
 
@@ -216,6 +219,20 @@ impl Plan {
                 UNREAD_MAX / self.size
             ));
         }
+        let request = match (&self.send, scheme) {
+            (Some(request), _) => request.len(),
+            (None, Scheme::Http) => self.request.bytes(&self.target).len(),
+            (None, _) => self.size,
+        };
+        if request.saturating_mul(self.pipeline) > PIPELINE_BYTES_MAX {
+            return Err(format!(
+                "--pipeline: {} requests of {request} bytes are too many; accepted: up to {} \
+                 together, such as --pipeline {}",
+                self.pipeline,
+                Size(PIPELINE_BYTES_MAX),
+                PIPELINE_BYTES_MAX / request
+            ));
+        }
         if self.pipeline > 1 && self.rate.is_some() {
             return Err(
                 "--pipeline and --rate exclude each other: at a rate, each request is sent \
@@ -226,11 +243,7 @@ impl Plan {
         if shape.is_flood() && !self.target.is_loopback() {
             let is_named = allowed.is_some_and(|host| {
                 let port = self.target.address.port();
-                host == self
-                    .target
-                    .host
-                    .rsplit_once(':')
-                    .map_or(self.target.host.as_str(), |(name, _)| name)
+                host == self.target.name()
                     || (host, port)
                         .to_socket_addrs()
                         .is_ok_and(|mut found| found.any(|one| one == self.target.address))
@@ -273,6 +286,9 @@ impl Plan {
         }
         if let Some(send) = &self.send {
             show("send", send.escape_ascii().to_string());
+        }
+        for (name, value) in self.request.parameters() {
+            show(name, value);
         }
         match self.shape {
             ShapeName::Search => show("target-p99", Span(self.target_p99).to_string()),
@@ -339,7 +355,9 @@ fn shape_and_target(words: &[String]) -> Result<(ShapeName, &String), String> {
         [only] => (ShapeName::Ping, only),
         [one, other] if is_target(one) && is_target(other) => {
             return Err(format!(
-                "{one} {other}: two targets; expected one, as in: slabd stress ping {one}"
+                "{0} {1}: two targets; expected one, as in: slabd stress ping {0}",
+                without_secret(one),
+                without_secret(other)
             ));
         }
         [one, other] if is_target(one) => (ShapeName::parse(other)?, one),
@@ -347,7 +365,11 @@ fn shape_and_target(words: &[String]) -> Result<(ShapeName, &String), String> {
         _ => {
             let given = match words {
                 [] => "no target".into(),
-                words => format!("{}: too many words", words.join(" ")),
+                words => {
+                    let words: Vec<String> =
+                        words.iter().map(|word| without_secret(word)).collect();
+                    format!("{}: too many words", words.join(" "))
+                }
             };
             return Err(format!(
                 "{given}; expected a target, or a shape and a target, as in: \
@@ -373,15 +395,6 @@ fn span(
             Span(Duration::from_millis(default_ms))
         )),
         false => Ok(value),
-    }
-}
-
-fn within(name: &str, value: u64, least: u64, most: u64, example: u64) -> Result<(), String> {
-    match (least..=most).contains(&value) {
-        true => Ok(()),
-        false => Err(format!(
-            "--{name}: {value} is out of range; accepted: {least} to {most}, such as {example}"
-        )),
     }
 }
 
@@ -419,51 +432,6 @@ fn channel(given: Option<&str>) -> Result<String, String> {
         Some("") => Err("--channel: the name is empty; expected a name, such as news".into()),
         given => Ok(given.unwrap_or("slabd-stress").into()),
     }
-}
-
-/// Returns the addresses to connect from: the given ones, or enough of 127.0.0.0/8 if the target is
-/// a loopback address.
-fn sources(args: &StressArgs, target: &Target, connections: usize) -> Result<Vec<IpAddr>, String> {
-    if !args.source.is_empty() {
-        let (family, example) = match target.address.is_ipv4() {
-            true => ("IPv4", "127.0.0.2"),
-            false => ("IPv6", "::1"),
-        };
-        if let Some(other) =
-            args.source.iter().find(|source| source.is_ipv4() != target.address.is_ipv4())
-        {
-            return Err(format!(
-                "--source: {other} cannot reach {}; expected an {family} address, such as \
-                 {example}",
-                target.address
-            ));
-        }
-        return Ok(args.source.clone());
-    }
-    let is_loopback = matches!(target.address, SocketAddr::V4(v4) if v4.ip().is_loopback());
-    match args.sources {
-        Some(_) if !is_loopback => Err(format!(
-            "--sources: {} is not in 127.0.0.0/8, whose addresses it counts; \
-             give this machine's addresses instead, such as --source 192.0.2.7",
-            target.address.ip()
-        )),
-        Some(count) => {
-            within("sources", count as u64, 1, SOURCES_MAX as u64, 20)?;
-            Ok(loopback_sources(count))
-        }
-        None if is_loopback => {
-            let count = connections.div_ceil(CONNECTIONS_PER_SOURCE).min(SOURCES_MAX);
-            Ok(loopback_sources(count))
-        }
-        None => Ok(Vec::new()),
-    }
-}
-
-/// Returns `count` addresses of this machine: 127.0.0.1, then 127.1.0.1 and up. The first is the
-/// only one that Redis in protected mode serves.
-pub fn loopback_sources(count: usize) -> Vec<IpAddr> {
-    let others = (0..).map(|index| Ipv4Addr::from(0x7f01_0001 + index));
-    std::iter::once(Ipv4Addr::LOCALHOST).chain(others).take(count).map(IpAddr::V4).collect()
 }
 
 #[cfg(test)]

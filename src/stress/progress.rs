@@ -9,6 +9,7 @@ use super::plan::Plan;
 use super::record::Sample;
 use super::run::Observer;
 use crate::report::figures::{count, rate, time};
+use crate::terminal;
 
 /// Seconds between two lines.
 const LINE_EVERY_S: f64 = 1.0;
@@ -50,7 +51,7 @@ impl Observer for Progress {
             bar.set_position(Duration::from_secs_f64(sample.t_s).as_millis() as u64);
         } else if sample.t_s - self.last_line_s >= LINE_EVERY_S {
             self.last_line_s = sample.t_s;
-            eprintln!("{:6.1} s  {}", sample.t_s, words(plan, sample));
+            terminal::tell(&format!("{:6.1} s  {}", sample.t_s, words(plan, sample)));
         }
     }
 }

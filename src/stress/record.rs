@@ -21,6 +21,10 @@ pub struct Record {
     pub started: u64,
     /// Target without its password, such as `resp://127.0.0.1:6379`.
     pub target: String,
+    /// Address in use: that of the target's name, or the target's own. Files of older versions lack
+    /// it.
+    #[serde(default)]
+    pub address: String,
     /// Name of the shape: `ping`, `hold`, `silent` ...
     pub shape: String,
     /// Other parameters in force, by the names of their flags.
@@ -31,7 +35,8 @@ pub struct Record {
     pub interrupted: bool,
     pub connections: Connections,
     pub requests: Requests,
-    /// Times of requests, each from the moment it was due until its answer was complete.
+    /// Times of requests, each from the moment it was due until its answer was complete. An error
+    /// reply has none.
     pub latency: Option<Latency>,
     /// Times of connects, each until the connection was established.
     pub connect_latency: Option<Latency>,
@@ -79,6 +84,10 @@ pub struct Connections {
     pub open_at_peak: u64,
     pub open_at_end: u64,
     pub closed_by_server: u64,
+    /// Connections opened in place of one that had been established. Files of older versions lack
+    /// it.
+    #[serde(default)]
+    pub reconnects: u64,
     /// Failed connects by reason: `refused`, `timeout`, `reset`, `no local port` ...
     pub failed: BTreeMap<String, u64>,
 }
@@ -87,7 +96,12 @@ pub struct Connections {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Requests {
     pub sent: u64,
+    /// Requests with an answer that is no error.
     pub answered: u64,
+    /// Requests that a server left unanswered when it closed a used connection in order, and that
+    /// were sent again. They count once in `sent`. Files of older versions lack it.
+    #[serde(default)]
+    pub repeated: u64,
     /// Answers per second under load; for a search, the highest rate that held.
     pub rate: f64,
     /// Errors by kind: `error reply`, `timeout`, `connection closed`, `wrong answer` ...

@@ -25,7 +25,7 @@ const SAMPLE_TIME: Duration = Duration::from_millis(250);
 /// Maximum number of samples kept. At this number, every second one is dropped.
 const SAMPLES_MAX: usize = 1200;
 
-/// Time by which the kernel may end a sleep late; its default is 50 us.
+/// Time by which the kernel may end a wait late; its default is 50 us.
 const TIMER_SLACK: Duration = Duration::from_micros(1);
 
 /// Share of a processor from which a generator that missed its rate counts as saturated. The share
@@ -63,14 +63,13 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> anyhow::Result<RunResult
             files.saturating_sub(beside).max(1)
         );
     }
-    // Without this, the kernel stretches the driver's sleeps of 50 us to 100 us. If the call fails,
-    // requests leave at less exact times.
+    // If the call fails, requests leave at less exact times.
     let _ = sys::set_timer_slack(TIMER_SLACK);
     let mut net = MioNet::new()?;
     net.watch_signals()?;
     let started = Clock::unix_time().as_secs();
     let watch = ServerWatch::find(&plan.target, plan.pid);
-    let wire = Wire::new(&plan.target, plan.size, plan.pipeline, plan.send.as_deref());
+    let wire = Wire::new(plan, plan.pipeline);
     let world = World::new(net, plan.target.address, plan.sources.clone(), wire, plan.timeout);
     let began = world.now;
     let shape = shape::build(plan, began);
@@ -228,9 +227,12 @@ impl Sampler {
         let meter = &world.meter;
         let is_over = meter.load_ended.is_some() && meter.load_ended >= meter.load_began;
         let is_still = world.outstanding == 0 && (meter.connecting == 0 || self.is_flood);
-        if !matches!(self.watch, Some(ServerWatch::Info(_)))
-            || (is_still && (is_over || reading == Reading::Latest))
-        {
+        // Reading takes milliseconds, in which an answer to an honest request would wait.
+        let may_read = match self.watch {
+            Some(ServerWatch::Info(_)) => is_still && (is_over || reading == Reading::Latest),
+            _ => is_over || world.outstanding == 0,
+        };
+        if may_read {
             self.read_memory(reading, meter.open, world.now);
             world.meter.wants_memory = None;
         }
@@ -330,6 +332,7 @@ fn finish(
         version: env!("CARGO_PKG_VERSION").into(),
         started,
         target: plan.target.to_string(),
+        address: plan.target.address.to_string(),
         shape: plan.shape.name().into(),
         parameters: plan.parameters(),
         duration_s,
@@ -340,11 +343,13 @@ fn finish(
             open_at_peak: meter.open_at_peak,
             open_at_end: meter.open,
             closed_by_server: meter.closed_by_server,
+            reconnects: meter.reconnects,
             failed: meter.failed.clone(),
         },
         requests: Requests {
             sent: meter.sent,
             answered: meter.answered,
+            repeated: meter.repeated,
             rate: if load > 0.0 { answered_in_load as f64 / load } else { 0.0 },
             errors: meter.errors.clone(),
             bytes_out: meter.bytes_out,
@@ -363,6 +368,7 @@ fn finish(
         ..Record::default()
     };
     record.notes = notes(&record, &driver.world, waited_share, reached);
+    record.notes.extend(address_note(plan));
     driver.finish(&mut record);
     let times = driver.world.meter.latency.all().clone();
     RunResult { record, times, world: driver.world }
@@ -374,6 +380,22 @@ fn reached(plan: &Plan, meter: &Meter) -> f64 {
         ShapeName::Churn => meter.opened as f64,
         _ => meter.sent as f64,
     }
+}
+
+/// Returns the addresses of the target's name that have no server, if some do not.
+fn address_note(plan: &Plan) -> Option<String> {
+    let target = &plan.target;
+    let failed: Vec<String> =
+        target.failed.iter().map(|(address, why)| format!("{address} ({why})")).collect();
+    (!failed.is_empty()).then(|| {
+        format!(
+            "the name {} has {} addresses; {} is used, and these failed: {}",
+            target.name(),
+            target.addresses.len(),
+            target.address,
+            failed.join(", ")
+        )
+    })
 }
 
 /// Returns the remarks for the reader that do not depend on the shape.

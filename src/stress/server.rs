@@ -5,9 +5,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use super::answer::Answer;
 use super::record::NOISE_PAGES;
+use super::resp::{command, resp_reply};
 use super::target::{Scheme, Target};
-use super::wire::{Answer, command, resp_reply};
 use crate::clock::{Clock, Time};
 use crate::memory;
 use crate::sys;
@@ -163,15 +164,12 @@ fn info_field(target: &Target, name: &str) -> Option<u64> {
         || INFO_TIMEOUT.checked_sub(clock.now().since(Time::ZERO)).filter(|left| !left.is_zero());
     let mut stream = TcpStream::connect_timeout(&target.address, INFO_TIMEOUT).ok()?;
     stream.set_write_timeout(Some(left()?)).ok()?;
-    let mut request = Vec::new();
-    if let Some(password) = &target.password {
-        let user = target.user.as_deref().unwrap_or("default");
-        request = command(&[b"AUTH", user.as_bytes(), &password.0]);
-    }
+    let login = target.login();
+    let mut request = login.concat();
     request.extend(command(&[b"INFO", b"memory"]));
     stream.write_all(&request).ok()?;
     let (mut got, mut chunk) = (Vec::new(), [0; 16 * 1024]);
-    let mut awaited = 1 + usize::from(target.password.is_some());
+    let mut awaited = 1 + login.len();
     let mut at = 0;
     loop {
         match resp_reply(&got[at..]) {
@@ -182,7 +180,7 @@ fn info_field(target: &Target, name: &str) -> Option<u64> {
                 return value?.trim().parse().ok();
             }
             Answer::Whole { length, .. } => (at, awaited) = (at + length, awaited - 1),
-            Answer::Wrong => return None,
+            Answer::Wrong(_) | Answer::Part { .. } => return None,
             Answer::Incomplete { .. } => {
                 stream.set_read_timeout(Some(left()?)).ok()?;
                 match stream.read(&mut chunk) {
@@ -264,6 +262,6 @@ mod tests {
             got[..length].to_vec()
         });
         assert_eq!(info_field(&target, "used_memory_rss"), Some(4711));
-        assert!(server.join().unwrap().starts_with(b"*3\r\n$4\r\nAUTH\r\n"));
+        assert!(server.join().unwrap().starts_with(b"*2\r\n$4\r\nAUTH\r\n"));
     }
 }

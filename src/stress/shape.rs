@@ -12,6 +12,7 @@ pub mod ping;
 pub mod probes;
 pub mod search;
 
+use super::answer::WRONG;
 use super::args::ShapeName;
 use super::pace::Next;
 use super::plan::Plan;
@@ -33,6 +34,12 @@ pub trait Shape<N: Net> {
     /// closes the connection now.
     fn answered(&mut self, _world: &mut World<N>, _slot: u32, _goes_on: bool) {}
 
+    /// Called with requests of a connection that the server closed in order before it answered
+    /// them. The shape sends them again, and returns true; or they count as errors.
+    fn repeats(&mut self, _count: u32, _due: Time) -> bool {
+        false
+    }
+
     /// Called with a message that answers no request. Returns false if the connection is closed.
     fn message(&mut self, world: &mut World<N>, slot: u32, message: &[u8], is_error: bool) -> bool {
         // A server may give its reason before it closes a connection.
@@ -40,7 +47,7 @@ pub trait Shape<N: Net> {
             world.meter.refused(message);
             return true;
         }
-        world.meter.error("wrong answer", 1);
+        world.meter.error(WRONG, 1);
         world.close(slot);
         self.ended(world, slot);
         false

@@ -99,8 +99,8 @@ fn held_by(mut attributes: &[u8]) -> Option<u64> {
         let length = usize::from(half(attributes, 0)).clamp(4, attributes.len());
         if half(attributes, 2) == INET_DIAG_SKMEMINFO {
             let at = |index: usize| u64::from(word(attributes, 4 + 4 * index));
-            // rmem_alloc, fwd_alloc, wmem_queued, optmem, backlog.
-            return Some(at(0) + at(4) + at(5) + at(6) + at(7));
+            // rmem_alloc, wmem_queued, optmem, backlog. No memory stands behind fwd_alloc.
+            return Some(at(0) + at(5) + at(6) + at(7));
         }
         attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
@@ -133,13 +133,16 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let mut peers: Vec<TcpStream> =
             (0..20).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
-        let _accepted: Vec<TcpStream> = (0..20).map(|_| listener.accept().unwrap().0).collect();
+        let mut accepted: Vec<TcpStream> = (0..20).map(|_| listener.accept().unwrap().0).collect();
         let before = buffers_of(port).unwrap();
         assert_eq!(before.sockets, 21, "the listener, and the server's ends; not the peers'");
+        assert_eq!(before.bytes, 0, "nothing is queued");
         peers[0].write_all(&[0; 50_000]).unwrap();
         while buffers_of(port).unwrap().bytes < before.bytes + 50_000 {
             std::thread::yield_now();
         }
+        accepted[0].read_exact(&mut [0; 50_000]).unwrap();
+        assert_eq!(buffers_of(port).unwrap().bytes, 0, "the bytes are read");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The requests of each scheme, and the search for the end of an answer; sans-IO.
 
-use super::target::{Scheme, Target};
-use crate::codec::resp;
-
-/// Longest answer in bytes. A longer one counts as a wrong answer.
-pub const ANSWER_MAX: usize = 64 << 20;
+use super::answer::{ANSWER_MAX, Answer, WRONG};
+use super::http::{Asked, Reader, is_idempotent};
+use super::plan::Plan;
+use super::resp::{command, resp_reply};
+use super::target::Scheme;
 
 /// The form of requests and answers.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Wire {
     /// Requests for a full pipeline, back to back.
     batch: Vec<u8>,
     request_length: usize,
+    /// True if a request may be sent again after a connection ended: RFC 9110, section 9.2.2.
+    is_repeatable: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -26,23 +28,8 @@ enum Form {
     /// The answer is one line.
     Line,
     Resp,
-    Http,
-}
-
-/// The answer at the front of some bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Whole {
-        length: usize,
-        /// True for an error reply, or a status of 400 or more.
-        is_error: bool,
-        /// True if the server closes the connection after the answer.
-        is_last: bool,
-    },
-    /// The answer cannot be complete with fewer than `needs` bytes.
-    Incomplete { needs: usize },
-    /// The bytes break the protocol or do not answer the request.
-    Wrong,
+    /// The answer ends as the method of the request says.
+    Http(Asked),
 }
 
 const fn whole(length: usize) -> Answer {
@@ -50,41 +37,50 @@ const fn whole(length: usize) -> Answer {
 }
 
 impl Wire {
-    /// Returns the form for a target: requests with a payload of `size` bytes, or `send` unchanged.
-    /// At most `pipeline` requests are sent at once.
-    pub fn new(target: &Target, size: usize, pipeline: usize, send: Option<&[u8]>) -> Wire {
-        let payload = payload(size);
-        let (form, request) = match (target.scheme, send) {
-            (Scheme::Tcp | Scheme::Udp, None) => {
-                (Form::Echo, [&payload[..payload.len() - 1], b"\n"].concat())
-            }
-            (Scheme::Tcp | Scheme::Udp, Some(line)) => (Form::Line, line.to_vec()),
-            (Scheme::Resp, Some(line)) => (Form::Resp, line.to_vec()),
-            // Without a payload, this is the request of redis-benchmark.
-            (Scheme::Resp, None) if size <= 4 => (Form::Resp, command(&[b"PING"])),
-            (Scheme::Resp, None) => (Form::Resp, command(&[b"PING", &payload])),
-            (Scheme::Http, Some(request)) => (Form::Http, request.to_vec()),
-            (Scheme::Http, None) => (
-                Form::Http,
-                format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", target.path, target.host)
-                    .into_bytes(),
-            ),
+    /// Returns the form of a plan's requests, of which at most `pipeline` are sent at once.
+    pub fn new(plan: &Plan, pipeline: usize) -> Wire {
+        let (target, payload) = (&plan.target, payload(plan.size));
+        let method = match &plan.send {
+            Some(request) => request.split(u8::is_ascii_whitespace).next().unwrap_or_default(),
+            None => plan.request.method().as_bytes(),
         };
-        let mut prelude = Vec::new();
-        if let Some(password) = &target.password {
-            prelude = match &target.user {
-                Some(user) => command(&[b"AUTH", user.as_bytes(), &password.0]),
-                None => command(&[b"AUTH", &password.0]),
-            };
-        }
-        let prelude_answers = u32::from(!prelude.is_empty());
+        let form = match (target.scheme, &plan.send) {
+            (Scheme::Tcp | Scheme::Udp, None) => Form::Echo,
+            (Scheme::Tcp | Scheme::Udp, Some(_)) => Form::Line,
+            (Scheme::Resp, _) => Form::Resp,
+            (Scheme::Http, _) => Form::Http(Asked::of(method)),
+        };
+        let request = match (&plan.send, target.scheme) {
+            (Some(request), _) => request.clone(),
+            (None, Scheme::Tcp | Scheme::Udp) => [&payload[..payload.len() - 1], b"\n"].concat(),
+            // Without a payload, this is the request of redis-benchmark.
+            (None, Scheme::Resp) if plan.size <= 4 => command(&[b"PING"]),
+            (None, Scheme::Resp) => command(&[b"PING", &payload]),
+            (None, Scheme::Http) => plan.request.bytes(target),
+        };
+        let prelude = match target.scheme {
+            Scheme::Resp => target.login(),
+            _ => Vec::new(),
+        };
         Wire {
             form,
-            prelude,
-            prelude_answers,
+            prelude_answers: prelude.len() as u32,
+            prelude: prelude.concat(),
             request_length: request.len(),
             batch: request.repeat(pipeline.max(1)),
+            is_repeatable: target.scheme == Scheme::Http && is_idempotent(method),
         }
+    }
+
+    /// True if a request may be sent again after a connection ended.
+    pub fn is_repeatable(&self) -> bool {
+        self.is_repeatable
+    }
+
+    /// True if an error reply to the first request refuses the connection itself. Over HTTP it is
+    /// the answer to a request.
+    pub fn refuses_connections(&self) -> bool {
+        self.form == Form::Resp
     }
 
     /// Returns the bytes to send first on each connection; empty if there are none.
@@ -103,166 +99,52 @@ impl Wire {
         &self.batch[..self.request_length]
     }
 
-    /// Finds the answer at the front of the received bytes.
-    pub fn answer(&self, bytes: &[u8]) -> Answer {
+    /// Finds the answer at the front of the received bytes. `reader` is the connection's place
+    /// within an answer of HTTP.
+    pub fn answer(&self, reader: &mut Reader, bytes: &[u8]) -> Answer {
         if bytes.is_empty() {
             return Answer::Incomplete { needs: 1 };
         }
         let answer = match self.form {
+            Form::Http(asked) => return reader.take(asked, bytes),
             Form::Echo => {
                 let request = self.request();
                 let known = bytes.len().min(request.len());
                 match bytes[..known] == request[..known] {
-                    false => Answer::Wrong,
+                    false => Answer::Wrong(WRONG),
                     true if known < request.len() => Answer::Incomplete { needs: request.len() },
                     true => whole(known),
                 }
             }
-            Form::Line => memchr::memchr(b'\n', bytes)
-                .map_or(Answer::Incomplete { needs: bytes.len() + 1 }, |at| whole(at + 1)),
+            Form::Line => match memchr::memchr(b'\n', bytes) {
+                None => Answer::Incomplete { needs: bytes.len() + 1 },
+                Some(at) => Answer::Whole {
+                    length: at + 1,
+                    is_error: is_error_reply(bytes),
+                    is_last: false,
+                },
+            },
             Form::Resp => resp_reply(bytes),
-            Form::Http => http_response(bytes),
         };
         match answer {
-            Answer::Incomplete { needs } if needs.max(bytes.len()) > ANSWER_MAX => Answer::Wrong,
+            Answer::Incomplete { needs } if needs.max(bytes.len()) > ANSWER_MAX => {
+                Answer::Wrong(WRONG)
+            }
             answer => answer,
         }
     }
 }
 
+/// True for the text of an error: of Redis, or of memcached.
+pub fn is_error_reply(text: &[u8]) -> bool {
+    [&b"-"[..], b"ERROR", b"CLIENT_ERROR ", b"SERVER_ERROR "]
+        .iter()
+        .any(|begin| text.starts_with(begin))
+}
+
 /// Returns a payload of changing characters, so that a shifted answer does not match.
 pub fn payload(size: usize) -> Vec<u8> {
     (0..size.max(1)).map(|index| b"abcdefghijklmnopqrstuvwxyz0123456789"[index % 36]).collect()
-}
-
-/// Returns a command as a RESP array of bulk strings.
-pub fn command(words: &[&[u8]]) -> Vec<u8> {
-    let mut out = Vec::new();
-    resp::array(&mut out, words.len());
-    for word in words {
-        resp::bulk(&mut out, word);
-    }
-    out
-}
-
-/// Finds a RESP2 or RESP3 reply at the front of `bytes`. It counts nested replies instead of
-/// recursing into them, so that deep nesting needs no stack.
-pub fn resp_reply(bytes: &[u8]) -> Answer {
-    let mut at = 0;
-    let mut left: u64 = 1;
-    let mut last_line = 0;
-    while left > 0 {
-        let Some(end) = memchr::memchr(b'\n', &bytes[at..]).map(|end| at + end) else {
-            // Each missing reply has at least three bytes.
-            return Answer::Incomplete { needs: bytes.len().max(at + 3 * left as usize - 1) + 1 };
-        };
-        let line = &bytes[at..end];
-        let Some(line) = line.strip_suffix(b"\r").filter(|line| !line.is_empty()) else {
-            return Answer::Wrong;
-        };
-        last_line = at;
-        at = end + 1;
-        left -= 1;
-        let length = || resp::number(&line[1..]);
-        match line[0] {
-            b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => {}
-            b'$' | b'!' | b'=' => match length() {
-                Some(length @ 0..) if (length as u64) < ANSWER_MAX as u64 => {
-                    at += length as usize + 2;
-                    if at > bytes.len() {
-                        return Answer::Incomplete { needs: at + 3 * left as usize };
-                    }
-                }
-                Some(-1) => {}
-                _ => return Answer::Wrong,
-            },
-            b'*' | b'~' | b'>' | b'%' | b'|' => match length() {
-                Some(length @ 0..) if (length as u64) < ANSWER_MAX as u64 => {
-                    let each = if matches!(line[0], b'%' | b'|') { 2 } else { 1 };
-                    left += length as u64 * each + u64::from(line[0] == b'|');
-                }
-                Some(-1) => {}
-                _ => return Answer::Wrong,
-            },
-            _ => return Answer::Wrong,
-        }
-    }
-    Answer::Whole {
-        length: at,
-        is_error: last_line == 0 && matches!(bytes[0], b'-' | b'!'),
-        is_last: false,
-    }
-}
-
-/// Finds an HTTP/1.1 response at the front of `bytes`, whose body ends by Content-Length or by its
-/// chunks (RFC 9112).
-fn http_response(bytes: &[u8]) -> Answer {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut response = httparse::Response::new(&mut headers);
-    let head = match response.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Answer::Incomplete { needs: bytes.len() + 1 },
-        Err(_) => return Answer::Wrong,
-    };
-    let status = response.code.unwrap_or(0);
-    let header = |name: &str| {
-        let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        found.and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
-    };
-    let says = |name: &str, word: &str| {
-        header(name).is_some_and(|value| value.to_ascii_lowercase().contains(word))
-    };
-    let body = if (100..200).contains(&status) || status == 204 || status == 304 {
-        head
-    } else if says("transfer-encoding", "chunked") {
-        match chunks_end(bytes, head) {
-            Ok(end) => end,
-            Err(()) => return Answer::Wrong,
-        }
-    } else {
-        match header("content-length").map(str::parse::<usize>) {
-            Some(Ok(length)) if length < ANSWER_MAX => head + length,
-            // A body without a length ends with the connection, so no second request could follow.
-            _ => return Answer::Wrong,
-        }
-    };
-    match body {
-        end if end <= bytes.len() => Answer::Whole {
-            length: end,
-            is_error: status >= 400,
-            is_last: says("connection", "close")
-                || (response.version == Some(0) && !says("connection", "keep-alive")),
-        },
-        end => Answer::Incomplete { needs: end },
-    }
-}
-
-/// Returns the end of the chunks that begin at `at`. If it is not among `bytes`, returns the least
-/// length that may contain it. Fails on a malformed chunk.
-fn chunks_end(bytes: &[u8], mut at: usize) -> Result<usize, ()> {
-    let more = bytes.len() + 1;
-    loop {
-        match httparse::parse_chunk_size(bytes.get(at..).ok_or(())?) {
-            Ok(httparse::Status::Complete((head, 0))) => {
-                // An empty line ends the trailers.
-                let rest = &bytes[at + head..];
-                if rest.starts_with(b"\r\n") {
-                    return Ok(at + head + 2);
-                }
-                return Ok(
-                    memchr::memmem::find(rest, b"\r\n\r\n").map_or(more, |end| at + head + end + 4)
-                );
-            }
-            Ok(httparse::Status::Complete((head, length))) if length < ANSWER_MAX as u64 => {
-                at += head + length as usize + 2;
-                if at >= bytes.len() {
-                    return Ok(at + 1);
-                }
-            }
-            Ok(httparse::Status::Partial) => return Ok(more),
-            _ => return Err(()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -271,9 +153,9 @@ mod tests {
 
     /// Checks an answer whole, cut at every byte, and followed by another.
     fn check(wire: &Wire, answer: &[u8], expected: Answer) {
-        assert_eq!(wire.answer(answer), expected, "{}", answer.escape_ascii());
+        assert_eq!(answered(wire, answer), expected, "{}", answer.escape_ascii());
         for end in 0..answer.len() {
-            let Answer::Incomplete { needs } = wire.answer(&answer[..end]) else {
+            let Answer::Incomplete { needs } = answered(wire, &answer[..end]) else {
                 panic!("{}", answer[..end].escape_ascii())
             };
             assert!(
@@ -283,11 +165,15 @@ mod tests {
             );
         }
         let behind = [answer, answer].concat();
-        assert_eq!(wire.answer(&behind), expected, "{} twice", answer.escape_ascii());
+        assert_eq!(answered(wire, &behind), expected, "{} twice", answer.escape_ascii());
+    }
+
+    fn answered(wire: &Wire, bytes: &[u8]) -> Answer {
+        wire.answer(&mut Reader::default(), bytes)
     }
 
     fn wire(target: &str) -> Wire {
-        Wire::new(&Target::parse(target).unwrap(), 3, 2, None)
+        Wire::new(&Plan::of("ping", target).unwrap(), 2)
     }
 
     #[test]
@@ -324,59 +210,55 @@ mod tests {
             "+a\n",
             "$9999999999999999999\r\n",
         ] {
-            assert_eq!(wire.answer(wrong.as_bytes()), Answer::Wrong, "{wrong:?}");
+            assert_eq!(answered(&wire, wrong.as_bytes()), Answer::Wrong(WRONG), "{wrong:?}");
         }
         // Deep nesting needs no stack.
         assert!(matches!(
-            wire.answer("*1\r\n".repeat(200_000).as_bytes()),
+            answered(&wire, "*1\r\n".repeat(200_000).as_bytes()),
             Answer::Incomplete { .. }
         ));
     }
 
     #[test]
-    fn the_prelude_sends_the_password() {
-        let wire = wire("resp://:word@127.0.0.1");
-        assert_eq!(
-            (wire.prelude(), wire.prelude_answers),
-            (&b"*2\r\n$4\r\nAUTH\r\n$4\r\nword\r\n"[..], 1)
-        );
+    fn the_prelude_logs_in_and_selects_the_database() {
+        for (target, prelude, answers) in [
+            ("resp://:word@127.0.0.1", "*2\r\n$4\r\nAUTH\r\n$4\r\nword\r\n", 1),
+            ("redis://me:a%20b@[::1]/", "*3\r\n$4\r\nAUTH\r\n$2\r\nme\r\n$3\r\na b\r\n", 1),
+            ("redis://127.0.0.1/7", "*2\r\n$6\r\nSELECT\r\n$1\r\n7\r\n", 1),
+            (
+                "resp://x@127.0.0.1:9/1",
+                "*2\r\n$4\r\nAUTH\r\n$1\r\nx\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n1\r\n",
+                2,
+            ),
+            ("resp://127.0.0.1", "", 0),
+        ] {
+            let wire = wire(target);
+            assert_eq!(String::from_utf8_lossy(wire.prelude()), prelude, "{target}");
+            assert_eq!(wire.prelude_answers, answers, "{target}");
+        }
     }
 
     #[test]
-    fn the_end_of_an_http_response_is_found() {
-        let wire = wire("http://127.0.0.1/x");
-        assert_eq!(wire.request(), b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:80\r\n\r\n");
-        for response in [
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
-            "HTTP/1.1 204 No Content\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
-             a;x=y\r\n0123456789\r\n0\r\nA: b\r\n\r\n",
-        ] {
-            check(&wire, response.as_bytes(), whole(response.len()));
-        }
-        let refused = "HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-        check(
-            &wire,
-            refused.as_bytes(),
-            Answer::Whole { length: refused.len(), is_error: true, is_last: true },
-        );
-        for wrong in [
-            "SSH-2.0\r\n",
-            "HTTP/1.1 200 OK\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-        ] {
-            assert_eq!(wire.answer(wrong.as_bytes()), Answer::Wrong, "{wrong:?}");
-        }
+    fn the_method_of_a_request_decides_where_its_answer_ends() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
+        let mut plan = Plan::of("ping", "http://127.0.0.1/x").unwrap();
+        let reads = |plan: &Plan| Wire::new(plan, 1).answer(&mut Reader::default(), answer);
+        let part = Answer::Part { length: answer.len(), is_error: false };
+        assert_eq!(reads(&plan), part);
+        plan.send = Some(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec());
+        assert_eq!(reads(&plan), whole(answer.len()));
+        plan.send = Some(b"HEADER / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec());
+        assert_eq!(reads(&plan), part);
     }
 
     #[test]
     fn an_echo_is_the_request_and_a_line_is_any_line() {
         let echo = wire("tcp://127.0.0.1:1");
         check(&echo, b"ab\n", whole(3));
-        assert_eq!(echo.answer(b"ax"), Answer::Wrong);
-        let line =
-            Wire::new(&Target::parse("tcp://127.0.0.1:1").unwrap(), 3, 1, Some(b"version\r\n"));
+        assert_eq!(answered(&echo, b"ax"), Answer::Wrong(WRONG));
+        let mut plan = Plan::of("ping", "tcp://127.0.0.1:1").unwrap();
+        plan.send = Some(b"version\r\n".to_vec());
+        let line = Wire::new(&plan, 1);
         assert_eq!(line.request(), b"version\r\n");
         check(&line, b"VERSION 1\r\n", whole(11));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::http::Reader;
 use super::meter::{Meter, reason};
 use super::wire::Wire;
 use crate::buffer::{BufferId, BufferMode, BufferPool, Use};
@@ -47,6 +48,8 @@ pub struct Peer<S> {
     pub needs: usize,
     /// A number for the shape's own use.
     pub serial: u32,
+    /// Place within an answer of HTTP.
+    pub reader: Reader,
     /// Incomplete answer.
     pub input: Option<BufferId>,
     /// Pending output.
@@ -91,6 +94,10 @@ impl PeerFlags {
     pub const ENDING: PeerFlags = PeerFlags(1 << 10);
     /// At least one answer to the last requests was an error.
     pub const REFUSED: PeerFlags = PeerFlags(1 << 11);
+    /// The server has answered a request without an error.
+    pub const SERVED: PeerFlags = PeerFlags(1 << 12);
+    /// The server has sent error replies only, as one does that has no room for a connection.
+    pub const UNSERVED: PeerFlags = PeerFlags(1 << 13);
 
     pub fn has(self, flag: PeerFlags) -> bool {
         self.0 & flag.0 != 0
@@ -199,6 +206,7 @@ impl<N: Net> World<N> {
             due: options.due.unwrap_or(self.now),
             dialled: self.now,
             needs: 0,
+            reader: Reader::default(),
             serial: 0,
             input: None,
             output: None,
@@ -258,6 +266,15 @@ impl<N: Net> World<N> {
         self.peers[slot as usize].flags.set(PeerFlags::PRELUDE);
         self.send(slot, &prelude, answers, now);
         self.meter.sent -= u64::from(answers);
+    }
+
+    /// Takes back the outstanding requests of a connection, which are to be sent again.
+    pub(super) fn take_back(&mut self, slot: u32) -> u32 {
+        let count = self.peers[slot as usize].outstanding;
+        self.settle(slot);
+        self.meter.sent -= u64::from(count);
+        self.meter.repeated += u64::from(count);
+        count
     }
 
     /// Clears the outstanding answers, for shapes that take the answers themselves.

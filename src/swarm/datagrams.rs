@@ -37,6 +37,8 @@ impl Datagrams {
             // A forged source: a port of the server itself, or port 0.
             0..4 if !scene.plan.is_fair => services[scene.random.usize(..services.len())].1,
             4..8 if !scene.plan.is_fair => SocketAddr::new(from.ip(), 0),
+            // A forged source with a service that would answer the answer.
+            8..12 if !scene.plan.is_fair => SocketAddr::new(from.ip(), 7),
             _ => from,
         };
         let copies = if scene.plan.faults.datagram_duplicated > 0.0 { 2 } else { 1 };
@@ -165,8 +167,8 @@ impl Datagrams {
 }
 
 /// The sender of the datagrams of [`Datagrams::ask_all`]. No other sender has its address.
-const ASKER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 9, 8, 7)), 1000);
+const ASKER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 9, 8, 7)), 2000);
 
 fn sender(index: usize) -> SocketAddr {
-    SocketAddr::from(([127, 9, 9, 10 + index as u8], 1000 + index as u16))
+    SocketAddr::from(([127, 9, 9, 10 + index as u8], 2000 + index as u16))
 }

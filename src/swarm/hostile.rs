@@ -33,11 +33,12 @@ pub enum Attack {
     ManyArguments,
     /// Sends random characters.
     Garbage,
-    /// Sends an HTTP POST with a command in its body, as a browser can be made to do.
-    HttpPost,
+    /// Sends a request of another protocol with a command behind its first line, as a browser can
+    /// be made to do.
+    OtherProtocol,
     /// Sends an endless line.
     LongLine,
-    /// Guesses passwords.
+    /// Guesses passwords from the address of honest clients, and repeats some.
     Guesser,
     /// Sends much data before the password.
     Unauthenticated,
@@ -49,14 +50,21 @@ pub enum Attack {
     Patterns,
     /// Monitors all commands and does not read them.
     Monitor,
+    /// Queues long transactions, and runs some of them.
+    Transaction,
     /// Lists clients and kills some of them.
     Killer,
     /// Connects from an address outside this machine.
     Stranger,
+    /// Opens connections, speaks once on each and holds them all, so that others run out of slots.
+    Squatter,
+    /// Connects from a new address each time, speaks at once and leaves, so that idle clients make
+    /// way.
+    Evictor,
 }
 
 impl Attack {
-    pub const ALL: [Attack; 22] = [
+    pub const ALL: [Attack; 25] = [
         Attack::Silent,
         Attack::Dribble,
         Attack::Burst,
@@ -69,7 +77,7 @@ impl Attack {
         Attack::HugeLength,
         Attack::ManyArguments,
         Attack::Garbage,
-        Attack::HttpPost,
+        Attack::OtherProtocol,
         Attack::LongLine,
         Attack::Guesser,
         Attack::Unauthenticated,
@@ -77,8 +85,11 @@ impl Attack {
         Attack::SubscribeChurn,
         Attack::Patterns,
         Attack::Monitor,
+        Attack::Transaction,
         Attack::Killer,
         Attack::Stranger,
+        Attack::Squatter,
+        Attack::Evictor,
     ];
 }
 
@@ -92,6 +103,22 @@ pub struct Hostile {
     acts: u32,
 }
 
+/// First lines of other protocols.
+const FIRST_LINES: [&str; 12] = [
+    "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n",
+    "PRI * HTTP/2.0\r\n\r\nSM\r\n",
+    "post /",
+    "\r\nPROPFIND / HTTP/1.1\r\n",
+    "ping / HTTP/1.1\r\n",
+    "SUBSCRIBE sip:a SIP/2.0\r\nVia: a\r\n",
+    "OPTIONS rtsp://a/x RTSP/1.0\r\nCSeq: 1\r\n",
+    "EHLO a",
+    "set key 0 0 1",
+    "SSH-2.0-OpenSSH_9.6",
+    "\x16\x03\x01\x02\0\x01\0\x01\0\x03\x03AAAA\0\0",
+    "\r\n\r\n\0\r\nQUIT",
+];
+
 /// Maximum number of connections of one hostile client.
 const HELD_MAX: usize = 12;
 
@@ -103,11 +130,16 @@ impl Hostile {
         random: &mut fastrand::Rng,
     ) -> Hostile {
         let address = services[random.usize(..services.len())].1;
-        let first = if shape == Attack::Stranger { 10 } else { 127 };
+        let source = match shape {
+            Attack::Stranger => [10, 66, 6, number],
+            // Honest clients have this address, too.
+            Attack::Guesser => [127, 0, 0, 1],
+            _ => [127, 66, 6, number],
+        };
         Hostile {
             shape,
             address,
-            source: SocketAddr::from(([first, 66, 6, number], 1024)),
+            source: SocketAddr::from((source, 61_024 + 64 * u16::from(number))),
             clients: Vec::new(),
             acts: 0,
         }
@@ -121,7 +153,9 @@ impl Hostile {
             | Attack::Churn
             | Attack::ResetMidFrame
             | Attack::HalfClose
-            | Attack::Stranger => true,
+            | Attack::Stranger
+            | Attack::Squatter
+            | Attack::Evictor => true,
             Attack::Burst => false,
             _ => self.clients.is_empty() || scene.random.u8(0..16) == 0,
         };
@@ -159,7 +193,12 @@ impl Hostile {
     }
 
     fn connect(&mut self, scene: &mut Scene<'_>) {
-        self.source.set_port(self.source.port().checked_add(1).unwrap_or(1024));
+        // Honest clients have the ports below these.
+        self.source.set_port(self.source.port().checked_add(1).unwrap_or(61_024));
+        if self.shape == Attack::Evictor {
+            let [.., high, low] = self.acts.to_be_bytes();
+            self.source.set_ip([127, 67, high, low].into());
+        }
         let Some(client) = scene.net.client_from(self.address, self.source) else { return };
         if matches!(self.shape, Attack::ZeroWindow | Attack::SlowSubscriber | Attack::Monitor) {
             let window = scene.random.usize(0..100);
@@ -196,11 +235,12 @@ impl Hostile {
                 let length = scene.random.usize(1..200);
                 (0..length).map(|_| scene.random.char('\0'..='\u{ff}')).collect()
             }
-            Attack::HttpPost => "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n\
-                                 PUBLISH a unauthenticated\r\n"
-                .into(),
+            Attack::OtherProtocol => {
+                let first = FIRST_LINES[scene.random.usize(..FIRST_LINES.len())];
+                format!("{first}\r\nPUBLISH a unauthenticated\r\n")
+            }
             Attack::LongLine => "y".repeat(scene.random.usize(1..3000)),
-            Attack::Guesser => format!("AUTH guess{number}\r\n"),
+            Attack::Guesser => format!("AUTH guess{}\r\nPING\r\n", number / 3),
             Attack::Unauthenticated => {
                 let channel = if scene.plan.has_password { "a" } else { "h" };
                 let payload = "unauthenticated".repeat(scene.random.usize(0..300));
@@ -222,12 +262,18 @@ impl Hostile {
                 "a".repeat(60)
             ),
             Attack::Monitor => "HELLO 3\r\nMONITOR\r\n".into(),
+            Attack::Transaction => {
+                let publishes = format!("PUBLISH h1 {}\r\n", "t".repeat(number as usize % 300));
+                let publishes = publishes.repeat(scene.random.usize(0..300));
+                format!("EXEC\r\nMULTI\r\n{publishes}INFO\r\nCLIENT LIST\r\nSUBSCRIBE h1\r\n")
+            }
             Attack::Killer => match number % 3 {
                 0 => "CLIENT LIST\r\n".into(),
                 1 => format!("CLIENT KILL ID {}\r\n", scene.random.u32(0..200)),
                 _ => "CLIENT CLOSED\r\nPUBSUB CHANNELS\r\nCOMMAND DOCS\r\n".into(),
             },
             Attack::Stranger => "PUBLISH a unauthenticated\r\n".into(),
+            Attack::Squatter | Attack::Evictor => "PING\r\n".into(),
         };
         if !words.is_empty() {
             scene.net.client_send(client, words.as_bytes());

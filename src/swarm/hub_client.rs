@@ -27,6 +27,8 @@ enum Expected {
     Reset,
     /// The number of receivers of this message.
     Receivers(u32),
+    /// The answers of EXEC.
+    Exec(Vec<Expected>),
     Subscribed {
         value: Value,
         topic: TopicIndex,
@@ -56,6 +58,7 @@ pub struct HubClient {
     // The state after the commands that were sent.
     is_resp3: bool,
     has_said_password: bool,
+    has_spoken: bool,
     subscriptions: BTreeMap<TopicIndex, usize>,
     /// True once it has sent its last command.
     pub has_finished: bool,
@@ -87,6 +90,7 @@ impl HubClient {
             appetite,
             is_resp3: false,
             has_said_password: false,
+            has_spoken: false,
             subscriptions: BTreeMap::new(),
             has_finished: false,
             has_quit: false,
@@ -179,7 +183,10 @@ impl HubClient {
                     Expected::Error("ERR Can't execute 'echo'"),
                 );
             }
-            63..85 => self.publish(scene, out),
+            63..80 => self.publish(scene, out),
+            // A small budget has no room for a transaction of large messages.
+            80..85 if scene.plan.limits.memory_budget > 1 << 20 => self.transaction(scene, out),
+            80..85 => self.publish(scene, out),
             85..89 => self.send(scene, out, &["ECHO", &number], Expected::This(bulk(&number))),
             89..93 => {
                 self.is_resp3 = scene.random.bool();
@@ -324,6 +331,28 @@ impl HubClient {
         self.send(scene, out, &["RESET"], Expected::Reset);
     }
 
+    /// Publishes in a transaction, or begins one that ends without an effect.
+    fn transaction(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
+        let this = |text: &str| Expected::This(Value::Simple(text.into()));
+        self.send(scene, out, &["MULTI"], this("OK"));
+        if scene.random.u8(0..4) == 0 {
+            self.send(scene, out, &["PUBLISH", "a", "discarded"], this("QUEUED"));
+            let error = Expected::Error("ERR unknown command 'NOSUCH'");
+            self.send(scene, out, &["NOSUCH"], error);
+            return match scene.random.bool() {
+                true => self.send(scene, out, &["EXEC"], Expected::Error("EXECABORT")),
+                false => self.send(scene, out, &["DISCARD"], this("OK")),
+            };
+        }
+        let mut answers = Vec::new();
+        for _ in 0..scene.random.u8(0..6) {
+            self.publish(scene, out);
+            answers.extend(self.expected.pop_back());
+            self.expected.push_back(this("QUEUED"));
+        }
+        self.send(scene, out, &["EXEC"], Expected::Exec(answers));
+    }
+
     fn publish(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
         let topic = loop {
             let topic = any_topic(scene.random);
@@ -374,7 +403,14 @@ impl HubClient {
         words: &[&str],
         expected: Expected,
     ) {
-        encode(scene, out, words);
+        // Until a command has run, a wrong one that comes as a line closes the connection.
+        let is_wrong = matches!(expected, Expected::Error(_));
+        if is_wrong && !self.has_spoken {
+            encode_array(out, words);
+        } else {
+            encode(scene, out, words);
+        }
+        self.has_spoken |= !is_wrong;
         self.expected.push_back(expected);
     }
 }
@@ -414,6 +450,10 @@ fn encode(scene: &mut Scene<'_>, out: &mut Vec<u8>, words: &[&str]) {
         out.extend_from_slice(if scene.random.bool() { b"\r\n" } else { b"\n" });
         return;
     }
+    encode_array(out, words);
+}
+
+fn encode_array(out: &mut Vec<u8>, words: &[&str]) {
     out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
     words.iter().for_each(|word| {
         out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes())

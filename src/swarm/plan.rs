@@ -27,9 +27,6 @@ pub struct SeedPlan {
     pub faults: Faults,
     pub services: Vec<ServiceKind>,
     pub has_password: bool,
-    /// Maximum number of datagrams per second that the hub takes from one network. 0 means no
-    /// limit.
-    pub datagram_rate: u32,
     pub has_operator: bool,
     pub backlog: u32,
     /// Maximum number of files that the loop may have open.
@@ -64,6 +61,9 @@ impl SeedPlan {
                 .collect(),
         };
         let limits = if is_fair { fair_limits(&mut random) } else { tight_limits(&mut random) };
+        // The rate has room for a question to each service at the end.
+        let datagram_rate = if random.u8(0..4) == 0 { random.u32(8..100) } else { 0 };
+        let limits = Limits { datagram_rate, ..limits };
         SeedPlan {
             seed,
             is_fair,
@@ -74,7 +74,6 @@ impl SeedPlan {
             faults: faults(&mut random, is_fair),
             services: if services.is_empty() { vec![ServiceKind::Hub] } else { services },
             has_password: random.u8(0..4) == 0,
-            datagram_rate: if random.u8(0..4) == 0 { random.u32(1..100) } else { 0 },
             has_operator: !is_fair && random.u8(0..4) == 0,
             backlog: if is_fair { 128 } else { random.u32(0..64) },
             file_limit: if is_fair || random.bool() { usize::MAX } else { random.usize(12..40) },

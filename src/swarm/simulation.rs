@@ -68,9 +68,8 @@ impl Simulation {
         reactor.seed(random.u64(..));
         let options = Options {
             password: plan.has_password.then(|| Secret(PASSWORD.as_bytes().into())),
-            datagram_rate: plan.datagram_rate,
+            operators_by_door: plan.has_operator,
             max_connections: plan.limits.max_connections,
-            unix_start: Duration::from_secs(1_700_000_000),
         };
         let (mut services, mut operator) = (Vec::new(), None);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -152,7 +151,7 @@ impl Simulation {
 
     fn drain(&mut self) {
         self.reactor.drain();
-        self.drained_at = Some(self.reactor.net().now());
+        self.drained_at = Some(self.reactor.now());
         let (mut scene, cast) = self.scene();
         scene.board.drain_begins();
         cast.hub_clients.iter_mut().for_each(|client| client.drain_begins(&mut scene));
@@ -162,7 +161,7 @@ impl Simulation {
     /// Lets some clients act and all of them read, then turns the loop a few times.
     fn step(&mut self) -> Result<(), Violation> {
         for _ in 0..self.random.usize(1..6) {
-            self.act();
+            self.act()?;
         }
         self.look()?;
         for _ in 0..self.random.usize(0..4) {
@@ -191,7 +190,7 @@ impl Simulation {
     }
 
     /// Lets one client act, or lets time pass.
-    fn act(&mut self) {
+    fn act(&mut self) -> Result<(), Violation> {
         let held = self.hub_clients.len() + self.line_clients.len();
         let (mut scene, cast) = self.scene();
         match scene.random.u8(0..100) {
@@ -220,10 +219,28 @@ impl Simulation {
             92..96 => {
                 let most = scene.plan.pause_max.as_micros() as u64;
                 let pause = Duration::from_micros(scene.random.u64(..=most));
-                scene.net.advance(pause);
+                match scene.random.u8(0..16) {
+                    // The process is stopped, sometimes for longer than every timeout.
+                    0 => scene.net.advance(Duration::from_secs(3600)),
+                    1..4 => scene.net.advance(pause),
+                    _ => self.wait(pause)?,
+                }
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Lets the loop wait for up to this time, with at most a few turns of work.
+    fn wait(&mut self, pause: Duration) -> Result<(), Violation> {
+        let end = self.reactor.net().now() + pause;
+        for _ in 0..8 {
+            self.turn(end)?;
+            if self.reactor.net().now() >= end {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Connects an honest client from a new address.
@@ -288,8 +305,9 @@ impl Simulation {
     fn pass(&mut self, span: Duration) -> Result<(), Violation> {
         let end = self.reactor.net().now() + span;
         for _ in 0..100_000 {
+            let is_last = self.reactor.net().now() >= end;
             self.turn(end)?;
-            if self.reactor.now() >= end {
+            if is_last {
                 return Ok(());
             }
         }
@@ -311,7 +329,7 @@ impl Simulation {
             *appetite = usize::MAX;
             scene.net.set_window(client, WINDOW);
         }
-        let start = self.reactor.net().now();
+        let start = self.reactor.now();
         loop {
             self.pass(Duration::from_millis(20))?;
             self.look()?;
@@ -375,7 +393,7 @@ impl Simulation {
         cast.hub_clients.iter_mut().for_each(|client| client.leave(&mut scene));
         cast.line_clients.iter_mut().for_each(|client| client.leave(&mut scene));
         cast.hostile.iter_mut().for_each(|hostile| hostile.leave(&mut scene));
-        let start = self.reactor.net().now();
+        let start = self.reactor.now();
         while self.reactor.connections() > 0 {
             let held = self.reactor.connections();
             ensure(self.reactor.now().since(start) < CALM, || {

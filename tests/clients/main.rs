@@ -2,8 +2,11 @@
 //! nc, and datagrams from Python. `tests/clients/install target/clients` installs what they need. A
 //! test whose client is missing prints SKIPPED.
 
+mod against_redis;
+mod replay;
 #[path = "../support/mod.rs"]
 mod support;
+mod transactions;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;

@@ -15,6 +15,7 @@ mod gauge;
 mod honest;
 mod kernel;
 mod memory;
+mod passwords;
 #[path = "../support/mod.rs"]
 mod support;
 mod syn_flood;

@@ -130,6 +130,18 @@ const WRONG: &[(&str, &str)] = &[
          give each its own port",
     ),
     (
+        "--listen hub=0.0.0.0:7 --admin 127.0.0.1:7",
+        "listen and admin both name 127.0.0.1:7 (hub=0.0.0.0:7); give each its own port",
+    ),
+    (
+        "--listen echo=[::]:7 --admin [::1]:7",
+        "listen and admin both name [::1]:7 (echo=[::]:7); give each its own port",
+    ),
+    (
+        "--listen hub=127.0.0.1:7 --listen echo=0.0.0.0:7",
+        "listen names 0.0.0.0:7 twice (hub=127.0.0.1:7 and echo=0.0.0.0:7); give each its own port",
+    ),
+    (
         "--listen hub=127.0.0.1:7 --admin 127.0.0.1:7",
         "listen and admin both name 127.0.0.1:7 (hub=127.0.0.1:7); give each its own port",
     ),
@@ -158,8 +170,8 @@ const WRONG: &[(&str, &str)] = &[
         "output-limit is 1MiB; accepted: 2MiB to 1GiB (at least twice high-watermark)",
     ),
     (
-        "--output-soft-limit 2MiB",
-        "output-soft-limit is 2MiB; accepted: 1B to 1MiB (up to output-limit)",
+        "--output-soft-limit 33MiB",
+        "output-soft-limit is 33MiB; accepted: 1B to 32MiB (up to output-limit)",
     ),
     (
         "--admin 127.0.0.1:0 --max-connections 3",
@@ -170,14 +182,14 @@ const WRONG: &[(&str, &str)] = &[
         "--config /no/such.toml",
         "cannot read config file /no/such.toml: No such file or directory (os error 2)",
     ),
-    ("--config /", "cannot read config file /: Is a directory (os error 21)"),
+    ("--config /", "cannot read config file /: it is a directory; expected a regular file"),
     (
         "--requirepass-file /no/such",
         "cannot use requirepass-file /no/such: No such file or directory (os error 2)",
     ),
     (
         "--requirepass-file /dev/null",
-        "cannot use requirepass-file /dev/null: its first line is empty, and must be the password",
+        "cannot use requirepass-file /dev/null: it is a character device; expected a regular file",
     ),
 ];
 

@@ -98,17 +98,17 @@ fn a_long_pipeline_does_not_delay_another_client() {
 fn expiries_above_the_budget_follow_in_the_next_turn() {
     let mut sim = Sim::new(
         Box::new(Hello),
-        Limits { expiries_per_turn: 4, first_message_timeout: SECOND, ..limits() },
+        Limits { expiries_per_turn: 4, idle_timeout: SECOND, ..limits() },
     );
-    (0..10).for_each(|_| {
-        sim.accepted();
-    });
-    sim.net().advance(2 * SECOND);
+    let clients = sim.crowd(10);
+    clients.iter().for_each(|client| sim.send(*client, "x\n"));
+    sim.turn();
+    sim.turn_until(sim.reactor.now() + 2 * SECOND);
     for left in [6, 2, 0] {
         sim.turn();
         assert_eq!(sim.reactor.connections(), left);
     }
-    assert_eq!(sim.closed(Reason::FirstMessageTimeout), 10);
+    assert_eq!(sim.closed(Reason::IdleTimeout), 10);
 }
 
 #[test]

@@ -14,16 +14,10 @@ use crate::sim::{SECOND, Sim, hub, limits, subscriber};
 
 #[test]
 fn a_connection_is_closed_at_its_deadline_and_not_earlier() {
-    let limits = Limits {
-        first_message_timeout: 2 * SECOND,
-        message_timeout: 3 * SECOND,
-        idle_timeout: 4 * SECOND,
-        ..limits()
-    };
+    let limits = Limits { message_timeout: 3 * SECOND, idle_timeout: 4 * SECOND, ..limits() };
     let late = 3 * Tick::LENGTH;
     for (sent, timeout, reason) in [
-        ("", 2, Reason::FirstMessageTimeout),
-        ("part", 2, Reason::FirstMessageTimeout),
+        ("part", 3, Reason::MessageTimeout),
         ("x\n", 4, Reason::IdleTimeout),
         ("x\npart", 3, Reason::MessageTimeout),
     ] {
@@ -117,12 +111,25 @@ fn auth_and_reset_change_the_deadline_of_a_connection() {
     }
 }
 
+/// Returns limits at which every deadline is two seconds away.
+fn short_timeouts() -> Limits {
+    Limits {
+        message_timeout: 2 * SECOND,
+        idle_timeout: 2 * SECOND,
+        output_timeout: 2 * SECOND,
+        output_soft_limit: 100,
+        output_soft_time: 2 * SECOND,
+        close_timeout: 2 * SECOND,
+        ..limits()
+    }
+}
+
 /// Input that arrives while the process is stopped waits in the kernel. The loop needs several
 /// polls to read it all.
 #[test]
 fn a_client_that_sent_input_while_the_process_was_stopped_is_not_closed() {
-    let limits = Limits { max_connections: 4000, idle_timeout: 10 * SECOND, ..limits() };
-    let mut sim = Sim::new(Box::new(Hello), Limits { accepts_per_turn: 4000, ..limits });
+    let limits = Limits { max_connections: 4000, accepts_per_turn: 4000, ..short_timeouts() };
+    let mut sim = Sim::new(Box::new(Hello), limits);
     let clients: Vec<ClientId> = (0..30)
         .flat_map(|_| {
             let some: Vec<ClientId> = (0..100).map(|_| sim.client()).collect();
@@ -132,35 +139,89 @@ fn a_client_that_sent_input_while_the_process_was_stopped_is_not_closed() {
         .collect();
     clients.iter().for_each(|client| sim.send(*client, "x\n"));
     sim.turns(4);
-    let silent = sim.accepted();
-    sim.exchange(silent, "x\n");
-    // The process is stopped: time passes, and every client but one sends a line.
-    sim.net().advance(60 * SECOND);
-    clients.iter().for_each(|client| sim.send(*client, "y\n"));
-    sim.turns(8);
-    assert_eq!(sim.closed(Reason::IdleTimeout), 1, "the silent client");
-    assert!(clients.iter().all(|client| sim.received(*client).ends_with("Hello, y!\r\n")));
+    for _ in 0..3 {
+        sim.pass(2 * SECOND - Tick::LENGTH);
+        sim.net().advance(60 * SECOND);
+        clients.iter().for_each(|client| sim.send(*client, "y\n"));
+        sim.turns(8);
+        assert!(clients.iter().all(|client| sim.received(*client).ends_with("Hello, y!\r\n")));
+    }
+    assert_eq!(sim.closed(Reason::IdleTimeout), 0);
+    sim.pass(3 * SECOND);
+    assert_eq!(sim.closed(Reason::IdleTimeout), 3000, "the deadlines go on after a stop");
+}
 
-    // The process is stopped a second time.
-    sim.net().advance(60 * SECOND);
-    clients.iter().for_each(|client| sim.send(*client, "y\n"));
-    sim.turns(8);
-    assert_eq!(sim.closed(Reason::IdleTimeout), 1);
+/// The time of a stop counts for nobody. What was left of each deadline is left after the stop.
+#[test]
+fn a_stop_of_the_process_moves_every_deadline() {
+    for stops in [0, 1, 3] {
+        let mut sim = hub(short_timeouts());
+        let begun = sim.accepted();
+        sim.send(begun, "PIN");
+        let partial = sim.accepted();
+        sim.exchange(partial, "PING\r\nPIN");
+        let idle = sim.accepted();
+        sim.exchange(idle, "PING\r\n");
+        let blocked = sim.accepted();
+        sim.net().set_window(blocked, 1);
+        sim.exchange(blocked, "ECHO 123456789\r\n");
+        let over_soft_limit = sim.accepted();
+        sim.net().set_window(over_soft_limit, 1);
+        sim.exchange(over_soft_limit, format!("ECHO {}\r\n", "x".repeat(200)));
+        let lingering = sim.accepted();
+        sim.exchange(lingering, "*x\r\n");
+        sim.pass(SECOND);
+        for _ in 0..stops {
+            sim.net().advance(600 * SECOND);
+            sim.turns(3);
+        }
+        assert_eq!(sim.reactor.connections(), 6, "{stops} stops: all are open");
+        assert_eq!(sim.reactor.stats().stops, stops);
+        sim.pass(SECOND / 2);
+        assert_eq!(sim.reactor.connections(), 6, "{stops} stops: half a second is left");
+        sim.pass(2 * SECOND);
+        assert_eq!(sim.reactor.connections(), 0, "{stops} stops");
+        for client in [begun, partial, idle, blocked, over_soft_limit, lingering] {
+            assert!(sim.is_ended(client));
+        }
+    }
+}
 
-    // Reading first delays deadlines by a few seconds at most, even under constant load.
+/// The poll before a deadline may end early, without an event, when the process goes on after a
+/// stop. The next poll reports the input.
+#[test]
+fn a_deadline_is_judged_after_a_poll_that_began_when_it_had_passed() {
+    let mut sim = Sim::new(Box::new(Hello), Limits { idle_timeout: 2 * SECOND, ..limits() });
+    let client = sim.accepted();
+    sim.exchange(client, "x\n");
+    // The poll waits until the deadline. The input comes at the same moment.
+    sim.turn_until(sim.reactor.now() + 3 * SECOND);
+    sim.send(client, "y\n");
+    sim.turns(2);
+    assert_eq!(sim.closed(Reason::IdleTimeout), 0);
+    assert!(sim.received(client).ends_with("Hello, y!\r\n"));
+}
+
+/// Reading first delays deadlines by a few seconds at most, even under constant load.
+#[test]
+fn deadlines_wait_for_input_no_longer_than_a_bound_after_a_stop() {
+    let limits = Limits { connections_per_turn: 4, ..short_timeouts() };
+    let mut sim = Sim::new(Box::new(Hello), limits);
+    let clients = sim.crowd(40);
+    clients.iter().for_each(|client| sim.send(*client, "x\n"));
+    sim.turns(20);
     let idle = sim.accepted();
     sim.exchange(idle, "x\n");
-    let start = sim.reactor.now();
     sim.net().advance(60 * SECOND);
-    while sim.closed(Reason::IdleTimeout) == 1 {
+    let start = sim.reactor.now();
+    while sim.closed(Reason::IdleTimeout) == 0 {
         clients.iter().for_each(|client| sim.send(*client, "z\n"));
-        sim.net().advance(SECOND / 10);
+        sim.net().advance(SECOND / 20);
         sim.turn();
-        assert!(
-            sim.reactor.now().since(start) < 60 * SECOND + CATCH_UP_MAX + SECOND,
-            "no deadline expires"
-        );
+        let waited = sim.reactor.now().since(start);
+        assert!(waited < 2 * SECOND + CATCH_UP_MAX + SECOND, "no deadline expires");
     }
+    assert!(sim.is_ended(idle));
 }
 
 #[test]

@@ -158,6 +158,7 @@ fn a_consumer_over_the_soft_limit_for_its_time_is_closed() {
             low_watermark: 100,
             output_limit: 10_000,
             output_soft_limit: 500,
+            output_soft_time: 10 * sim::SECOND,
             ..limits()
         };
         let mut sim = Sim::new(Box::<Party>::default(), limits);

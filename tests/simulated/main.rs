@@ -7,18 +7,23 @@
 
 mod accepting;
 mod admission;
+mod admission_room;
 mod against_kernel;
 mod budgets;
 mod datagrams;
 mod deadlines;
 mod defences;
 mod deliveries;
+mod door;
 mod extension;
+mod first_line;
 mod fuzz_corpus;
 mod hub;
 mod output;
+mod passwords;
 mod replay;
 mod resp_differential;
+mod restoring;
 mod seeds;
 mod services;
 mod sim;

@@ -90,7 +90,7 @@ fn a_half_closed_slow_reader_gets_all_its_output() {
 }
 
 #[test]
-fn the_memory_budget_closes_only_connections_that_need_more_memory() {
+fn the_longest_stalled_connections_make_way_for_one_that_needs_memory() {
     let mut sim = Sim::new(Box::new(Hello), Limits { memory_budget: 4096, ..limits() });
     let clients: Vec<ClientId> = (0..10).map(|_| sim.accepted()).collect();
     for client in &clients {
@@ -100,7 +100,7 @@ fn the_memory_budget_closes_only_connections_that_need_more_memory() {
     // Ten slots use a part of the budget.
     assert_eq!((sim.reactor.connections(), sim.closed(Reason::MemoryBudget)), (3, 7));
     assert_eq!(sim.reactor.ledger().read_buffers, 3072);
-    assert!(sim.exchange(clients[0], "\n").starts_with("Hello\r\nHello, xxx"));
+    assert!(sim.exchange(clients[9], "\n").starts_with("Hello\r\nHello, xxx"));
 }
 
 #[test]
@@ -204,5 +204,27 @@ fn a_stranger_that_reads_nothing_is_closed_above_the_bound_on_its_output() {
         sim.send(client, "PING\r\n".repeat(commands));
         sim.turns(2);
         assert_eq!(sim.closed(Reason::OutputLimit), closed, "{unsent} bytes from the bound");
+    }
+}
+
+#[test]
+fn a_client_with_no_evict_keeps_its_unsent_output_until_reset() {
+    for (command, evicted) in
+        [("CLIENT NO-EVICT ON", false), ("CLIENT NO-EVICT OFF", true), ("RESET", true)]
+    {
+        let limits = Limits { memory_budget: 4 << 20, ..limits() };
+        let mut sim = crate::sim::hub(limits);
+        let clients: Vec<ClientId> = (0..6).map(|_| sim.accepted()).collect();
+        sim.exchange(clients[0], "CLIENT NO-EVICT ON\r\n");
+        sim.exchange(clients[0], format!("{command}\r\n"));
+        for client in &clients {
+            sim.net().set_window(*client, 0);
+            let text = "x".repeat(700_000);
+            sim.send(*client, format!("*2\r\n$4\r\nECHO\r\n$700000\r\n{text}\r\n"));
+            sim.pass(SECOND / 10);
+        }
+        assert!(sim.closed(Reason::MemoryBudget) > 0, "{command}");
+        assert_eq!(sim.net().client_saw(clients[0]) == End::Reset, evicted, "{command}");
+        assert_eq!(sim.net().client_saw(clients[1]), End::Reset, "{command}");
     }
 }

@@ -115,12 +115,14 @@ impl Sim {
         self.received(client)
     }
 
-    /// Makes turns until virtual time has advanced by `span`.
+    /// Makes turns until virtual time has advanced by `span`. The last turn begins at its end, so
+    /// the deadlines up to then have been judged.
     pub fn pass(&mut self, span: Duration) {
         let end = self.net().now() + span;
         for _ in 0..100_000 {
+            let is_last = self.net().now() >= end;
             self.turn_until(end);
-            if self.reactor.now() >= end {
+            if is_last {
                 return;
             }
         }

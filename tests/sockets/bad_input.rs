@@ -179,6 +179,9 @@ fn silent_and_idle_connections_are_closed_by_their_own_deadlines() {
         "200ms",
         "--idle-timeout",
         "400ms",
+        // One silent connection is half of the set.
+        "--max-silent",
+        "2",
     ];
     let mut server = Server::start(&arguments);
     let address = server.address("hello");

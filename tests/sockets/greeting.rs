@@ -91,5 +91,5 @@ fn each_message_is_logged_at_debug_level_with_its_bytes() {
         .send(b"a\0\xff\n")
         .expect(b"Hello, a\0\xff!\r\n");
     let line = server.wait_for_log("hello: 3 bytes");
-    assert!(line.contains(r"a\x00\xff"), "{line}");
+    assert!(line.contains(r"a\u0000\xff"), "{line}");
 }

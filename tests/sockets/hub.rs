@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use crate::support::hub_answers::info_number;
 use crate::support::{self, Client, Server, ask, datagrams};
 
 fn hub() -> Server {
@@ -26,6 +27,7 @@ fn inline_and_resp_commands_get_the_same_answers() {
 fn errors_have_the_same_text_as_in_redis() {
     let mut server = hub();
     let mut client = Client::connect(server.address("hub"));
+    client.send("PING\r\n").expect("+PONG\r\n");
     for (sent, error) in [
         ("GET key\r\n", "-ERR unknown command 'GET', with args beginning with: 'key' \r\n"),
         ("ECHO\r\n", "-ERR wrong number of arguments for 'echo' command\r\n"),
@@ -39,7 +41,8 @@ fn errors_have_the_same_text_as_in_redis() {
             "HELLO 99999999999999999999\r\n",
             "-ERR Protocol version is not an integer or out of range\r\n",
         ),
-        ("SELECT 1\r\n", "-ERR DB index is out of range\r\n"),
+        ("SELECT 15\r\n", "+OK\r\n"),
+        ("SELECT 16\r\n", "-ERR DB index is out of range\r\n"),
         ("SELECT -1\r\n", "-ERR DB index is out of range\r\n"),
         ("SELECT abc\r\n", "-ERR value is not an integer or out of range\r\n"),
         ("SELECT 00\r\n", "-ERR value is not an integer or out of range\r\n"),
@@ -70,7 +73,11 @@ fn errors_have_the_same_text_as_in_redis() {
     for (sent, error) in [
         ("*x\r\n", "-ERR Protocol error: invalid multibulk length\r\n"),
         ("*1\r\nx\r\n", "-ERR Protocol error: expected '$', got 'x'\r\n"),
-        ("*1\r\n$99999999\r\n", "-ERR Protocol error: invalid bulk length\r\n"),
+        (
+            "*1\r\n$99999999\r\n",
+            "-ERR Protocol error: invalid bulk length; accepted: a command of up to 16777216 bytes \
+            (--max-message)\r\n",
+        ),
         ("ECHO \"open\r\n", "-ERR Protocol error: unbalanced quotes in request\r\n"),
     ] {
         let mut client = Client::connect(server.address("hub"));
@@ -81,12 +88,24 @@ fn errors_have_the_same_text_as_in_redis() {
 
 /// A web page can make a browser send a POST to any port. The hub must not run its body.
 #[test]
-fn an_http_post_runs_no_command() {
-    let server = hub();
-    let mut client = Client::connect(server.address("hub"));
-    client.send("POST / HTTP/1.1\r\nHost: x\r\n\r\nPUBLISH news owned\r\n");
-    let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 501 ") && !answer.contains(":0"), "{answer}");
+fn a_request_of_another_protocol_runs_no_command() {
+    let mut server = hub();
+    for (request, expected) in [
+        ("POST / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 501 "),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/1.1 501 "),
+        ("post /\r\n", "-ERR unknown command 'post'"),
+        ("SUBSCRIBE sip:a SIP/2.0\r\n", "-ERR Protocol error: the first line is no command"),
+        ("EHLO a\r\n", "-ERR unknown command 'EHLO'"),
+        ("\x16\x03\x01\x02\0\0\n", "-ERR Protocol error: control character 0x16"),
+    ] {
+        let mut client = Client::connect(server.address("hub"));
+        client.send(format!("{request}PUBLISH news owned\r\n"));
+        let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
+        assert!(answer.starts_with(expected) && !answer.contains(":0"), "{answer}");
+    }
+    server.wait_for_count("closed by reason/protocol-error", |count| count == 6);
+    let mut observer = Client::connect(server.address("hub"));
+    assert_eq!(info_number(&mut observer, "published_messages"), 0);
 }
 
 #[test]

@@ -1,12 +1,14 @@
-//! Access to the hub: the sources of the password, its secrecy, wrong guesses, and protected mode.
+//! Access to the hub: the sources of the password, its secrecy, guesses, and protected mode.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::support::hub_answers::{Answer, NOAUTH, connect, guarded, info_number};
-use crate::support::{Client, Server, program, run};
+use crate::support::{Client, PATIENCE, Server, program, run};
 
 const WRONG: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 
@@ -125,7 +127,10 @@ fn asks_for_the_password(command: &mut Command) {
 fn auth_accepts_a_password_with_or_without_the_default_user() {
     let server = guarded(&[]);
     let mut client = connect(&server);
-    client.send("AUTH\r\n").expect("-ERR wrong number of arguments for 'auth' command\r\n");
+    // As an array, because a wrong first line closes the connection.
+    client
+        .send("*1\r\n$4\r\nAUTH\r\n")
+        .expect("-ERR wrong number of arguments for 'auth' command\r\n");
     client.send("AUTH a b c\r\n").expect("-ERR syntax error\r\n");
     client.send("AUTH Secret\r\n").expect(WRONG);
     client.send("AUTH default wrong\r\n").expect(WRONG);
@@ -149,7 +154,7 @@ fn auth_accepts_a_password_with_or_without_the_default_user() {
 fn auth_without_a_configured_password_answers_as_in_redis() {
     let server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
     let mut client = connect(&server);
-    client.send("AUTH x\r\n");
+    client.send("*2\r\n$4\r\nAUTH\r\n$1\r\nx\r\n");
     assert!(Answer::read(&mut client).text().starts_with(
         "-ERR AUTH <password> called without any password configured for the default"
     ));
@@ -158,41 +163,84 @@ fn auth_without_a_configured_password_answers_as_in_redis() {
         .expect(format!("+OK\r\n{WRONG}+PONG\r\n"));
 }
 
-#[test]
-fn a_source_is_rate_limited_after_five_wrong_passwords() {
-    let server = guarded(&[]);
-    let address = server.address("hub");
-    let mut guesser = connect_from([127, 0, 0, 2], address);
-    for _ in 0..3 {
-        guesser.send("AUTH x\r\n").expect(WRONG);
-    }
-    guesser.send("HELLO 3 AUTH default x\r\n").expect(WRONG);
-    // A new connection has the same limit. The right password gets the same error, because another
-    // answer would reveal it.
-    let mut again = connect_from([127, 0, 0, 2], address);
-    again.send("AUTH x\r\n").expect(WRONG);
-    for guess in ["AUTH x", "AUTH secret", "HELLO 2 AUTH default secret"] {
-        again.send(format!("{guess}\r\n"));
-        let answer = Answer::read(&mut again).text();
-        assert!(answer.starts_with("-ERR too many wrong passwords"), "{answer}");
-    }
-    again.send("PING\r\n").expect(NOAUTH);
-    connect_from([127, 0, 0, 3], address)
-        .send("AUTH secret\r\nPING\r\n")
-        .expect("+OK\r\n+PONG\r\n");
-    connect_from([127, 0, 0, 4], address)
-        .send("AUTH x\r\nPING\r\n")
-        .expect(format!("{WRONG}{NOAUTH}"));
+/// Sends a text. Returns false if the server has closed the connection.
+fn sends(client: &mut Client, text: &str) -> bool {
+    client.0.write_all(text.as_bytes()).is_ok()
+}
+
+/// Guesses on one connection, then reads the answers one by one.
+fn guess_on(client: &mut Client, count: usize) -> Vec<Duration> {
+    (0..count)
+        .map(|number| {
+            let asked = Instant::now();
+            client.send(format!("AUTH guess{number}\r\n")).expect(WRONG);
+            asked.elapsed()
+        })
+        .collect()
 }
 
 #[test]
-fn a_right_password_clears_the_wrong_guesses_before_it() {
+fn each_further_wrong_password_of_a_connection_is_answered_later() {
     let server = guarded(&[]);
-    let mut client = connect_from([127, 0, 0, 5], server.address("hub"));
-    for _ in 0..3 {
-        client.send("AUTH x\r\n".repeat(4)).expect(WRONG.repeat(4));
-        client.send("AUTH secret\r\n").expect("+OK\r\n");
+    let mut client = connect_from([127, 0, 0, 2], server.address("hub"));
+    let took = guess_on(&mut client, 4);
+    for (took, least) in took.iter().zip([0, 125, 250, 500]) {
+        assert!(*took >= Duration::from_millis(least), "{took:?} is less than {least} ms");
     }
+    client.send("AUTH secret\r\nPING\r\n").expect("+OK\r\n+PONG\r\n");
+}
+
+#[test]
+fn the_right_password_is_accepted_at_once_beside_wrong_ones_from_its_address() {
+    let server = guarded(&[]);
+    let address = server.address("hub");
+    let stops = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Some guessers keep a connection and send on; others connect for each guess.
+        for number in 0..4 {
+            let stops = &stops;
+            scope.spawn(move || {
+                let guess = |client: &mut Client, count: u32| {
+                    sends(client, &format!("AUTH guess{number}.{count}\r\n"))
+                };
+                let mut kept = connect_from([127, 0, 0, 6], address);
+                for count in 0.. {
+                    if stops.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if number < 2 && guess(&mut kept, count) {
+                        std::thread::sleep(Duration::from_millis(4));
+                        continue;
+                    }
+                    kept = connect_from([127, 0, 0, 6], address);
+                    guess(&mut kept, count);
+                    std::thread::sleep(Duration::from_millis(4));
+                }
+            });
+        }
+        let mut late = 0;
+        for _ in 0..100 {
+            let began = Instant::now();
+            connect_from([127, 0, 0, 6], address).send("AUTH secret\r\n").expect("+OK\r\n");
+            late += usize::from(began.elapsed() > Duration::from_millis(500));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        stops.store(true, Ordering::Relaxed);
+        assert_eq!(late, 0, "right passwords were accepted late");
+    });
+}
+
+#[test]
+fn an_unauthenticated_client_that_pings_is_closed_when_its_time_to_log_in_ends() {
+    let mut server = guarded(&["--first-message-timeout", "1s"]);
+    let mut client = connect_from([127, 0, 0, 7], server.address("hub"));
+    let began = Instant::now();
+    while sends(&mut client, "PING\r\n") && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let lived = began.elapsed();
+    assert!((1.0..3.0).contains(&lived.as_secs_f64()), "{lived:?}");
+    assert_eq!(server.count("closed by reason/login-timeout"), 1);
 }
 
 /// Returns an IPv4 address of this machine that is not a loopback address.

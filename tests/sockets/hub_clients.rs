@@ -323,7 +323,7 @@ fn client_closed_shows_the_reason_of_each_close() {
     let client_id = id(&mut client);
     let line = closed(client, 1);
     let bytes = (
-        "PING\r\nCLIENT ID\r\n".len().to_string(),
+        "PING\r\n*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n".len().to_string(),
         format!("+PONG\r\n:{client_id}\r\n").len().to_string(),
     );
     assert_eq!(

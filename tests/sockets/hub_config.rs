@@ -19,6 +19,7 @@ fn config_get_accepts_patterns() {
         "message-timeout",
         "output-timeout",
         "user-timeout",
+        "timeout",
     ];
     assert_eq!(names("*timeout"), timeouts);
     assert_eq!(names("IDLE-*"), ["idle-timeout"]);
@@ -31,8 +32,8 @@ fn config_get_accepts_patterns() {
         "{all:?}"
     );
     // Redis clients read these settings.
-    assert_eq!(names("save appendonly"), ["save", "appendonly"]);
-    assert_eq!(setting(&mut client, "idle-timeout"), "5m");
+    assert_eq!(names("save appendonly"), ["appendonly", "save"]);
+    assert_eq!(setting(&mut client, "idle-timeout"), "0");
     assert!(ask(&mut client, "CONFIG GET").text().starts_with("-ERR "));
 }
 
@@ -82,9 +83,12 @@ fn config_set_changes_all_settings_or_none() {
 fn config_set_checks_dependent_settings_together() {
     let server = hub();
     let mut client = connect(&server);
-    for together in
-        ["high-watermark 1048576 output-limit 4194304", "output-limit 1048576 high-watermark 65536"]
-    {
+    for together in [
+        "high-watermark 33554432 output-limit 67108864",
+        "output-limit 33554432 high-watermark 65536",
+        "output-limit 1048576 output-soft-limit 262144",
+        "output-soft-limit 8388608 output-limit 33554432",
+    ] {
         assert_eq!(ask(&mut client, &format!("CONFIG SET {together}")).text(), "OK", "{together}");
     }
 }
@@ -93,14 +97,14 @@ fn config_set_checks_dependent_settings_together() {
 fn config_set_reverts_dependent_settings_together() {
     let server = hub();
     let mut client = connect(&server);
-    assert_eq!(ask(&mut client, "CONFIG SET output-limit 4194304").text(), "OK");
+    assert_eq!(ask(&mut client, "CONFIG SET output-limit 67108864").text(), "OK");
     assert_eq!(ask(&mut client, "CONFIG SET high-watermark 1048576").text(), "OK");
     assert!(
-        ask(&mut client, "CONFIG SET high-watermark 65536 output-limit 1048576 nope 1")
+        ask(&mut client, "CONFIG SET high-watermark 65536 output-limit 33554432 nope 1")
             .text()
             .starts_with("-ERR ")
     );
-    assert_eq!(setting(&mut client, "output-limit"), "4MiB");
+    assert_eq!(setting(&mut client, "output-limit"), "64MiB");
     assert_eq!(setting(&mut client, "high-watermark"), "1MiB");
 }
 
@@ -130,7 +134,7 @@ fn config_set_refuses_a_setting_given_twice() {
         answer,
         "-ERR CONFIG SET failed (possibly related to argument 'idle-timeout') - duplicate parameter"
     );
-    assert_eq!(setting(&mut client, "idle-timeout"), "5m");
+    assert_eq!(setting(&mut client, "idle-timeout"), "0");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod datagram_loops;
+mod foreign_text;
 mod greeting;
 mod hub;
 mod hub_access;
@@ -17,7 +19,11 @@ mod hub_untrusted;
 mod lessons;
 mod limits_of_the_machine;
 mod log_flood;
+mod memory_of_the_machine;
+mod ordinary_loads;
+mod process;
 mod resets;
+mod room;
 mod signals;
 mod socket_options;
 #[path = "../support/mod.rs"]

@@ -86,9 +86,16 @@ impl Answer {
     }
 }
 
-/// Sends an inline command and reads its answer.
+/// Sends a command and reads its answer. The words go as an array, so an error closes nothing. A
+/// command with quotes goes as a line.
 pub fn ask(client: &mut Client, command: &str) -> Answer {
-    Answer::read(client.send(format!("{command}\r\n")))
+    if command.contains(['"', '\'']) {
+        return Answer::read(client.send(format!("{command}\r\n")));
+    }
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let mut sent = format!("*{}\r\n", words.len());
+    words.iter().for_each(|word| sent += &format!("${}\r\n{word}\r\n", word.len()));
+    Answer::read(client.send(sent))
 }
 
 /// Sends CLIENT LIST or CLIENT CLOSED, and returns the fields of each line by name.
@@ -108,11 +115,14 @@ pub fn lines(client: &mut Client, command: &str) -> Vec<HashMap<String, String>>
 /// Sends INFO and returns its values by "section/name".
 pub fn info(client: &mut Client, sections: &str) -> HashMap<String, String> {
     let text = ask(client, format!("INFO {sections}").trim_end()).text();
-    let (mut rows, mut title) = (HashMap::new(), "");
+    let (mut rows, mut title) = (HashMap::new(), String::new());
     for line in text.split("\r\n").filter(|line| !line.is_empty()) {
         match line.split_once(':') {
             Some((name, value)) => _ = rows.insert(format!("{title}/{name}"), value.to_string()),
-            None => title = line.strip_prefix("# ").unwrap_or_else(|| panic!("{line:?} in INFO")),
+            None => {
+                let heading = line.strip_prefix("# ");
+                title = heading.unwrap_or_else(|| panic!("{line:?} in INFO")).to_lowercase();
+            }
         }
     }
     rows

@@ -41,12 +41,21 @@ impl Server {
     /// Starts `slabd serve` with this value of `RUST_LOG`, and waits until it is ready.
     pub fn start_with_log_level(level: &str, arguments: &[&str]) -> Server {
         let mut command = Command::new(program());
-        command
-            .arg("serve")
-            .args(arguments)
-            .env("RUST_LOG", level)
-            .stderr(Stdio::piped())
-            .stdin(Stdio::null());
+        command.arg("serve").args(arguments).env("RUST_LOG", level);
+        Server::start_by(command)
+    }
+
+    /// Starts `slabd serve` with these arguments under `prlimit` with the limit, such as
+    /// `--as=50331648`, and waits until it is ready.
+    pub fn start_with_limit(limit: &str, arguments: &[&str]) -> Server {
+        let mut command = Command::new("prlimit");
+        command.args([limit, &program(), "serve"]).args(arguments).env("RUST_LOG", "info");
+        Server::start_by(command)
+    }
+
+    /// Starts a server by this command, and waits until it is ready.
+    pub fn start_by(mut command: Command) -> Server {
+        command.stderr(Stdio::piped()).stdin(Stdio::null());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program()));
         let stderr = BufReader::new(child.stderr.take().expect("its log is piped"));
         let (sender, log) = channel();

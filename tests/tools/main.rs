@@ -8,5 +8,6 @@ mod stress;
 mod stress_faults;
 mod stress_flags;
 mod stress_floods;
+mod stress_http;
 #[path = "../support/mod.rs"]
 mod support;

@@ -80,11 +80,13 @@ fn record() -> Record {
             open_at_peak: 15_000,
             open_at_end: 14_000,
             closed_by_server: 1000,
+            reconnects: 900,
             failed: [("refused".to_string(), 24), ("timeout".to_string(), 12)].into(),
         },
         requests: Requests {
             sent: 1_260_100,
             answered: 1_260_000,
+            repeated: 0,
             rate: 21_000.4,
             errors: [("timeout".to_string(), 60), ("unanswered at the end".to_string(), 40)].into(),
             bytes_out: 17_641_400,

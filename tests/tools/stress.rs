@@ -89,6 +89,8 @@ fn every_flood_replaces_closed_connections_and_runs_honest_probes() {
         "1",
         "--penalty",
         "0",
+        "--max-silent",
+        "100",
     ]);
     let hub = server.address("hub");
     let kinds = [
@@ -109,8 +111,12 @@ fn every_flood_replaces_closed_connections_and_runs_honest_probes() {
 }
 
 fn flood(hub: SocketAddr, kind: &str, must_close: bool) {
-    let (code, record, said) =
-        stress(&format!("{kind} resp://{hub} -c 100 -d 4s --probe-rate 50 --assert honest>=99"));
+    // Floods at this rate leave a silent connection more than 100 ms, which suffices for a probe.
+    // Without a rate, they would replace closed connections as fast as the machine can.
+    let rate = if kind == "rst" { "" } else { "--connect-rate 100" };
+    let (code, record, said) = stress(&format!(
+        "{kind} resp://{hub} -c 100 -d 4s {rate} --probe-rate 50 --assert honest>=99"
+    ));
     assert_eq!(code, Some(0), "{kind}: {said}");
     let probes = record["probes"].as_array().unwrap();
     let phases: Vec<&str> = probes.iter().map(|probe| probe["phase"].as_str().unwrap()).collect();
@@ -153,6 +159,51 @@ fn stress_sends_the_password_and_reports_a_wrong_one() {
     let (code, record, said) = stress(&format!("resp://:wrong@{address} -n 100 -c 3 -d 1s"));
     assert_eq!(code, Some(1), "{said}");
     assert!(record["connections"]["failed"].to_string().contains("WRONGPASS"), "{record}");
+}
+
+/// A password comes from a file or from the environment, and shows nowhere.
+#[test]
+fn a_password_is_taken_from_a_file_or_the_environment() {
+    let server = Server::start(&["--listen", "hub=127.0.0.1:0", "--requirepass", "opensesame"]);
+    let target = format!("resp://{}", server.address("hub"));
+    let file = std::env::temp_dir().join(format!("slabd-password-{}", std::process::id()));
+    let path = file.to_str().unwrap().to_string();
+    std::fs::write(&file, "opensesame\r\na comment\n").unwrap();
+    let (code, record, said) = stress(&format!("{target} -n 9 -c 3 --password-file {path}"));
+    assert_eq!((code, number(&record["requests"]["answered"])), (Some(0), 9), "{said}");
+    let mut command = Command::new(program());
+    command.args(["stress", &target, "-n", "9", "-c", "3", "-q"]);
+    let output = command.env("SLABD_STRESS_PASSWORD", "opensesame").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && !said.contains("opensesame"), "{said}");
+    // The password of the target comes before that of the environment.
+    let own = target.replace("://", "://:wrong@");
+    let mut command = Command::new(program());
+    command.args(["stress", &own, "-n", "9", "-c", "3", "-q"]);
+    let output = command.env("SLABD_STRESS_PASSWORD", "opensesame").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    std::fs::write(&file, "\nopensesame").unwrap();
+    let folder = std::env::temp_dir();
+    for (path, why) in [
+        (path.as_str(), "is empty, and must be the password"),
+        ("/nonexistent", "--password-file: cannot read /nonexistent"),
+        ("/dev/zero", "--password-file: cannot read /dev/zero"),
+        (folder.to_str().unwrap(), "expected a regular file"),
+        ("", "--password-file: the file has no name"),
+    ] {
+        let (code, _, error) = run(&["stress", &target, "--password-file", path]);
+        assert_eq!((code, error.lines().count()), (Some(2), 1), "{error}");
+        assert!(error.contains(why) && !error.contains("opensesame"), "{error}");
+    }
+    std::fs::write(&file, "x".repeat(513)).unwrap();
+    let (_, _, error) = run(&["stress", &target, "--password-file", &path]);
+    assert!(error.contains("513 bytes; accepted: up to 512 bytes"), "{error}");
+    std::fs::remove_file(&file).unwrap();
+    // Opening a FIFO does not wait for a writer.
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let (_, _, error) = run(&["stress", &target, "--password-file", &path]);
+    assert!(error.contains("expected a regular file"), "{error}");
+    std::fs::remove_file(&file).unwrap();
 }
 
 /// Starts a server that calls `before` and then answers a PING. It closes the connection if

@@ -161,6 +161,81 @@ fn wrong_answers_errors_closes_and_timeouts_are_counted_apart() {
     }
 }
 
+/// A server that is full answers with an error and closes the connection.
+#[test]
+fn an_error_reply_counts_as_no_answer_in_every_shape() {
+    let full = serve(|index, mut stream| {
+        if index >= 3 {
+            let _ = stream.write_all(b"-ERR max number of clients reached\r\n");
+            return;
+        }
+        while let Ok(1..) = stream.read(&mut [0; 4096]) {
+            if stream.write_all(b"+PONG\r\n").is_err() {
+                return;
+            }
+        }
+    });
+    let (_, record, said) = stress(&format!("hold resp://{full} -c 9 -d 300ms --timeout 1s"));
+    assert!(said.contains("3 connections got an answer after opening, and 3 at the end"), "{said}");
+    assert!(said.contains("max number of clients reached"), "{said}");
+    assert_eq!(number(&record["requests"]["answered"]), 6, "{said}");
+    assert_eq!(number(&record["requests"]["errors"]["error reply"]), 6, "{said}");
+    let refuser = serve(|_, mut stream| {
+        while let Ok(1..) = stream.read(&mut [0; 100]) {
+            let _ = stream.write_all(b"-ERR no\r\n");
+        }
+    });
+    let unavailable = serve(|_, mut stream| {
+        while let Ok(1..) = stream.read(&mut [0; 1000]) {
+            let _ = stream.write_all(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let datagrams = socket.local_addr().unwrap();
+    spawn(move || {
+        let mut chunk = [0; 100];
+        while let Ok((length, peer)) = socket.recv_from(&mut chunk) {
+            let answer = [&b"-ERR "[..], &chunk[..length]].concat();
+            let _ = socket.send_to(&answer, peer);
+        }
+    });
+    for words in [
+        format!("ping resp://{refuser} -n 9 -c 3"),
+        format!("ping resp://{refuser} -r 100 -d 100ms -c 3"),
+        format!("hold resp://{refuser} -c 9 -d 100ms"),
+        format!("churn resp://{refuser} -n 9 -c 3"),
+        format!("ping tcp://{refuser} -n 9 -c 3 --send PING\\r\\n"),
+        format!("ping http://{unavailable} -n 9 -c 3"),
+        format!("churn http://{unavailable} -n 9 -c 3"),
+        format!("ping udp://{datagrams} -n 9 -c 3 --send PING\\x20{{seq}}\\r\\n"),
+    ] {
+        let (code, record, said) = stress(&format!("{words} --timeout 2s"));
+        assert_eq!(code, Some(1), "{words}: {said}");
+        let requests = &record["requests"];
+        assert_eq!(number(&requests["answered"]), 0, "{words}: {said}");
+        assert_eq!(requests["errors"]["error reply"], requests["sent"], "{words}: {said}");
+        assert_eq!(record["latency"], serde_json::Value::Null, "{words}: an error has no time");
+        assert!(
+            said.contains("the server replied with an error") || said.contains("The server re")
+        );
+    }
+}
+
+/// The addresses of a name are tried in turn. `localhost` has two on most machines.
+#[test]
+fn the_address_in_use_is_named() {
+    use std::net::ToSocketAddrs;
+    let server = Server::start(&["--listen", "hub=127.0.0.1:0"]);
+    let port = server.address("hub").port();
+    let (code, record, said) = stress(&format!("resp://localhost:{port} -n 5 -c 1"));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(record["address"], format!("127.0.0.1:{port}"), "{said}");
+    assert!(said.contains(&format!(", connected to 127.0.0.1:{port}.")), "{said}");
+    let first = ("localhost", port).to_socket_addrs().unwrap().next().unwrap();
+    let is_note = said.contains(&format!("[::1]:{port} (refused)"));
+    assert_eq!(is_note, first.is_ipv6(), "{said}");
+}
+
 #[test]
 fn a_target_without_a_server_fails_with_a_message() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

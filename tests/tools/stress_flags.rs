@@ -181,7 +181,11 @@ fn a_wrong_command_line_gets_one_line_with_the_reason_and_an_example() {
         (&["ping", "hold", R], 2, &["too many words", "a shape and a target"]),
         (&["a", "b", "c", "d"], 2, &["a b c d: too many words"]),
         (&["127.0.0.1:80"], 2, &["no scheme", "resp://127.0.0.1:6379"]),
-        (&["ftp://127.0.0.1:80"], 2, &["unknown scheme ftp://", "resp://, http://, tcp://"]),
+        (
+            &["ftp://127.0.0.1:80"],
+            2,
+            &["unknown scheme ftp://", "resp://, redis://, http://, tcp://"],
+        ),
         (&["tcp://127.0.0.1"], 2, &["needs a port from 1 to 65535", "tcp://127.0.0.1:7379"]),
         (&["tcp://127.0.0.1:0"], 2, &["'0' is not a port", "1 to 65535"]),
         (&["resp://127.0.0.1:70000"], 2, &["'70000' is not a port", "1 to 65535"]),
@@ -219,7 +223,26 @@ fn a_wrong_command_line_gets_one_line_with_the_reason_and_an_example() {
         (&[R, "--send", "a\\"], 2, &["a single \\ at the end is not an escape"]),
         (&[R, "--html", "/nowhere/a.html"], 2, &["--html: the folder /nowhere", "run.html"]),
         (&[R, "--json", "/nowhere/a.json"], 2, &["--json: the folder /nowhere", "run.json"]),
+        (&[R, "--json", ""], 2, &["--json: the file has no name", "run.json"]),
+        (&[R, "--html", ""], 2, &["--html: the file has no name", "run.html"]),
+        (&[R, "--hdr", ""], 2, &["--hdr: the file has no name", "run.hdr"]),
         (&[R, "--hdr", "/"], 2, &["--hdr: / is a folder", "run.hdr"]),
+        (&["compare", "", "b.json"], 2, &["compare: a file has no name", "A.json B.json"]),
+        (&["compare", "a", "b", "--html", ""], 2, &["--html: the file has no name"]),
+        (&[""], 2, &["the target is empty", "resp://127.0.0.1:6379"]),
+        (&["https://127.0.0.1"], 2, &["needs TLS", "expected http://"]),
+        (&["resp://:s3cret@h", "resp://x"], 2, &["two targets", "resp://…@h"]),
+        (&[R, "-H", "a: b"], 2, &["--header does nothing in ping over resp://"]),
+        (&[R, "--method", "GET"], 2, &["--method does nothing"]),
+        (&[R, "--body", "x"], 2, &["--body does nothing"]),
+        (&["tcp://127.0.0.1:9", "--password-file", "x"], 2, &["--password-file does nothing"]),
+        (&["http://127.0.0.1", "--send", "x", "-H", "a: b"], 2, &["--header does nothing"]),
+        (&["http://127.0.0.1", "-H", "a: b\r\nc: s3cret"], 2, &["the value of a contains"]),
+        (&["http://127.0.0.1", "-H", "a"], 2, &["--header: there is no colon", "'Accept: "]),
+        (&["http://127.0.0.1", "--method", "A B"], 2, &["--method: 'A B' is not a method"]),
+        (&["http://127.0.0.1", "--body", "@"], 2, &["--body: the file has no name"]),
+        (&["http://127.0.0.1", "--body", "@/dev/null"], 2, &["cannot read /dev/null"]),
+        (&[R, "-P", "9999", "--size", "1MiB"], 2, &["--pipeline: 9999 requests of 1048576 bytes"]),
         (&["compare", "a.json"], 2, &["compare needs two files", "A.json B.json"]),
         (&["compare", "a", "b", "c"], 2, &["not 3", "A.json B.json"]),
         (&["compare", "/nowhere/a", "/nowhere/b"], 1, &["cannot read /nowhere/a", "--json"]),
@@ -246,6 +269,7 @@ fn a_wrong_command_line_gets_one_line_with_the_reason_and_an_example() {
         for part in *parts {
             assert!(error.contains(part), "{words:?}: no {part:?} in {error}");
         }
+        assert!(!error.contains("s3cret"), "{error}");
     }
 }
 

@@ -72,6 +72,13 @@ pub fn push(out: &mut Vec<u8>, length: usize, protocol: Protocol) {
     head(out, if protocol == Protocol::Resp2 { b'*' } else { b'>' }, length as u64, false);
 }
 
+/// Appends the beginning of a push whose last bulk string, of `length` bytes, and CRLF follow.
+pub fn push_before(out: &mut Vec<u8>, protocol: Protocol, words: &[&[u8]], length: usize) {
+    push(out, words.len() + 1, protocol);
+    words.iter().for_each(|word| bulk(out, word));
+    head(out, b'$', length as u64, false);
+}
+
 /// Appends a whole push of bulk strings: see [`push`].
 pub fn pushed(out: &mut Vec<u8>, protocol: Protocol, words: &[&[u8]]) {
     push(out, words.len(), protocol);

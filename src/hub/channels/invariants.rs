@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::super::shares::{Amount, SessionSources, SourceKey};
 use super::{
-    Channels, Kind, KindCounts, LARGE_FROM, Subscriber, Subscription, TopicId, table_bytes,
+    Channels, FEW_SUBSCRIPTIONS, Kind, KindCounts, LARGE_FROM, SUBSCRIPTION, Subscriber,
+    Subscription, TopicId, price, table_bytes,
 };
 
 impl Channels {
@@ -13,7 +15,7 @@ impl Channels {
     }
 
     /// Panics unless membership agrees in both directions and every running count is right. O(n).
-    pub fn check_invariants(&self) {
+    pub fn check_invariants(&self, all: &dyn SessionSources) {
         let (mut halves, mut held) = (0, 0);
         for (index, topic) in &self.topics {
             let id = TopicId::new(topic.kind, index);
@@ -53,9 +55,6 @@ impl Channels {
                 counts[subscription.topic.kind() as usize] += 1;
             }
             assert_eq!(counts, self.counts(session));
-            let confirmations: usize =
-                self.topics_of(session).map(|topic| self.confirmation(topic)).sum();
-            assert_eq!(confirmations, self.confirmations(session));
             let is_large = self.large.contains_key(&session);
             assert!(if is_large { own.len() >= LARGE_FROM / 2 } else { own.len() < LARGE_FROM });
             halves -= own.len();
@@ -63,11 +62,34 @@ impl Channels {
         }
         assert_eq!(halves, 0, "sessions and topics count different numbers of subscriptions");
         assert_eq!(self.names.iter().map(HashMap::len).sum::<usize>(), self.topics.len());
-        assert_eq!(self.patterns.len(), self.names[Kind::Pattern as usize].len());
-        assert!(
-            self.patterns.iter().all(|pattern| self.topics[pattern.index()].kind == Kind::Pattern)
-        );
+        self.patterns.check_invariants(self.topics(Kind::Pattern));
+        self.check_shares(all);
         held += self.large.values().map(|large| table_bytes(&large.index)).sum::<usize>();
         assert_eq!(held, self.held, "the memory is miscounted");
+    }
+
+    /// Each topic is charged to the source of one of its subscribers, and each session to its own
+    /// source for the subscriptions beyond its first few.
+    fn check_shares(&self, all: &dyn SessionSources) {
+        let mut expected: HashMap<SourceKey, Amount> = HashMap::new();
+        let mut charge = |session: u32, amount: &Amount| {
+            let own = expected.entry(all.source(session)).or_default();
+            own.bytes += amount.bytes;
+            own.channels += amount.channels;
+            own.indexed += amount.indexed;
+            own.others += amount.others;
+        };
+        for (_, topic) in &self.topics {
+            let mut subscribers = topic.subscribers.iter().map(|subscriber| subscriber.session);
+            assert!(
+                subscribers.any(|session| session == topic.payer),
+                "a topic is charged to a session that is not subscribed to it"
+            );
+            charge(topic.payer, &price(topic.kind, &topic.name));
+        }
+        for (own, session) in self.sessions.iter().zip(0..) {
+            (FEW_SUBSCRIPTIONS..own.len()).for_each(|_| charge(session, &SUBSCRIPTION));
+        }
+        self.shares.check_invariants(&expected);
     }
 }

@@ -2,11 +2,13 @@
 
 use std::mem;
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::super::channels::Channels;
 use super::super::encoding::{By, Encoding};
 use super::{Fanout, Queue};
 use crate::limits::BATCH_MAX;
+use crate::payload::Payload;
 use crate::service::Output;
 
 /// The batch of the last receiver. The next receiver often gets the same one.
@@ -18,8 +20,12 @@ pub(super) struct Batch {
     pub had: u32,
     /// The encoding of the batch. `None`: there is no batch in this turn yet.
     pub encoding: Option<Encoding>,
-    /// The range in the outbox.
+    /// The range in the outbox. If the batch is a large message, that is all before its payload.
     pub range: Range<u32>,
+    /// The payload of a large message, and the range in the outbox that follows it.
+    pub large: Option<(Rc<Payload>, Range<u32>)>,
+    /// The batch was cut at a large message, so the next one follows at once.
+    pub goes_on: bool,
     /// Number of posts.
     pub count: usize,
     /// Watermark of a receiver after the batch.
@@ -57,6 +63,12 @@ impl Fanout {
         // Messages that were encoded for other receivers may lie apart in the outbox; copy them.
         let mut parts = batch.parts.drain(..);
         let first = parts.next().unwrap_or_default();
+        // Each post of a large message is encoded with what follows its payload.
+        batch.large = batch.posts.first().and_then(|(_, queue, place)| {
+            let message = self.queues[*queue as usize].posts[*place as usize].message;
+            let end = first.end..first.end + Encoding::END.len() as u32;
+            self.messages.large(message).map(|payload| (payload.clone(), end))
+        });
         batch.range = match parts.len() {
             0 => first,
             _ => {
@@ -70,20 +82,28 @@ impl Fanout {
         };
     }
 
-    /// Cuts a batch at `BATCH_MAX` bytes; the rest goes in the next turn. Overlapping patterns can
-    /// multiply a backlog beyond the amount that a reader takes at once.
+    /// Cuts a batch at `BATCH_MAX` bytes and at large messages, which go alone; the rest goes in
+    /// the next turn. Overlapping patterns can multiply a backlog beyond the amount that a reader
+    /// takes at once.
     fn cut_batch(&mut self) {
         let (queues, messages, latest) = (&self.queues, &self.messages, self.latest);
-        let Batch { posts, last, .. } = &mut self.batch;
+        let Batch { posts, last, goes_on, .. } = &mut self.batch;
         let mut bytes = 0;
         let most = posts.iter().position(|(_, queue, place)| {
-            let (channel, payload) =
-                messages.get(queues[*queue as usize].posts[*place as usize].message);
+            let message = queues[*queue as usize].posts[*place as usize].message;
+            let (channel, payload) = messages.get(message);
             bytes += channel.len() + payload.len();
-            bytes > BATCH_MAX
+            bytes > BATCH_MAX || messages.large(message).is_some()
         });
-        *last = latest;
+        (*last, *goes_on) = (latest, false);
+        let is_cut_by_large = |most: usize| {
+            let mut around = posts[..=most].iter().rev().take(2);
+            around.any(|(_, queue, place)| {
+                messages.large(queues[*queue as usize].posts[*place as usize].message).is_some()
+            })
+        };
         if let Some(most) = most.map(|most| most.max(1)).filter(|most| *most < posts.len()) {
+            *goes_on = is_cut_by_large(most);
             posts.truncate(most);
             *last = posts[most - 1].0;
         }
@@ -103,8 +123,15 @@ impl Fanout {
                 let bytes = output.bytes_mut();
                 *start = bytes.len() as u32;
                 let (channel, payload) = self.messages.get(post.message);
-                encoding.encode(bytes, By::topic(channels, *topic), channel, payload);
-                *end = bytes.len() as u32;
+                let by = By::topic(channels, *topic);
+                if self.messages.large(post.message).is_some() {
+                    encoding.encode_head(bytes, by, channel, payload.len());
+                    *end = bytes.len() as u32;
+                    bytes.extend_from_slice(Encoding::END);
+                } else {
+                    encoding.encode(bytes, by, channel, payload);
+                    *end = bytes.len() as u32;
+                }
             }
             match parts.last_mut() {
                 Some(last) if last.end == *start => last.end = *end,

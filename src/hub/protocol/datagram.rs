@@ -3,7 +3,7 @@
 //! A datagram's sender can be forged, so the server must not amplify traffic. A reply longer than
 //! the datagram is not sent, and an error is not sent either.
 
-use super::resp::{Call, Resp, commands};
+use super::resp::{Call, Resp, commands, inline};
 use crate::codec::resp::{self, CommandLimits, Frame};
 use crate::hub::Shared;
 use crate::hub::sessions::SessionId;
@@ -21,7 +21,7 @@ impl Resp {
     ) {
         let access = &mut shared.access;
         let command = match reply.peer {
-            Some(peer) if !access.takes_datagram(peer, reply.now) => None,
+            Some(peer) if !access.admits(peer.ip()) => None,
             Some(peer) => access.command_of(datagram, peer, reply.now),
             None => None,
         };
@@ -36,8 +36,13 @@ impl Resp {
             Frame::Incomplete if command.first() != Some(&b'*') => command,
             _ => return,
         };
+        if inline::protocol_version(message).is_some() {
+            return;
+        }
         let Ok(words) = self.parser.parse(message, &limits) else { return };
-        let mut call = Call::new(SessionId::NONE, reply, server, &mut self.walks);
+        let Resp { walks, transactions, trackers, .. } = self;
+        let tables = (walks, transactions, trackers);
+        let mut call = Call::new(SessionId::NONE, reply, server, tables);
         let answered = commands::run_datagram(shared, words, &mut call);
         if !answered || reply.len() > datagram.len() {
             reply.truncate(0);

@@ -6,20 +6,35 @@
 mod admin;
 mod clients;
 pub mod commands;
+mod describe;
 mod help;
+pub mod inline;
+mod large;
 mod listing;
 mod pubsub;
+mod redis_sections;
+mod rows;
+mod slices;
+mod startup;
+mod tracking;
+mod transactions;
 mod walks;
 mod words;
 
-use crate::codec::resp::{self, Command, CommandLimits, Frame, FrameError, Parser, Protocol};
+use crate::codec::resp::{self, Command, CommandLimits, Parser, Protocol};
 use crate::connection::Reason;
 use crate::hub::Shared;
 use crate::hub::channels::Kind;
 use crate::hub::encoding::Encoding;
-use crate::hub::sessions::{Session, SessionId};
+use crate::hub::sessions::{AUTHENTICATED, Session, SessionId};
+use crate::limits::LEADING_BLANKS_MAX;
 use crate::service::server::Server;
 use crate::service::{Output, Reply, Taken};
+use inline::InputError;
+use large::LargeCommands;
+use slices::Slices;
+use tracking::Trackers;
+use transactions::Transactions;
 use walks::Walks;
 
 /// The version of Redis whose protocol and errors the hub follows. Clients read it to decide which
@@ -31,15 +46,26 @@ pub const DENIED: &[u8] = b"-DENIED slabd is in protected mode: no password is s
     this machine only (127.0.0.0/8 and ::1). To serve other machines, start it with --requirepass, \
     --requirepass-file or SLABD_REQUIREPASS, and let clients send AUTH.\r\n";
 
-/// The response to an HTTP request.
-const HTTP_REFUSED: &[u8] =
-    b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-
 /// The RESP side of the hub.
 #[derive(Default)]
 pub struct Resp {
     pub(super) parser: Parser,
+    large: LargeCommands,
     pub(super) walks: Walks,
+    pub(super) transactions: Transactions,
+    slices: Slices,
+    pub(super) trackers: Trackers,
+}
+
+/// The work of a command that is served in slices.
+#[derive(Clone, Copy)]
+pub enum SlicedWork {
+    /// Begins or ends the subscriptions to names of a kind.
+    Names { kind: Kind, subscribes: bool },
+    /// Ends all subscriptions of a kind. `next` is the number of those not looked at yet.
+    All { kind: Kind, next: u32 },
+    /// Ends all subscriptions, before RESET runs.
+    Reset,
 }
 
 /// A running command: its session, and where its reply goes.
@@ -48,6 +74,12 @@ pub struct Call<'a, 'b> {
     pub reply: &'a mut Reply<'b>,
     pub server: &'a mut dyn Server,
     pub walks: &'a mut Walks,
+    pub transactions: &'a mut Transactions,
+    pub trackers: &'a mut Trackers,
+    /// Length of the command in the input, in bytes. 0: the command must be served at once.
+    length: usize,
+    /// The work of a command that is served in slices.
+    begun: Option<SlicedWork>,
     /// Number of bytes at the front that are no reply, such as messages. They are sent even if
     /// replies are off.
     kept: usize,
@@ -62,9 +94,21 @@ impl<'a, 'b> Call<'a, 'b> {
         session: SessionId,
         reply: &'a mut Reply<'b>,
         server: &'a mut dyn Server,
-        walks: &'a mut Walks,
+        (walks, transactions, trackers): (&'a mut Walks, &'a mut Transactions, &'a mut Trackers),
     ) -> Call<'a, 'b> {
-        Call { session, reply, server, walks, kept: 0, muted: false, waits: false }
+        Call {
+            session,
+            reply,
+            server,
+            walks,
+            transactions,
+            trackers,
+            length: 0,
+            begun: None,
+            kept: 0,
+            muted: false,
+            waits: false,
+        }
     }
 
     /// Returns the buffer that the reply is appended to.
@@ -100,55 +144,86 @@ impl Resp {
         reply: &mut Reply<'_>,
         server: &mut dyn Server,
     ) -> Taken {
-        let limits = match shared.is_authenticated(session) {
-            true => &CommandLimits::default(),
-            false => &CommandLimits::UNTRUSTED,
-        };
-        let taken = if input.first() == Some(&b'*') {
-            self.parser.parse_multibulk(input, limits)
-        } else {
-            match resp::frame(input, scanned, limits) {
-                Frame::Incomplete => return Taken::Incomplete,
-                Frame::Invalid(error) => Err(error),
-                // A web page can make a browser send a POST here. Its body must not run as
-                // commands.
-                Frame::Command { message, .. } if resp::is_http_request_line(message) => {
-                    reply.send(HTTP_REFUSED);
-                    reply.close();
-                    return Taken::Message(input.len());
-                }
-                Frame::Command { message, length } => {
-                    self.parser.parse(message, limits).map(|words| Some((words, length)))
-                }
-            }
-        };
-        match taken {
-            Ok(None) => Taken::Incomplete,
-            Ok(Some((words, length))) => {
-                let mut call = Call::new(session, reply, server, &mut self.walks);
-                run(shared, words, &mut call);
-                if call.waits { Taken::Later } else { Taken::Message(length) }
-            }
-            Err(error) => {
-                refuse(error, reply);
-                Taken::Message(input.len())
-            }
+        if let Some(taken) = self.go_on(shared, session, input, reply, server) {
+            return taken;
         }
+        let own = shared.sessions.get(session);
+        let limits = &match own.is(AUTHENTICATED) {
+            true => CommandLimits::up_to(server.limits().max_message),
+            false => CommandLimits::UNTRUSTED,
+        };
+        let is_first = RespState::of(&own).command == 0;
+        let blanks = if is_first { inline::leading_blanks(input) } else { 0 };
+        if blanks > LEADING_BLANKS_MAX {
+            InputError::TooManyBlanks.send(limits, reply);
+            return Taken::Message(input.len());
+        }
+        let (whole, input) = (input.len(), &input[blanks..]);
+        let is_inline = input.first() != Some(&b'*');
+        let mut large = self.large.take(session);
+        let taken = if let Some(parser) = &mut large {
+            parser.go_on(input, limits).map_err(InputError::Frame)
+        } else if is_inline {
+            let scanned = scanned.saturating_sub(blanks);
+            inline::take(&mut self.parser, input, scanned, limits, is_first)
+        } else {
+            self.parser.parse_multibulk(input, limits).map_err(InputError::Frame)
+        };
+        let (taken, ends) = match taken {
+            Ok(None) => (Taken::Incomplete, false),
+            Ok(Some((words, length))) => {
+                let Resp { walks, transactions, trackers, .. } = self;
+                let tables = (walks, transactions, trackers);
+                let mut call = Call::new(session, reply, server, tables);
+                call.length = length;
+                run(shared, words, &mut call);
+                let (waits, begun) = (call.waits, call.begun);
+                if is_first && is_inline {
+                    inline::judge_first(shared, session, words, reply, waits);
+                }
+                let taken = match begun {
+                    _ if waits => Taken::Later,
+                    Some(work) => self.begin(session, work, blanks, &input[..length]),
+                    None => Taken::Message(blanks + length),
+                };
+                (taken, !waits)
+            }
+            Err(refusal) => {
+                refusal.send(limits, reply);
+                (Taken::Message(whole), true)
+            }
+        };
+        if ends {
+            self.parser.release();
+        } else {
+            self.large.keep(session, large, &mut self.parser);
+        }
+        taken
     }
 
     /// Returns true if a walk continues in the next turn.
     pub fn has_work(&self) -> bool {
-        self.walks.has_work()
+        self.walks.has_work() || self.transactions.has_holder()
     }
 
-    /// Continues the walks.
+    /// Returns true if publishes wait for an EXEC that has paused.
+    pub fn holds_publishers(&self) -> bool {
+        self.transactions.has_holder()
+    }
+
+    /// Continues the walks, and an EXEC that has paused.
     pub fn collect(&mut self, shared: &mut Shared, output: &mut Output<'_>) {
         self.walks.collect(shared, output);
+        self.transactions.collect(shared, output);
     }
 
-    /// Drops the walks of a session that has ended.
+    /// Drops what the tables hold for a session that has ended.
     pub fn closed(&mut self, session: SessionId) {
         self.walks.closed(session);
+        self.large.take(session);
+        self.transactions.close(session);
+        self.slices.closed(session);
+        self.trackers.close(session);
     }
 
     /// Returns the sessions for which the result of a walk is kept.
@@ -156,9 +231,38 @@ impl Resp {
         self.walks.askers()
     }
 
-    /// Returns the memory of the walks, in bytes.
-    pub fn walk_bytes(&self) -> usize {
-        self.walks.bytes()
+    /// Returns the memory of the tables, in bytes.
+    pub fn bytes(&self) -> usize {
+        let tables = self.walks.bytes() + self.transactions.bytes() + self.trackers.bytes();
+        tables + self.large.bytes() + self.slices.bytes()
+    }
+
+    /// Returns the sessions with an unfinished command of many words.
+    pub fn senders(&self) -> impl Iterator<Item = SessionId> {
+        self.large.sessions()
+    }
+
+    /// Returns the sessions of which a command is partly served.
+    pub fn in_slices(&self) -> impl Iterator<Item = SessionId> {
+        self.slices.sessions()
+    }
+
+    /// Panics unless exactly the live sessions between MULTI and EXEC have a transaction, and only
+    /// live sessions track keys. For tests.
+    pub fn check_tables(&self, shared: &Shared) {
+        self.trackers.check_invariants();
+        assert!(
+            self.trackers.sessions().all(|index| shared.sessions.at(index).serial != 0),
+            "an ended session still tracks keys"
+        );
+        self.transactions.check_invariants();
+        let states = (0..shared.sessions.places())
+            .map(|index| (index, RespState::of(&shared.sessions.get(shared.sessions.at(index)))));
+        let queueing = states.filter(|(_, state)| state.is_queueing()).map(|(index, _)| index);
+        assert!(
+            self.transactions.sessions().eq(queueing),
+            "the transactions and the sessions between MULTI and EXEC disagree"
+        );
     }
 
     /// Returns the memory of the parser, in bytes.
@@ -181,18 +285,11 @@ fn run(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     commands::run(shared, words, call);
     if call.waits {
         RespState::put(shared, call.session, SKIP_NEXT, skips);
-        call.reply.truncate(0);
+        // Messages that precede the reply are sent in any case.
+        call.reply.truncate(call.kept);
     } else if call.muted || RespState::of(&shared.sessions.get(call.session)).flags & MUTE != 0 {
         call.reply.truncate(call.kept.min(call.reply.len()));
     }
-}
-
-/// Sends a protocol error and closes the connection.
-fn refuse(error: FrameError, reply: &mut Reply<'_>) {
-    let mut text = b"ERR ".to_vec();
-    error.write(&mut text);
-    resp::error(reply.bytes_mut(), &text);
-    reply.close_for(Reason::ProtocolError);
 }
 
 /// The RESP state of a session, packed into [`Session::protocol_state`].
@@ -234,6 +331,17 @@ impl RespState {
         RespState { command: index as u8 + 1, ..RespState::of(session) }.set(session);
     }
 
+    /// Returns true between MULTI and EXEC.
+    fn is_queueing(self) -> bool {
+        usize::from(self.command) == commands::MULTI + 1
+    }
+
+    /// Makes a session one that has run no command yet.
+    fn forget_command(shared: &mut Shared, session: SessionId) {
+        let Some(session) = shared.sessions.get_mut(session) else { return };
+        RespState { command: 0, ..RespState::of(session) }.set(session);
+    }
+
     /// Returns the name of the last command, as CLIENT LIST shows it.
     fn command_name(self) -> &'static str {
         let index = usize::from(self.command).checked_sub(1);
@@ -263,16 +371,13 @@ impl Shared {
     fn is_limited(&self, session: SessionId) -> bool {
         self.protocol(session) == Protocol::Resp2 && self.channels.is_subscribed(session.index)
     }
-
-    /// Returns true if a session runs MONITOR.
-    fn has_monitors(&self) -> bool {
-        self.channels.topic(Kind::Feed, b"").is_some()
-    }
 }
 
-/// Appends the error for a newcomer that finds no free slot.
-pub fn full(out: &mut Vec<u8>) {
-    resp::error(out, b"ERR max number of clients reached");
+/// Appends the error for a newcomer that finds no free slot, in the words of Redis. A limit that
+/// Redis does not have is named.
+pub fn full(limit: &str, out: &mut Vec<u8>) {
+    let named = if limit == "max-connections" { "" } else { &format!(" ({limit})") };
+    resp::error(out, format!("ERR max number of clients reached{named}").as_bytes());
 }
 
 /// Appends the reason why the server closes a connection, if the protocol can carry it. RESP3 has

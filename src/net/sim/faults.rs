@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::SimNet;
+
 /// The faults of a network. Those of type `f64` are probabilities from 0 to 1. The default has
 /// none.
 #[derive(Clone, Debug)]
@@ -108,5 +110,12 @@ impl Faults {
             datagram_queue: 16,
             ..Faults::default()
         }
+    }
+}
+
+impl SimNet {
+    /// Sets the system's clock, as an operator or NTP does. The monotonic clock goes on.
+    pub fn set_system_clock(&mut self, time: Duration) {
+        self.system_clock = (time, self.now);
     }
 }

@@ -12,11 +12,12 @@ use std::time::Duration;
 use super::Shape;
 use crate::clock::Time;
 use crate::net::Net;
+use crate::stress::answer::WRONG;
 use crate::stress::meter::reason;
 use crate::stress::pace::{Next, Pace, earliest};
 use crate::stress::plan::{NUMBER_DIGITS, Plan};
 use crate::stress::record::Record;
-use crate::stress::wire::payload;
+use crate::stress::wire::{is_error_reply, payload};
 use crate::stress::world::World;
 use crate::sys::DatagramBatch;
 use crate::token::Token;
@@ -110,11 +111,11 @@ impl<N: Net> DatagramPing<N> {
         let mut text = Vec::new();
         while self.left != Some(0) {
             let due = match &mut self.pace {
-                Some(pace) if pace.next() > world.now => {
+                Some(pace) if pace.next() > world.now || Some(pace.next()) >= self.until => {
                     next = Next::At(pace.next());
                     break;
                 }
-                None if self.unanswered >= window => {
+                None if self.unanswered >= window || Some(world.now) >= self.until => {
                     next = Next::OnEvent;
                     break;
                 }
@@ -197,17 +198,23 @@ impl<N: Net> DatagramPing<N> {
                     continue;
                 }
             };
-            let numbers: Vec<Option<u64>> = (0..count)
+            let numbers: Vec<(Option<u64>, bool)> = (0..count)
                 .map(|index| {
                     let (datagram, _) = self.batch.exchange(index);
                     world.meter.bytes_in += datagram.len() as u64;
-                    number_in(datagram, &self.around.0)
+                    let is_error = is_error_reply(datagram) && !is_error_reply(&self.around.0);
+                    if is_error {
+                        world.meter.keep_refusal(datagram);
+                    }
+                    (number_in(datagram, &self.around.0), is_error)
                 })
                 .collect();
             for number in numbers {
                 match number {
-                    Some(number) => self.answered(world, number),
-                    None => world.meter.error("wrong answer", 1),
+                    (Some(number), false) => self.answered(world, number),
+                    (Some(number), true) => self.refused(world, number),
+                    (None, true) => world.meter.error("error reply", 1),
+                    (None, false) => world.meter.error(WRONG, 1),
                 }
             }
         }
@@ -225,6 +232,16 @@ impl<N: Net> DatagramPing<N> {
         world.meter.answered += 1;
         world.meter.latency.record(world.now.since(due), 1);
         self.forget_answered();
+    }
+
+    /// Counts a datagram that got an error reply.
+    fn refused(&mut self, world: &mut World<N>, number: u64) {
+        world.meter.error("error reply", 1);
+        let index = number.wrapping_sub(self.first) as usize;
+        if self.pending.get_mut(index).and_then(Option::take).is_some() {
+            self.unanswered -= 1;
+            self.forget_answered();
+        }
     }
 
     /// Returns now if a socket has more to receive.
@@ -265,6 +282,11 @@ impl<N: Net> Shape<N> for DatagramPing<N> {
             self.receive(world, socket);
         }
         let expiring = self.expire(world);
+        // A datagram that is due before the end leaves although this turn may be late.
+        let sending = match world.meter.load_ended {
+            None => self.send_due(world),
+            Some(_) => Next::OnEvent,
+        };
         let is_asked = self.left == Some(0) && self.unanswered == 0;
         if (world.now >= until || is_asked) && world.meter.load_ended.is_none() {
             self.charge_unsent(world, until);
@@ -282,7 +304,7 @@ impl<N: Net> Shape<N> for DatagramPing<N> {
                 ])
             };
         }
-        earliest([self.send_due(world), self.receiving(world), expiring, Next::At(until)])
+        earliest([sending, self.receiving(world), expiring, Next::At(until)])
     }
 
     fn datagrams(&mut self, world: &mut World<N>, socket: u8) {

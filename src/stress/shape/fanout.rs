@@ -10,12 +10,14 @@ use super::Shape;
 use crate::clock::{Clock, Time};
 use crate::net::Net;
 use crate::report::figures::rate;
+use crate::stress::answer::WRONG;
 use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
 use crate::stress::pace::{Next, Pace, earliest};
 use crate::stress::plan::Plan;
 use crate::stress::record::{Delivery, Record};
-use crate::stress::wire::{command, payload};
+use crate::stress::resp::command;
+use crate::stress::wire::payload;
 use crate::stress::world::{Dial, PeerFlags, World};
 
 const SUBSCRIBER: u8 = 0;
@@ -40,6 +42,8 @@ pub struct FanoutShape {
     mark: Vec<u8>,
     padding: Vec<u8>,
     pace: Option<Pace>,
+    /// True once the server's memory has been asked for. It is read before the load begins.
+    asked_memory: bool,
     subscribed: u64,
     published: u64,
     /// True once all messages are published or the duration has passed.
@@ -68,6 +72,7 @@ impl FanoutShape {
             mark: format!("{MARK}{:016x}", Clock::unix_time().as_nanos() as u64).into_bytes(),
             padding: payload(plan.size.saturating_sub(HEAD).max(1)),
             pace: None,
+            asked_memory: false,
             subscribed: 0,
             published: 0,
             is_published: false,
@@ -82,7 +87,6 @@ impl FanoutShape {
     fn begin<N: Net>(&mut self, world: &mut World<N>) {
         let meter = &mut world.meter;
         meter.begin_load(world.now);
-        meter.wants_memory = Some(Reading::Highest);
         self.pace = self
             .plan
             .rate
@@ -138,15 +142,16 @@ impl FanoutShape {
     /// Takes the answer to a publish: the number of receivers, or an error.
     fn take_answer<N: Net>(&mut self, world: &mut World<N>, answer: &[u8], is_error: bool) {
         let Some(due) = self.unanswered.pop_front() else {
-            return world.meter.error("wrong answer", 1);
+            return world.meter.error(WRONG, 1);
         };
-        world.meter.answered += 1;
-        world.meter.latency.record(world.now.since(due), 1);
         if is_error {
             world.meter.refused(answer);
             // The server delivered the message to no subscriber.
             self.delivery.expected = self.delivery.expected.saturating_sub(self.subscribed);
+            return;
         }
+        world.meter.answered += 1;
+        world.meter.latency.record(world.now.since(due), 1);
     }
 
     /// Takes the answer to SUBSCRIBE. Returns false and closes the connection if it is an error or
@@ -166,7 +171,7 @@ impl FanoutShape {
             self.subscribed += 1;
             return true;
         } else {
-            world.meter.error("wrong answer", 1);
+            world.meter.error(WRONG, 1);
         }
         world.settle(slot);
         world.close(slot);
@@ -200,6 +205,11 @@ impl<N: Net> Shape<N> for FanoutShape {
                 None if self.publisher.left() > 0 => return self.publisher.act(world, 0),
                 // The publisher could not connect.
                 None => return Next::Done,
+                Some(_) if !self.asked_memory => {
+                    self.asked_memory = true;
+                    world.meter.wants_memory = Some(Reading::Highest);
+                    return Next::At(world.now);
+                }
                 Some(_) => self.begin(world),
             }
         }
@@ -252,7 +262,7 @@ impl<N: Net> Shape<N> for FanoutShape {
                 .ok()
         };
         let (Some(serial), Some(due)) = (number(0), number(1)) else {
-            world.meter.error("wrong answer", 1);
+            world.meter.error(WRONG, 1);
             return true;
         };
         if serial as u32 <= peer.serial {

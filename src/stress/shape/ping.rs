@@ -39,6 +39,8 @@ pub struct Ping {
     /// At a rate: idle connections, the longest idle first, so that all are used. Some may have
     /// ended.
     idle: VecDeque<Token>,
+    /// At a rate: requests to send again, with the moments at which they were due.
+    repeated: VecDeque<Time>,
     /// Highest number of open connections so far, and when it was reached. If no more open within
     /// the timeout, the load starts with these.
     risen: (u64, Time),
@@ -73,6 +75,7 @@ impl Ping {
             timeout: plan.timeout,
             phase: PingPhase::Opening,
             idle: VecDeque::new(),
+            repeated: VecDeque::new(),
             risen: (0, now),
             began_with: None,
         }
@@ -150,16 +153,23 @@ impl Ping {
             return Next::OnEvent;
         };
         for _ in 0..REQUESTS_PER_TURN {
-            if self.requests_left == Some(0) || pace.next() >= *until {
-                return Next::OnEvent;
-            }
-            if pace.next() > world.now {
-                return Next::At(pace.next());
+            let is_over = self.requests_left == Some(0) || pace.next() >= *until;
+            if self.repeated.is_empty() {
+                if is_over {
+                    return Next::OnEvent;
+                }
+                if pace.next() > world.now {
+                    return Next::At(pace.next());
+                }
             }
             let Some(token) = self.idle.pop_front() else { return Next::OnEvent };
             let Source::Connection { slot, generation } = token.source() else { continue };
             let peer = world.peers.get(slot as usize);
             if peer.is_some_and(|peer| peer.generation.get() == generation && peer.is_open()) {
+                if let Some(due) = self.repeated.pop_front() {
+                    world.request(slot, 1, due);
+                    continue;
+                }
                 world.request(slot, 1, pace.take());
                 self.requests_left = self.requests_left.map(|left| left - 1);
             }
@@ -191,6 +201,11 @@ impl Ping {
             // A late answer must not count as that of a later request.
             world.close(slot);
         }
+        for due in std::mem::take(&mut self.repeated) {
+            world.meter.sent += 1;
+            world.meter.latency.record(world.now.since(due), 1);
+            unanswered += 1;
+        }
         world.meter.error("unanswered at the end", unanswered);
     }
 }
@@ -212,12 +227,16 @@ impl<N: Net> Shape<N> for Ping {
             }
             PingPhase::Loading { until, .. } => {
                 let until = *until;
-                let is_asked = self.requests_left == Some(0) && world.outstanding == 0;
+                // A request that is due before the end leaves although this turn may be late.
+                let sending = self.send_due(world);
+                let is_asked = self.requests_left == Some(0)
+                    && world.outstanding == 0
+                    && self.repeated.is_empty();
                 if world.now >= until || is_asked {
                     self.end_load(world);
                     return Next::At(world.now);
                 }
-                earliest([self.send_due(world), dialing, Next::At(until)])
+                earliest([sending, dialing, Next::At(until)])
             }
             PingPhase::Draining { until } => {
                 let until = *until;
@@ -236,15 +255,31 @@ impl<N: Net> Shape<N> for Ping {
         self.is_free(world, slot);
     }
 
+    fn repeats(&mut self, count: u32, due: Time) -> bool {
+        let PingPhase::Loading { pace, .. } = &self.phase else {
+            // After the load nothing is sent again, and the server has not seen these requests.
+            return matches!(self.phase, PingPhase::Draining { .. });
+        };
+        match pace {
+            Some(_) => self.repeated.extend((0..count).map(|_| due)),
+            // A connection sends the next requests when it is open, and so sends these.
+            None => {
+                let left = &mut self.requests_left;
+                *left = left.map(|left| left + u64::from(count));
+            }
+        }
+        true
+    }
+
     fn answered(&mut self, world: &mut World<N>, slot: u32, goes_on: bool) {
         if goes_on {
             self.is_free(world, slot);
         }
     }
 
-    fn ended(&mut self, world: &mut World<N>, _slot: u32) {
+    fn ended(&mut self, world: &mut World<N>, slot: u32) {
         if matches!(self.phase, PingPhase::Opening | PingPhase::Loading { .. }) {
-            self.dialer.again(world.now);
+            self.dialer.replace(world, slot);
         }
     }
 

@@ -123,12 +123,14 @@ impl Probes {
         world.request(slot, 1, due);
     }
 
-    /// Takes the answer and closes the connection. An error reply does not count as answered.
+    /// Takes the answer and closes the connection. An error reply is no answer, and has no time.
     pub fn answered<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
         let is_refused =
             world.peers.get(slot as usize).is_some_and(|peer| peer.flags.has(PeerFlags::REFUSED));
-        if let Some((due, phase)) = self.waiting.remove(&slot) {
-            self.answered[phase] += u64::from(!is_refused);
+        if let Some((due, phase)) = self.waiting.remove(&slot)
+            && !is_refused
+        {
+            self.answered[phase] += 1;
             self.times[phase].record(world.now.since(due), 1);
         }
         world.close(slot);

@@ -131,6 +131,10 @@ impl<N: Net> Shape<N> for Search {
         self.ping.opened(world, slot);
     }
 
+    fn repeats(&mut self, count: u32, due: Time) -> bool {
+        Shape::<N>::repeats(&mut self.ping, count, due)
+    }
+
     fn answered(&mut self, world: &mut World<N>, slot: u32, goes_on: bool) {
         self.ping.answered(world, slot, goes_on);
     }

@@ -100,7 +100,8 @@ impl HubClient {
                 elements.first().is_some_and(|first| first.text() == b"closing")
             }
             Value::Error(text) => {
-                text.starts_with("ERR closing") || text == "ERR max number of clients reached"
+                text.starts_with("ERR closing")
+                    || text.starts_with("ERR max number of clients reached")
             }
             _ => false,
         };
@@ -161,6 +162,9 @@ impl HubClient {
                 matches!(&value, Value::Error(text) if text.starts_with(start))
             }
             Expected::Integer | Expected::Receivers(_) => matches!(value, Value::Integer(_)),
+            Expected::Exec(answers) => {
+                matches!(&value, Value::Array(values) if values.len() == answers.len())
+            }
             Expected::Hello { is_resp3: true } => matches!(value, Value::Map(_)),
             Expected::Hello { is_resp3: false } => matches!(value, Value::Array(_)),
             Expected::Reset => value == Value::Simple("RESET".into()),
@@ -177,19 +181,16 @@ impl HubClient {
             Expected::Hello { is_resp3 } => self.receives_resp3 = is_resp3,
             Expected::Reset => {
                 self.receives_resp3 = false;
-                self.confirmed.clear();
-                // RESET has ended all subscriptions.
-                let now = scene.board.tick();
-                let own =
-                    scene.board.windows.iter_mut().filter(|window| window.client == self.number);
-                for window in own.filter(|window| window.confirmed.is_some()) {
-                    window.left.get_or_insert(now);
-                    window.is_settled = true;
-                }
+                self.left_all(scene);
             }
             Expected::Receivers(message) => {
                 if let Value::Integer(receivers) = value {
                     scene.board.answered(message, receivers);
+                }
+            }
+            Expected::Exec(answers) => {
+                for (expected, value) in answers.into_iter().zip(value.elements()) {
+                    self.settle(expected, value.clone(), scene)?;
                 }
             }
             Expected::Subscribed { topic, window, .. } => {
@@ -219,6 +220,17 @@ impl HubClient {
             Expected::This(_) | Expected::Error(_) | Expected::Integer => {}
         }
         Ok(())
+    }
+
+    /// Notes that RESET has ended all subscriptions.
+    fn left_all(&mut self, scene: &mut Scene<'_>) {
+        self.confirmed.clear();
+        let now = scene.board.tick();
+        let own = scene.board.windows.iter_mut().filter(|window| window.client == self.number);
+        for window in own.filter(|window| window.confirmed.is_some()) {
+            window.left.get_or_insert(now);
+            window.is_settled = true;
+        }
     }
 
     /// Notes the confirmed end of a subscription.

@@ -10,6 +10,7 @@ use slabd::config::{
     Buffers, Config, ConfigError, Listen, Settings, limits_as_texts, with_changes,
 };
 use slabd::limits::Limits;
+use slabd::machine::Machine;
 use slabd::networks::Networks;
 use slabd::units::{Size, Span};
 
@@ -51,7 +52,7 @@ fn read(text: &str) -> Result<Config, ConfigError> {
     {
         return Err(ConfigError("this target does not read existing files".into()));
     }
-    settings.resolve(FILE_LIMIT)
+    settings.resolve(&Machine::with_files(FILE_LIMIT))
 }
 
 fn is_one_line(message: &str) {

@@ -177,8 +177,8 @@ impl Run<'_> {
         let kind = if self.next().is_multiple_of(4) { Kind::Shard } else { Kind::Channel };
         let channel = self.name(kind);
         self.published += 1;
-        // Three of the largest messages fill the backlog, so further publishes must wait.
-        let length = self.next() % 64 * if is_large { 2048 } else { 1 };
+        // Five of the largest messages fill the backlog, so further publishes must wait.
+        let length = self.next() % 64 * if is_large { 1024 } else { 1 };
         let mut payload = self.published.to_string().into_bytes();
         payload.resize(length.max(payload.len()), b'.');
         self.attempt(session, Command::Publish { kind, channel, payload });

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use slabd::hub::glob;
+use slabd::hub::glob::{self, PatternShape};
 use slabd::limits::BATCH_MAX;
 
 /// Number of sessions. A number is reused after its session has ended.
 pub const SESSIONS: u32 = 4;
 
 /// Maximum number of patterns of one session.
-const PATTERNS_MAX: usize = 16;
+const PATTERNS_MAX: usize = 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -146,7 +146,8 @@ impl Model {
                 let full = kind == Kind::Pattern && own.count(&[Kind::Pattern]) == PATTERNS_MAX;
                 if full {
                     answer.extend_from_slice(if answers {
-                        b"-ERR too many subscriptions; the limit is 16 patterns per connection\r\n"
+                        b"-ERR too many subscriptions; the limit is 1024 patterns per connection \
+                          (--max-patterns-per-connection)\r\n"
                     } else {
                         b""
                     });
@@ -155,6 +156,12 @@ impl Model {
                 own.topics.push((kind, name.clone()));
                 if kind == Kind::Pattern && !self.patterns.contains(name) {
                     self.patterns.push(name.clone());
+                    // The index finds literal texts first, the shortest first.
+                    self.patterns.sort_by_key(|pattern| match PatternShape::of(pattern) {
+                        PatternShape::Prefix(text) => (0, text.len()),
+                        PatternShape::Exact(_) => (1, 0),
+                        PatternShape::Other => (2, 0),
+                    });
                 }
             }
             answer.extend(own.confirmation(kind.subscribe(), Some(name), kind));

@@ -58,16 +58,27 @@ fn limits(choice: u8) -> CommandLimits {
     }
 }
 
-/// Returns the expected frame. A line ends at LF, and one CR before it is not part of the line.
+/// Returns the expected frame. A line ends at LF, and one CR before it is not part of the line. The
+/// frame depends on the first byte, if any, that shows that the line is too long or no text.
 fn framed<'a>(stream: &'a [u8], limits: &CommandLimits) -> Frame<'a> {
-    let mut lines = stream.splitn(2, |byte| *byte == b'\n');
-    let line = lines.next().unwrap_or_default();
-    let message = if line.ends_with(b"\r") { &line[..line.len() - 1] } else { line };
-    match lines.next() {
-        _ if message.len() > limits.inline_max => Frame::Invalid(FrameError::InlineTooBig),
-        Some(_) => Frame::Command { message, length: line.len() + 1 },
-        None => Frame::Incomplete,
+    for (at, byte) in stream.iter().enumerate() {
+        let ends = |at: usize| stream.get(at + 1).is_none_or(|next| *next == b'\n');
+        match byte {
+            b'\n' => {
+                let line = &stream[..at];
+                let message = line.strip_suffix(b"\r").unwrap_or(line);
+                return Frame::Command { message, length: at + 1 };
+            }
+            b'\t' => {}
+            b'\r' if ends(at) => {}
+            0..=0x1f | 0x7f => return Frame::Invalid(FrameError::ControlCharacter(*byte)),
+            _ => {}
+        }
+        if at >= limits.inline_max && *byte != b'\r' {
+            return Frame::Invalid(FrameError::InlineTooBig);
+        }
     }
+    Frame::Incomplete
 }
 
 /// The state of the splitter.
@@ -90,7 +101,7 @@ fn split(line: &[u8], words_max: usize) -> Result<Vec<Vec<u8>>, FrameError> {
         let mut taken = 1;
         match state {
             State::Between if space => {}
-            State::Between if words.len() == words_max => return Err(FrameError::MultibulkLength),
+            State::Between if words.len() == words_max => return Err(FrameError::TooManyArguments),
             State::Between => (state, taken) = (State::Word, 0),
             // Vertical tab and form feed do not end a word without quotes.
             State::Word if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => {

@@ -2,7 +2,9 @@
 //! settings.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use slabd::connection::Reason;
 use slabd::limits::Limits;
 use slabd::metrics::Metrics;
 use slabd::service::ConnectionId;
@@ -19,6 +21,10 @@ impl Server for NoServer {
         &self.limits
     }
 
+    fn system_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn connection(&self, _connection: ConnectionId) -> Option<Facts> {
         None
     }
@@ -31,7 +37,9 @@ impl Server for NoServer {
         None
     }
 
-    fn kill(&mut self, _connection: ConnectionId) {}
+    fn exempt(&mut self, _connection: ConnectionId, _on: bool) {}
+
+    fn kill(&mut self, _connection: ConnectionId, _reason: Reason) {}
 
     fn metrics(&self, _wanted: &dyn Fn(&str) -> bool) -> Vec<Metrics> {
         Vec::new()

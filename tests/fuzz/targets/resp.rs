@@ -88,7 +88,7 @@ fn reference(bytes: &[u8], limits: &CommandLimits) -> Found {
     };
     at += 1;
     if count > limits.arguments_max as i64 {
-        return Err(FrameError::MultibulkLength);
+        return Err(FrameError::TooManyArguments);
     }
     let mut words = Vec::new();
     for _ in 0..count.max(0) {
@@ -105,7 +105,7 @@ fn reference(bytes: &[u8], limits: &CommandLimits) -> Found {
         at += read;
         let end = at as i128 + i128::from(length) + 2;
         if length < 0 || end > limits.bytes_max as i128 {
-            return Err(FrameError::BulkLength);
+            return Err(if length < 0 { FrameError::BulkLength } else { FrameError::TooLong });
         }
         let end = end as usize;
         if end > bytes.len() {

@@ -1,6 +1,6 @@
-//! The hub recognises RESP, inline commands and HTTP by the bytes of each message, at any cut of
-//! the stream. It answers an HTTP request with 501 and ends the stream. It does not execute
-//! anything after the request's first line.
+//! The hub recognises RESP, inline commands and other protocols by the bytes of each message, at
+//! any cut of the stream. A line that is no command ends the stream if no command ran before it,
+//! and so does a control character in any line. The hub executes nothing behind it.
 
 use slabd::clock::Time;
 use slabd::hub::Hub;
@@ -26,20 +26,26 @@ struct Step {
 
 /// Runs the target. The first byte is the length of the pieces, and the other bytes are the stream.
 /// The hub serves the stream three times: with the usual limits, with the limits before the
-/// password, and with these after many spaces, which leave the first line little room.
+/// password, and with these after many spaces, which leave the line little room.
 pub fn sniff(data: &[u8]) {
     let Some((piece, stream)) = data.split_first() else { return };
     let piece = usize::from(*piece).max(1);
     check(stream, 0, piece, false);
     check(stream, 0, piece, true);
-    let spaces = [b' '; UNTRUSTED_INPUT_MAX - FIRST_LINE_MAX];
+    // A command runs first, because blanks before it are bounded.
+    let spaces =
+        [b"*1\r\n$4\r\nQUIX\r\n".as_slice(), &[b' '; UNTRUSTED_INPUT_MAX - FIRST_LINE_MAX]];
+    let spaces = spaces.concat();
     let steps = check(&[&spaces, stream].concat(), spaces.len(), piece, true);
     let line = stream.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let length = line.strip_suffix(b"\r").unwrap_or(line).len();
-    let is_refused = steps
-        .first()
-        .is_some_and(|step| step.answer == b"-ERR Protocol error: too big inline request\r\n");
-    assert_eq!(is_refused, length > FIRST_LINE_MAX, "{}", stream.escape_ascii());
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let is_too_long =
+        |step: &Step| step.answer == b"-ERR Protocol error: too big inline request\r\n";
+    if line.len() <= FIRST_LINE_MAX {
+        assert!(!steps.get(1).is_some_and(is_too_long), "{}", stream.escape_ascii());
+    } else {
+        assert!(steps.get(1).is_some_and(|step| step.end.is_none()), "{}", stream.escape_ascii());
+    }
 }
 
 /// Serves a stream whole and, after its first bytes, in pieces. Both must give the same steps.
@@ -48,13 +54,26 @@ fn check(stream: &[u8], first: usize, piece: usize, password: bool) -> Vec<Step>
     let whole = serve(stream, first, stream.len().max(1), password);
     let shown = || stream.escape_ascii();
     assert_eq!(whole, serve(stream, first, piece, password), "in pieces of {piece}: {}", shown());
+    let mut has_run = false;
     for Step { start, end, answer } in &whole {
-        // Only a message that is a line can be a request.
         let rest = &stream[*start..];
-        let line = rest.iter().position(|byte| *byte == b'\n').map_or(rest, |end| &rest[..=end]);
-        let is_request = is_request(line);
-        assert_eq!(is_request, answer == NOT_IMPLEMENTED, "{} at {start}", shown());
-        assert!(!is_request || end.is_none(), "{} goes on after {end:?}", shown());
+        let blanks = if has_run { 0 } else { blank_lines(rest) };
+        let rest = &rest[blanks..];
+        let is_error = answer.starts_with(b"-");
+        if rest.starts_with(b"*") {
+            // An array may hold any command. Even one that fails ends the guard.
+            has_run |= !answer.starts_with(b"-ERR unknown command");
+            continue;
+        }
+        let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let has_control = line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
+        let must_close = has_control || (!has_run && (is_foreign(line) || (is_error && !password)));
+        assert!(!must_close || end.is_none(), "{} goes on behind {start}", shown());
+        if answer == NOT_IMPLEMENTED {
+            assert!(end.is_none() && names_http(line), "{} at {start}", shown());
+        }
+        has_run |= !is_error;
     }
     whole
 }
@@ -91,6 +110,11 @@ fn serve(stream: &[u8], first: usize, piece: usize, password: bool) -> Vec<Step>
                     }
                     (start, scanned) = (start + length, 0);
                 }
+                Taken::Part(length) => {
+                    // A long command of pub/sub is served in slices.
+                    assert!(length < input.len(), "{length} of {}", input.len());
+                    (start, scanned) = (start + length, 0);
+                }
                 Taken::Incomplete => {
                     assert!(
                         answer.is_empty() && input == stream[start..arrived],
@@ -115,21 +139,25 @@ fn serve(stream: &[u8], first: usize, piece: usize, password: bool) -> Vec<Step>
     steps
 }
 
-/// True if a message is the first line of an HTTP/1 request, with its line break.
-fn is_request(message: &[u8]) -> bool {
-    let Ok(line) = std::str::from_utf8(message.strip_suffix(b"\n").unwrap_or(message)) else {
-        return is_request_with_odd_target(message);
-    };
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    let [method, target, version] = line.split(' ').collect::<Vec<_>>()[..] else { return false };
-    let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-    let minor = version.strip_prefix("HTTP/1.").unwrap_or_default().as_bytes();
-    known.contains(&method) && !target.is_empty() && minor.len() == 1 && minor[0].is_ascii_digit()
+/// Returns the length of the blank lines at the front.
+fn blank_lines(stream: &[u8]) -> usize {
+    let run = stream.iter().take_while(|byte| b" \t\r\n".contains(byte)).count();
+    stream[..run].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
 }
 
-/// True if a message is a request line whose target is not UTF-8.
-fn is_request_with_odd_target(message: &[u8]) -> bool {
-    let text: Vec<u8> =
-        message.iter().map(|byte| if byte.is_ascii() { *byte } else { b'x' }).collect();
-    text.is_ascii() && is_request(&text)
+/// True if no command looks like this line, whatever the hub's commands are.
+fn is_foreign(line: &[u8]) -> bool {
+    let word = line.trim_ascii().split(|byte| matches!(byte, b' ' | b'\t')).next();
+    let word = word.unwrap_or_default();
+    let is_quoted = word.iter().any(|byte| matches!(byte, b'"' | b'\''));
+    names_http(line) || (!is_quoted && !word.iter().all(u8::is_ascii_alphabetic))
+}
+
+/// True if the last word of a line is a version of HTTP and not its only word.
+fn names_http(line: &[u8]) -> bool {
+    let mut words = line.trim_ascii().rsplit(|byte| matches!(byte, b' ' | b'\t'));
+    let version = words.next().and_then(|word| word.strip_prefix(b"HTTP/")).unwrap_or_default();
+    let numbers: Vec<&[u8]> = version.split(|byte| *byte == b'.').collect();
+    let are_numbers = |number: &&[u8]| !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+    words.next().is_some() && numbers.len() == 2 && numbers.iter().all(are_numbers)
 }

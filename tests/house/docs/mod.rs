@@ -235,6 +235,29 @@ fn the_page_of_settings_matches_the_rows_of_the_sources() {
     compare_made("settings", "docs/run.md", &settings::table());
 }
 
+/// The table says what each default protects, whom it could hurt, and what was measured with it.
+#[test]
+fn the_table_of_defaults_has_each_default_once() {
+    let text = page("docs/run.md").text;
+    let (_, table) = text.split_once("\n## What does each default protect").unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.starts_with('#'))
+        .filter(|line| line.starts_with("| `--"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let defaults = settings::defaults();
+    for (flag, default) in &defaults {
+        let same = rows.iter().filter(|row| row[0] == flag && row[1] == default).count();
+        assert_eq!(same, 1, "docs/run.md: rows of {flag} with the default {default}");
+    }
+    assert_eq!(rows.len(), defaults.len(), "docs/run.md: a row is of no setting with a default");
+    for row in &rows {
+        assert!(row.len() == 5 && row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+    }
+}
+
 #[test]
 fn the_page_of_commands_matches_the_answers_of_the_hub() {
     compare_made("commands", "docs/hub.md", &commands::table());

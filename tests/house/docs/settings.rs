@@ -42,6 +42,13 @@ pub fn table() -> String {
     text
 }
 
+/// Returns the settings that have a default, each with its flag and the default.
+pub fn defaults() -> Vec<(String, String)> {
+    let all = Setting::all().map(|setting| (setting.name(), setting.default()));
+    let given = all.filter(|(_, default)| default != "none");
+    given.map(|(name, default)| (format!("`--{name}`"), default)).collect()
+}
+
 fn push_filled(text: &mut String, paragraph: &str) {
     let mut length = WIDTH;
     for word in paragraph.split_whitespace() {

@@ -1,5 +1,7 @@
 //! Scripts of admission, of failing accepts and of several listeners.
 
+use std::time::Duration;
+
 use slabd::connection::Reason;
 use slabd::limits::{ACCEPT_FAILURES, Limits, TOLD_PER_TURN};
 use slabd::net::sim::End;
@@ -73,18 +75,40 @@ pub fn room_after_a_full_server(world: &mut World) {
     world.crowded();
 }
 
-pub fn penalties() -> Limits {
-    Limits { first_message_timeout: 2 * SECOND, penalty: 20 * SECOND, ..limits() }
+pub fn small_share() -> Limits {
+    Limits {
+        max_silent: 4,
+        max_silent_per_source: 1,
+        first_message_timeout: Duration::ZERO,
+        ..limits()
+    }
 }
 
-pub fn refused_for_a_penalty(world: &mut World) {
-    let silent = world.join_from(0, 1);
+/// The source is at its share, so its newcomer takes the place of its own silent connection.
+pub fn a_source_at_its_share(world: &mut World) {
+    let oldest = world.join_from(0, 1);
+    let others = [world.join_from(0, 2), world.join_from(0, 3)];
+    let newcomer = world.join_from(0, 1);
+    world.depends_on(oldest, [others[0], others[1], newcomer]);
+    world.depends_on(newcomer, [others[0], others[1], oldest]);
+    world.say(newcomer, "Ada\n");
+    world.say(others[0], "Bob\n");
+    world.expect((world.closed(Reason::Recycled), world.end(oldest)), (1, End::Reset));
+    world.expect(world.got(newcomer).ends_with("Ada!\r\n"), true);
+}
+
+pub fn the_longest_idle_makes_way(world: &mut World) {
+    let inside = full_server(world);
     world.pass(3 * SECOND);
-    let (refused, other) = (world.join_from(0, 1), world.join_from(0, 2));
-    world.depends_on(refused, [silent]);
-    world.say(other, "Bob\n");
-    world.expect((world.got(refused).as_str(), world.end(refused)), ("", End::Reset));
-    world.expect(world.got(other).ends_with("Bob!\r\n"), true);
+    world.say(inside[1], "PING\r\n");
+    let newcomer = world.join(0);
+    world.depends_on(newcomer, inside);
+    world.depends_on(inside[0], [inside[1], newcomer]);
+    world.depends_on(inside[1], [inside[0], newcomer]);
+    world.say(newcomer, "PING\r\n");
+    world.expect((world.closed(Reason::IdleEvicted), world.end(inside[0])), (1, End::Fin));
+    world.expect(world.got(newcomer).as_str(), "+PONG\r\n");
+    world.crowded();
 }
 
 pub fn ten_slots() -> Limits {

@@ -32,7 +32,7 @@ pub fn idle_with_output_unacknowledged(world: &mut World) {
 }
 
 pub fn first_limits() -> Limits {
-    Limits { first_message_timeout: 3 * SECOND, ..limits() }
+    Limits { first_message_timeout: 3 * SECOND, max_silent: 2, ..limits() }
 }
 
 pub fn no_first_message(world: &mut World) {
@@ -126,7 +126,9 @@ pub fn tight_budget() -> Limits {
     Limits { memory_budget: 200_000, high_watermark: 20_000, sockets: small_buffers(), ..limits() }
 }
 
-pub fn the_largest_is_evicted(world: &mut World) {
+/// The client in the middle has stalled for half a second. The last one holds more, but has only
+/// just got it.
+pub fn the_most_stalled_is_evicted(world: &mut World) {
     let (small, large, larger) = (world.join(0), world.join(0), world.join(0));
     world.depends_on(larger, [small, large]);
     world.depends_on(large, [small, larger]);
@@ -134,7 +136,8 @@ pub fn the_largest_is_evicted(world: &mut World) {
         world.stop_reading(client, 10);
         world.say(client, text(length));
     }
-    world.expect((world.reactor.stats().evicted, world.end(larger)), (1, End::Reset));
+    world.expect((world.reactor.stats().evicted, world.end(large)), (1, End::Reset));
+    world.expect(world.end(larger), End::Open);
     world.resume_reading(small, 1000);
     world.settle();
     world.expect(world.got(small).len(), 100);

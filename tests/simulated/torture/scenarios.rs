@@ -108,7 +108,7 @@ pub const SCENARIOS: &[Scenario] = &[
         over_the_soft_limit_for_too_long,
     ),
     with("over_the_hard_limit", &[Kind::Hub], hard_limits, over_the_hard_limit),
-    with("the_largest_is_evicted", &[Kind::Echo], tight_budget, the_largest_is_evicted),
+    with("the_most_stalled_is_evicted", &[Kind::Echo], tight_budget, the_most_stalled_is_evicted),
     with("no_memory_for_more_input", &[Kind::Hello], tiny_budget, no_memory_for_more_input),
     // Admission.
     with(
@@ -120,7 +120,8 @@ pub const SCENARIOS: &[Scenario] = &[
     with("refused_when_full", &[Kind::Hub], few_slots, refused_when_full),
     with("many_refused_when_full", &[Kind::Hub], few_slots, many_refused_when_full),
     with("room_after_a_full_server", &[Kind::Hub], few_slots, room_after_a_full_server),
-    with("refused_for_a_penalty", &[Kind::Hello], penalties, refused_for_a_penalty),
+    with("a_source_at_its_share", &[Kind::Hello], small_share, a_source_at_its_share),
+    with("the_longest_idle_makes_way", &[Kind::Hub], few_slots, the_longest_idle_makes_way),
     with(
         "the_operator_gets_a_slot_when_full",
         &[Kind::Hub, Kind::Operator],

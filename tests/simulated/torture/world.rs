@@ -215,8 +215,13 @@ impl World {
     pub fn pass(&mut self, span: Duration) {
         let end = self.net().now() + span;
         let (mut turns, mut moment) = (0, self.net().now());
-        while self.turn_until(end) < end {
-            let now = self.reactor.now();
+        loop {
+            let is_last = self.net().now() >= end;
+            let now = self.turn_until(end);
+            // The last turn begins at the end, so the deadlines up to then have been judged.
+            if is_last {
+                return;
+            }
             turns = if now > moment { 0 } else { turns + 1 };
             moment = now;
             assert!(turns < TURNS_AT_ONCE, "the loop spins: {turns} turns while no time passed");

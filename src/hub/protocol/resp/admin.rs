@@ -1,32 +1,33 @@
 //! The commands about the server: INFO, CONFIG, MEMORY, TIME, MONITOR, SHUTDOWN.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 
 use super::help::other_subcommand;
-use super::listing::{Filter, peer};
-use super::pubsub::{refusal, too_long};
+use super::listing::Filter;
+use super::pubsub::{refuse, subscribe_one, too_long};
 use super::walks::WalkTask;
 use super::words::{is, shown, word};
-use super::{Call, REDIS_VERSION};
+use super::{Call, redis_sections, startup};
 use crate::codec::resp::{self, Command};
-use crate::hub::channels::Kind;
+use crate::hub::channels::{Kind, TopicLimits};
+use crate::hub::shares::{SessionSources, allows};
 use crate::hub::{Shared, glob};
-use crate::limits::{INFO_STEPS, MONITOR_LINE_MAX, MONITORS_MAX, PATTERNS_AT_ONCE, WHY_MAX};
+use crate::limits::{
+    CONFIG_STEPS, INFO_STEPS, MONITOR_LINE_MAX, MONITORS_MAX, PATTERNS_AT_ONCE, SHARE, WHY_MAX,
+};
 use crate::metrics::MetricUnit::{Bytes, Connections, Count, Datagrams, Messages};
 use crate::metrics::{self, Metric, MetricSection, Metrics, key};
 use crate::service::server::Server;
 
-/// The hub's sections of INFO. They precede those of the server.
-const SECTIONS: [MetricSection<Shared>; 2] = [("server", general), ("pubsub", subscriptions)];
+/// The hub's own sections of INFO.
+const SECTIONS: [MetricSection<Shared>; 2] = [("pubsub", subscriptions), ("passwords", passwords)];
 
 /// Runs `INFO [section …]`. A section is named by its title, or by the first word of its title.
 pub fn info(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
-    shared.fanout.note_searched(INFO_STEPS);
-    let everything = words
-        .iter()
-        .skip(1)
-        .all(|word| ["all", "everything", "default"].iter().any(|name| is(word, name)));
+    shared.asked += INFO_STEPS;
+    let is_everything =
+        |word: &[u8]| ["all", "everything", "default"].iter().any(|name| is(word, name));
+    let everything = words.len() == 1 || words.iter().skip(1).any(is_everything);
     let wanted = |title: &str| {
         let title = key(title);
         let named = |word: &[u8]| {
@@ -34,37 +35,43 @@ pub fn info(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
         };
         everything || words.iter().skip(1).any(named)
     };
-    let own = metrics::compute(shared, &SECTIONS, &wanted);
     let mut text = String::new();
-    for section in own.into_iter().chain(call.server.metrics(&wanted)) {
-        text.push_str(&format!("# {}\r\n", key(section.title)));
-        for Metric { title, value, .. } in &section.list {
+    let mut write = |heading: &str, list: &[Metric]| {
+        let line_break = if text.is_empty() { "" } else { "\r\n" };
+        text.push_str(&format!("{line_break}# {heading}\r\n"));
+        for Metric { title, value, .. } in list {
             text.push_str(&format!("{}:{value}\r\n", key(title)));
         }
-        text.push_str("\r\n");
+    };
+    let needed = |title: &str| wanted(title) || redis_sections::needs(title, &wanted);
+    let theirs = call.server.metrics(&needed);
+    // Clients of Redis look for the headings of Redis as they are.
+    for section in redis_sections::sections(shared, call, &theirs, &wanted) {
+        write(section.title, &section.list);
+    }
+    let theirs = theirs.into_iter().filter(|section| wanted(section.title));
+    for section in metrics::compute(shared, &SECTIONS, &wanted).into_iter().chain(theirs) {
+        write(&key(section.title), &section.list);
     }
     let protocol = shared.protocol(call.session);
     resp::verbatim(call.out(), &text, protocol);
 }
 
-fn general(shared: &Shared, metrics: &mut Metrics) {
-    metrics.text("redis_version", REDIS_VERSION.into(), "Version of Redis that slabd follows.");
-    metrics.text("slabd_version", env!("CARGO_PKG_VERSION").into(), "Version of slabd.");
-    metrics.text("redis_mode", "standalone".into(), "Always `standalone`, for Redis clients.");
-    metrics.text("role", "master".into(), "Always `master`, for Redis clients.");
-    metrics.gauges([
-        ("arch_bits", Count, u64::from(usize::BITS), "Size of a pointer in bits."),
-        ("cluster_enabled", Count, 0, "Always 0, for Redis clients."),
-        ("process_id", Count, u64::from(std::process::id()), "Process id of the server."),
-        ("connected_clients", Connections, shared.sessions.len() as u64, "Open sessions."),
-    ]);
-    let commands = shared.commands_processed;
-    metrics.counters([("total_commands_processed", Count, commands, "Commands run or refused.")]);
+fn passwords(shared: &Shared, metrics: &mut Metrics) {
+    let guesses = &shared.access.guesses;
+    metrics.gauges([(
+        "unauthenticated_clients",
+        Connections,
+        guesses.len() as u64,
+        "Sessions that were refused a command because they have not sent the password.",
+    )]);
+    let help = "Wrong passwords, by connection or datagram.";
+    metrics.counters([("wrong_passwords", Count, guesses.wrong, help)]);
 }
 
 fn subscriptions(shared: &Shared, metrics: &mut Metrics) {
     let Shared { fanout, channels, .. } = shared;
-    let (patterns, bytes) = (channels.pattern_count() as u64, channels.bytes() as u64);
+    let bytes = channels.bytes() as u64;
     metrics.counters([
         ("published_messages", Messages, fanout.published, "Messages published."),
         ("delivered_messages", Messages, fanout.delivered, "Deliveries to subscribers."),
@@ -76,15 +83,9 @@ fn subscriptions(shared: &Shared, metrics: &mut Metrics) {
         ),
         ("commands_not_shown", Count, shared.commands_not_shown, "Commands not shown by MONITOR."),
     ]);
-    metrics.gauges([
-        ("pubsub_patterns", Count, patterns, "Patterns with at least one subscriber."),
-        ("pubsub_bytes", Bytes, bytes, "Memory of channels and subscriptions in bytes."),
-    ]);
+    let help = "Memory of channels and subscriptions in bytes.";
+    metrics.gauges([("pubsub_bytes", Bytes, bytes, help)]);
 }
-
-/// Settings that Redis clients read and slabd does not have under these names.
-const FOREIGN_SETTINGS: [(&str, &str); 4] =
-    [("save", ""), ("appendonly", "no"), ("databases", "1"), ("requirepass", "")];
 
 pub fn config(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     let protocol = shared.protocol(call.session);
@@ -95,22 +96,22 @@ pub fn config(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
                     "ERR too many patterns; accepted: up to {PATTERNS_AT_ONCE} per command"
                 ));
             }
-            if let Some(error) =
-                words.iter().skip(2).find_map(|pattern| too_long(Kind::Pattern, pattern))
+            if let Some(error) = words
+                .iter()
+                .skip(2)
+                .find_map(|pattern| too_long(Kind::Pattern, pattern, call.server.limits()))
             {
                 return call.error(&error);
             }
-            let foreign =
-                FOREIGN_SETTINGS.iter().map(|(name, value)| (name.to_string(), value.to_string()));
             let patterns: Vec<Vec<u8>> =
                 words.iter().skip(2).map(<[u8]>::to_ascii_lowercase).collect();
             let mut steps = 0;
             let mut asked = |name: &str| {
                 patterns.iter().any(|pattern| glob::matches(pattern, name.as_bytes(), &mut steps))
             };
-            let known = call.server.settings().into_iter().chain(foreign);
+            let known = call.server.settings().into_iter().chain(startup::settings(call));
             let found: Vec<_> = known.filter(|(name, _)| asked(name)).collect();
-            shared.fanout.note_searched(steps);
+            shared.asked += steps + CONFIG_STEPS;
             let out = call.out();
             resp::map(out, found.len(), protocol);
             for (name, value) in found {
@@ -131,6 +132,9 @@ pub fn config(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
             (shared.fanout.published, shared.fanout.delivered) = (0, 0);
             resp::simple(call.out(), "OK");
         }
+        name if is(name, "rewrite") => call.error(
+            "ERR CONFIG REWRITE is not supported; change the file of --config, and send SIGHUP",
+        ),
         _ => other_subcommand("config", words, call.out()),
     }
 }
@@ -158,6 +162,7 @@ pub fn memory(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
     let protocol = shared.protocol(call.session);
     match word(words, 1) {
         name if is(name, "stats") && words.len() == 2 => {
+            shared.asked += INFO_STEPS;
             let sections = call.server.metrics(&is_memory);
             let rows: Vec<_> = sections.iter().flat_map(Metrics::counts).collect();
             resp::map(call.out(), rows.len(), protocol);
@@ -181,6 +186,7 @@ pub fn memory(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
             }
         }
         name if is(name, "doctor") && words.len() == 2 => {
+            shared.asked += INFO_STEPS;
             let text = diagnosis(&call.server.metrics(&is_memory));
             resp::verbatim(call.out(), &text, protocol);
         }
@@ -227,8 +233,9 @@ fn diagnosis(sections: &[Metrics]) -> String {
     text
 }
 
-pub fn time(shared: &mut Shared, _words: Command<'_>, call: &mut Call<'_, '_>) {
-    let time = shared.unix_time(call.reply.now);
+/// Follows the system's clock, also after it was set.
+pub fn time(_shared: &mut Shared, _words: Command<'_>, call: &mut Call<'_, '_>) {
+    let time = call.server.system_time();
     let out = call.out();
     resp::array(out, 2);
     resp::bulk(out, time.as_secs().to_string().as_bytes());
@@ -241,63 +248,89 @@ pub fn monitor(shared: &mut Shared, _words: Command<'_>, call: &mut Call<'_, '_>
     if feed.is_some_and(|feed| shared.channels.is_member(call.session.index, feed)) {
         return resp::simple(call.out(), "OK");
     }
+    let source = shared.sessions.source(call.session.index);
+    let own = feed.map_or(0, |feed| {
+        let subscribers = shared.channels.subscribers(feed);
+        subscribers.filter(|session| shared.sessions.source(*session) == source).count()
+    });
     if monitors >= MONITORS_MAX {
         return call.error(&format!(
             "ERR too many monitors; at most {MONITORS_MAX} connections may run MONITOR"
         ));
     }
-    let subscribed = shared.subscribe(call.session, Kind::Feed, b"", call.out());
+    if !allows(own, 1, monitors, MONITORS_MAX) {
+        return call.error(&format!(
+            "ERR too many monitors from this address; it may have {SHARE} times what is left of \
+             {MONITORS_MAX}"
+        ));
+    }
+    let Call { session, server, reply, .. } = call;
+    let mut limits = TopicLimits::of(server.limits());
+    let out = reply.bytes_mut();
+    let subscribed = subscribe_one(shared, *server, *session, Kind::Feed, b"", &mut limits, out);
     call.keep();
     match subscribed {
-        Ok(_) => resp::simple(call.out(), "OK"),
-        Err(limit) => call.error(&refusal(limit)),
+        Ok(()) => {
+            resp::simple(call.out(), "OK");
+        }
+        Err(refused) => {
+            let Call { server, reply, .. } = call;
+            refuse(&refused, server.limits(), reply.bytes_mut());
+        }
     }
 }
 
 /// Shows a command to all monitors after it has run, in Redis's format.
 pub fn show_to_monitors(shared: &mut Shared, words: Command<'_>, call: &Call<'_, '_>) {
-    let Some(feed) = shared.channels.topic(Kind::Feed, b"") else { return };
     if shared.fanout.is_overfull() {
         shared.commands_not_shown += 1;
         return;
     }
-    let time = shared.unix_time(call.reply.now);
-    let mut line = format!("+{}.{:06} [0 ", time.as_secs(), time.subsec_micros());
-    match peer(shared, call.server, call.session) {
-        // Writing to a String cannot fail.
-        Some(peer) => drop(write!(line, "{peer}]")),
-        None => line.push_str("?:0]"),
-    }
+    let session = call.session;
+    let own = shared.sessions.get(session);
+    let (line, start) = shared.feed.begin_line(session, || {
+        let time = call.server.system_time();
+        let peer = own.peer().or_else(|| call.server.peer(own.connection()?));
+        let peer = peer.map_or("?:0".into(), |peer| peer.to_string());
+        format!("+{}.{:06} [0 {peer}]", time.as_secs(), time.subsec_micros())
+    });
+    let end = start + MONITOR_LINE_MAX;
     for word in words.iter() {
-        line.push_str(" \"");
-        // An escaped byte takes up to four, so the length is checked before each byte.
-        for byte in word.iter() {
-            if line.len() >= MONITOR_LINE_MAX {
-                break;
-            }
-            escape(*byte, &mut line);
-        }
-        line.push('"');
-        if line.len() >= MONITOR_LINE_MAX {
-            line.push_str(" ...");
+        line.extend_from_slice(b" \"");
+        escape(word, line, end);
+        line.push(b'"');
+        if line.len() >= end {
+            line.extend_from_slice(b" ...");
             break;
         }
     }
-    line.push_str("\r\n");
-    shared.fanout.publish(&mut shared.channels, &[feed], b"", line.as_bytes());
+    line.extend_from_slice(b"\r\n");
+    shared.end_line();
 }
 
-/// Appends a byte, escaped as by Redis's `sdscatrepr`.
-fn escape(byte: u8, out: &mut String) {
-    match byte {
-        b'\\' | b'"' => out.extend(['\\', char::from(byte)]),
-        b'\n' => out.push_str("\\n"),
-        b'\r' => out.push_str("\\r"),
-        b'\t' => out.push_str("\\t"),
-        0x07 => out.push_str("\\a"),
-        0x08 => out.push_str("\\b"),
-        b' '..=b'~' => out.push(char::from(byte)),
-        other => out.push_str(&format!("\\x{other:02x}")),
+/// Appends a text, escaped as by Redis's `sdscatrepr`, until `out` has `end` bytes or some more.
+fn escape(text: &[u8], out: &mut Vec<u8>, end: usize) {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'"');
+    let mut rest = text;
+    while let Some(first) = rest.first()
+        && out.len() < end
+    {
+        let room = rest.len().min(end - out.len());
+        let plain = rest[..room].iter().position(|byte| !is_plain(byte)).unwrap_or(room);
+        out.extend_from_slice(&rest[..plain]);
+        rest = &rest[plain.max(1)..];
+        if plain > 0 {
+            continue;
+        }
+        match first {
+            b'\\' | b'"' => out.extend_from_slice(&[b'\\', *first]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x07 => out.extend_from_slice(b"\\a"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            other => out.extend_from_slice(format!("\\x{other:02x}").as_bytes()),
+        }
     }
 }
 
@@ -313,34 +346,7 @@ pub fn shutdown(_state: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::tests::{exchange, hub, session};
-    use crate::limits::CONFIRMATIONS_MAX;
     use crate::service::Options;
-
-    #[test]
-    fn monitor_reports_the_limit_that_refused_it() {
-        let mut hub = hub(1);
-        exchange(&mut hub, 0, b"HELLO 3\r\n");
-        let session = session(&hub, 0);
-        // Shorter and shorter names leave no room for the confirmation of one more subscription.
-        for length in [4000, 400, 40, 1] {
-            for number in 0..CONFIRMATIONS_MAX {
-                let name = format!("{number:length$}");
-                if hub
-                    .shared
-                    .subscribe(session, Kind::Channel, name.as_bytes(), &mut Vec::new())
-                    .is_err()
-                {
-                    break;
-                }
-            }
-        }
-        let (reply, _) = exchange(&mut hub, 0, b"MONITOR\r\n");
-        assert_eq!(
-            String::from_utf8_lossy(&reply),
-            "-ERR too many subscriptions; the limit is 524288 bytes of replies that end them\r\n"
-        );
-    }
 
     #[test]
     fn each_metric_of_the_hub_has_a_distinct_name_and_a_help_text() {

@@ -7,14 +7,14 @@ use super::help::other_subcommand;
 use super::listing::{Filter, describe, peer};
 use super::walks::WalkTask;
 use super::words::{is, shown, word};
-use super::{Call, MUTE, REDIS_VERSION, RespState, SKIP_NEXT};
+use super::{Call, MUTE, REDIS_VERSION, RespState, SKIP_NEXT, SlicedWork, rows, tracking};
 use crate::codec::resp::{self, Command, Protocol};
 use crate::connection::Reason;
 use crate::hub::Shared;
-use crate::hub::access::Attempt;
+use crate::hub::access::{self, Attempt};
 use crate::hub::labels::Attribute;
 use crate::hub::sessions::OPERATOR;
-use crate::limits::{LABEL_MAX, LIST_MAX};
+use crate::limits::{CLIENT_INFO_STEPS, CLOSED_LINE_STEPS, LABEL_MAX, LIST_MAX};
 
 const BAD_NAME: &[u8] = b"ERR Client names cannot contain spaces, newlines or special characters.";
 const BAD_LIBRARY: &[u8] =
@@ -22,8 +22,6 @@ const BAD_LIBRARY: &[u8] =
 const NO_PASSWORD: &[u8] = b"ERR AUTH <password> called without any password configured for the \
     default user. Are you sure your configuration is correct?";
 const WRONG_PASSWORD: &[u8] = b"WRONGPASS invalid username-password pair or user is disabled.";
-const TOO_SOON: &[u8] =
-    b"ERR too many wrong passwords from your address; wait 5 seconds and try again";
 const NOT_AUTHENTICATED: &[u8] =
     b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
     <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP \
@@ -40,28 +38,35 @@ pub fn auth(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     }
 }
 
-/// Checks a password. If it is wrong, appends the error and returns false.
+/// Checks a password. If it is wrong, returns false, and appends the error or defers the command
+/// until the error may be sent.
 fn authenticate(
     shared: &mut Shared,
     user: Option<&[u8]>,
     password: &[u8],
     call: &mut Call<'_, '_>,
 ) -> bool {
-    let (session, now) = (call.session, call.reply.now);
-    let peer = peer(shared, call.server, session)
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let attempt = match shared.sessions.get(session).is(OPERATOR) {
-        true => shared.access.attempt_by_operator(peer, user, password, now),
-        false => shared.access.attempt(peer, user, password, now),
+    let session = call.session;
+    // A deferred command runs again with the same password, and is not checked again.
+    let attempt = match shared.access.guesses.is_due(session) {
+        true => Attempt::Wrong,
+        false => {
+            let attempt = shared.access.attempt(user, password);
+            if attempt == Attempt::Wrong && is_answered_later(shared, password, call) {
+                call.wait();
+                return false;
+            }
+            attempt
+        }
     };
     let error = match attempt {
         Attempt::Right => {
             shared.set_authenticated(session, true);
+            shared.access.guesses.forget(session);
             call.reply.trust(true);
             return true;
         }
         Attempt::Wrong => WRONG_PASSWORD,
-        Attempt::TooSoon => TOO_SOON,
         // Redis accepts `AUTH default` with any password if none is set.
         Attempt::NoPassword if user == Some(b"default") => return true,
         Attempt::NoPassword if user.is_some() => WRONG_PASSWORD,
@@ -69,6 +74,34 @@ fn authenticate(
     };
     resp::error(call.out(), error);
     false
+}
+
+/// Notes a wrong password. Returns true if its answer must wait. An authenticated client knows the
+/// password, so it need not guess.
+fn is_answered_later(shared: &mut Shared, password: &[u8], call: &mut Call<'_, '_>) -> bool {
+    if shared.is_authenticated(call.session) {
+        return false;
+    }
+    note_refused(shared, call);
+    shared.access.guesses.is_answered_later(call.session, password, call.reply.now)
+}
+
+/// Notes that an unauthenticated client was refused a command, and closes another connection of its
+/// source if there are too many.
+pub fn note_refused(shared: &mut Shared, call: &mut Call<'_, '_>) {
+    let session = call.session;
+    if shared.access.guesses.knows(session) {
+        return;
+    }
+    let own = shared.sessions.get(session);
+    let address = peer(shared, call.server, session)
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let source = access::source(address, own.is(OPERATOR));
+    let most = call.server.limits().max_unauthenticated_per_source;
+    let evicted = shared.access.guesses.refuse(source, session, most);
+    if let Some(connection) = evicted.and_then(|worst| shared.sessions.get(worst).connection()) {
+        call.server.kill(connection, Reason::Unauthenticated);
+    }
 }
 
 pub fn hello(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
@@ -139,22 +172,36 @@ pub fn quit(shared: &mut Shared, _words: Command<'_>, call: &mut Call<'_, '_>) {
     shared.deliver_now(call.session, call.out());
     call.keep();
     // The session receives nothing more, so a publish later in this turn must not count it.
-    shared.channels.close(call.session.index);
+    shared.leave(call.session);
     resp::simple(call.out(), "OK");
     call.reply.close();
 }
 
 pub fn reset(shared: &mut Shared, _words: Command<'_>, call: &mut Call<'_, '_>) {
+    if call.is_long(shared.channels.len(call.session.index)) {
+        return call.begin(SlicedWork::Reset);
+    }
     shared.deliver_now(call.session, call.out());
     call.keep();
-    shared.forget(call.session);
+    shared.channels.close(&shared.sessions, call.session.index);
+    shared.labels.forget_name(call.session.index);
+    call.transactions.close(call.session);
+    call.trackers.close(call.session);
     let trusted = !shared.access.needs_password();
     shared.set_authenticated(call.session, trusted);
     shared.set_protocol(call.session, Protocol::Resp2);
     RespState::put(shared, call.session, MUTE | SKIP_NEXT, false);
     call.muted = false;
     call.reply.trust(trusted);
+    exempt(call, false);
     resp::simple(call.out(), "RESET");
+}
+
+/// Exempts the client from eviction when memory runs out, or ends that.
+fn exempt(call: &mut Call<'_, '_>, on: bool) {
+    if let Some(connection) = call.reply.connection {
+        call.server.exempt(connection, on);
+    }
 }
 
 pub fn client(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
@@ -177,12 +224,17 @@ pub fn client(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
         }
         name if is(name, "setinfo") && count == 4 => set_info(shared, words, call),
         name if (is(name, "no-evict") || is(name, "no-touch")) && count == 3 => {
-            match is(word(words, 2), "on") || is(word(words, 2), "off") {
-                true => resp::simple(call.out(), "OK"),
-                false => resp::error(call.out(), b"ERR syntax error"),
+            let on = is(word(words, 2), "on");
+            if !on && !is(word(words, 2), "off") {
+                return resp::error(call.out(), b"ERR syntax error");
             }
+            if is(name, "no-evict") {
+                exempt(call, on);
+            }
+            resp::simple(call.out(), "OK");
         }
         name if is(name, "info") && count == 2 => {
+            shared.asked += CLIENT_INFO_STEPS;
             let mut line = String::new();
             describe(shared, call.server, session, &mut line);
             resp::verbatim(call.out(), &line, protocol);
@@ -190,6 +242,10 @@ pub fn client(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
         name if is(name, "list") => list(shared, words, call),
         name if is(name, "kill") && count >= 3 => kill(shared, words, call),
         name if is(name, "reply") && count == 3 => reply_mode(shared, word(words, 2), call),
+        name if is(name, "tracking") && count >= 3 => tracking::tracking(shared, words, call),
+        name if is(name, "caching") && count == 3 => tracking::caching(words, call),
+        name if is(name, "getredir") && count == 2 => tracking::redirect(call),
+        name if is(name, "trackinginfo") && count == 2 => tracking::info(shared, call),
         name if is(name, "closed") && count == 2 => closed(shared, call),
         _ => other_subcommand("client", words, call.out()),
     }
@@ -238,6 +294,7 @@ fn list(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
 /// Runs `CLIENT KILL addr:port`, or CLIENT KILL with filters, which returns the number of killed
 /// connections.
 fn kill(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+    let own = shared.sessions.get(call.session);
     let (old_form, now) = (words.len() == 3, call.reply.now);
     let filter = match old_form {
         true => Ok(Filter::of_address(word(words, 2), now)),
@@ -251,6 +308,10 @@ fn kill(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
         Ok(filter) => filter,
         Err(error) => return call.error(&error),
     };
+    let is_own = |address| peer(shared, call.server, call.session) == Some(address);
+    if !shared.is_operator(call.session) && !filter.names_only(own.serial, is_own) {
+        return rows::not_permitted("client", words, call);
+    }
     let Some(found) = call.walk(shared, WalkTask::Kill, || filter) else { return };
     if found.asker {
         // The caller gets its reply before its connection closes.
@@ -280,7 +341,8 @@ fn reply_mode(shared: &mut Shared, mode: &[u8], call: &mut Call<'_, '_>) {
 }
 
 /// Lists the last connections that closed, one per line, the latest first.
-fn closed(shared: &Shared, call: &mut Call<'_, '_>) {
+fn closed(shared: &mut Shared, call: &mut Call<'_, '_>) {
+    shared.asked += CLOSED_LINE_STEPS * shared.closed.len();
     let mut text = String::new();
     for closed in shared.closed.iter().rev() {
         let address = closed.peer.map_or("?:0".into(), |peer| peer.to_string());

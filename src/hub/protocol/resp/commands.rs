@@ -1,61 +1,24 @@
-//! The table of commands: name, arity, flags, summary and function of each; and their dispatch.
+//! The table of commands, and their dispatch.
 //!
 //! The table is the only source of these facts. The dispatch checks arity and access against it,
 //! COMMAND replies from it, and docs/hub.md has a table made from it. The functions are in
 //! [`pubsub`](super::pubsub), [`clients`](super::clients) and [`admin`](super::admin).
 
+use super::rows::{
+    AT_ONCE, CONTAINER, CommandRow, DATAGRAM, DENY_BLOCKING, NAMES, NO_AUTH, NO_MULTI, OPERATORS,
+    PUBLISHES, SEARCHES, SECRET, SUBSCRIBED, must_wait, not_permitted, perform, row,
+};
 use super::words::{is, word, wrong_number};
-use super::{Call, RespState, admin, clients, help, pubsub};
+use super::{Call, RespState, admin, clients, describe, help, pubsub, startup, transactions};
 use crate::codec::resp::{self, Command};
 use crate::hub::Shared;
-use crate::limits::SHOWN_MAX;
+use crate::hub::channels::Kind;
+use crate::limits::{COMMAND_WORDS_MAX, SHOWN_MAX};
 
-/// One command.
-pub struct CommandRow {
-    pub name: &'static str,
-    /// Number of words, the name included. Negative: the minimum number. Redis has the same form.
-    arity: i32,
-    flags: u8,
-    summary: &'static str,
-    run: Run,
-}
-
-/// Flag: allowed while a RESP2 connection is subscribed.
-const SUBSCRIBED: u8 = 1;
-/// Flag: allowed before the password is given.
-const NO_AUTH: u8 = 1 << 1;
-/// Flag: allowed as a datagram.
-const DATAGRAM: u8 = 1 << 2;
-/// Flag: MONITOR does not show the command, because it may contain secrets or Redis hides it too.
-const SECRET: u8 = 1 << 3;
-
-/// Flag: deferred while the backlog is full.
-const PUBLISHES: u8 = 1 << 4;
-/// Flag: the command may search long. It is deferred when this turn's search budget is used up.
-const SEARCHES: u8 = 1 << 5;
-
-/// The flags that COMMAND shows. Redis has all of them but `datagram`.
-const FLAG_NAMES: [(u8, &str); 4] = [
-    (SUBSCRIBED, "pubsub"),
-    (NO_AUTH, "no_auth"),
-    (DATAGRAM, "datagram"),
-    (SECRET, "skip_monitor"),
-];
-
-type Run = fn(&mut Shared, Command<'_>, &mut Call<'_, '_>);
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: u8,
-    summary: &'static str,
-    run: Run,
-) -> CommandRow {
-    CommandRow { name, arity, flags, summary, run }
-}
-
-/// All commands, in alphabetical order for [`find`].
+/// All commands, in alphabetical order for [`named`].
 pub const TABLE: &[CommandRow] = &[
+    row("acl", -2, CONTAINER, "Names the user", startup::acl),
+    row("asking", 1, 0, "Refused: there is no cluster", startup::no_cluster),
     row(
         "auth",
         -2,
@@ -63,20 +26,34 @@ pub const TABLE: &[CommandRow] = &[
         "Authenticates the connection with the password",
         clients::auth,
     ),
-    row("client", -2, SEARCHES, "Lists, names and closes connections", clients::client),
-    row("command", -1, 0, "Describes the commands", command),
-    row("config", -2, SECRET | SEARCHES, "Reads and changes settings", admin::config),
+    row("client", -2, SEARCHES | CONTAINER, "Lists, names and closes connections", clients::client),
+    row("cluster", -2, CONTAINER, "Refused: there is no cluster", startup::no_cluster),
+    row("command", -1, CONTAINER, "Describes the commands", command),
+    row("config", -2, SECRET | SEARCHES | CONTAINER, "Reads and changes settings", admin::config),
+    row("dbsize", 1, 0, "Returns 0: there are no keys", startup::dbsize),
+    row("discard", 1, AT_ONCE, "Drops the commands queued since MULTI", transactions::discard),
     row("echo", 2, DATAGRAM, "Returns the given text", echo),
-    row("flushdb", -1, 0, "Does nothing: there are no keys to delete", flushdb),
+    row("exec", 1, AT_ONCE, "Runs the commands queued since MULTI", transactions::exec),
+    row("flushall", -1, 0, "Does nothing: there are no keys to delete", startup::flush),
+    row("flushdb", -1, 0, "Does nothing: there are no keys to delete", startup::flush),
     row("hello", -1, NO_AUTH | SECRET, "Selects the protocol version", clients::hello),
     row("info", -1, SEARCHES, "Returns the server's state and counters", admin::info),
-    row("memory", -2, SEARCHES, "Reports memory use", admin::memory),
-    row("monitor", 1, SECRET, "Shows every command that the server runs", admin::monitor),
+    row("latency", -2, CONTAINER, "Returns no events", startup::latency),
+    row("memory", -2, SEARCHES | CONTAINER, "Reports memory use", admin::memory),
+    row("module", -2, CONTAINER, "Returns no modules", startup::module),
+    row(
+        "monitor",
+        1,
+        SECRET | DENY_BLOCKING | OPERATORS,
+        "Shows every command that the server runs",
+        admin::monitor,
+    ),
+    row("multi", 1, AT_ONCE, "Queues the following commands until EXEC", transactions::multi),
     row("ping", -1, SUBSCRIBED | DATAGRAM, "Returns PONG, or the given text", ping),
     row(
         "psubscribe",
         -2,
-        SUBSCRIBED,
+        SUBSCRIBED | SEARCHES | NAMES,
         "Subscribes to the channels that match patterns",
         pubsub::psubscribe,
     ),
@@ -87,24 +64,46 @@ pub const TABLE: &[CommandRow] = &[
         "Sends a message to a channel; returns the number of receivers",
         pubsub::publish,
     ),
-    row("pubsub", -2, SEARCHES, "Lists channels and counts their subscribers", pubsub::pubsub),
+    row(
+        "pubsub",
+        -2,
+        SEARCHES | CONTAINER | NAMES,
+        "Lists channels and counts their subscribers",
+        pubsub::pubsub,
+    ),
     row(
         "punsubscribe",
         -1,
-        SUBSCRIBED,
+        SUBSCRIBED | NAMES,
         "Unsubscribes from the given patterns, or from all",
         pubsub::punsubscribe,
     ),
-    row("quit", -1, SUBSCRIBED | NO_AUTH | SECRET, "Closes the connection", clients::quit),
+    row(
+        "quit",
+        -1,
+        SUBSCRIBED | NO_AUTH | SECRET | AT_ONCE,
+        "Closes the connection",
+        clients::quit,
+    ),
+    row("readonly", 1, 0, "Refused: there is no cluster", startup::no_cluster),
+    row("readwrite", 1, 0, "Refused: there is no cluster", startup::no_cluster),
     row(
         "reset",
         1,
-        SUBSCRIBED | NO_AUTH,
+        SUBSCRIBED | NO_AUTH | AT_ONCE,
         "Resets the connection to its initial state",
         clients::reset,
     ),
-    row("select", 2, 0, "Selects a database; only 0 exists", select),
-    row("shutdown", -1, 0, "Drains all connections and stops the server", admin::shutdown),
+    row("role", 1, 0, "Returns that the server is a master without replicas", startup::role),
+    row("select", 2, 0, "Selects a database; they share all channels", startup::select),
+    row(
+        "shutdown",
+        -1,
+        NO_MULTI | OPERATORS,
+        "Drains all connections and stops the server",
+        admin::shutdown,
+    ),
+    row("slowlog", -2, CONTAINER, "Returns no commands", startup::slowlog),
     row(
         "spublish",
         3,
@@ -112,12 +111,18 @@ pub const TABLE: &[CommandRow] = &[
         "Sends a message to a shard channel; returns the number of receivers",
         pubsub::spublish,
     ),
-    row("ssubscribe", -2, SUBSCRIBED, "Subscribes to shard channels", pubsub::ssubscribe),
-    row("subscribe", -2, SUBSCRIBED, "Subscribes to channels", pubsub::subscribe),
+    row(
+        "ssubscribe",
+        -2,
+        SUBSCRIBED | DENY_BLOCKING | NAMES,
+        "Subscribes to shard channels",
+        pubsub::ssubscribe,
+    ),
+    row("subscribe", -2, SUBSCRIBED | NAMES, "Subscribes to channels", pubsub::subscribe),
     row(
         "sunsubscribe",
         -1,
-        SUBSCRIBED,
+        SUBSCRIBED | NAMES,
         "Unsubscribes from the given shard channels, or from all",
         pubsub::sunsubscribe,
     ),
@@ -131,11 +136,23 @@ pub const TABLE: &[CommandRow] = &[
     row(
         "unsubscribe",
         -1,
-        SUBSCRIBED,
+        SUBSCRIBED | NAMES,
         "Unsubscribes from the given channels, or from all",
         pubsub::unsubscribe,
     ),
+    row("unwatch", 1, 0, "Does nothing: there are no keys to watch", transactions::unwatch),
+    row("wait", 3, 0, "Returns 0: there are no replicas to wait for", startup::wait),
+    row("watch", -2, AT_ONCE, "Does nothing: there are no keys to watch", transactions::watch),
 ];
+
+/// Index of MULTI in the table.
+pub const MULTI: usize = {
+    let mut index = 0;
+    while !matches!(TABLE[index].name.as_bytes(), b"multi") {
+        index += 1;
+    }
+    index
+};
 
 /// Index of the first command of each letter in the table. The last entry is the table's length.
 const BY_LETTER: [u8; 27] = {
@@ -152,9 +169,14 @@ const BY_LETTER: [u8; 27] = {
     starts
 };
 
-/// Returns the index of a command's row. Few commands share a first letter, and most of these
-/// differ in length.
-fn find(name: &[u8]) -> Option<usize> {
+/// Returns the index of the row of a command.
+fn find(words: Command<'_>) -> Option<usize> {
+    named(word(words, 0))
+}
+
+/// Returns the index of the row of a command with this name. Few commands share a first letter, and
+/// most of these differ in length.
+fn named(name: &[u8]) -> Option<usize> {
     let letter = usize::from(name.first()?.to_ascii_lowercase().wrapping_sub(b'a'));
     let (start, end) =
         (usize::from(*BY_LETTER.get(letter)?), usize::from(*BY_LETTER.get(letter + 1)?));
@@ -166,47 +188,91 @@ fn find(name: &[u8]) -> Option<usize> {
     })
 }
 
-/// Runs one command of a session, or defers it.
+/// Runs one command of a session, queues it for EXEC, or defers it.
 pub fn run(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
-    let Some(index) = checked(words, call.out()) else {
+    let start = call.reply.len();
+    let Some(index) = admitted(shared, words, call) else {
         shared.commands_processed += 1;
-        return;
+        let is_exec = is(word(words, 0), "exec");
+        if is_exec && let Some(index) = find(words) {
+            RespState::note_command(shared, call.session, index);
+        }
+        return transactions::refused(is_exec, start, call);
     };
     let row = &TABLE[index];
-    if row.flags & NO_AUTH == 0 && !shared.is_authenticated(call.session) {
+    let is_queueing = RespState::of(&shared.sessions.get(call.session)).is_queueing();
+    if is_queueing && row.flags & AT_ONCE == 0 {
         shared.commands_processed += 1;
-        return call.error("NOAUTH Authentication required.");
+        return transactions::queue(shared, row, words, call);
     }
-    if row.flags & (PUBLISHES | SEARCHES) != 0 && must_wait(shared, row, call) {
+    let must_wait = row.flags & (PUBLISHES | SEARCHES) != 0
+        && (must_wait(shared, row.flags, false, call) || must_pace(shared, row, words, call));
+    if must_wait {
         return call.wait();
     }
     shared.commands_processed += 1;
+    if !is_queueing {
+        RespState::note_command(shared, call.session, index);
+    }
+    perform(shared, row, words, call);
+    // MULTI stays the last command of the session as long as its transaction is open.
+    if is_queueing && call.transactions.count(call.session).is_none() {
+        RespState::note_command(shared, call.session, index);
+    }
+}
+
+/// Returns the index of the row of a command that the session may run now. Else appends the error
+/// and returns `None`.
+fn admitted(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) -> Option<usize> {
+    let index = checked(words, call.out())?;
+    let row = &TABLE[index];
+    if row.flags & NO_AUTH == 0 && !shared.is_authenticated(call.session) {
+        clients::note_refused(shared, call);
+        call.error("NOAUTH Authentication required.");
+        return None;
+    }
+    if !shared.is_operator(call.session) && is_for_operators(row, words) {
+        not_permitted(row.name, words, call);
+        return None;
+    }
     if row.flags & SUBSCRIBED == 0 && shared.is_limited(call.session) {
         let message = format!(
             "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET \
              are allowed in this context",
             row.name
         );
-        return call.error(&message);
+        call.error(&message);
+        return None;
     }
-    RespState::note_command(shared, call.session, index);
-    (row.run)(shared, words, call);
-    // The command runs first, so a monitor that ends with RESET does not see its own RESET.
-    if row.flags & SECRET == 0 && !call.waits && shared.has_monitors() {
-        admin::show_to_monitors(shared, words, call);
+    if row.flags & NO_MULTI != 0 && call.transactions.count(call.session).is_some() {
+        call.error("ERR Command not allowed inside a transaction");
+        return None;
     }
+    Some(index)
 }
 
-/// Returns true if a command must wait. A full backlog defers publishes and no other commands. An
-/// exhausted search budget defers searches to the next turn.
-fn must_wait(shared: &mut Shared, row: &CommandRow, call: &Call<'_, '_>) -> bool {
-    let Shared { sessions, fanout, publishers, searchers, .. } = shared;
-    match row.flags & PUBLISHES {
-        // A command whose walk has finished has waited already.
-        0 if call.has_walked() => false,
-        0 => searchers.must_wait(sessions, call.session, fanout.has_searched_enough()),
-        _ => publishers.must_wait(sessions, call.session, fanout.is_backlogged()),
-    }
+/// Returns true if only operators may run a command. CLIENT KILL is not among these, because a
+/// client may close its own connection.
+fn is_for_operators(row: &CommandRow, words: Command<'_>) -> bool {
+    let subcommands: &[&str] = match row.name {
+        "client" => &["list", "closed"],
+        "config" => &["set", "resetstat", "rewrite"],
+        "memory" => &["doctor"],
+        _ => &[],
+    };
+    row.flags & OPERATORS != 0 || subcommands.iter().any(|name| is(word(words, 1), name))
+}
+
+/// Returns true if a publish must wait for earlier large messages to the same topics.
+fn must_pace(
+    shared: &mut Shared,
+    row: &CommandRow,
+    words: Command<'_>,
+    call: &Call<'_, '_>,
+) -> bool {
+    let kind = if row.name == "publish" { Kind::Channel } else { Kind::Shard };
+    row.flags & PUBLISHES != 0
+        && shared.must_pace(call.session, kind, word(words, 1), word(words, 2))
 }
 
 /// Runs one command of a datagram. Returns false if no reply is due: the command failed, or it is a
@@ -229,17 +295,29 @@ pub fn run_datagram(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_,
 /// Returns the index of the command's row. If the command is unknown or has a wrong number of
 /// words, appends the error and returns `None`.
 fn checked(words: Command<'_>, out: &mut Vec<u8>) -> Option<usize> {
-    let Some(index) = find(word(words, 0)) else {
+    let Some(index) = find(words) else {
         unknown_command(words, out);
         return None;
     };
-    let (row, count) = (&TABLE[index], words.len() as i32);
-    let fits = if row.arity < 0 { count >= -row.arity } else { count == row.arity };
-    if !fits {
+    let row = &TABLE[index];
+    if !help::has_arity(row.arity, words) {
         wrong_number(row.name, out);
         return None;
     }
-    Some(index)
+    if words.len() > COMMAND_WORDS_MAX && row.flags & NAMES == 0 {
+        let (name, count) = (row.name, words.len());
+        let error =
+            format!("ERR '{name}' has {count} words; accepted: up to {COMMAND_WORDS_MAX} words");
+        resp::error(out, error.as_bytes());
+        return None;
+    }
+    let has_subcommand = row.flags & CONTAINER != 0 && words.len() > 1;
+    (!has_subcommand || help::admits(row.name, words, out)).then_some(index)
+}
+
+/// Returns true if a command is known and has a right number of words.
+pub fn accepts(words: Command<'_>) -> bool {
+    find(words).is_some_and(|index| help::has_arity(TABLE[index].arity, words))
 }
 
 /// Appends the error for an unknown command. It shows at most [`SHOWN_MAX`] bytes of the name, and
@@ -267,17 +345,8 @@ fn echo(_state: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     resp::bulk(call.out(), word(words, 1));
 }
 
-/// Does nothing. The test suites of Redis client libraries send FLUSHDB between tests.
-fn flushdb(_state: &mut Shared, _words: Command<'_>, call: &mut Call<'_, '_>) {
-    resp::simple(call.out(), "OK");
-}
-
-fn select(_state: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
-    match resp::number(word(words, 1)) {
-        Some(0) => resp::simple(call.out(), "OK"),
-        None => resp::error(call.out(), b"ERR value is not an integer or out of range"),
-        Some(_) => resp::error(call.out(), b"ERR DB index is out of range"),
-    }
+fn command(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+    describe::describe(TABLE, shared, words, call);
 }
 
 fn ping(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
@@ -295,57 +364,6 @@ fn ping(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     }
 }
 
-fn command(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
-    let protocol = shared.protocol(call.session);
-    let out = call.out();
-    let describe = |out: &mut Vec<u8>, row: &CommandRow| {
-        resp::array(out, 6);
-        resp::bulk(out, row.name.as_bytes());
-        resp::integer(out, i64::from(row.arity));
-        let flags = FLAG_NAMES.iter().filter(|(flag, _)| row.flags & flag != 0);
-        resp::array(out, flags.clone().count());
-        flags.for_each(|(_, name)| resp::simple(out, name));
-        // First key, last key and step: no command has keys.
-        (0..3).for_each(|_| resp::integer(out, 0));
-    };
-    match word(words, 1) {
-        name if words.len() == 1 || (is(name, "info") && words.len() == 2) => {
-            resp::array(out, TABLE.len());
-            TABLE.iter().for_each(|row| describe(out, row));
-        }
-        name if is(name, "count") && words.len() == 2 => resp::integer(out, TABLE.len() as i64),
-        // Redis's filters of COMMAND LIST are not supported.
-        name if is(name, "list") && words.len() > 2 => resp::error(out, b"ERR syntax error"),
-        name if is(name, "list") => {
-            resp::array(out, TABLE.len());
-            TABLE.iter().for_each(|row| resp::bulk(out, row.name.as_bytes()));
-        }
-        name if is(name, "info") => {
-            resp::array(out, words.len() - 2);
-            for name in words.iter().skip(2) {
-                match find(name) {
-                    Some(index) => describe(out, &TABLE[index]),
-                    None => resp::null(out, protocol),
-                }
-            }
-        }
-        name if is(name, "docs") => {
-            let asked: Vec<&CommandRow> = match words.len() {
-                2 => TABLE.iter().collect(),
-                _ => words.iter().skip(2).filter_map(find).map(|index| &TABLE[index]).collect(),
-            };
-            resp::map(out, asked.len(), protocol);
-            for row in asked {
-                resp::bulk(out, row.name.as_bytes());
-                resp::map(out, 1, protocol);
-                resp::bulk(out, b"summary");
-                resp::bulk(out, row.summary.as_bytes());
-            }
-        }
-        _ => help::other_subcommand("command", words, out),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,7 +373,7 @@ mod tests {
         assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
         for row in TABLE {
             assert_eq!(
-                find(row.name.to_uppercase().as_bytes()).map(|found| TABLE[found].name),
+                named(row.name.to_uppercase().as_bytes()).map(|found| TABLE[found].name),
                 Some(row.name)
             );
         }
@@ -369,7 +387,7 @@ mod tests {
             b"p\x09ng",
             b"PI\x0eG",
         ] {
-            assert!(find(not_a_name).is_none(), "{}", not_a_name.escape_ascii());
+            assert!(named(not_a_name).is_none(), "{}", not_a_name.escape_ascii());
         }
     }
 }

@@ -1,97 +1,176 @@
-//! Help for the subcommands of CLIENT, COMMAND, CONFIG, MEMORY and PUBSUB, and the errors for
-//! unknown ones.
+//! The subcommands of CLIENT, CONFIG and others: their numbers of words, their help, and the errors
+//! for unknown ones.
 
 use super::words::{is, shown, word, wrong_number};
 use crate::codec::resp::{self, Command};
 
-/// Command → its subcommands: names, arguments and summary.
-const TEXTS: &[(&str, &[(&str, &str)])] = &[
+/// One subcommand, or several of the same form.
+pub struct Subcommand {
+    /// The names in upper case, separated by commas.
+    names: &'static str,
+    /// Number of words, those of the command included. Negative: the minimum number.
+    arity: i32,
+    /// Arguments and summary.
+    text: &'static str,
+}
+
+const fn sub(names: &'static str, arity: i32, text: &'static str) -> Subcommand {
+    Subcommand { names, arity, text }
+}
+
+/// Command → its subcommands.
+const TEXTS: &[(&str, &[Subcommand])] = &[
+    ("acl", &[sub("WHOAMI", 2, "-- return the name of the user: there is only `default`.")]),
     (
-        "CLIENT",
+        "client",
         &[
-            ("CLOSED", "-- list recently closed connections: address, age, bytes and reason."),
-            ("GETNAME", "-- return the name of this connection."),
-            ("ID", "-- return the id of this connection."),
-            ("INFO", "-- describe this connection."),
-            (
+            sub("CACHING", 3, "yes|no -- accepted in the modes OPTIN and OPTOUT, without effect."),
+            sub("CLOSED", 2, "-- list recently closed connections: address, age, bytes, reason."),
+            sub("GETNAME", 2, "-- return the name of this connection."),
+            sub("GETREDIR", 2, "-- return the connection that invalidations go to."),
+            sub("ID", 2, "-- return the id of this connection."),
+            sub("INFO", 2, "-- describe this connection."),
+            sub(
                 "KILL",
+                -3,
                 "ip:port | [ID id ...] [TYPE type] [ADDR ip:port] [LADDR ip:port] [USER user] \
                  [MAXAGE seconds] [SKIPME yes|no] -- close connections.",
             ),
-            ("LIST", "[filters as for KILL] -- describe connections."),
-            ("NO-EVICT, NO-TOUCH", "on|off -- accepted without effect."),
-            ("REPLY", "on|off|skip -- turn replies to commands on or off, or skip the next one."),
-            ("SETINFO", "LIB-NAME|LIB-VER text -- set the name or version of the client library."),
-            ("SETNAME", "name -- set the name of this connection."),
-        ],
-    ),
-    (
-        "COMMAND",
-        &[
-            ("COUNT", "-- return the number of commands."),
-            ("DOCS", "[name ...] -- return the summary of the given commands, or of all."),
-            (
-                "INFO",
-                "[name ...] -- return name, arity and flags of the given commands, or of all.",
+            sub("LIST", -2, "[filters as for KILL] -- describe connections."),
+            sub("NO-EVICT", 3, "on|off -- exempts the connection from eviction by memory."),
+            sub("NO-TOUCH", 3, "on|off -- accepted without effect."),
+            sub("REPLY", 3, "on|off|skip -- turn replies on or off, or skip the next one."),
+            sub("SETINFO", 4, "LIB-NAME|LIB-VER text -- set name or version of the library."),
+            sub("SETNAME", 3, "name -- set the name of this connection."),
+            sub(
+                "TRACKING",
+                -3,
+                "on|off [REDIRECT id] [BCAST] [PREFIX prefix ...] [OPTIN] [OPTOUT] [NOLOOP] -- \
+                 accepted: no key ever changes, so no invalidation is ever sent.",
             ),
-            ("LIST", "-- return the names of all commands."),
+            sub("TRACKINGINFO", 2, "-- return the state of TRACKING."),
         ],
     ),
     (
-        "CONFIG",
+        "cluster",
         &[
-            ("GET", "pattern ... -- return the settings that match, with their values."),
-            ("RESETSTAT", "-- set the counters of INFO to zero."),
-            ("SET", "name value ... -- change settings until the next start or SIGHUP."),
+            sub("INFO, LINKS, MYID, NODES, SHARDS, SLOTS", 2, "-- refused."),
+            sub("COUNTKEYSINSLOT, KEYSLOT, REPLICAS, SLAVES", 3, "-- refused."),
         ],
     ),
     (
-        "MEMORY",
+        "command",
         &[
-            ("DOCTOR", "-- explain memory use in words."),
-            ("STATS", "-- return memory use in figures."),
-            ("USAGE", "id -- return the memory held for the connection with this id, in bytes."),
+            sub("COUNT", 2, "-- return the number of commands."),
+            sub("DOCS", -2, "[name ...] -- return the summary of the given commands, or of all."),
+            sub("GETKEYS", -4, "command ... -- return the keys of a command: there are none."),
+            sub("INFO", -2, "[name ...] -- return name, arity and flags of commands, or of all."),
+            sub("LIST", -2, "-- return the names of all commands."),
         ],
     ),
     (
-        "PUBSUB",
+        "config",
         &[
-            ("CHANNELS, SHARDCHANNELS", "[pattern] -- list the channels that have subscribers."),
-            ("NUMPAT", "-- return the number of patterns that have subscribers."),
-            ("NUMSUB, SHARDNUMSUB", "[channel ...] -- return the number of subscribers of each."),
+            sub("GET", -3, "pattern ... -- return the settings that match, with their values."),
+            sub("REWRITE", 2, "-- refused: change the file, and send SIGHUP."),
+            sub("RESETSTAT", 2, "-- set the counters of INFO to zero."),
+            sub("SET", -4, "name value ... -- change settings until the next start or SIGHUP."),
+        ],
+    ),
+    (
+        "latency",
+        &[
+            sub("LATEST", 2, "-- return no events: INFO has the longest turns."),
+            sub("HISTORY", 3, "event -- return no events."),
+            sub("RESET", -2, "[event ...] -- return 0: there are no events."),
+        ],
+    ),
+    (
+        "memory",
+        &[
+            sub("DOCTOR", 2, "-- explain memory use in words."),
+            sub("STATS", 2, "-- return memory use in figures."),
+            sub("USAGE", -3, "id -- return the memory of the connection with this id, in bytes."),
+        ],
+    ),
+    ("module", &[sub("LIST", 2, "-- return no modules: there are none.")]),
+    (
+        "pubsub",
+        &[
+            sub("CHANNELS, SHARDCHANNELS", -2, "[pattern] -- list the channels with subscribers."),
+            sub("NUMPAT", 2, "-- return the number of patterns that have subscribers."),
+            sub("NUMSUB, SHARDNUMSUB", -2, "[channel ...] -- count the subscribers of each."),
+        ],
+    ),
+    (
+        "slowlog",
+        &[
+            sub("GET", -2, "[count] -- return no commands: there is no slow log."),
+            sub("LEN", 2, "-- return 0."),
+            sub("RESET", 2, "-- accepted without effect."),
         ],
     ),
 ];
 
-/// Replies to HELP. Any other subcommand gets an error: it is unknown, or the number of its
-/// arguments is wrong.
+/// Checks the subcommand of a command. If it is unknown or has a wrong number of words, appends the
+/// error and returns false.
+pub fn admits(command: &str, words: Command<'_>, out: &mut Vec<u8>) -> bool {
+    let name = word(words, 1);
+    let found = subcommands(command).iter().find(|own| own.is(name));
+    let arity = match found {
+        Some(found) => found.arity,
+        None if is(name, "help") => 2,
+        None => {
+            unknown(command, name, out);
+            return false;
+        }
+    };
+    let fits = has_arity(arity, words);
+    if !fits {
+        wrong_number(&format!("{command}|{}", shown(name).to_ascii_lowercase()), out);
+    }
+    fits
+}
+
+/// Returns true if a command has the right number of words.
+pub fn has_arity(arity: i32, words: Command<'_>) -> bool {
+    let count = words.len() as i32;
+    if arity < 0 { count >= -arity } else { count == arity }
+}
+
+/// Replies to HELP. Any other subcommand gets an error: its arguments are wrong.
 pub fn other_subcommand(command: &str, words: Command<'_>, out: &mut Vec<u8>) {
-    let (upper, name) = (command.to_ascii_uppercase(), word(words, 1));
-    if is(name, "help") && words.len() == 2 {
-        write(&upper, out);
-    } else if has(&upper, name) {
+    let name = word(words, 1);
+    if is(name, "help") {
+        write(command, out);
+    } else if subcommands(command).iter().any(|own| own.is(name)) {
         wrong_number(&format!("{command}|{}", shown(name).to_ascii_lowercase()), out);
     } else {
-        resp::error(
-            out,
-            format!("ERR unknown subcommand '{}'. Try {upper} HELP.", shown(name)).as_bytes(),
-        );
+        unknown(command, name, out);
     }
 }
 
-/// Returns the subcommands of a command, given in upper case.
-fn lines(command: &str) -> &'static [(&'static str, &'static str)] {
-    TEXTS.iter().find(|(name, _)| *name == command).map_or(&[], |(_, lines)| lines)
+fn unknown(command: &str, name: &[u8], out: &mut Vec<u8>) {
+    let (name, upper) = (shown(name), command.to_ascii_uppercase());
+    let error = format!("ERR unknown subcommand '{name}'. Try {upper} HELP.");
+    resp::error(out, error.as_bytes());
 }
 
-/// Appends the help of a command, given in upper case.
+impl Subcommand {
+    fn is(&self, name: &[u8]) -> bool {
+        self.names.split(", ").any(|own| is(name, own))
+    }
+}
+
+/// Returns the subcommands of a command.
+fn subcommands(command: &str) -> &'static [Subcommand] {
+    TEXTS.iter().find(|(name, _)| *name == command).map_or(&[], |(_, list)| list)
+}
+
+/// Appends the help of a command.
 fn write(command: &str, out: &mut Vec<u8>) {
-    resp::array(out, lines(command).len() + 1);
-    resp::simple(out, &format!("{command} <subcommand> [<arg> ...]. Subcommands are:"));
-    lines(command).iter().for_each(|(names, rest)| resp::simple(out, &format!("{names} {rest}")));
-}
-
-/// Returns true if a command has this subcommand.
-fn has(command: &str, subcommand: &[u8]) -> bool {
-    lines(command).iter().flat_map(|(names, _)| names.split(", ")).any(|name| is(subcommand, name))
+    let (list, upper) = (subcommands(command), command.to_ascii_uppercase());
+    resp::array(out, list.len() + 1);
+    resp::simple(out, &format!("{upper} <subcommand> [<arg> ...]. Subcommands are:"));
+    list.iter().for_each(|own| resp::simple(out, &format!("{} {}", own.names, own.text)));
 }

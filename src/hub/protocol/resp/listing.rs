@@ -109,6 +109,12 @@ impl Filter {
         Ok(filter)
     }
 
+    /// Returns true if the filter names one session alone: that with this serial number, or with an
+    /// address for which `is_own` is true.
+    pub fn names_only(&self, serial: u32, is_own: impl Fn(SocketAddr) -> bool) -> bool {
+        self.ids.as_deref() == Some(&[serial]) || self.address.flatten().is_some_and(is_own)
+    }
+
     /// Returns true if the filter selects a session. Conditions that need the kernel are checked
     /// last, and add to `steps`.
     pub fn means(

@@ -1,18 +1,22 @@
 //! The commands of pub/sub: subscribe, unsubscribe, publish, and PUBSUB.
 
-use super::Call;
 use super::help::other_subcommand;
+use super::listing::peer;
 use super::words::{is, word};
+use super::{Call, SlicedWork};
 use crate::codec::resp::{self, Command, Protocol};
-use crate::hub::channels::{Channels, Kind, LimitReached};
-use crate::hub::{Shared, TooDear, glob};
-use crate::limits::{
-    CHANNEL_NAME_MAX, CHANNELS_MAX, CONFIRMATIONS_MAX, HELD_MAX, LIST_MAX, LIST_STEPS_MAX,
-    PATTERN_MAX, PATTERNS_MAX, PATTERNS_PER_SESSION_MAX,
-};
+use crate::hub::channels::{Kind, LimitReached, Refused, TopicLimits};
+use crate::hub::patterns::TooDear;
+use crate::hub::sessions::SessionId;
+use crate::hub::{Shared, glob};
+use crate::limits::{LIST_MAX, LIST_STEPS_MAX, Limits, PUBLISH_STEPS_MAX, SEARCHED_MAX, SHARE};
+use crate::service::server::Server;
 
 /// Cost of visiting a topic, in search steps.
 const TOPIC_STEPS: usize = 16;
+
+/// Maximum number of names of one PUBSUB NUMSUB: those whose search uses up a turn's budget.
+const NAMES_AT_ONCE: usize = SEARCHED_MAX / TOPIC_STEPS;
 
 /// Returns the first word of a confirmation.
 fn confirmation(kind: Kind, subscribed: bool) -> &'static [u8] {
@@ -23,14 +27,6 @@ fn confirmation(kind: Kind, subscribed: bool) -> &'static [u8] {
         (Kind::Pattern, false) => b"punsubscribe",
         (Kind::Shard | Kind::Feed, true) => b"ssubscribe",
         (Kind::Shard | Kind::Feed, false) => b"sunsubscribe",
-    }
-}
-
-/// Returns the count in a confirmation: a session's shard channels, or its channels and patterns.
-fn count(channels: &Channels, session: u32, kind: Kind) -> usize {
-    match kind {
-        Kind::Shard => channels.shard_count(session),
-        _ => channels.count(session),
     }
 }
 
@@ -61,65 +57,154 @@ pub fn sunsubscribe(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_,
 /// Subscribes to each name and confirms each with one message. As in Redis, a confirmation is no
 /// reply, so it is sent even if replies are off.
 fn subscribe_to(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>, kind: Kind) {
-    let (session, protocol) = (call.session, shared.protocol(call.session));
-    let names = words.iter().skip(1);
-    if let Some(error) = names.clone().find_map(|name| too_long(kind, name)) {
+    let limits = call.server.limits();
+    if let Some(error) = words.iter().skip(1).find_map(|name| too_long(kind, name, limits)) {
         return call.error(&error);
     }
-    for name in names {
-        if let Err(limit) = shared.subscribe(session, kind, name, call.out()) {
-            call.keep();
-            return call.error(&refusal(limit));
-        }
-        let count = count(&shared.channels, session.index, kind);
-        confirm(call.out(), protocol, confirmation(kind, true), Some(name), count);
-        call.keep();
+    let count = words.len() - 1;
+    if call.is_long(count) {
+        return call.begin(SlicedWork::Names { kind, subscribes: true });
+    }
+    let Call { session, server, reply, .. } = call;
+    let names = words.skip_first();
+    let served = serve(shared, *server, *session, kind, true, names, reply.bytes_mut());
+    call.keep();
+    if let Err(refused) = &served {
+        let Call { server, reply, .. } = call;
+        refuse(refused, server.limits(), reply.bytes_mut());
     }
 }
 
-/// Returns the error for a subscription beyond a limit.
-pub fn refusal(limit: LimitReached) -> String {
-    let (what, most) = match limit {
-        LimitReached::PatternsOfSession => ("patterns per connection", PATTERNS_PER_SESSION_MAX),
-        LimitReached::Patterns => ("patterns in total", PATTERNS_MAX),
-        LimitReached::Channels => ("channels in total", CHANNELS_MAX),
-        LimitReached::Confirmations => ("bytes of replies that end them", CONFIRMATIONS_MAX),
-        LimitReached::Memory => ("bytes of memory in total", HELD_MAX),
+/// Begins or ends the subscription to each name and confirms each. After an error, what is
+/// confirmed stands, and no further name is served.
+pub fn serve(
+    shared: &mut Shared,
+    server: &dyn Server,
+    session: SessionId,
+    kind: Kind,
+    subscribes: bool,
+    names: Command<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refused> {
+    let (protocol, word) = (shared.protocol(session), confirmation(kind, subscribes));
+    let mut limits = TopicLimits::of(server.limits());
+    shared.deliver_now(session, out);
+    for name in names.iter() {
+        if subscribes {
+            subscribe_one(shared, server, session, kind, name, &mut limits, out)?;
+        } else {
+            shared.channels.unsubscribe(&shared.sessions, session.index, kind, name);
+        }
+        let count = shared.channels.count_of(session.index, kind);
+        confirm(out, protocol, word, Some(name), count);
+    }
+    Ok(())
+}
+
+/// Subscribes to one name. A trusted source may have more than its share. The kernel is asked for
+/// the address only when that matters.
+pub fn subscribe_one(
+    shared: &mut Shared,
+    server: &dyn Server,
+    session: SessionId,
+    kind: Kind,
+    name: &[u8],
+    limits: &mut TopicLimits,
+    out: &mut Vec<u8>,
+) -> Result<(), Refused> {
+    let refused = match shared.subscribe(session, kind, name, limits, out) {
+        Err(refused) if refused.by_share => refused,
+        other => return other.map(drop),
     };
-    format!("ERR too many subscriptions; the limit is {most} {what}")
+    let peer = peer(shared, server, session);
+    limits.is_trusted = peer.is_some_and(|peer| server.limits().trusted_sources.contain(peer.ip()));
+    match limits.is_trusted {
+        true => shared.subscribe(session, kind, name, limits, out).map(drop),
+        false => Err(refused),
+    }
+}
+
+/// Appends the error for a subscription beyond a limit.
+pub fn refuse(refused: &Refused, limits: &Limits, out: &mut Vec<u8>) {
+    let (most, what, setting) = match refused.limit {
+        LimitReached::PatternsOfSession => (
+            limits.max_patterns_per_connection,
+            "patterns per connection",
+            "max-patterns-per-connection",
+        ),
+        LimitReached::Patterns => (limits.max_patterns, "patterns in total", "max-patterns"),
+        LimitReached::OtherPatterns => {
+            (limits.max_other_patterns, "patterns of this form in total", "max-other-patterns")
+        }
+        LimitReached::Channels => (limits.max_channels, "channels in total", "max-channels"),
+        LimitReached::Memory => {
+            (limits.subscription_memory, "bytes of memory in total", "subscription-memory")
+        }
+    };
+    let error = match refused.by_share {
+        false => {
+            format!("ERR too many subscriptions; the limit is {most} {what} (--{setting})")
+        }
+        true => format!(
+            "ERR too many subscriptions from this address; it may have {SHARE} times what is left \
+             of {most} {what} (--{setting})"
+        ),
+    };
+    resp::error(out, error.as_bytes());
 }
 
 /// Returns the error for a name or pattern that is too long.
-pub fn too_long(kind: Kind, name: &[u8]) -> Option<String> {
-    let (what, most) = match kind {
-        Kind::Pattern => ("pattern", PATTERN_MAX),
-        _ => ("channel name", CHANNEL_NAME_MAX),
+pub fn too_long(kind: Kind, name: &[u8], limits: &Limits) -> Option<String> {
+    let (what, most, setting) = match kind {
+        Kind::Pattern => ("pattern", limits.max_pattern, "max-pattern"),
+        _ => ("channel name", limits.max_channel_name, "max-channel-name"),
     };
     let length = name.len();
-    (length > most)
-        .then(|| format!("ERR the {what} has {length} bytes; accepted: up to {most} bytes"))
+    (length > most).then(|| {
+        format!("ERR the {what} has {length} bytes; accepted: up to {most} bytes (--{setting})")
+    })
 }
 
 fn unsubscribe_from(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>, kind: Kind) {
-    let (session, protocol) = (call.session, shared.protocol(call.session));
-    shared.deliver_now(session, call.out());
-    let word = confirmation(kind, false);
-    for name in words.iter().skip(1) {
-        shared.channels.unsubscribe(session.index, kind, name);
-        let count = count(&shared.channels, session.index, kind);
-        confirm(call.out(), protocol, word, Some(name), count);
-    }
-    if words.len() == 1 {
-        let (out, mut any) = (call.out(), false);
-        shared.channels.unsubscribe_all(session.index, kind, |name, remaining| {
-            any = true;
-            confirm(out, protocol, word, Some(name), remaining);
-        });
-        if !any {
-            confirm(out, protocol, word, None, count(&shared.channels, session.index, kind));
+    let (session, names) = (call.session, words.len() - 1);
+    let of_kind = shared.channels.counts(session.index)[kind as usize] as usize;
+    let mut next = u32::MAX;
+    if names > 0 {
+        if call.is_long(names) {
+            return call.begin(SlicedWork::Names { kind, subscribes: false });
         }
+        let Call { server, reply, .. } = call;
+        // Ending a subscription is never refused.
+        let _ = serve(shared, *server, session, kind, false, words.skip_first(), reply.bytes_mut());
+    } else if call.is_long(of_kind) {
+        return call.begin(SlicedWork::All { kind, next });
+    } else if of_kind > 0 {
+        end_some(shared, session, kind, &mut next, usize::MAX, call.out());
+    } else {
+        let (protocol, out) = (shared.protocol(session), call.out());
+        shared.deliver_now(session, out);
+        let count = shared.channels.count_of(session.index, kind);
+        confirm(out, protocol, confirmation(kind, false), None, count);
     }
     call.keep();
+}
+
+/// Looks at up to `most` subscriptions of a session, and ends and confirms those of a kind. Returns
+/// false when none is left.
+pub fn end_some(
+    shared: &mut Shared,
+    session: SessionId,
+    kind: Kind,
+    next: &mut u32,
+    most: usize,
+    out: &mut Vec<u8>,
+) -> bool {
+    let protocol = shared.protocol(session);
+    shared.deliver_now(session, out);
+    let Shared { channels, sessions, .. } = shared;
+    channels.unsubscribe_some(sessions, session.index, kind, next, most, |name, remaining| {
+        confirm(out, protocol, confirmation(kind, false), Some(name), remaining);
+    })
 }
 
 /// Appends a confirmation, such as `subscribe channel count`.
@@ -134,7 +219,8 @@ fn confirm(out: &mut Vec<u8>, protocol: Protocol, word: &[u8], name: Option<&[u8
 }
 
 pub fn pubsub(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
-    let out = call.out();
+    let Call { server, reply, .. } = call;
+    let (limits, out) = (server.limits(), reply.bytes_mut());
     let channels = &shared.channels;
     let numbers = |out: &mut Vec<u8>, kind: Kind| {
         resp::array(out, 2 * (words.len() - 2));
@@ -145,12 +231,21 @@ pub fn pubsub(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
             resp::integer(out, subscribers as i64);
         }
     };
+    let is_numsub = |name| is(name, "numsub") || is(name, "shardnumsub");
+    if is_numsub(word(words, 1)) {
+        shared.fanout.note_searched(TOPIC_STEPS * (words.len() - 2).min(NAMES_AT_ONCE));
+    }
     match word(words, 1) {
         name if is(name, "channels") && words.len() <= 3 => {
-            list(shared, Kind::Channel, words.get(2), out)
+            list(shared, Kind::Channel, words.get(2), limits, out)
         }
         name if is(name, "shardchannels") && words.len() <= 3 => {
-            list(shared, Kind::Shard, words.get(2), out)
+            list(shared, Kind::Shard, words.get(2), limits, out)
+        }
+        name if is_numsub(name) && words.len() - 2 > NAMES_AT_ONCE => {
+            let names = words.len() - 2;
+            let error = format!("ERR {names} names; accepted: up to {NAMES_AT_ONCE} names");
+            resp::error(out, error.as_bytes());
         }
         name if is(name, "numsub") => numbers(out, Kind::Channel),
         name if is(name, "shardnumsub") => numbers(out, Kind::Shard),
@@ -163,8 +258,14 @@ pub fn pubsub(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
 
 /// Lists the names of a kind that match a pattern. The count precedes the names but is known last,
 /// so it is inserted at the end.
-fn list(shared: &mut Shared, kind: Kind, pattern: Option<&[u8]>, out: &mut Vec<u8>) {
-    if let Some(error) = pattern.and_then(|pattern| too_long(Kind::Pattern, pattern)) {
+fn list(
+    shared: &mut Shared,
+    kind: Kind,
+    pattern: Option<&[u8]>,
+    limits: &Limits,
+    out: &mut Vec<u8>,
+) {
+    if let Some(error) = pattern.and_then(|pattern| too_long(Kind::Pattern, pattern, limits)) {
         return resp::error(out, error.as_bytes());
     }
     let (start, mut count, mut steps) = (out.len(), 0, 0);
@@ -192,23 +293,23 @@ fn list(shared: &mut Shared, kind: Kind, pattern: Option<&[u8]>, out: &mut Vec<u
 }
 
 pub fn publish(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
-    if let Some(error) = too_long(Kind::Channel, word(words, 1)) {
+    if let Some(error) = too_long(Kind::Channel, word(words, 1), call.server.limits()) {
         return call.error(&error);
     }
     match shared.publish(word(words, 1), word(words, 2)) {
         Ok(receivers) => resp::integer(call.out(), receivers as i64),
         Err(TooDear) => {
-            resp::error(
-                call.out(),
-                b"ERR matching the channel name with all patterns takes too long; \
-                use a shorter name",
-            );
+            let length = word(words, 1).len();
+            call.error(&format!(
+                "ERR matching a channel name of {length} bytes with the patterns would take too \
+                 long; the limit is {PUBLISH_STEPS_MAX} steps: use a shorter name"
+            ));
         }
     }
 }
 
 pub fn spublish(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
-    if let Some(error) = too_long(Kind::Shard, word(words, 1)) {
+    if let Some(error) = too_long(Kind::Shard, word(words, 1), call.server.limits()) {
         return call.error(&error);
     }
     let receivers = shared.publish_shard(word(words, 1), word(words, 2));
@@ -239,12 +340,12 @@ mod tests {
             (
                 &["SUBSCRIBE", "SSUBSCRIBE", "PUBLISH", "SPUBLISH"][..],
                 4096,
-                "the channel name has 4097 bytes; accepted: up to 4096 bytes",
+                "the channel name has 4097 bytes; accepted: up to 4096 bytes (--max-channel-name)",
             ),
             (
                 &["PSUBSCRIBE", "PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"],
                 256,
-                "the pattern has 257 bytes; accepted: up to 256 bytes",
+                "the pattern has 257 bytes; accepted: up to 256 bytes (--max-pattern)",
             ),
         ] {
             for (command, length) in
@@ -266,7 +367,8 @@ mod tests {
         }
         assert_eq!(
             answer(&mut hub, 2, &[b"SUBSCRIBE", b"a", &[b'x'; 5000]]),
-            "-ERR the channel name has 5000 bytes; accepted: up to 4096 bytes\r\n"
+            "-ERR the channel name has 5000 bytes; accepted: up to 4096 bytes \
+             (--max-channel-name)\r\n"
         );
         assert!(
             !hub.shared.channels.is_subscribed(2),

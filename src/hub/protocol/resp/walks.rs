@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 
 use super::Call;
 use super::listing::{DESCRIBE_STEPS, Filter, describe};
+use crate::connection::Reason;
 use crate::hub::Shared;
-use crate::hub::sessions::SessionId;
+use crate::hub::sessions::{OPERATOR, SessionId};
 use crate::limits::{LIST_MAX, WALK_STEPS_PER_TURN, WALKS_KEPT};
 use crate::service::Output;
 use crate::service::server::Server;
@@ -144,19 +145,29 @@ impl Walks {
     }
 }
 
+/// Returns true if a session may not be killed: it belongs to the operator's listener, and the
+/// asker does not.
+fn is_out_of_reach(shared: &Shared, session: SessionId, asker: SessionId) -> bool {
+    shared.sessions.get(session).is(OPERATOR) && !shared.sessions.get(asker).is(OPERATOR)
+}
+
 impl Walk {
     /// Visits the next session. Returns the steps taken.
     fn step(&mut self, shared: &Shared, server: &mut dyn Server) -> usize {
         let session = shared.sessions.at(self.at);
         self.at += 1;
         let mut steps = 1;
+        let is_spared = self.task == WalkTask::Kill && is_out_of_reach(shared, session, self.asker);
+        let connection = shared.sessions.get(session).connection();
+        // A session without a connection has ended.
         if session.serial == 0
+            || connection.is_none()
+            || is_spared
             || !self.filter.means(shared, server, session, self.asker, &mut steps)
         {
             return steps;
         }
         self.found.sessions += 1;
-        let connection = shared.sessions.get(session).connection();
         match self.task {
             WalkTask::List if self.found.text.len() <= LIST_MAX => {
                 steps += DESCRIBE_STEPS;
@@ -164,7 +175,9 @@ impl Walk {
             }
             WalkTask::List => {}
             WalkTask::Kill if session == self.asker => self.found.asker = true,
-            WalkTask::Kill => connection.into_iter().for_each(|connection| server.kill(connection)),
+            WalkTask::Kill => connection
+                .into_iter()
+                .for_each(|connection| server.kill(connection, Reason::Killed)),
             WalkTask::Usage => {
                 steps += DESCRIBE_STEPS;
                 let facts = connection.and_then(|connection| server.connection(connection));

@@ -1,0 +1,40 @@
+//! Other load generators for HTTP: wrk and hey, each pinned to the clients' core.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::server::on_client_core;
+
+/// Runs wrk in a closed loop for this many seconds. Returns its requests per second.
+pub fn wrk(server: SocketAddr, connections: u64, seconds: u64) -> Result<f64> {
+    let mut command = on_client_core("wrk");
+    command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
+    let text = output(command.arg(format!("http://{server}/")))?;
+    ensure!(!text.contains("Non-2xx"), "wrk got errors:\n{text}");
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
+    line.context("wrk gives no rate")?.trim().parse().context("wrk gives no number")
+}
+
+/// Runs hey at a rate of all connections together. Returns the 99th percentile in microseconds, to
+/// 100 us, and the rate that it reached.
+pub fn hey(server: SocketAddr, connections: u64, rate: u64, seconds: u64) -> Result<(f64, f64)> {
+    let mut command = on_client_core("hey");
+    let each = rate / connections;
+    command.args(["-c", &connections.to_string(), "-q", &each.to_string()]);
+    let text = output(command.args(["-z", &format!("{seconds}s"), &format!("http://{server}/")]))?;
+    ensure!(!text.contains("Error distribution"), "hey got errors:\n{text}");
+    let after = |begin: &str, end: &str| -> Result<f64> {
+        let found = text.lines().find_map(|line| line.trim().strip_prefix(begin));
+        let found = found.with_context(|| format!("hey gives no {begin}\n{text}"))?;
+        found.trim().trim_end_matches(end).trim().parse().context("hey gives no number")
+    };
+    Ok((after("99% in", "secs")? * 1e6, after("Requests/sec:", "")?))
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output()?;
+    ensure!(output.status.success(), "{command:?}: {}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
