@@ -511,7 +511,7 @@ mod tests {
     /// tells.
     #[test]
     fn a_source_that_floods_is_recycled_first_and_an_office_is_not() {
-        for (recycled, chosen) in [(0, 0), (2, 0), (3, 1)] {
+        for (recycled, chosen) in [(0, 0), (1, 0), (2, 1)] {
             let mut admission = Admission::default();
             let (alone, many) = (source(&mut admission, 1), source(&mut admission, 2));
             for (number, source) in [alone, many, many].into_iter().enumerate() {
