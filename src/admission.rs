@@ -95,8 +95,8 @@ pub struct Admission {
     pub gate: Gate,
     /// Newcomers that got an error in this turn.
     pub told: usize,
-    /// When a search for an idle connection last found none: among all, and of one source.
-    pub found_no_idle: [Option<Tick>; 2],
+    /// When a search for an idle connection last found none, and of which source.
+    pub found_no_idle: Option<(Tick, Option<SourceId>)>,
     random: fastrand::Rng,
 }
 

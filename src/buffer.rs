@@ -299,6 +299,8 @@ impl BufferPool {
         if let Some(id) = slot {
             let buffer = &mut self.buffers[id.key()];
             (buffer.bytes, buffer.done) = (bytes, done as u32);
+            // CLIENT NO-EVICT may have weighed the buffer while its bytes were lifted.
+            self.reweigh(id.key());
         }
     }
 

@@ -71,8 +71,8 @@ settings! {
         admin: Option<SocketAddr> = None;
 
         /// Serve operators' commands only to clients that connect to --admin, if it is set. These
-        /// are SHUTDOWN, MONITOR, CONFIG SET, CONFIG RESETSTAT, CONFIG REWRITE, MEMORY DOCTOR,
-        /// CLIENT LIST, CLIENT CLOSED, and CLIENT KILL of other clients.
+        /// are SHUTDOWN, MONITOR, CONFIG SET, CONFIG RESETSTAT, MEMORY DOCTOR, CLIENT LIST, CLIENT
+        /// CLOSED, and CLIENT KILL of other clients.
         ///
         /// A client that may publish need not be able to stop the server. Redis has no such
         /// listener and serves them to all.

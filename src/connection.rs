@@ -374,6 +374,15 @@ impl<S> Connection<S> {
         self.wait_anew(now);
     }
 
+    /// Starts the time to log in anew for a client that was silent for longer than `grace` ticks.
+    /// It may be silent while there is room, and then needs time to send the password.
+    pub fn begins_to_log_in(&mut self, grace: u32, now: Tick) {
+        let is_late = now.distance_from(self.since) >= grace as i32;
+        if self.state == State::Silent && self.flags.has(Flags::UNTRUSTED) && is_late {
+            self.since = now;
+        }
+    }
+
     /// Starts the wait for input anew, except the wait for the password.
     fn wait_anew(&mut self, now: Tick) {
         if !self.flags.has(Flags::UNTRUSTED) {

@@ -325,7 +325,9 @@ impl Service for Hub {
     /// A closing connection receives nothing more, so a publish later in this turn must not count
     /// it as a receiver.
     fn closing(&mut self, connection: ConnectionId) {
-        self.shared.leave(self.shared.sessions.of(connection));
+        let session = self.shared.sessions.of(connection);
+        self.resp.closing(session);
+        self.shared.leave(session);
     }
 
     fn closed(&mut self, connection: ConnectionId, parting: &Parting) {

@@ -22,7 +22,9 @@ settings! {
             follows "the hard limit on open files, less 64", |limits| limits.max_connections;
 
         /// Close a silent connection, which has not completed a message, after this time. Applies
-        /// while half of --max-silent or of --max-connections is taken. 0 means never.
+        /// while half of --max-silent or of --max-connections is taken. With a password set, a
+        /// client that has sent a command, and not the right password, is closed after this time
+        /// in any case. 0 means never.
         ///
         /// A client program sends at once, and a person within a few seconds. A pool that connects
         /// early and speaks late harms nobody while there is room: 2,000 such connections were
@@ -100,7 +102,8 @@ settings! {
         /// Unsent output at which a connection is closed, in bytes.
         ///
         /// A paused connection still gets published messages, so its output needs a bound. Redis
-        /// has the same hard limit for subscribers.
+        /// has the same hard limit for subscribers. The default is worked out at the start: after a
+        /// CONFIG SET of max-message, set output-limit to twice its value.
         output_limit: Size = OUTPUT_LIMIT, in |limits| 2 * limits.high_watermark..=OUTPUT_BOUND_MAX,
             follows "32MiB, or twice the high watermark or max-message",
             |limits| OUTPUT_LIMIT.max(2 * limits.high_watermark).max(2 * limits.max_message);
@@ -281,7 +284,7 @@ settings! {
         "Sockets":
         /// Silence after which the kernel probes a peer, in whole seconds. 0 means never.
         ///
-        /// Well within idle-timeout, and before most address translators forget a connection.
+        /// Before most address translators forget a connection.
         keepalive: Seconds = Duration::from_secs(60),
             in |_| OrZero(Duration::from_secs(1)..=KEEPALIVE_MAX);
 

@@ -55,6 +55,8 @@ impl<'a, N: Net> Intake<'a, N> {
     /// them.
     pub fn run(mut self, chunk: &mut [u8], now: Tick) -> Served {
         let mut reads = 0;
+        let grace = self.core.timeouts.first_message();
+        self.core.connections[self.slot as usize].begins_to_log_in(grace, now);
         let ended = loop {
             if self.unsent() >= self.core.limits.high_watermark {
                 self.flags().set(Flags::PAUSED);

@@ -86,8 +86,7 @@ impl<N: Net> Reactor<N> {
     /// search in vain, the next one waits for a tick.
     fn evict_idle(&mut self, scope: Option<SourceId>, time: Time) -> bool {
         let now = time.tick();
-        let in_vain = &self.core.admission.found_no_idle[usize::from(scope.is_some())];
-        if *in_vain == Some(now) {
+        if self.core.admission.found_no_idle == Some((now, scope)) {
             return false;
         }
         let step = self.core.slots_used.div_ceil(IDLE_SAMPLE).max(1);
@@ -101,7 +100,7 @@ impl<N: Net> Reactor<N> {
             .filter(|(_, _, slot)| !self.listens(*slot))
             .max();
         let Some((_, _, slot)) = longest else {
-            self.core.admission.found_no_idle[usize::from(scope.is_some())] = Some(now);
+            self.core.admission.found_no_idle = Some((now, scope));
             return false;
         };
         self.dismiss(slot, Reason::IdleEvicted);

@@ -110,6 +110,21 @@ fn a_guesser_is_not_read_until_its_answer_and_others_do_not_wait() {
 }
 
 #[test]
+fn a_client_that_was_silent_for_longer_has_the_whole_time_to_authenticate() {
+    for first in ["PING\r\n", "AUTH guess\r\n", "AUTH sec"] {
+        let limits = Limits { first_message_timeout: 5 * SECOND, ..limits() };
+        let mut sim = guarded(limits);
+        let client = sim.accepted();
+        (0..7).for_each(|_| sim.pass(SECOND));
+        sim.send(client, first);
+        (0..4).for_each(|_| sim.pass(SECOND));
+        assert_eq!(sim.net().client_saw(client), End::Open, "{first:?}");
+        let rest = if first.ends_with('\n') { "AUTH secret\r\n" } else { "ret\r\n" };
+        assert!(sim.exchange(client, rest).ends_with("+OK\r\n"), "{first:?}");
+    }
+}
+
+#[test]
 fn the_time_to_authenticate_counts_from_accept_whatever_is_sent() {
     for text in [
         "PING\r\n",

@@ -226,6 +226,11 @@ impl Resp {
         self.trackers.close(session);
     }
 
+    /// Lets other sessions publish while a session whose EXEC has paused closes.
+    pub fn closing(&mut self, session: SessionId) {
+        self.transactions.release(session);
+    }
+
     /// Returns the sessions for which the result of a walk is kept.
     pub fn askers(&self) -> impl Iterator<Item = SessionId> {
         self.walks.askers()

@@ -6,13 +6,12 @@
 
 use super::rows::{
     AT_ONCE, CONTAINER, CommandRow, DATAGRAM, DENY_BLOCKING, NAMES, NO_AUTH, NO_MULTI, OPERATORS,
-    PUBLISHES, SEARCHES, SECRET, SUBSCRIBED, must_wait, not_permitted, perform, row,
+    PUBLISHES, SEARCHES, SECRET, SUBSCRIBED, must_pace, must_wait, not_permitted, perform, row,
 };
 use super::words::{is, word, wrong_number};
 use super::{Call, RespState, admin, clients, describe, help, pubsub, startup, transactions};
 use crate::codec::resp::{self, Command};
 use crate::hub::Shared;
-use crate::hub::channels::Kind;
 use crate::limits::{COMMAND_WORDS_MAX, SHOWN_MAX};
 
 /// All commands, in alphabetical order for [`named`].
@@ -206,7 +205,8 @@ pub fn run(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
         return transactions::queue(shared, row, words, call);
     }
     let must_wait = row.flags & (PUBLISHES | SEARCHES) != 0
-        && (must_wait(shared, row.flags, false, call) || must_pace(shared, row, words, call));
+        && (must_wait(shared, row.flags, false, call)
+            || must_pace(shared, row, words, call.session));
     if must_wait {
         return call.wait();
     }
@@ -261,18 +261,6 @@ fn is_for_operators(row: &CommandRow, words: Command<'_>) -> bool {
         _ => &[],
     };
     row.flags & OPERATORS != 0 || subcommands.iter().any(|name| is(word(words, 1), name))
-}
-
-/// Returns true if a publish must wait for earlier large messages to the same topics.
-fn must_pace(
-    shared: &mut Shared,
-    row: &CommandRow,
-    words: Command<'_>,
-    call: &Call<'_, '_>,
-) -> bool {
-    let kind = if row.name == "publish" { Kind::Channel } else { Kind::Shard };
-    row.flags & PUBLISHES != 0
-        && shared.must_pace(call.session, kind, word(words, 1), word(words, 2))
 }
 
 /// Runs one command of a datagram. Returns false if no reply is due: the command failed, or it is a

@@ -4,6 +4,8 @@ use super::words::{shown, word};
 use super::{Call, SlicedWork, admin};
 use crate::codec::resp::Command;
 use crate::hub::Shared;
+use crate::hub::channels::Kind;
+use crate::hub::sessions::SessionId;
 
 /// One command.
 pub struct CommandRow {
@@ -84,6 +86,17 @@ pub fn not_permitted(name: &str, words: Command<'_>, call: &mut Call<'_, '_>) {
          operator's address (--admin)",
         subcommand.to_ascii_lowercase()
     ));
+}
+
+/// Returns true if a publish must wait for earlier large messages to the same topics.
+pub fn must_pace(
+    shared: &mut Shared,
+    row: &CommandRow,
+    words: Command<'_>,
+    session: SessionId,
+) -> bool {
+    let kind = if row.name == "publish" { Kind::Channel } else { Kind::Shard };
+    row.flags & PUBLISHES != 0 && shared.must_pace(session, kind, word(words, 1), word(words, 2))
 }
 
 /// Returns true if a command of these flags must wait. A full backlog and an unfinished EXEC defer

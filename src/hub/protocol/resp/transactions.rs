@@ -36,9 +36,9 @@ pub struct Transactions {
     seen: u64,
     /// Memory of the queues and of kept replies, in bytes.
     held: usize,
-    /// The session whose EXEC has paused between its publishes. All other publishes wait, for at
-    /// most [`EXEC_HOLD_MAX`].
-    holder: Option<SessionId>,
+    /// The session whose EXEC has paused between its publishes, and when it began. All other
+    /// publishes wait, for at most [`EXEC_HOLD_MAX`].
+    holder: Option<(SessionId, Tick)>,
     /// Commands run by EXEC in this turn.
     steps: usize,
     parser: Parser,
@@ -101,15 +101,19 @@ impl Transactions {
 
     /// Returns true if the publishes of a session wait for the EXEC of another.
     pub fn holds_up(&self, session: SessionId) -> bool {
-        self.holder.is_some_and(|holder| holder != session)
+        self.holder.is_some_and(|(holder, _)| holder != session)
     }
 
-    /// Resumes the EXEC that has paused between its publishes.
-    pub fn collect(&mut self, shared: &Shared, output: &mut Output<'_>) {
+    /// Resumes the EXEC that has paused between its publishes. It waits like others once it has
+    /// held these up for too long: its client may not read, and then its session is not served.
+    pub fn collect(&mut self, shared: &mut Shared, output: &mut Output<'_>) {
         self.steps = 0;
-        if !shared.fanout.is_backlogged() {
-            let holder = self.holder.map(|holder| shared.sessions.get(holder));
-            let connection = holder.and_then(|holder| holder.connection());
+        let Some((holder, since)) = self.holder else { return };
+        if has_held_too_long(since, output.now.tick()) {
+            self.holder = None;
+            shared.publishers.must_wait(&mut shared.sessions, holder, true);
+        } else if !shared.fanout.is_backlogged() {
+            let connection = shared.sessions.get(holder).connection();
             connection.into_iter().for_each(|connection| output.resume(connection));
         }
     }
@@ -121,8 +125,8 @@ impl Transactions {
     }
 
     /// Lets other sessions publish again.
-    fn release(&mut self, session: SessionId) {
-        self.holder = self.holder.filter(|holder| *holder != session);
+    pub fn release(&mut self, session: SessionId) {
+        self.holder = self.holder.filter(|(holder, _)| *holder != session);
     }
 
     /// Returns the number of queued commands, or `None` if the session has sent no MULTI.
@@ -308,7 +312,7 @@ pub fn exec(shared: &mut Shared, _words: Command<'_>, call: &mut Call<'_, '_>) {
 /// Returns true if EXEC must wait before it begins or goes on with a command of these flags.
 fn must_wait(shared: &mut Shared, flags: u16, call: &Call<'_, '_>) -> bool {
     let is_spent = call.transactions.steps >= EXEC_STEPS_PER_TURN;
-    match call.transactions.holder == Some(call.session) {
+    match call.transactions.holder.is_some_and(|(holder, _)| holder == call.session) {
         // `Transactions::collect` has resumed it.
         true => is_spent || shared.fanout.is_backlogged(),
         false => rows::must_wait(shared, flags, is_spent, call),
@@ -325,6 +329,9 @@ fn run_queue(
     call: &mut Call<'_, '_>,
 ) {
     let mut is_first = true;
+    // The replies that all paused transactions keep have a bound together, too.
+    let left = call.server.limits().memory_budget / QUEUED_SHARE;
+    let reply_max = EXEC_REPLY_MAX.min(left.saturating_sub(call.transactions.held));
     for row in &own.rows[begun.count..] {
         let parsed = parser.parse_multibulk(&own.queue[begun.at..], &QUEUED_LIMITS);
         let Ok(Some((words, length))) = parsed else { return };
@@ -332,6 +339,10 @@ fn run_queue(
             return call.wait();
         }
         is_first = false;
+        if row.flags & PUBLISHES != 0 && rows::must_pace(shared, row, words, call.session) {
+            call.transactions.release(call.session);
+            return call.wait();
+        }
         let start = call.reply.len();
         if row.flags & SUBSCRIBED != 0 {
             shared.deliver_now(call.session, messages);
@@ -339,7 +350,7 @@ fn run_queue(
         if row.flags & DENY_BLOCKING != 0 {
             let name = row.name.to_ascii_uppercase();
             call.error(&format!("ERR {name} isn't allowed for a DENY BLOCKING client"));
-        } else if start > EXEC_REPLY_MAX && row.flags & PUBLISHES == 0 {
+        } else if start > reply_max && row.flags & PUBLISHES == 0 {
             call.error("ERR the replies of the transaction are too long; the command was not run");
         } else {
             rows::perform(shared, row, words, call);
@@ -376,15 +387,19 @@ fn pauses(
     if !is_spent && !is_busy {
         return false;
     }
-    let now = call.reply.now.tick();
-    let held_for = Tick::LENGTH * now.distance_from(since).max(0) as u32;
     let holds = own.flags & PUBLISHES != 0 && next & SEARCHES == 0;
-    if holds && held_for < EXEC_HOLD_MAX && !call.transactions.holds_up(call.session) {
-        call.transactions.holder = Some(call.session);
+    let may_hold = !has_held_too_long(since, call.reply.now.tick());
+    if holds && may_hold && !call.transactions.holds_up(call.session) {
+        call.transactions.holder = Some((call.session, since));
         return true;
     }
     call.transactions.release(call.session);
     rows::must_wait(shared, next, true, call)
+}
+
+/// Returns true if an EXEC that began at `since` may not keep other sessions from publishing.
+fn has_held_too_long(since: Tick, now: Tick) -> bool {
+    Tick::LENGTH * now.distance_from(since).max(0) as u32 >= EXEC_HOLD_MAX
 }
 
 /// Removes the reply from `start` on if the client has turned replies off, and keeps the rest.
@@ -403,8 +418,10 @@ mod tests {
     use crate::hub::channels::Kind;
     use crate::hub::tests::{disconnect, exchange, hub, subscribe, turn};
     use crate::limits::{BACKLOG_MAX, Limits, WALK_STEPS_PER_TURN};
+    use crate::outbox::Outbox;
     use crate::service::server::NoServer;
-    use crate::service::{ConnectionId, Reply, Service, Taken};
+    use crate::service::{ConnectionId, Output, Reply, Service, Taken};
+    use std::time::Duration;
 
     /// Sends commands on connection 0, each as a line. Returns all replies.
     fn replies(hub: &mut Hub, lines: &[&str]) -> String {
@@ -666,6 +683,30 @@ mod tests {
         hub.receive(&mut multibulk(&format!("ECHO {text}")), 0, &mut reply, &mut server);
         hub.check_invariants();
         String::from_utf8(answer).unwrap()
+    }
+
+    #[test]
+    fn an_exec_whose_client_does_not_read_holds_others_up_for_a_bounded_time() {
+        let mut hub = hub(2);
+        subscribe(&mut hub, 1, Kind::Channel, b"a");
+        let text = "x".repeat(BACKLOG_MAX / 2);
+        let publish = format!("PUBLISH a {text}\r\n").into_bytes();
+        exchange(&mut hub, 0, b"MULTI\r\n");
+        // An inline command has 64 KiB, and this one has more.
+        let publish = multibulk(std::str::from_utf8(&publish).unwrap().trim_end());
+        (0..4).for_each(|_| drop(exchange(&mut hub, 0, &publish)));
+        assert_eq!(exchange(&mut hub, 0, b"EXEC\r\n").1, Taken::Later);
+        let collect = |hub: &mut Hub, after: Duration| {
+            let (mut outbox, mut server) = (Outbox::default(), NoServer::default());
+            let now = Time::ZERO + after;
+            hub.collect(&mut Output::new(now, &mut server, &mut outbox, 1 << 20, 1 << 30));
+            hub.check_invariants();
+            hub.resp.holds_publishers()
+        };
+        assert!(collect(&mut hub, EXEC_HOLD_MAX - 2 * Tick::LENGTH));
+        assert!(!collect(&mut hub, EXEC_HOLD_MAX + Tick::LENGTH));
+        let (told, _) = exec_over_turns(&mut hub, 0);
+        assert_eq!(told, "*4\r\n:1\r\n:1\r\n:1\r\n:1\r\n");
     }
 
     #[test]
