@@ -602,6 +602,7 @@ mod tests {
                 format!("[{key}]\n{secret} = 1"),
                 format!("[{secret}]\n{key} = 1\n[{secret}]"),
                 format!("{secret} = \"{key}\"\n{secret} = 1"),
+                format!("{secret} = 1"),
                 secret.to_string(),
                 format!("{key} = \"{secret}\"\n{key} = \"{secret}\""),
                 format!("requirepass = \"{secret}\"\nrequirepass-file = \"file\""),

@@ -10,7 +10,7 @@ use slabd::net::Net;
 use slabd::net::sim::ClientId;
 use slabd::service::hello::Hello;
 
-use crate::sim::{SECOND, Sim, hub, limits, subscriber};
+use crate::sim::{SECOND, Sim, hub, limits};
 
 /// The limits of a server with its defaults and 20,000 files.
 fn defaults() -> Limits {
@@ -162,7 +162,8 @@ fn dribblers_do_not_shield_the_overdue_behind_them() {
 #[test]
 fn the_longest_idle_of_the_largest_source_makes_way() {
     let mut sim = hub(Limits { max_connections: 8, ..limits() });
-    let listening = subscriber(&mut sim, "a");
+    let listening = join(&mut sim, local(1, 100));
+    sim.exchange(listening, "SUBSCRIBE a\r\n");
     let small = join(&mut sim, local(2, 1));
     assert!(is_served(&mut sim, small));
     sim.pass(SECOND);
