@@ -1,4 +1,5 @@
-//! What the machine offers this process: files, memory, and the kernel's price of a connection.
+//! The resources that the machine offers this process: files, memory, and the kernel's price of a
+//! connection.
 //!
 //! Memory is limited by the machine, by control groups, and by the process's own limits. The least
 //! of them counts, and the server names it in its warnings.

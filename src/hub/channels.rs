@@ -9,7 +9,7 @@
 //! Most sessions have one subscription. It takes 16 bytes inline in the table of sessions, and 8 in
 //! the topic's list. Lists may have millions of entries, so a full list grows by an eighth.
 //!
-//! What a source may hold of all this is in [`Shares`].
+//! [`Shares`] bound the part of all this that one source may hold.
 //!
 //! Peers choose the names, so the tables of names use std's keyed SipHash. No order depends on a
 //! hash table, so two runs with the same input give the same output.
@@ -78,7 +78,7 @@ pub struct Channels {
     names: [HashMap<Rc<[u8]>, u32>; Kind::ALL.len()],
     /// All patterns, for matching.
     patterns: Patterns,
-    /// What each source is charged.
+    /// The bytes and topics that each source is charged for.
     shares: Shares,
     /// Queues of removed topics: see [`Self::take_orphan`].
     orphans: Vec<u32>,

@@ -241,7 +241,7 @@ impl<'a> HttpLine<'a> {
     }
 }
 
-/// What the head of an answer says about its end.
+/// The end of an answer, as its head announces it.
 #[derive(Debug)]
 struct Head {
     length: usize,

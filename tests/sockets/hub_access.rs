@@ -3,12 +3,12 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::hub_answers::{Answer, NOAUTH, connect, guarded, info_number};
-use crate::support::{Client, PATIENCE, Server, program, run};
+use crate::support::{Client, Ended, PATIENCE, Server, program, run};
 
 const WRONG: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 
@@ -63,16 +63,6 @@ fn the_password_is_the_first_line_of_its_file() {
     );
 }
 
-/// A process that is killed at the end of its test.
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_password_is_taken_from_the_environment() {
     asks_for_the_password(Command::new(program()).env("SLABD_REQUIREPASS", "secret"));
@@ -109,7 +99,7 @@ fn the_password_is_taken_from_a_systemd_credential() {
 #[track_caller]
 fn asks_for_the_password(command: &mut Command) {
     command.args(["serve", "--listen", "hub=127.0.0.1:0"]).env("RUST_LOG", "info");
-    let mut server = Ends(command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut server = Ended(command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
     let mut log = BufReader::new(server.0.stderr.take().unwrap()).lines().map_while(Result::ok);
     let listening =
         log.find(|line| line.contains("listening on hub ")).expect("the log has the address");

@@ -3,10 +3,10 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Client, Server, program, run};
+use crate::support::{Client, Ended, Server, program, run};
 
 /// A folder that is removed at the end of a test.
 struct Folder(PathBuf);
@@ -247,16 +247,6 @@ fn an_output_that_cannot_be_written_gives_the_right_exit_code() {
     }
 }
 
-/// A process that is killed at the end of its test.
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_server_whose_log_cannot_be_written_serves() {
     for error in ["/dev/full", "/dev/null"] {
@@ -264,7 +254,7 @@ fn a_server_whose_log_cannot_be_written_serves() {
         let mut command = Command::new(program());
         command.args(["--listen", &format!("hub={port}"), "--requirepass", "x"]);
         command.stderr(File::options().write(true).open(error).unwrap());
-        let mut server = Ends(command.stdin(Stdio::null()).spawn().unwrap());
+        let mut server = Ended(command.stdin(Stdio::null()).spawn().unwrap());
         let mut stream = None;
         for _ in 0..500 {
             stream = std::net::TcpStream::connect(port).ok();

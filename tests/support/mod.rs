@@ -24,6 +24,16 @@ pub fn program() -> String {
     std::env::var("SLABD_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_slabd").into())
 }
 
+/// A process that is killed at the end of its test.
+pub struct Ended(pub Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A server process with its log. Dropping it kills the process.
 pub struct Server {
     child: Child,

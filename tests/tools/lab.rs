@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, all_files, program, run};
+use crate::support::{Ended, PATIENCE, all_files, program, run};
 
 /// Runs one experiment and returns its output. All its claims must hold. If a claim could not be
 /// tried here, prints SKIPPED.
@@ -182,16 +182,6 @@ fn an_interrupted_lab_leaves_no_server_behind() {
         let ended = lab.0.wait().expect("waiting works");
         assert!(!ended.success(), "{signal}: {ended}");
         wait_for(|| is_gone(&server).then_some(()), "end of the experiment's server");
-    }
-}
-
-/// A process that is killed at the end of the test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

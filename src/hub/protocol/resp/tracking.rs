@@ -21,7 +21,7 @@ pub struct Trackers {
     prefix_bytes: usize,
 }
 
-/// What a session asked of CLIENT TRACKING.
+/// The options that a session gave to CLIENT TRACKING.
 #[derive(Clone, Default, PartialEq)]
 struct Tracking {
     /// By place in [`MODES`].

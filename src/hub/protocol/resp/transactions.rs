@@ -339,7 +339,7 @@ fn run_queue(
             return call.wait();
         }
         is_first = false;
-        if row.flags & PUBLISHES != 0 && rows::must_pace(shared, row, words, call.session) {
+        if rows::must_pace(shared, row, words, call.session) {
             call.transactions.release(call.session);
             return call.wait();
         }
