@@ -9,7 +9,7 @@
 //! Sections:
 //! - `spread`: 50 publishers to 1, 2, 4 or 8 channels in turn, with subscribers of all channels.
 //! - `readers`: up to 1,000 publishers to one channel.
-//! - `large`: one publisher with messages of 100 KB.
+//! - `large`: one publisher with messages of 100 KB, and of 8 MiB to 100 subscribers.
 //!
 //! Each publisher has one PUBLISH in flight and sends the next when it has its reply. Each
 //! subscriber has all channels. A round ends when all messages are delivered, after `--seconds`
@@ -19,8 +19,8 @@
 //!
 //! How to read it: the servers take turns, and each round gives one ratio of publishes per second
 //! between neighbours in time. The tables show medians. PING is the wait of an honest client on its
-//! own connection, in milliseconds. This client shares its core with publishers and subscribers,
-//! which cause a part of its waits.
+//! own connection, in milliseconds. This client shares its core with publishers and subscribers. As
+//! root it has priority over them; otherwise, they cause a part of its waits.
 
 #![forbid(unsafe_code)]
 
@@ -35,7 +35,7 @@ use slabd::net::mio::MioNet;
 use slabd::net::{ConnectOptions, Net, Ready};
 use slabd::token::{Generation, Token};
 use support::load::{Honest, STALL_TIMEOUT, Stream, slot_of};
-use support::server::Server;
+use support::server::{self, Server};
 use support::{Options, Table, median};
 
 /// The load of a round, and slabd's targets in it.
@@ -81,8 +81,17 @@ const READERS: [Load; 4] = [
     Load { subscribers: 20, publishers: 400, publishes: 200_000, beside_redis: Some(1.4), ..LOAD },
     Load { publishers: 1000, publishes: 20_000, beside_redis: Some(4.0), ping: Some(20.0), ..LOAD },
 ];
-const LARGE: [Load; 1] =
-    [Load { subscribers: 10, publishers: 1, publishes: 500, payload: 100_000, ..LOAD }];
+const LARGE: [Load; 2] = [
+    Load { subscribers: 10, publishers: 1, publishes: 500, payload: 100_000, ..LOAD },
+    Load {
+        subscribers: 100,
+        publishers: 1,
+        publishes: 20,
+        payload: 8 << 20,
+        ping: Some(5.0),
+        ..LOAD
+    },
+];
 
 fn main() -> Result<()> {
     let sections = [("spread", &SPREADS[..]), ("readers", &READERS), ("large", &LARGE)];
@@ -91,9 +100,10 @@ fn main() -> Result<()> {
         return Ok(());
     };
     support::prepare()?;
+    server::print_versions(&["redis-server"])?;
     for (name, loads) in sections {
         if options.wants(name) {
-            println!("## {name}: subscribers, publishers, publishes; channels\n");
+            println!("## {name}: subscribers, publishers, publishes of bytes; channels\n");
             compare(&options, loads)?;
         }
     }
@@ -217,8 +227,8 @@ fn report(loads: &[Load], labels: &[&str], rounds: &[Vec<Vec<Round>>]) {
 
 impl Load {
     fn name(&self) -> String {
-        let Load { subscribers, publishers, publishes, channels, .. } = self;
-        format!("{subscribers}, {publishers}, {publishes}; {channels}")
+        let Load { subscribers, publishers, publishes, channels, payload, .. } = self;
+        format!("{subscribers}, {publishers}, {publishes} of {payload}; {channels}")
     }
 }
 

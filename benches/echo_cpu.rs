@@ -31,7 +31,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use support::load::{self, ClosedLoop, ECHO, Exchange, Held, REDIS_PING, Talk};
+use support::load::{self, ClosedLoop, ECHO, Exchange, Held, NOTHING, REDIS_PING};
 use support::rounds::{Contender, alternate, report};
 use support::server::Server;
 use support::{Options, Table, median, range};
@@ -86,7 +86,7 @@ fn echo(options: &Options) -> Result<()> {
         contenders.push(closed_loop("redis PING", redis, REDIS_PING, messages)?);
     }
     alternate(&mut contenders, options.number("rounds"))?;
-    report(&contenders, messages, "msg", None);
+    report(&contenders, "msg", None);
     Ok(())
 }
 
@@ -95,20 +95,18 @@ fn echo(options: &Options) -> Result<()> {
 fn idle(options: &Options) -> Result<()> {
     let (messages, count) = (options.number("messages"), options.number("idle") as usize);
     println!("## The same beside {count} idle connections\n");
-    let talk =
-        Talk { greeting: b"", request: ECHO.request, reply_starts: ECHO.reply, reply_ends: b"" };
     let compare = |name: &str, start: &dyn Fn() -> Result<Server>| -> Result<()> {
         if !options.includes(name) {
             return Ok(());
         }
         let (alone, crowded) = (start()?, start()?);
-        let _held = Held::open(&crowded, count, &talk)?;
+        let _held = Held::open(&crowded, count, &NOTHING)?;
         let mut contenders = [
             closed_loop(&format!("{name} alone"), &alone, ECHO, messages)?,
             closed_loop(&format!("{name} + {count}"), &crowded, ECHO, messages)?,
         ];
         alternate(&mut contenders, options.number("rounds"))?;
-        report(&contenders, messages, "msg", None);
+        report(&contenders, "msg", None);
         Ok(())
     };
     compare("C floor", &Server::floor_echo)?;
@@ -130,11 +128,12 @@ fn churn(options: &Options) -> Result<()> {
         contenders.push(Contender::new(label, server, move || {
             load::churn(server.address, CLIENTS, connections, ECHO)?;
             // The server closes the last connections a moment later, which is part of the cost.
-            server.until_open_files(|open| open <= files)
+            server.until_open_files(|open| open <= files)?;
+            Ok(connections)
         }));
     }
     alternate(&mut contenders, options.number("rounds"))?;
-    report(&contenders, connections, "conn", None);
+    report(&contenders, "conn", None);
     Ok(())
 }
 

@@ -25,9 +25,7 @@
 
 mod support;
 
-use std::process::Command;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use support::Options;
 use support::load::{RedisBenchmark, Talk};
 use support::rounds::{Contender, alternate, report};
@@ -53,25 +51,13 @@ fn main() -> Result<()> {
     let numbers = [("rounds", 9), ("requests", 200_000)];
     let Some(options) = Options::read(&["ping", "pipeline"], &numbers)? else { return Ok(()) };
     support::prepare()?;
-    print_versions()?;
+    server::print_versions(&["redis-server", "redis-benchmark"])?;
     if options.wants("ping") {
         ping(&options)?;
     }
     if options.wants("pipeline") {
         pipeline(&options)?;
     }
-    Ok(())
-}
-
-/// Prints the versions of the measured programs.
-fn print_versions() -> Result<()> {
-    for program in ["redis-server", "redis-benchmark"] {
-        if server::is_installed(program) {
-            let output = Command::new(program).arg("--version").output().context(program)?;
-            println!("{program}: {}", String::from_utf8_lossy(&output.stdout).trim());
-        }
-    }
-    println!();
     Ok(())
 }
 
@@ -128,9 +114,12 @@ fn redis_benchmark(
     for (label, server) in &servers {
         // redis-benchmark counts replies and stops at errors, but does not check their text.
         talk.check(server)?;
-        contenders.push(Contender::new(label, server, || benchmark.run(server.address).map(drop)));
+        contenders.push(Contender::new(label, server, || {
+            benchmark.run(server.address)?;
+            Ok(benchmark.requests)
+        }));
     }
     alternate(&mut contenders, options.number("rounds"))?;
-    report(&contenders, benchmark.requests, "cmd", Some(target));
+    report(&contenders, "cmd", Some(target));
     Ok(())
 }

@@ -1,16 +1,19 @@
 //! Measures the memory of a connection: the growth of the server's resident memory with 15,000
-//! connections, when they are just accepted and after each has exchanged 3 messages. Compares slabd
-//! with a C loop that keeps nothing, memcached, nginx and Redis.
+//! connections, when they are just open and after each has exchanged or received 3 messages.
+//! Compares slabd with a C loop that keeps nothing, memcached, nginx, Redis and uWebSockets.
 //!
 //!     cargo bench --bench memory
-//!     cargo bench --bench memory -- slabd floor --connections 5000
+//!     cargo bench --bench memory -- hub uwebsockets --connections 5000
+//!
+//! Sections are the servers; `hub` is slabd's hub, and `slabd` its smaller services.
 //!
 //! How to read it: "fresh" and "after 3 messages" are bytes of user memory per connection, which is
-//! the growth of the process divided by the number of connections. Before the first reading, one
-//! connection does the same traffic and is closed, so memory that is allocated only once does not
-//! count. nginx allocates its connection table at the start (worker_connections 19,900), so the
-//! table shows only in "before". Each server gets 3 s to free memory before a reading. The clients
-//! come from a hundred addresses, 127.0.0.2 and up.
+//! the growth of the process divided by the number of connections. A WebSocket is fresh after its
+//! upgrade, a subscriber after its subscription. A subscriber receives its messages from one
+//! publisher. Before the first reading, a hundred connections do the same traffic and are closed.
+//! So memory that is allocated only once does not count. nginx allocates its connection table at
+//! the start (worker_connections 19,900), so the table shows only in "before". Each server gets 3 s
+//! to free memory before a reading. The clients come from a hundred addresses, 127.0.0.2 and up.
 //!
 //! "kernel" is the growth of the kernel's tables per connection: sockets, files, inodes, names and
 //! epoll entries, from /proc/slabinfo (needs root). Both ends of each connection are on this
@@ -29,9 +32,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use support::load::{Held, Talk};
-use support::server::Server;
-use support::{Options, Table};
+use support::load::{Held, NOTHING, Publisher, Talk};
+use support::server::{self, Server};
+use support::{Options, Table, web};
 
 const MESSAGES: usize = 3;
 /// Wait before a reading. slabd returns memory after 1 s, and Redis frees an idle client's buffers
@@ -40,12 +43,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 const ECHO: Talk =
     Talk { greeting: b"", request: b"PING\r\n", reply_starts: b"PING\r\n", reply_ends: b"" };
-const HELLO: Talk = Talk {
-    greeting: b"Hello\r\n",
-    request: b"you\r\n",
-    reply_starts: b"Hello, you!\r\n",
-    reply_ends: b"",
-};
+const GREETING: Talk = Talk { greeting: b"Hello\r\n", ..NOTHING };
+const HELLO: Talk = Talk { request: b"you\r\n", reply_starts: b"Hello, you!\r\n", ..NOTHING };
 const REDIS: Talk =
     Talk { greeting: b"", request: b"PING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"" };
 const MEMCACHED: Talk =
@@ -56,48 +55,124 @@ const HTTP: Talk = Talk {
     reply_starts: b"HTTP/1.1 200 OK\r\n",
     reply_ends: b"\r\n\r\nhello\n",
 };
+const SUBSCRIBE: Talk = Talk {
+    request: b"SUBSCRIBE news\r\n",
+    reply_starts: b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n",
+    ..NOTHING
+};
+const PUBLISH: Talk =
+    Talk { request: b"PUBLISH news hello\r\n", reply_starts: b":", reply_ends: b"\r\n", ..NOTHING };
+const RESP_MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n";
+const TEXT: &str = "hello";
 
-/// Starts a server, if it is installed.
-type Start = fn() -> Result<Option<Server>>;
+/// The messages of a connection.
+enum Messages {
+    Exchanged(Talk),
+    Received(Publisher),
+}
+
+/// A server, and what its connections do.
+struct Course {
+    section: &'static str,
+    /// What is added to the server's name.
+    what: &'static str,
+    /// Starts the server, if it is installed.
+    start: fn() -> Result<Option<Server>>,
+    opening: Talk,
+    messages: Messages,
+}
+
+impl Course {
+    fn exchange(
+        section: &'static str,
+        start: fn() -> Result<Option<Server>>,
+        opening: Talk,
+        talk: Talk,
+    ) -> Course {
+        Course { section, what: "", start, opening, messages: Messages::Exchanged(talk) }
+    }
+
+    /// A client of slabd's hub, with messages that a RESP client publishes.
+    fn hub(what: &'static str, opening: Talk, delivery: &[u8]) -> Course {
+        let publisher =
+            Publisher { opening: NOTHING, publish: PUBLISH, delivery: delivery.to_vec() };
+        let messages = Messages::Received(publisher);
+        Course { section: "hub", what, start: hub, opening, messages }
+    }
+}
+
+fn hub() -> Result<Option<Server>> {
+    Server::slabd_for_web().map(Some)
+}
+
+fn courses() -> Vec<Course> {
+    let frame: &[u8] = web::from_server(TEXT.as_bytes()).leak();
+    let frame_exchange =
+        Talk { request: web::from_client(TEXT.as_bytes()).leak(), reply_starts: frame, ..NOTHING };
+    let echo = |section, start| Course {
+        what: ", WebSocket, echo",
+        ..Course::exchange(section, start, web::TO_ECHO, frame_exchange)
+    };
+    let publisher =
+        Publisher { opening: web::TO_NEWS, publish: frame_exchange, delivery: frame.to_vec() };
+    vec![
+        Course::exchange("slabd", || Server::slabd("echo", &[]).map(Some), NOTHING, ECHO),
+        Course::exchange("slabd", || Server::slabd("hello", &[]).map(Some), GREETING, HELLO),
+        Course::exchange(
+            "slabd",
+            || Server::slabd("echo", &["--buffers", "fixed:4096"]).map(Some),
+            NOTHING,
+            ECHO,
+        ),
+        Course { what: ", RESP, PING", ..Course::exchange("hub", hub, NOTHING, REDIS) },
+        Course::hub(", RESP, subscribed", SUBSCRIBE, RESP_MESSAGE),
+        echo("hub", hub),
+        Course::hub(", WebSocket, subscribed", web::TO_NEWS, frame),
+        Course::hub(", events", web::NEWS_EVENTS, &web::event(TEXT)),
+        echo("uwebsockets", Server::uwebsockets),
+        Course {
+            section: "uwebsockets",
+            what: ", WebSocket, subscribed",
+            start: Server::uwebsockets,
+            opening: web::TO_NEWS,
+            messages: Messages::Received(publisher),
+        },
+        Course::exchange("floor", || Server::floor_echo().map(Some), NOTHING, ECHO),
+        Course::exchange("memcached", Server::memcached, NOTHING, MEMCACHED),
+        Course::exchange("nginx", Server::nginx, NOTHING, HTTP),
+        Course::exchange("redis", Server::redis, NOTHING, REDIS),
+    ]
+}
 
 fn main() -> Result<()> {
-    let sections = ["slabd", "floor", "memcached", "nginx", "redis"];
+    let sections = ["slabd", "hub", "uwebsockets", "floor", "memcached", "nginx", "redis"];
     let Some(options) = Options::read(&sections, &[("connections", 15_000)])? else {
         return Ok(());
     };
     support::prepare()?;
+    server::print_versions(&["node", "memcached", "nginx", "redis-server"])?;
     let connections = options.number("connections") as usize;
     let wants = |section: &str| options.wants(section) && options.includes(section);
     until_quiet()?;
     println!("## Memory per connection, {connections} connections, {MESSAGES} messages each\n");
-    let rows: [(&str, Start, &Talk); 7] = [
-        ("slabd", || Server::slabd("echo", &[]).map(Some), &ECHO),
-        ("slabd", || Server::slabd("hello", &[]).map(Some), &HELLO),
-        ("slabd", || Server::slabd("echo", &["--buffers", "fixed:4096"]).map(Some), &ECHO),
-        ("floor", || Server::floor_echo().map(Some), &ECHO),
-        ("memcached", Server::memcached, &MEMCACHED),
-        ("nginx", Server::nginx, &HTTP),
-        ("redis", Server::redis, &REDIS),
-    ];
     let mut measured = Vec::new();
     let mut failed = 0;
-    for (section, start, talk) in rows {
-        if !wants(section) {
-            continue;
-        }
-        match start()
-            .and_then(|server| server.map(|server| measure(server, talk, connections)).transpose())
-        {
+    for course in courses().iter().filter(|course| wants(course.section)) {
+        let Course { section, what, .. } = course;
+        let server = (course.start)();
+        match server.and_then(|server| {
+            server.map(|server| measure(server, course, connections)).transpose()
+        }) {
             Ok(row) => measured.extend(row),
             // The benchmark goes on with the other servers.
             Err(error) => {
-                println!("FAILED {section}: {error:#}\n");
+                println!("FAILED {section}{what}: {error:#}\n");
                 failed += 1;
             }
         }
     }
     report(&measured, connections);
-    ensure!(failed == 0, "{failed} servers could not be measured");
+    ensure!(failed == 0, "{failed} courses could not be measured");
     Ok(())
 }
 
@@ -113,18 +188,26 @@ struct Reading {
     kernel: Kernel,
 }
 
-fn measure(server: Server, talk: &Talk, connections: usize) -> Result<Measured> {
+/// Number of connections that do the same before the first reading.
+const WARM_UP: usize = 100;
+
+fn measure(server: Server, course: &Course, connections: usize) -> Result<Measured> {
+    let Course { what, opening, messages, .. } = course;
+    let run = |held: &Held| match messages {
+        Messages::Exchanged(talk) => held.talk(talk, MESSAGES),
+        Messages::Received(publisher) => held.hear(&server, publisher, MESSAGES),
+    };
     let files = server.open_files()?;
-    let warm_up = Held::open(&server, 1, talk)?;
-    warm_up.talk(talk, MESSAGES)?;
-    drop(warm_up);
+    let warm_up = Held::open(&server, WARM_UP.min(connections), opening)?;
+    run(&warm_up)?;
+    warm_up.reset()?;
     server.until_open_files(|open| open <= files)?;
     let before = read(&server)?;
-    let held = Held::open(&server, connections, talk)?;
+    let held = Held::open(&server, connections, opening)?;
     let fresh = read(&server)?;
-    held.talk(talk, MESSAGES)?;
+    run(&held)?;
     let after = read(&server)?;
-    let name = server.name.clone();
+    let name = format!("{}{what}", server.name);
     held.reset()?;
     Ok(Measured { name, before, fresh, after })
 }

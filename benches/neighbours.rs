@@ -10,6 +10,9 @@
 //! - `inspect`: the wait of an honest client for PING, in milliseconds, while 64 others send
 //!   `CLIENT LIST LADDR` without end beside 6,000 idle connections. redis-server does not have this
 //!   command.
+//! - `patterns`: the processor time of a PUBLISH that matches nothing, with a pipeline of 32.
+//!   Others have 10,000 patterns that end with their only wildcard, such as `text00001*`. The ratio
+//!   divides it by the time on a server without patterns.
 //!
 //! slabd runs with its default settings. In `inspect` it has no deadlines and no limit on silent
 //! connections.
@@ -25,7 +28,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use support::load::{ClosedLoop, Exchange, Held, Honest, RedisBenchmark, Talk};
+use support::load::{ClosedLoop, Exchange, Held, Honest, RedisBenchmark, STALL_TIMEOUT, Talk};
+use support::rounds::{Contender, alternate, report};
 use support::server::{self, Server};
 use support::{Options, Table, median, range};
 
@@ -33,10 +37,15 @@ use support::{Options, Table, median, range};
 const MONITOR_TARGET: f64 = 0.37;
 /// Maximum of the honest client's 99th percentile, in milliseconds.
 const INSPECT_TARGET: f64 = 10.0;
+/// Maximum ratio of the cost of a publish beside the patterns to the cost without them.
+const PATTERNS_TARGET: f64 = 1.5;
 
 const CLIENTS: u64 = 50;
 const PIPELINE: u64 = 32;
 const ASKERS: usize = 64;
+/// Number of patterns `literal*`, and how many of them one client has.
+const PATTERNS: usize = 10_000;
+const PATTERNS_EACH: usize = 1000;
 /// A command that searches all connections and finds none.
 const QUESTION: Exchange = Exchange {
     request: b"*4\r\n$6\r\nCLIENT\r\n$4\r\nLIST\r\n$5\r\nLADDR\r\n$9\r\n1.2.3.4:5\r\n",
@@ -47,13 +56,19 @@ const PING: Talk =
 
 fn main() -> Result<()> {
     let numbers = [("rounds", 5), ("requests", 500_000), ("idle", 6000)];
-    let Some(options) = Options::read(&["monitor", "inspect"], &numbers)? else { return Ok(()) };
+    let Some(options) = Options::read(&["monitor", "inspect", "patterns"], &numbers)? else {
+        return Ok(());
+    };
     support::prepare()?;
+    server::print_versions(&["redis-server"])?;
     if options.wants("monitor") && server::check_installed("redis-benchmark", "redis-tools") {
         monitor(&options)?;
     }
     if options.wants("inspect") {
         inspect(&options)?;
+    }
+    if options.wants("patterns") {
+        patterns(&options)?;
     }
     Ok(())
 }
@@ -141,7 +156,6 @@ fn inspect(options: &Options) -> Result<()> {
     );
     let server = Server::slabd("hub", &[])?;
     let held = Held::open(&server, idle, &PING)?;
-    held.talk(&PING, 1)?;
     let mut table = Table::new(&["askers", "PING p50", "p99", "target", "questions/s"]);
     for askers in [0, ASKERS] {
         let mut clients = ClosedLoop::connect(server.address, askers, QUESTION)?;
@@ -172,4 +186,57 @@ fn inspect(options: &Options) -> Result<()> {
     }
     table.print();
     held.reset()
+}
+
+fn patterns(options: &Options) -> Result<()> {
+    println!(
+        "## PUBLISH with pipeline {PIPELINE}, {CLIENTS} clients, beside {PATTERNS} patterns of \
+         others\n"
+    );
+    let repeated = |text: &[u8]| &*text.repeat(PIPELINE as usize).leak();
+    let exchange =
+        Exchange { request: repeated(b"PUBLISH text12345 x\r\n"), reply: repeated(b":0\r\n") };
+    let requests = options.number("requests");
+    let slabd = || Server::slabd_with_deadlines("hub", &[]).map(Some);
+    // redis-server tries each pattern, so it gets a hundredth of the publishes.
+    let servers: [(_, &dyn Fn() -> Result<Option<Server>>, _); 2] =
+        [("slabd", &slabd, requests), ("redis", &Server::redis, requests / 100)];
+    for (label, start, requests) in servers {
+        if !options.includes(label) {
+            continue;
+        }
+        let (Some(alone), Some(beside)) = (start()?, start()?) else { continue };
+        let subscribers: Vec<TcpStream> = (0..PATTERNS / PATTERNS_EACH)
+            .map(|first| subscribe_to_patterns(&beside, first * PATTERNS_EACH))
+            .collect::<Result<_>>()?;
+        let mut contenders = Vec::new();
+        for (what, server) in [("alone", &alone), ("beside them", &beside)] {
+            let mut clients = ClosedLoop::connect(server.address, CLIENTS as usize, exchange)?;
+            contenders.push(Contender::new(&format!("{label} {what}"), server, move || {
+                let pipelines = (requests / PIPELINE).max(1);
+                Ok(clients.run(pipelines)? * PIPELINE)
+            }));
+        }
+        alternate(&mut contenders, options.number("rounds"))?;
+        report(&contenders, "publish", Some(PATTERNS_TARGET));
+        drop(subscribers);
+    }
+    Ok(())
+}
+
+/// Subscribes one connection to some patterns. Each has a number from `first` on.
+fn subscribe_to_patterns(server: &Server, first: usize) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(server.address)?;
+    stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+    let patterns: String =
+        (first..first + PATTERNS_EACH).map(|number| format!(" text{number:05}*")).collect();
+    stream.write_all(format!("PSUBSCRIBE{patterns}\r\n").as_bytes())?;
+    let last = format!(":{PATTERNS_EACH}\r\n");
+    let (mut answer, mut chunk) = (Vec::new(), [0; 4096]);
+    while !answer.ends_with(last.as_bytes()) {
+        let count = stream.read(&mut chunk).context("PSUBSCRIBE")?;
+        answer.extend_from_slice(&chunk[..count]);
+        ensure!(count > 0 && !answer.starts_with(b"-"), "{} refuses patterns", server.name);
+    }
+    Ok(stream)
 }

@@ -56,15 +56,7 @@ fn main() -> Result<()> {
     let numbers = [("rounds", 7), ("requests", 500_000), ("connections", 15_000), ("seconds", 3)];
     let Some(options) = Options::read(&["rate", "http", "hold"], &numbers)? else { return Ok(()) };
     support::prepare()?;
-    for program in ["redis-server", "redis-benchmark", "nginx", "memcached", "wrk"] {
-        if server::is_installed(program) {
-            let flag =
-                if matches!(program, "nginx" | "memcached" | "wrk") { "-v" } else { "--version" };
-            let output = Command::new(program).arg(flag).output()?;
-            let said = [output.stdout, output.stderr].concat();
-            println!("{}", String::from_utf8_lossy(&said).lines().next().unwrap_or(program));
-        }
-    }
+    server::print_versions(&["redis-server", "redis-benchmark", "nginx", "memcached", "wrk"])?;
     if options.wants("rate") {
         rate(&options)?;
     }
@@ -174,7 +166,7 @@ fn http(options: &Options) -> Result<()> {
     if server::check_installed("wrk", "wrk") {
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..options.number("rounds") {
-            theirs.push(generators::wrk(nginx.address, HTTP_CLIENTS, seconds)?);
+            theirs.push(generators::wrk(nginx.address, "/", HTTP_CLIENTS, seconds)?.rate);
             let record = stress(&words)?.finish()?;
             ours.push(record["requests"]["rate"].as_f64().context("the report has no rate")?);
             let reconnects = record["connections"]["reconnects"].as_u64();

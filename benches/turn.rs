@@ -16,7 +16,8 @@
 mod support;
 
 use anyhow::Result;
-use support::load::{ClosedLoop, ECHO, Held, Talk};
+use support::load::{ClosedLoop, ECHO, Held, NOTHING};
+use support::rounds::{Contender, alternate};
 use support::server::Server;
 use support::{Options, Table, median, range};
 
@@ -53,30 +54,20 @@ fn compare(
     options: &Options,
     table: &mut Table,
 ) -> Result<()> {
-    let talk =
-        Talk { greeting: b"", request: ECHO.request, reply_starts: ECHO.reply, reply_ends: b"" };
     let (few, many) = (start()?, start()?);
-    let _held =
-        [Held::open(&few, FEW, &talk)?, Held::open(&many, options.number("many") as usize, &talk)?];
-    let active = options.number("clients") as usize;
-    let mut clients = [
-        ClosedLoop::connect(few.address, active, ECHO)?,
-        ClosedLoop::connect(many.address, active, ECHO)?,
+    let _held = [
+        Held::open(&few, FEW, &NOTHING)?,
+        Held::open(&many, options.number("many") as usize, &NOTHING)?,
     ];
-    let messages = options.number("messages");
-    let mut costs = [Vec::new(), Vec::new()];
-    // The first round warms up and does not count.
-    for round in 0..=options.number("rounds") {
-        for (index, server) in [&few, &many].into_iter().enumerate() {
-            let before = server.cpu()?;
-            clients[index].run(messages)?;
-            let used = server.cpu()?.since(before);
-            if round > 0 {
-                costs[index].push(used.nanos as f64 / 1e3 / messages as f64);
-            }
-        }
+    let (active, messages) = (options.number("clients") as usize, options.number("messages"));
+    let mut contenders = Vec::new();
+    for server in [&few, &many] {
+        let mut clients = ClosedLoop::connect(server.address, active, ECHO)?;
+        contenders.push(Contender::new(name, server, move || clients.run(messages)));
     }
-    let ratios: Vec<f64> = costs[0].iter().zip(&costs[1]).map(|(few, many)| many / few).collect();
+    alternate(&mut contenders, options.number("rounds"))?;
+    let costs = [contenders[0].costs(), contenders[1].costs()];
+    let ratios = contenders[1].ratios(&contenders[0]);
     table.row(vec![
         name.into(),
         format!("{:.2}", median(&costs[0])),

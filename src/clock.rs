@@ -90,6 +90,12 @@ impl LoopClock {
         (self.now, was_stopped)
     }
 
+    /// Returns how much later than expected the system's time is. Returns `None` if it is sooner.
+    pub fn lateness(&self, system: Time) -> Option<Duration> {
+        let time = system - self.stopped;
+        (time >= self.expected).then(|| time.since(self.expected))
+    }
+
     /// Expects the next reading after a wait of at most `timeout`; `None`: at any time.
     pub fn waits(&mut self, timeout: Option<Duration>) {
         self.expected = timeout.map_or(Time(u64::MAX), |timeout| self.now + timeout);
@@ -185,6 +191,21 @@ mod tests {
         assert_eq!(clock.read(at(9_301)), (at(1200), true), "stopped in a wait");
         clock.waits(None);
         assert_eq!(clock.read(at(99_301)), (at(91_200), false), "a wait without an end");
+    }
+
+    #[test]
+    fn the_clock_tells_how_late_a_wait_ended_and_nothing_of_a_wait_that_an_event_ended() {
+        let at = |ms: u64| Time(ms * MS);
+        let late = |ms: u64| Some(Duration::from_millis(ms));
+        let mut clock = LoopClock::start(at(0));
+        clock.waits(Some(Duration::from_millis(50)));
+        assert_eq!(clock.lateness(at(49)), None);
+        assert_eq!(clock.lateness(at(50)), late(0));
+        assert_eq!(clock.lateness(at(53)), late(3));
+        clock.waits(Some(Duration::ZERO));
+        assert_eq!(clock.lateness(at(2)), late(2), "a poll that does not wait");
+        clock.waits(None);
+        assert_eq!(clock.lateness(at(1 << 40)), None, "a wait without an end");
     }
 
     #[test]

@@ -383,6 +383,11 @@ impl<S> Connection<S> {
         }
     }
 
+    /// Records that a service took the whole input, and that it completed no message.
+    pub fn skipped(&mut self, now: Tick) {
+        self.wait_anew(now);
+    }
+
     /// Starts the wait for input anew, except the wait for the password.
     fn wait_anew(&mut self, now: Tick) {
         if !self.flags.has(Flags::UNTRUSTED) {

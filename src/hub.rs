@@ -11,44 +11,48 @@ mod fanout;
 mod feed;
 pub mod glob;
 mod guesses;
+mod history;
 mod invariants;
+mod json;
 mod labels;
 mod leaving;
 mod messages;
 mod patterns;
 mod protocol;
+mod sections;
 mod sessions;
 mod shares;
 mod subscriptions;
+mod texts;
+mod verbs;
 mod waiting;
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::{Tick, Time};
 use crate::connection::Reason;
 use crate::limits::{
-    ASKED_MAX, ASKERS_RESUMED, CLOSED_KEPT, COMPILE_STEPS, LARGE_PAYLOAD, MATCH_STEP,
-    PUBLISH_STEPS_MAX, RESUMED_PER_TURN,
+    ASKED_MAX, ASKERS_RESUMED, COMPILE_STEPS, LARGE_PAYLOAD, Limits, MATCH_STEP, PUBLISH_STEPS_MAX,
+    RESUMED_PER_TURN,
 };
-use crate::net::Transferred;
 use crate::service::server::{Parting, Server};
 use crate::service::{ConnectionId, Options, Output, Reply, Service, Taken};
 use access::Access;
 use channels::{Channels, Kind, Refused, TopicId, TopicLimits};
 use fanout::Fanout;
 use feed::Feed;
+use history::History;
 use labels::Labels;
 use leaving::Leaving;
 use patterns::TooDear;
-use protocol::Resp;
-use sessions::{AUTHENTICATED, OPERATOR, SessionId, Sessions};
+use protocol::Protocols;
+use sessions::{AUTHENTICATED, OPERATOR, PeerProtocol, SessionId, Sessions};
+use texts::SharedTexts;
 use waiting::Waiting;
 
 /// The service that runs the hub.
 pub struct Hub {
-    resp: Resp,
+    protocols: Protocols,
     shared: Shared,
 }
 
@@ -56,6 +60,8 @@ pub struct Hub {
 struct Shared {
     sessions: Sessions,
     labels: Labels,
+    /// The User-Agents of clients of HTTP.
+    agents: SharedTexts,
     channels: Channels,
     fanout: Fanout,
     feed: Feed,
@@ -72,28 +78,24 @@ struct Shared {
     leaving: Leaving,
     /// The time of the last turn.
     now: Tick,
-    /// The last sessions that ended, oldest first.
-    closed: VecDeque<Closed>,
+    history: History,
     /// Scratch list: the topics of the current publish. Reused, so a publish allocates nothing.
     topics: Vec<TopicId>,
     /// Steps of commands about the server in this turn.
     asked: usize,
+    /// Scratch: the name of the channel of a WebSocket.
+    channel_name: Vec<u8>,
     commands_processed: u64,
     command_rate: Rate,
     /// Unix time at which the clock read [`Time::ZERO`], from the first INFO on.
     started: Option<Duration>,
     datagrams_refused: u64,
+    /// Messages from clients of WebSocket.
+    websocket_messages: u64,
+    /// Requests of HTTP answered.
+    http_requests: u64,
     /// Commands that MONITOR did not show because the backlog was too large.
     commands_not_shown: u64,
-}
-
-/// A session that has ended, as CLIENT CLOSED lists it.
-struct Closed {
-    serial: u32,
-    peer: Option<SocketAddr>,
-    age: Duration,
-    transferred: Transferred,
-    reason: &'static str,
 }
 
 /// How fast a counter grows, measured between two looks at it.
@@ -122,6 +124,7 @@ impl Hub {
         let shared = Shared {
             sessions: Sessions::new(options.max_connections),
             labels: Labels::default(),
+            agents: SharedTexts::default(),
             channels: Channels::default(),
             fanout: Fanout::default(),
             feed: Feed::default(),
@@ -132,16 +135,19 @@ impl Hub {
             searchers: Waiting::default(),
             leaving: Leaving::default(),
             now: Tick(0),
-            closed: VecDeque::new(),
+            history: History::default(),
             topics: Vec::new(),
             asked: 0,
+            channel_name: Vec::new(),
             commands_processed: 0,
             command_rate: Rate::default(),
             started: None,
             datagrams_refused: 0,
+            websocket_messages: 0,
+            http_requests: 0,
             commands_not_shown: 0,
         };
-        Hub { resp: Resp::default(), shared }
+        Hub { protocols: Protocols::default(), shared }
     }
 }
 
@@ -192,7 +198,7 @@ impl Shared {
     fn deliver_now(&mut self, session: SessionId, out: &mut Vec<u8>) {
         self.publish_feed();
         if self.fanout.has_output() && self.channels.listens(session.index) {
-            let encoding = self.sessions.get(session).encoding();
+            let encoding = self.sessions.get(session).encoding;
             self.fanout.deliver_now(&mut self.channels, session.index, encoding, out);
         }
     }
@@ -256,20 +262,10 @@ impl Shared {
             + self.channels.bytes_of(session.index)
     }
 
-    fn remember_closed(&mut self, session: SessionId, parting: &Parting) {
-        let own = self.sessions.get(session);
-        if self.closed.len() >= CLOSED_KEPT {
-            self.closed.pop_front();
+    fn set_peer_protocol(&mut self, session: SessionId, protocol: PeerProtocol) {
+        if self.sessions.get(session).protocol != protocol {
+            self.sessions.set_protocol(session, protocol);
         }
-        let Parting { peer, reason, transferred, now } = *parting;
-        let peer = own.peer().or(peer);
-        self.closed.push_back(Closed {
-            serial: own.serial,
-            peer,
-            age: own.age(now),
-            transferred,
-            reason,
-        });
     }
 }
 
@@ -300,11 +296,11 @@ impl Service for Hub {
         let session = reply
             .connection
             .map_or(SessionId::NONE, |connection| self.shared.sessions.of(connection));
-        self.resp.receive(&mut self.shared, session, input, scanned, reply, server)
+        self.protocols.receive(&mut self.shared, session, input, scanned, reply, server)
     }
 
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>, server: &mut dyn Server) {
-        self.resp.datagram(&mut self.shared, datagram, reply, server);
+        self.protocols.resp.datagram(&mut self.shared, datagram, reply, server);
     }
 
     /// Subscribers and monitors are exempt from the idle timeout, as from Redis's `timeout`. TCP
@@ -319,27 +315,29 @@ impl Service for Hub {
 
     fn farewell(&self, connection: ConnectionId, reason: Reason, out: &mut Vec<u8>) {
         let session = self.shared.sessions.of(connection);
-        protocol::farewell(self.shared.sessions.get(session).encoding(), reason, out);
+        self.protocols.farewell(&self.shared, session, reason, out);
     }
 
     /// A closing connection receives nothing more, so a publish later in this turn must not count
     /// it as a receiver.
     fn closing(&mut self, connection: ConnectionId) {
         let session = self.shared.sessions.of(connection);
-        self.resp.closing(session);
+        self.protocols.resp.closing(session);
+        self.shared.note_closing(session);
         self.shared.leave(session);
     }
 
     fn closed(&mut self, connection: ConnectionId, parting: &Parting) {
-        let Hub { resp, shared } = self;
+        let Hub { protocols, shared } = self;
         let session = shared.sessions.of(connection);
         if session == SessionId::NONE {
             return;
         }
         shared.remember_closed(session, parting);
         shared.labels.close(session.index);
+        shared.agents.give_back(shared.sessions.get(session).agent);
         shared.access.guesses.forget(session);
-        resp.closed(session);
+        protocols.closed(session);
         if shared.leave(session) {
             shared.sessions.close(session);
         } else {
@@ -357,14 +355,28 @@ impl Service for Hub {
             || !leaving.is_empty()
             || !publishers.is_empty()
             || !searchers.is_empty()
-            || self.resp.has_work()
+            || self.protocols.resp.has_work()
     }
 
     /// Publishes that wait for receivers are looked at again in the next tick.
     fn wakes_at(&self) -> Option<Tick> {
-        let Shared { access, large_publishers, now, .. } = &self.shared;
+        let Shared { access, fanout, large_publishers, now, .. } = &self.shared;
         let next = (!large_publishers.is_empty()).then(|| now.plus(1));
-        next.or(access.guesses.wakes_at())
+        let others = [access.guesses.wakes_at(), fanout.wakes_at()];
+        next.into_iter()
+            .chain(others.into_iter().flatten())
+            .min_by_key(|due| due.distance_from(*now))
+    }
+
+    fn wakes(&self, connection: ConnectionId, heard: Tick, limits: &Limits) -> Option<Tick> {
+        let session = self.shared.sessions.of(connection);
+        self.protocols.wakes(&self.shared, session, heard, limits)
+    }
+
+    fn wake(&mut self, reply: &mut Reply<'_>, server: &mut dyn Server) {
+        let Some(connection) = reply.connection else { return };
+        let session = self.shared.sessions.of(connection);
+        self.protocols.wake(&mut self.shared, session, reply, server);
     }
 
     fn collect(&mut self, output: &mut Output<'_>) {
@@ -382,11 +394,12 @@ impl Service for Hub {
             ..
         } = &mut self.shared;
         leaving.collect(channels, sessions);
+        fanout.collect_missed(sessions, output);
         fanout.collect(channels, sessions, output);
         if fanout.collect_in_flight(output.now.tick()) || !fanout.has_in_flight() {
             large_publishers.collect(sessions, RESUMED_PER_TURN, output);
         }
-        if !fanout.is_backlogged() && !self.resp.holds_publishers() {
+        if !fanout.is_backlogged() && !self.protocols.resp.holds_publishers() {
             publishers.collect(sessions, RESUMED_PER_TURN, output);
         }
         searchers.collect(sessions, ASKERS_RESUMED, output);
@@ -394,7 +407,7 @@ impl Service for Hub {
             sessions.get(session).connection().into_iter().for_each(|one| output.resume(one));
         });
         self.shared.asked = 0;
-        self.resp.collect(&mut self.shared, output);
+        self.protocols.collect(&mut self.shared, output);
     }
 
     fn bytes(&self) -> usize {
@@ -409,12 +422,14 @@ impl Service for Hub {
             + waiting
             + access.guesses.bytes()
             + self.shared.feed.bytes()
-            + self.resp.bytes()
+            + self.shared.agents.bytes()
+            + self.shared.channel_name.capacity()
+            + self.protocols.bytes()
     }
 
     fn fixed_bytes(&self) -> usize {
-        let Shared { access, closed, .. } = &self.shared;
-        access.fixed_bytes() + closed.capacity() * size_of::<Closed>() + self.resp.parser_bytes()
+        let Shared { access, history, .. } = &self.shared;
+        access.fixed_bytes() + history.bytes() + self.protocols.resp.parser_bytes()
     }
 
     fn shrink(&mut self) {
@@ -430,6 +445,7 @@ impl Service for Hub {
         large_publishers.shrink();
         searchers.shrink();
         self.shared.leaving.shrink();
+        self.protocols.shrink();
     }
 
     fn check_invariants(&self) {
@@ -447,8 +463,10 @@ impl Service for Hub {
 
 #[cfg(test)]
 mod tests {
+    use super::history::Closed;
     use super::*;
-    use crate::limits::Limits;
+    use crate::limits::CLOSED_KEPT;
+    use crate::net::Transferred;
     use crate::outbox::Outbox;
     use crate::service::server::NoServer;
 
@@ -520,10 +538,10 @@ mod tests {
         let mut hub = hub(CLOSED_KEPT as u32 + 10);
         let before = hub.fixed_bytes();
         (0..CLOSED_KEPT as u32 + 10).for_each(|connection| disconnect(&mut hub, connection));
-        assert_eq!(hub.shared.closed.len(), CLOSED_KEPT);
+        assert_eq!(hub.shared.history.closed.len(), CLOSED_KEPT);
         let history = hub.fixed_bytes() - before;
-        assert_eq!(history, hub.shared.closed.capacity() * size_of::<Closed>());
-        assert!((CLOSED_KEPT..=2 * CLOSED_KEPT).contains(&hub.shared.closed.capacity()));
+        assert_eq!(history, hub.shared.history.closed.capacity() * size_of::<Closed>());
+        assert!((CLOSED_KEPT..=2 * CLOSED_KEPT).contains(&hub.shared.history.closed.capacity()));
     }
 
     #[test]
@@ -538,7 +556,7 @@ mod tests {
         let parts = [labels.bytes(), channels.bytes(), fanout.bytes()];
         assert!(parts.iter().all(|bytes| *bytes > 0), "{parts:?}");
         let waiting = hub.shared.publishers.bytes() + hub.shared.searchers.bytes();
-        let walks = hub.resp.bytes();
+        let walks = hub.protocols.bytes();
         assert_eq!(hub.bytes(), sessions + parts.iter().sum::<usize>() + waiting + walks);
     }
 }

@@ -76,7 +76,11 @@ impl KernelSettings {
     /// Returns the name, value and help of each setting.
     pub fn rows(&self) -> [(&'static str, Option<u64>, &'static str); 5] {
         [
-            ("net.ipv4.tcp_syncookies", self.syn_cookies, "0: never, 1: when full, 2: always."),
+            (
+                "net.ipv4.tcp_syncookies",
+                self.syn_cookies,
+                "Use of SYN cookies. 0: never, 1: when full, 2: always.",
+            ),
             ("net.core.somaxconn", self.accept_queue_max, "Maximum length of an accept queue."),
             (
                 "net.ipv4.tcp_max_syn_backlog",

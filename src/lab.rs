@@ -14,6 +14,7 @@ mod memory;
 mod restart;
 mod server;
 mod sim;
+mod subscriber;
 mod turns;
 
 use std::fs::File;
@@ -140,8 +141,8 @@ const EXPERIMENTS: [Experiment; 8] = [
     },
     Experiment {
         name: "fanout",
-        line: "publishes to many subscribers: losses, order, and the cost of a delivery",
-        seconds: 3,
+        line: "publishes to many subscribers, over RESP and WebSocket: losses, order, cost",
+        seconds: 9,
         has_size: true,
         run: fanout::run,
     },

@@ -42,6 +42,8 @@ pub mod datagram_gate;
 #[forbid(unsafe_code)]
 pub mod escape;
 #[forbid(unsafe_code)]
+mod hosts;
+#[forbid(unsafe_code)]
 pub mod hub;
 #[forbid(unsafe_code)]
 pub mod kernel;

@@ -2,14 +2,16 @@
 //!
 //! [`Limits`] come from the configuration, under the same names, and can change while the server
 //! runs. Their rows are in `table`. The constants are bounds that cannot be configured; those of
-//! the hub are in `hub`.
+//! the hub are in `hub`, those of HTTP in `http`.
 
+mod http;
 mod hub;
 mod policy;
 mod table;
 
 use std::time::Duration;
 
+pub use http::*;
 pub use hub::*;
 pub use policy::Policy;
 pub use table::{LIMIT_ROWS, Limits, SOCKET_ROWS, SocketOptions};

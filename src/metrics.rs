@@ -1,7 +1,13 @@
-//! Typed metrics: values with kind, unit and help. INFO and the status table render them.
+//! Typed metrics: values with kind, unit and help. INFO, the status table and [`prometheus`] render
+//! them.
+
+pub mod histogram;
+pub mod prometheus;
 
 use std::borrow::Cow;
 use std::fmt;
+
+use self::histogram::Histogram;
 
 /// A value with its title, kind, unit and help.
 #[derive(Clone, Debug)]
@@ -9,7 +15,7 @@ pub struct Metric {
     /// The title in the status table, unique in its section. [`key`] turns it into INFO's key.
     pub title: Cow<'static, str>,
     /// The family, its label, and the member's value of that label, as in
-    /// `connections{reason="idle-timeout"}`.
+    /// `connections_closed{reason="idle-timeout"}`.
     pub family: Option<(&'static str, &'static str, String)>,
     pub kind: MetricKind,
     pub unit: MetricUnit,
@@ -25,6 +31,8 @@ pub enum MetricKind {
     Counter,
     /// Grows and shrinks.
     Gauge,
+    /// Counts values by size.
+    Histogram,
     /// A text.
     Info,
 }
@@ -41,6 +49,7 @@ pub enum MetricUnit {
     Seconds,
     Milliseconds,
     Microseconds,
+    Nanoseconds,
     Percent,
     /// A text has no unit.
     Text,
@@ -52,6 +61,7 @@ pub enum MetricValue {
     /// `None` if the kernel does not report it, or if a mean has no values.
     Count(Option<u64>),
     Ratio(f64),
+    Histogram(Box<Histogram>),
     Text(String),
 }
 
@@ -73,6 +83,7 @@ impl fmt::Display for MetricValue {
             MetricValue::Count(Some(count)) => count.fmt(f),
             MetricValue::Count(None) => f.pad("-"),
             MetricValue::Ratio(ratio) => f.pad(&format!("{ratio:.2}")),
+            MetricValue::Histogram(histogram) => histogram.fmt(f),
             MetricValue::Text(text) => f.pad(text),
         }
     }
@@ -117,6 +128,14 @@ impl Metrics {
         rows.into_iter().for_each(|row| self.add(MetricKind::Gauge, row));
     }
 
+    /// Adds histograms.
+    pub fn histograms<'a>(&mut self, rows: impl IntoIterator<Item = MetricRow<&'a Histogram>>) {
+        for (title, unit, histogram, help) in rows {
+            let value = MetricValue::Histogram(Box::new(histogram.clone()));
+            self.add(MetricKind::Histogram, (title, unit, value, help));
+        }
+    }
+
     /// Adds a text.
     pub fn text(&mut self, title: &'static str, text: String, help: &'static str) {
         self.add(MetricKind::Info, (title, MetricUnit::Text, MetricValue::Text(text), help));
@@ -131,7 +150,8 @@ impl Metrics {
         self.list.push(Metric { title, family: None, kind, unit, help, value });
     }
 
-    /// Adds a family from the label and value of each member. A title is `prefix` and the label.
+    /// Adds a family from the label's value and the value of each member. A title is `prefix` and
+    /// the label's value. The name is that of Prometheus, without prefix and unit.
     pub fn family(
         &mut self,
         (kind, unit): (MetricKind, MetricUnit),
@@ -142,7 +162,7 @@ impl Metrics {
     ) {
         for (member, value) in members {
             let title = format!("{prefix}{member}").into();
-            let family = Some((name, label, member.into()));
+            let family = Some((name, label, member.replace(' ', "-")));
             self.list.push(Metric { title, family, kind, unit, help, value: value.into() });
         }
     }
@@ -175,21 +195,24 @@ pub mod tests {
             for metric in list {
                 let title = format!("{section}/{}", metric.title);
                 assert!(rows.insert((key(section), key(&metric.title))), "{title} is a row twice");
-                let (name, label, value) = metric.family.clone().unwrap_or(("", "", String::new()));
-                let own = if name.is_empty() { key(&metric.title) } else { name.into() };
-                for name in [format!("{}_{own}", key(section)).as_str(), label] {
+                let (_, label, value) = metric.family.clone().unwrap_or(("", "", String::new()));
+                let own = prometheus::name(section, metric);
+                for name in [&own, label] {
                     let is_valid =
                         |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
                     let begins_well = !name.starts_with(|c: char| c.is_ascii_digit());
                     assert!(begins_well && name.chars().all(is_valid), "{title}: {name}");
                 }
-                assert!(series.insert((section, own, value)), "{title} is a series twice");
+                assert!(series.insert((own, value)), "{title} is a series twice");
                 let help = metric.help;
                 assert!(help.ends_with('.') && help.len() > 10, "{title}: {help}");
                 let is_text = matches!(metric.value, MetricValue::Text(_));
                 assert_eq!(metric.kind == MetricKind::Info, is_text, "{title}");
+                let is_histogram = matches!(metric.value, MetricValue::Histogram(_));
+                assert_eq!(metric.kind == MetricKind::Histogram, is_histogram, "{title}");
                 assert_eq!(metric.unit == MetricUnit::Text, is_text, "{title}");
                 for (word, unit) in [
+                    (", ns", MetricUnit::Nanoseconds),
                     (", us", MetricUnit::Microseconds),
                     (", ms", MetricUnit::Milliseconds),
                     (", s", MetricUnit::Seconds),
@@ -213,6 +236,8 @@ pub mod tests {
         assert_eq!(text(None.into()), "    -|-    |-");
         assert_eq!(text(MetricValue::Ratio(1.256)), " 1.26|1.26 |1.26");
         assert_eq!(text(MetricValue::Text("a b".into())), "  a b|a b  |a b");
+        let empty = MetricValue::Histogram(Box::default());
+        assert_eq!(format!("{empty:>22}"), "  count=0,mean=0,p99=0");
     }
 
     #[test]

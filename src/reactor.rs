@@ -142,6 +142,7 @@ impl<N: Net> Reactor<N> {
     fn read_clock(&mut self) -> Time {
         let core = &mut self.core;
         core.turn.began = core.net.now();
+        core.stats.poll_was_late(core.clock.lateness(core.turn.began));
         let (now, was_stopped) = core.clock.read(core.turn.began);
         core.note_stop(was_stopped);
         core.turn.was_stopped = was_stopped;
@@ -334,7 +335,7 @@ impl<N: Net> Reactor<N> {
     /// accept gate and the trim timer.
     fn reap(&mut self, now: Time) {
         let Reactor { core, services, .. } = self;
-        core.pool.services = services.iter().map(|service| service.bytes()).sum();
+        core.count_services(services);
         core.evict();
         // Services stop delivering to closed connections now, even if a later turn reaps them.
         for (slot, _) in &core.carry.closed[core.carry.told..] {
@@ -348,18 +349,15 @@ impl<N: Net> Reactor<N> {
             self.part(slot, state, now);
         }
         self.core.carry.told = self.core.carry.closed.len();
-        let core = &mut self.core;
+        let Reactor { core, services, .. } = self;
         if any_closed {
+            core.count_services(services);
             // Fewer connections need a smaller reserve, so this cannot fail.
             let _ = core.reserve(core.connections.len());
             if core.admission.gate == Gate::Exhausted || core.has_room_again() {
                 core.admission.gate = Gate::Open;
             }
         }
-        core.upkeep.services_bytes =
-            self.services.iter().fold((0, 0), |(bytes, fixed), service| {
-                (bytes + service.bytes(), fixed + service.fixed_bytes())
-            });
         // The heap is trimmed a while after a load drop, or after the last connection has gone.
         let (used, peak) = (core.bytes_in_use(), core.upkeep.peak_bytes);
         let dropped = peak >= TRIM_BYTES && used <= peak / TRIM_FRACTION;

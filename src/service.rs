@@ -20,6 +20,7 @@ use std::rc::Rc;
 use crate::clock::{Tick, Time};
 use crate::codec::line;
 use crate::connection::Reason;
+use crate::limits::Limits;
 use crate::outbox::Outbox;
 use crate::payload::Payload;
 use server::{Parting, Server};
@@ -90,6 +91,17 @@ pub trait Service {
         None
     }
 
+    /// Returns when [`Self::wake`] must run for a connection; `None` for no such time. `heard` is
+    /// the time of its last message. A service that sets such a time during [`Self::receive`] calls
+    /// [`Reply::wake_by`].
+    fn wakes(&self, _connection: ConnectionId, _heard: Tick, _limits: &Limits) -> Option<Tick> {
+        None
+    }
+
+    /// Handles the time that [`Self::wakes`] named for the connection of `reply`. After the call,
+    /// `wakes` names a later time or none.
+    fn wake(&mut self, _reply: &mut Reply<'_>, _server: &mut dyn Server) {}
+
     /// Puts out bytes, closes, and connections to read again, for any connection. It keeps to the
     /// turn's budget. Called once per turn.
     fn collect(&mut self, _output: &mut Output<'_>) {}
@@ -129,6 +141,9 @@ pub enum Taken {
     /// This many bytes of a message were used, which may be none, and the message goes on. The loop
     /// passes the rest of it when the connection has room for more output.
     Part(usize),
+    /// This many bytes at the front are done with and completed no message. A connection that was
+    /// silent stays silent.
+    Skip(usize),
     /// The input is empty or part of a message.
     Incomplete,
     /// The message must wait. The loop does not read the connection until [`Output::resume`], and
@@ -147,12 +162,12 @@ pub fn receive_line(
 ) -> Taken {
     let max = server.limits().max_line;
     match line::decode(input, scanned, max) {
-        line::Decoded::Line { line, length } => {
+        line::Framed::Line { line, length } => {
             serve(line, reply);
             Taken::Message(length)
         }
-        line::Decoded::Incomplete => Taken::Incomplete,
-        line::Decoded::TooLong => {
+        line::Framed::Incomplete => Taken::Incomplete,
+        line::Framed::TooLong => {
             reply.send(format!("error: line longer than {max} bytes\r\n").as_bytes());
             reply.close_for(Reason::LineTooLong);
             Taken::Message(input.len())
@@ -281,6 +296,7 @@ pub struct Reply<'a> {
     late: bool,
     close: Option<Reason>,
     trust: Option<bool>,
+    wake: Option<Tick>,
 }
 
 impl<'a> Reply<'a> {
@@ -298,6 +314,7 @@ impl<'a> Reply<'a> {
             late: false,
             close: None,
             trust: None,
+            wake: None,
         }
     }
 
@@ -359,6 +376,15 @@ impl<'a> Reply<'a> {
 
     pub fn changes_trust(&self) -> Option<bool> {
         self.trust
+    }
+
+    /// Makes the loop look at [`Service::wakes`] for the connection at this time at the latest.
+    pub fn wake_by(&mut self, due: Tick) {
+        self.wake = Some(due);
+    }
+
+    pub fn wakes_by(&self) -> Option<Tick> {
+        self.wake
     }
 
     /// Truncates the answer to `length` bytes.

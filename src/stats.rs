@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::admission::Refusal;
 use crate::connection::{Reason, State};
+use crate::metrics::histogram::Histogram;
 
 /// The work of turns, counted by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,19 +61,30 @@ pub struct Stats {
     pub work: Work,
     /// The work of all turns before the present one.
     work_before: Work,
-    /// Time spent in turns, without polls.
-    pub busy: Duration,
+    /// Nanoseconds of each turn, without its poll.
+    pub turn_durations: Histogram,
+    /// Nanoseconds from the end of poll's timeout to the return of poll. It is not counted for a
+    /// poll that an event ended sooner, or that had no timeout.
+    pub poll_delays: Histogram,
+    /// Write calls of each turn.
+    pub writes_per_turn: Histogram,
     pub longest_turn: LongestTurn,
     pub short_writes: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub datagrams_in: u64,
     pub datagrams_out: u64,
+    /// Answers dropped because the buffer of the socket was full.
     pub datagrams_dropped_full: u64,
+    /// Answers too large for a datagram.
     pub datagrams_dropped_too_large: u64,
+    /// Datagrams from a port of slabd or port 0, and answers that came back too often.
     pub datagrams_dropped_loop: u64,
+    /// Datagrams above the rate of their network.
     pub datagrams_dropped_rate: u64,
+    /// Answers not sent to the port of a service.
     pub datagrams_dropped_port: u64,
+    /// Publishes received while the backlog was full.
     pub datagrams_dropped_backlog: u64,
     pub datagram_errors: u64,
 
@@ -108,15 +120,27 @@ impl Stats {
         }
     }
 
-    /// Records the length of a finished turn, and its work if it is the longest so far.
+    /// Records the length and the writes of a finished turn, and its work if it is the longest so
+    /// far.
     pub fn turn_took(&mut self, span: Duration) {
-        self.busy += span;
+        self.turn_durations.count(nanoseconds(span));
+        self.writes_per_turn.count(self.work.writes - self.work_before.writes);
         if span > self.longest_turn.span {
             let (work, before) = (self.work.counts(), self.work_before.counts());
             let work = std::array::from_fn(|kind| work[kind] - before[kind]);
             self.longest_turn = LongestTurn { span, work };
         }
         self.work_before = self.work;
+    }
+
+    /// Records how late poll returned. `None` means that it did not wait for its whole timeout.
+    pub fn poll_was_late(&mut self, delay: Option<Duration>) {
+        delay.into_iter().for_each(|delay| self.poll_delays.count(nanoseconds(delay)));
+    }
+
+    /// Returns the time spent in turns, without polls.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.turn_durations.sum())
     }
 
     /// Returns the number of closed connections.
@@ -128,4 +152,8 @@ impl Stats {
     pub fn closed_for(&self, reason: Reason) -> u64 {
         self.closed[reason as usize]
     }
+}
+
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -15,6 +15,7 @@ mod line_client;
 mod plan;
 mod replies;
 mod simulation;
+mod web_client;
 
 use std::cell::Cell;
 use std::fmt;
@@ -100,6 +101,8 @@ pub struct Tally {
     pub seconds: u64,
     /// Honest clients.
     pub clients: u64,
+    /// Honest clients that have upgraded to WebSocket.
+    pub upgrades: u64,
     /// Commands and messages that the loop took from streams.
     pub messages: u64,
     /// Publishes of honest clients.
@@ -123,6 +126,7 @@ impl AddAssign for Tally {
         self.turns += other.turns;
         self.seconds += other.seconds;
         self.clients += other.clients;
+        self.upgrades += other.upgrades;
         self.messages += other.messages;
         self.publishes += other.publishes;
         self.receipts += other.receipts;

@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::io::Read;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use slabd::codec::websocket::{self, Opcode};
 use support::{Client, Server, all_files};
 
 /// True for a release build, which `tests/run` measures. A debug build's connections are larger.
@@ -13,46 +16,106 @@ fn is_release_build() -> bool {
 
 const CONNECTIONS: usize = 15_000;
 
-/// Starts one service that keeps silent connections.
+/// Starts one service that keeps silent connections, and that sends nothing to idle clients.
 fn start(service: &str) -> Server {
     let listen = format!("{service}=127.0.0.1:0");
     let mut arguments =
         vec!["--listen", &listen, "--idle-timeout", "0", "--first-message-timeout", "0"];
     arguments.extend(["--max-silent", "65535", "--max-silent-per-source", "65535"]);
+    arguments.extend(["--ping-interval", "0", "--event-interval", "0"]);
     Server::start(&arguments)
+}
+
+/// Returns a request for this path. An upgrade is part of it if it opens a WebSocket.
+fn get(path: &str) -> String {
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let upgrade = if path.starts_with("/events") { "" } else { upgrade };
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}\r\n")
+}
+
+/// Sends a request and reads its answer, which ends so. Behind it, the server may ask by a ping
+/// whether the client of a WebSocket is there.
+fn open(client: &mut Client, request: &str, end: &str) {
+    const PING: &[u8] = &[0x89, 0];
+    client.send(request);
+    let (mut answer, mut chunk) = (Vec::new(), [0; 1024]);
+    while !answer.strip_suffix(PING).unwrap_or(&answer).ends_with(end.as_bytes()) {
+        let count = client.0.read(&mut chunk).expect("the server answers");
+        assert!(count > 0, "{}", answer.escape_ascii());
+        answer.extend_from_slice(&chunk[..count]);
+    }
+    if answer.ends_with(PING) {
+        let mut pong = Vec::new();
+        websocket::encode_masked(&mut pong, Opcode::Pong, b"", [1, 2, 3, 4]);
+        client.send(pong);
+    }
+}
+
+/// What a client of a service says first, then again and again, and what it gets.
+struct Talk {
+    name: &'static str,
+    service: &'static str,
+    greeting: &'static str,
+    /// A request, whose answer ends with an empty line. Empty if there is none.
+    opening: String,
+    question: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Talk {
+    fn of_lines(service: &'static str, greeting: &'static str, [ask, answer]: [&str; 2]) -> Talk {
+        let (question, answer) = (ask.into(), answer.into());
+        Talk { name: service, service, greeting, opening: String::new(), question, answer }
+    }
+
+    fn websocket() -> Talk {
+        let (mut question, mut answer) = (Vec::new(), Vec::new());
+        websocket::encode_masked(&mut question, Opcode::Text, b"abcdef", [1, 2, 3, 4]);
+        websocket::encode(&mut answer, Opcode::Text, b"abcdef");
+        let (name, service, opening) = ("WebSocket", "hub", get("/echo"));
+        Talk { name, service, greeting: "", opening, question, answer }
+    }
+
+    fn connect(&self, index: usize, address: SocketAddr) -> Client {
+        let mut client = Client::connect_from(1 + (index % 16) as u8, address)
+            .expect("the server accepts the connection");
+        client.expect(self.greeting);
+        if !self.opening.is_empty() {
+            open(&mut client, &self.opening, "\r\n\r\n");
+        }
+        client.send(&self.question).expect(&self.answer);
+        client
+    }
 }
 
 /// The ledger must agree with the growth of the resident set.
 #[test]
 fn a_connection_after_traffic_costs_at_most_96_bytes() {
     let _all_files = all_files();
-    for service in ["echo", "hello", "hub"] {
-        let listen = format!("{service}=127.0.0.1:0");
-        let mut server = Server::start(&["--listen", &listen, "--idle-timeout", "0"]);
-        let address = server.address(service);
-        let (greeting, question, answer) = match service {
-            "hello" => ("Hello\r\n", "abc\r\n", "Hello, abc!\r\n"),
-            "hub" => ("", "PING\r\n", "+PONG\r\n"),
-            _ => ("", "abcdef", "abcdef"),
-        };
-        let connect = |index: usize| {
-            let mut client = Client::connect_from(1 + (index % 16) as u8, address)
-                .expect("the server accepts the connection");
-            client.expect(greeting).send(question).expect(answer);
-            client
-        };
+    for talk in [
+        Talk::of_lines("echo", "", ["abcdef", "abcdef"]),
+        Talk::of_lines("hello", "Hello\r\n", ["abc\r\n", "Hello, abc!\r\n"]),
+        Talk::of_lines("hub", "", ["PING\r\n", "+PONG\r\n"]),
+        Talk::websocket(),
+    ] {
+        let listen = format!("{}=127.0.0.1:0", talk.service);
+        let mut server =
+            Server::start(&["--listen", &listen, "--idle-timeout", "0", "--ping-interval", "0"]);
+        let address = server.address(talk.service);
         // The first connection of each source allocates memory that the next ones use again.
         for source in 0..16 {
-            connect(source).shutdown().expect_end();
+            talk.connect(source, address).reset();
         }
         server.wait_for_count("connections/held", |count| count == 0);
         let before = server.resident_bytes();
         let ledger_before = server.count("user memory, bytes/ledger, without fixed");
 
-        let mut clients: Vec<Client> = (0..CONNECTIONS).map(connect).collect();
+        let mut clients: Vec<Client> =
+            (0..CONNECTIONS).map(|index| talk.connect(index, address)).collect();
         for _ in 0..2 {
             clients.iter_mut().for_each(|client| {
-                client.send(question).expect(answer);
+                client.send(&talk.question).expect(&talk.answer);
             });
         }
         let grown = (server.resident_bytes() - before) as f64 / CONNECTIONS as f64;
@@ -61,8 +124,9 @@ fn a_connection_after_traffic_costs_at_most_96_bytes() {
         let ledger = (ledger - ledger_before) as f64 / CONNECTIONS as f64;
         let kernel = &status["kernel memory, bytes/structures per connection"];
         println!(
-            "{service}: {CONNECTIONS} connections after 3 messages each: {grown:.1} B resident, \
-             {ledger:.1} B by the ledger, {kernel} B of kernel structures"
+            "{}: {CONNECTIONS} connections after 3 messages each: {grown:.1} B resident, \
+             {ledger:.1} B by the ledger, {kernel} B of kernel structures",
+            talk.name
         );
         assert_eq!(status["connections/open"], CONNECTIONS.to_string());
         assert_eq!(status["user memory, bytes/read-buffers"], "0");
@@ -72,59 +136,80 @@ fn a_connection_after_traffic_costs_at_most_96_bytes() {
             "the ledger says {ledger:.1} B, the resident set {grown:.1} B"
         );
         if is_release_build() {
-            assert!(grown <= 96.0, "{grown:.1} B per connection");
+            assert!(grown <= 96.0, "{grown:.1} B per connection of {}", talk.name);
         }
     }
+}
+
+/// Subscribes a client to the channel `ch1`, and returns the bytes of each message it then gets.
+type Subscribe = fn(&mut Client) -> Vec<u8>;
+
+fn by_resp(client: &mut Client) -> Vec<u8> {
+    client.send("SUBSCRIBE ch1\r\n").expect("*3\r\n$9\r\nsubscribe\r\n$3\r\nch1\r\n:1\r\n");
+    b"*3\r\n$7\r\nmessage\r\n$3\r\nch1\r\n$5\r\nhello\r\n".into()
+}
+
+fn by_websocket(client: &mut Client) -> Vec<u8> {
+    open(client, &get("/ws/ch1"), "\r\n\r\n");
+    let mut message = Vec::new();
+    websocket::encode(&mut message, Opcode::Text, b"hello");
+    message
+}
+
+fn by_events(client: &mut Client) -> Vec<u8> {
+    open(client, &get("/events/ch1"), "\r\n\r\nretry: 2000\n\n:\n\n");
+    b"data: hello\n\n".into()
 }
 
 /// Each client subscribes to one channel of the hub and receives three messages.
 #[test]
 fn a_subscriber_costs_at_most_128_bytes() {
     let _all_files = all_files();
-    let mut server = start("hub");
-    let address = server.address("hub");
-    let subscribe = |index: usize| {
-        let mut client = Client::connect_from(1 + (index % 16) as u8, address)
-            .expect("the server accepts the connection");
-        client.send("SUBSCRIBE ch1\r\n").expect("*3\r\n$9\r\nsubscribe\r\n$3\r\nch1\r\n:1\r\n");
-        client
-    };
-    let mut publisher = Client::connect(address);
-    // The first subscribers touch pages of the program that the next ones use again.
-    let mut first: Vec<Client> = (0..300).map(subscribe).collect();
-    for _ in 0..3 {
-        publisher.send("PUBLISH ch1 hello\r\n").expect(":300\r\n");
-        for subscriber in &mut first {
-            subscriber.expect("*3\r\n$7\r\nmessage\r\n$3\r\nch1\r\n$5\r\nhello\r\n");
+    let ways: [(_, Subscribe); 3] =
+        [("RESP", by_resp), ("WebSocket", by_websocket), ("events", by_events)];
+    for (name, subscribe) in ways {
+        let mut server = start("hub");
+        let address = server.address("hub");
+        let mut publisher = Client::connect(address);
+        let mut crowd = |count: usize| {
+            let mut message = Vec::new();
+            let mut clients: Vec<Client> = Vec::with_capacity(count);
+            for index in 0..count {
+                let mut client = Client::connect_from(1 + (index % 16) as u8, address)
+                    .expect("the server accepts the connection");
+                message = subscribe(&mut client);
+                clients.push(client);
+            }
+            for _ in 0..3 {
+                publisher.send("PUBLISH ch1 hello\r\n").expect(format!(":{count}\r\n"));
+                clients.iter_mut().for_each(|client| {
+                    client.expect(&message);
+                });
+            }
+            clients
+        };
+        // The first subscribers touch pages of the program that the next ones use again.
+        crowd(300).into_iter().for_each(Client::reset);
+        server.wait_for_count("connections/held", |count| count == 1);
+        let before = server.resident_bytes();
+        let subscribers = crowd(CONNECTIONS);
+        let grown = (server.resident_bytes() - before) as f64 / CONNECTIONS as f64;
+        let ledger =
+            server.count("user memory, bytes/ledger, without fixed") as f64 / CONNECTIONS as f64;
+        println!(
+            "{name}: {CONNECTIONS} subscribers after 3 messages each: {grown:.1} B resident, \
+             {ledger:.1} B by the ledger"
+        );
+        assert!(
+            (ledger / grown - 1.0).abs() <= 0.10,
+            "the ledger says {ledger:.1} B, the resident set {grown:.1} B"
+        );
+        if is_release_build() {
+            assert!(grown <= 128.0, "{grown:.1} B per subscriber by {name}");
         }
+        drop((subscribers, publisher));
+        server.wait_for_count("user memory, bytes/ledger, without fixed", |bytes| bytes == 0);
     }
-    first.iter_mut().for_each(|subscriber| subscriber.shutdown().expect_end());
-    drop(first);
-    server.wait_for_count("connections/held", |count| count == 1);
-    let before = server.resident_bytes();
-    let mut subscribers: Vec<Client> = (0..CONNECTIONS).map(subscribe).collect();
-    for _ in 0..3 {
-        publisher.send("PUBLISH ch1 hello\r\n").expect(format!(":{CONNECTIONS}\r\n"));
-        for subscriber in &mut subscribers {
-            subscriber.expect("*3\r\n$7\r\nmessage\r\n$3\r\nch1\r\n$5\r\nhello\r\n");
-        }
-    }
-    let grown = (server.resident_bytes() - before) as f64 / CONNECTIONS as f64;
-    let ledger =
-        server.count("user memory, bytes/ledger, without fixed") as f64 / CONNECTIONS as f64;
-    println!(
-        "hub: {CONNECTIONS} subscribers after 3 messages each: {grown:.1} B resident, \
-         {ledger:.1} B by the ledger"
-    );
-    assert!(
-        (ledger / grown - 1.0).abs() <= 0.10,
-        "the ledger says {ledger:.1} B, the resident set {grown:.1} B"
-    );
-    if is_release_build() {
-        assert!(grown <= 128.0, "{grown:.1} B per subscriber");
-    }
-    drop((subscribers, publisher));
-    server.wait_for_count("user memory, bytes/ledger, without fixed", |bytes| bytes == 0);
 }
 
 /// A hundred cycles of five thousand connections each.

@@ -20,10 +20,11 @@ use slabd::net::{ConnectOptions, Net, Ready};
 use slabd::token::{Generation, Token};
 use socket2::SockRef;
 
-use super::load::{ROUND_TIMEOUT, STALL_TIMEOUT, Stream, Talk, slot_of};
+use super::load::{ROUND_TIMEOUT, STALL_TIMEOUT, Stream, Talk, slot_of, thanks};
 use super::server::on_client_core;
+use super::web;
 
-/// The first argument of an audience's process. The protocol, the server's address and the number
+/// The first argument of an audience's process. Its protocols, the server's address and the number
 /// of subscribers follow.
 const ROLE: &str = "audience";
 const READY: &str = "ready";
@@ -36,26 +37,19 @@ const READ_CHUNK: usize = 16 * 1024;
 /// Length of a payload in bytes.
 pub const PAYLOAD: usize = 64;
 
-/// The audience's protocol. Both carry the same payloads. A WebSocket frame is 32 bytes shorter.
+/// The protocol of one client. All carry the same payloads.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+enum Protocol {
     Resp,
-    /// The server subscribes each client, and sends each message to all others.
     WebSocket,
+    /// Server-sent events. Their clients cannot publish.
+    Events,
 }
 
-const UPGRADE: &[u8] =
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-/// A whole binary message (RFC 6455, 5.2).
-const BINARY: u8 = 0x82;
-const MASKED: u8 = 0x80;
+/// Number of protocols.
+const PROTOCOLS: usize = 3;
 
 impl Protocol {
-    fn name(self) -> &'static str {
-        if self == Protocol::Resp { "resp" } else { "websocket" }
-    }
-
     /// Returns the exchange by which a subscriber subscribes.
     fn subscribe(self) -> Talk {
         match self {
@@ -65,47 +59,75 @@ impl Protocol {
                 reply_starts: b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n",
                 reply_ends: b"",
             },
-            Protocol::WebSocket => Talk {
-                greeting: b"",
-                request: UPGRADE,
-                reply_starts: b"HTTP/1.1 101 ",
-                reply_ends: b"\r\n\r\n",
-            },
+            Protocol::WebSocket => web::TO_NEWS,
+            Protocol::Events => web::NEWS_EVENTS,
         }
     }
 
     fn publish(self, number: u64) -> Vec<u8> {
-        let payload = format!("{number:0PAYLOAD$}");
-        match self {
-            Protocol::Resp => {
-                format!("*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n")
-                    .into_bytes()
-            }
-            // A mask of zeros does not change the payload.
-            Protocol::WebSocket => {
-                [&[BINARY, MASKED | PAYLOAD as u8, 0, 0, 0, 0], payload.as_bytes()].concat()
-            }
+        let payload = payload(number);
+        if self == Protocol::WebSocket {
+            return web::from_client(payload.as_bytes());
         }
+        format!("*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n").into_bytes()
     }
 
-    /// Returns the server's answer to a publish. WebSocket has no answer.
-    fn reply(self, subscribers: usize) -> Vec<u8> {
+    /// Returns what the publisher receives for a publish. Over WebSocket it receives its own
+    /// message, because it is a subscriber as well.
+    fn reply(self, number: u64, subscribers: usize) -> Vec<u8> {
         match self {
-            Protocol::Resp => format!(":{subscribers}\r\n").into_bytes(),
-            Protocol::WebSocket => Vec::new(),
+            Protocol::WebSocket => self.message(number),
+            _ => format!(":{subscribers}\r\n").into_bytes(),
         }
     }
 
     /// Returns the bytes that each subscriber receives for a publish.
     fn message(self, number: u64) -> Vec<u8> {
-        let payload = format!("{number:0PAYLOAD$}");
+        let payload = payload(number);
         match self {
             Protocol::Resp => {
                 format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n")
                     .into_bytes()
             }
-            Protocol::WebSocket => [&[BINARY, PAYLOAD as u8], payload.as_bytes()].concat(),
+            Protocol::WebSocket => web::from_server(payload.as_bytes()),
+            Protocol::Events => web::event(&payload),
         }
+    }
+}
+
+fn payload(number: u64) -> String {
+    format!("{number:0PAYLOAD$}")
+}
+
+/// The protocols of an audience.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mix {
+    Resp,
+    WebSocket,
+    /// Every second subscriber speaks WebSocket, the others speak RESP.
+    Half,
+    /// Server-sent events.
+    Events,
+}
+
+impl Mix {
+    const ALL: [Mix; 4] = [Mix::Resp, Mix::WebSocket, Mix::Half, Mix::Events];
+
+    fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    fn of_subscriber(self, slot: usize) -> Protocol {
+        match self {
+            Mix::Half if slot % 2 == 1 => Protocol::WebSocket,
+            Mix::Resp | Mix::Half => Protocol::Resp,
+            Mix::WebSocket => Protocol::WebSocket,
+            Mix::Events => Protocol::Events,
+        }
+    }
+
+    fn of_publisher(self) -> Protocol {
+        if self == Mix::WebSocket { Protocol::WebSocket } else { Protocol::Resp }
     }
 }
 
@@ -161,9 +183,9 @@ impl Drop for Audience {
 
 impl Audience {
     /// Starts an audience, and waits until all its subscribers are subscribed.
-    pub fn start(protocol: Protocol, server: SocketAddr, subscribers: usize) -> Result<Audience> {
+    pub fn start(mix: Mix, server: SocketAddr, subscribers: usize) -> Result<Audience> {
         let mut command = on_client_core(std::env::current_exe()?);
-        command.args([ROLE, protocol.name(), &server.to_string(), &subscribers.to_string()]);
+        command.args([ROLE, &mix.name(), &server.to_string(), &subscribers.to_string()]);
         let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -197,18 +219,17 @@ impl Audience {
 /// other process.
 pub fn run_as_audience() -> Result<bool> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [role, protocol, server, count] = arguments.as_slice() else { return Ok(false) };
+    let [role, mix, server, count] = arguments.as_slice() else { return Ok(false) };
     if role != ROLE {
         return Ok(false);
     }
     let (server, count) = (server.parse()?, count.parse()?);
-    let protocols = [Protocol::Resp, Protocol::WebSocket];
-    let protocol = protocols
+    let mix = Mix::ALL
         .into_iter()
-        .find(|known| known.name() == protocol)
+        .find(|known| known.name() == *mix)
         .context("the audience's protocol is unknown")?;
-    let mut subscribers = Subscribers::connect(protocol, server, count)?;
-    let mut publisher = Publisher::connect(protocol, server, count)?;
+    let mut subscribers = Subscribers::connect(mix, server, count)?;
+    let mut publisher = Publisher::connect(mix.of_publisher(), server, count)?;
     println!("{READY}");
     let mut first = 0;
     for line in std::io::stdin().lines() {
@@ -227,9 +248,9 @@ fn round(
     first: u64,
     order: Order,
 ) -> Result<u64> {
-    let due: Vec<u8> = (first..first + order.publishes)
-        .flat_map(|number| publisher.protocol.message(number))
-        .collect();
+    let due = [Protocol::Resp, Protocol::WebSocket, Protocol::Events].map(|protocol| {
+        (first..first + order.publishes).flat_map(|number| protocol.message(number)).collect()
+    });
     let reads = subscribers.reads;
     let (progress, delivered) = mpsc::channel();
     let (published, received) = thread::scope(|scope| {
@@ -252,12 +273,13 @@ fn round(
 
 struct Subscriber {
     stream: Stream,
+    protocol: Protocol,
     /// Number of received bytes of the round.
     received: usize,
 }
 
 struct Subscribers {
-    protocol: Protocol,
+    mix: Mix,
     net: MioNet,
     subscribers: Vec<Subscriber>,
     ready: Vec<Ready>,
@@ -266,9 +288,9 @@ struct Subscribers {
 }
 
 impl Subscribers {
-    fn connect(protocol: Protocol, server: SocketAddr, count: usize) -> Result<Subscribers> {
+    fn connect(mix: Mix, server: SocketAddr, count: usize) -> Result<Subscribers> {
         let mut all = Subscribers {
-            protocol,
+            mix,
             net: MioNet::new()?,
             subscribers: Vec::with_capacity(count),
             ready: Vec::new(),
@@ -294,9 +316,9 @@ impl Subscribers {
             )?;
             // Closing by a reset leaves no connection in TIME-WAIT.
             SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-            self.subscribers.push(Subscriber { stream, received: 0 });
+            let protocol = self.mix.of_subscriber(slot);
+            self.subscribers.push(Subscriber { stream, protocol, received: 0 });
         }
-        let subscribe = self.protocol.subscribe();
         // The bytes of each answer so far. `None` before the request.
         let mut answers: Vec<Option<Vec<u8>>> = vec![None; count];
         let mut missing = count;
@@ -308,7 +330,8 @@ impl Subscribers {
                 else {
                     continue;
                 };
-                let stream = &mut self.subscribers[slot].stream;
+                let Subscriber { stream, protocol, .. } = &mut self.subscribers[slot];
+                let subscribe = protocol.subscribe();
                 if answer.is_none() && event.writable && self.net.connected(stream)? {
                     let sent = self.net.write(stream, subscribe.request)?;
                     ensure!(sent == subscribe.request.len(), "a request was cut short");
@@ -323,7 +346,10 @@ impl Subscribers {
                     };
                     ensure!(count > 0, "the server closed the connection");
                     answer.extend_from_slice(&self.chunk[..count]);
-                    missing -= usize::from(subscribe.is_complete(answer)?);
+                    if subscribe.is_complete(answer)? {
+                        missing -= 1;
+                        self.net.write(stream, thanks(answer))?;
+                    }
                 }
             }
         }
@@ -332,9 +358,14 @@ impl Subscribers {
 
     /// Receives until every subscriber has all messages. Sends the number of messages that every
     /// subscriber has, as it grows.
-    fn receive_all(&mut self, due: &[u8], messages: usize, progress: &Sender<u64>) -> Result<()> {
+    /// `due` has the bytes of all messages in each protocol.
+    fn receive_all(
+        &mut self,
+        due: &[Vec<u8>; PROTOCOLS],
+        messages: usize,
+        progress: &Sender<u64>,
+    ) -> Result<()> {
         let deadline = Instant::now() + ROUND_TIMEOUT;
-        let length = due.len() / messages;
         let mut missing_of = vec![self.subscribers.len(); messages];
         let (mut delivered, mut told) = (0, 0);
         for subscriber in &mut self.subscribers {
@@ -354,6 +385,9 @@ impl Subscribers {
                     continue;
                 }
                 let slot = slot_of(event.token)?;
+                let due = &due[self.subscribers[slot].protocol as usize];
+                // The messages of a protocol are equally long.
+                let length = due.len() / messages;
                 let before = self.subscribers[slot].received / length;
                 if self.receive(slot, due)? {
                     missing -= 1;
@@ -378,7 +412,7 @@ impl Subscribers {
     /// Reads and checks the bytes of one subscriber. Returns true when these complete the round for
     /// it.
     fn receive(&mut self, slot: usize, due: &[u8]) -> Result<bool> {
-        let Subscriber { stream, received } = &mut self.subscribers[slot];
+        let Subscriber { stream, received, .. } = &mut self.subscribers[slot];
         let before = *received;
         loop {
             let count = match self.net.read(stream, &mut self.chunk) {
@@ -416,9 +450,9 @@ impl Subscribers {
 struct Publisher {
     protocol: Protocol,
     stream: TcpStream,
-    /// The reply to each publish. Empty if the protocol has none.
-    reply: Vec<u8>,
-    /// Received bytes of the current reply.
+    subscribers: usize,
+    /// The replies to all publishes of the round that are sent, and how much of them has come.
+    due: Vec<u8>,
     received: usize,
 }
 
@@ -428,35 +462,33 @@ impl Publisher {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(STALL_TIMEOUT))?;
         if protocol == Protocol::WebSocket {
-            protocol
-                .subscribe()
-                .exchange(&stream)
-                .context("cannot upgrade the publisher's connection")?;
+            let upgraded = protocol.subscribe().exchange(&stream);
+            upgraded.context("cannot upgrade the publisher's connection")?;
         }
-        Ok(Publisher { protocol, stream, reply: protocol.reply(subscribers), received: 0 })
+        Ok(Publisher { protocol, stream, subscribers, due: Vec::new(), received: 0 })
     }
 
     /// Keeps `in_flight` publishes in flight until all have their replies. `delivered` gives the
     /// number of messages that all subscribers have.
     fn run(&mut self, first: u64, order: Order, delivered: &Receiver<u64>) -> Result<()> {
+        (self.due, self.received) = (Vec::new(), 0);
         let (mut sent, mut replied, mut done) = (0, 0, 0);
         while replied < order.publishes {
             let ended = if order.until == Until::Delivered { replied.min(done) } else { replied };
             let due = order.publishes.min(ended + order.in_flight);
             if sent < due {
-                let requests: Vec<u8> = (first + sent..first + due)
-                    .flat_map(|number| self.protocol.publish(number))
-                    .collect();
+                let mut requests = Vec::new();
+                for number in first + sent..first + due {
+                    requests.extend(self.protocol.publish(number));
+                    self.due.extend(self.protocol.reply(number, self.subscribers));
+                }
                 self.stream.write_all(&requests).context("cannot publish")?;
                 sent = due;
-                if self.reply.is_empty() {
-                    replied = sent;
-                }
             }
             if replied < sent {
-                replied += self
-                    .read_replies()
-                    .with_context(|| format!("after {replied} of {sent} replies"))?;
+                self.read_replies().with_context(|| format!("after {replied} replies"))?;
+                // The replies of a protocol are equally long.
+                replied = self.received as u64 * sent / self.due.len() as u64;
             } else {
                 done = delivered.recv_timeout(STALL_TIMEOUT).context("no deliveries arrive")?;
             }
@@ -467,21 +499,17 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits for replies. Returns the number of complete ones.
-    fn read_replies(&mut self) -> Result<u64> {
+    /// Waits for replies, and checks the bytes that have come.
+    fn read_replies(&mut self) -> Result<()> {
         let mut chunk = [0; 1024];
         let count = self.stream.read(&mut chunk)?;
         ensure!(count > 0, "the server closed the connection");
-        let mut complete = 0;
-        for byte in &chunk[..count] {
-            ensure!(
-                *byte == self.reply[self.received],
-                "a wrong reply: {:?}",
-                String::from_utf8_lossy(&chunk[..count])
-            );
-            self.received = (self.received + 1) % self.reply.len();
-            complete += u64::from(self.received == 0);
-        }
-        Ok(complete)
+        ensure!(
+            self.due.get(self.received..self.received + count) == Some(&chunk[..count]),
+            "a wrong reply: {:?}",
+            String::from_utf8_lossy(&chunk[..count])
+        );
+        self.received += count;
+        Ok(())
     }
 }

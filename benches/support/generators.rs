@@ -7,14 +7,28 @@ use anyhow::{Context, Result, ensure};
 
 use super::server::on_client_core;
 
-/// Runs wrk in a closed loop for this many seconds. Returns its requests per second.
-pub fn wrk(server: SocketAddr, connections: u64, seconds: u64) -> Result<f64> {
+/// What wrk reports of a run.
+pub struct Wrk {
+    pub requests: u64,
+    /// Requests per second.
+    pub rate: f64,
+}
+
+/// Runs wrk in a closed loop for this many seconds.
+pub fn wrk(server: SocketAddr, path: &str, connections: u64, seconds: u64) -> Result<Wrk> {
     let mut command = on_client_core("wrk");
     command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
-    let text = output(command.arg(format!("http://{server}/")))?;
-    ensure!(!text.contains("Non-2xx"), "wrk got errors:\n{text}");
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
-    line.context("wrk gives no rate")?.trim().parse().context("wrk gives no number")
+    let text = output(command.arg(format!("http://{server}{path}")))?;
+    let failed = text.contains("Non-2xx") || text.contains("Socket errors");
+    ensure!(!failed, "wrk got errors:\n{text}");
+    let lines = || text.lines().map(str::trim);
+    let rate = lines().find_map(|line| line.strip_prefix("Requests/sec:"));
+    let requests =
+        lines().find_map(|line| line.split_once(" requests in ").map(|(count, _)| count));
+    Ok(Wrk {
+        requests: requests.context("wrk gives no count")?.parse()?,
+        rate: rate.context("wrk gives no rate")?.trim().parse().context("wrk gives no number")?,
+    })
 }
 
 /// Runs hey at a rate of all connections together. Returns the 99th percentile in microseconds, to

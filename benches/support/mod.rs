@@ -1,6 +1,6 @@
 //! The shared parts of the benchmarks: command line, tables and medians here, servers in
-//! [`server`], clients in [`load`] and [`fanout`], their rounds in [`rounds`], other
-//! load generators in [`generators`].
+//! [`server`], clients in [`load`] and [`fanout`], what clients of the web say in [`web`], their
+//! rounds in [`rounds`], other load generators in [`generators`].
 
 // Each benchmark is a separate program and uses only some parts.
 #![allow(dead_code)]
@@ -10,6 +10,7 @@ pub mod generators;
 pub mod load;
 pub mod rounds;
 pub mod server;
+pub mod web;
 
 use std::process::Command;
 

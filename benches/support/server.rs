@@ -23,6 +23,18 @@ const TICK_NANOS: u64 = 10_000_000;
 const ECHO_SOURCE: &str = include_str!("../floor/echo.c");
 const UDP_SOURCE: &str = include_str!("../floor/udp.c");
 
+/// Settings of slabd by which it keeps idle connections.
+const AT_REST: [&str; 8] = [
+    "--idle-timeout",
+    "0",
+    "--first-message-timeout",
+    "0",
+    "--max-silent",
+    "65535",
+    "--max-silent-per-source",
+    "65535",
+];
+
 /// A running server.
 pub struct Server {
     pub name: String,
@@ -41,9 +53,14 @@ impl Drop for Server {
 impl Server {
     /// Starts slabd with one service and no deadlines, so idle connections stay open.
     pub fn slabd(service: &str, arguments: &[&str]) -> Result<Server> {
-        let at_rest = ["--idle-timeout", "0", "--first-message-timeout", "0"];
-        let silent = ["--max-silent", "65535", "--max-silent-per-source", "65535"];
-        Server::start_slabd(service, &[at_rest, silent].concat(), arguments)
+        Server::start_slabd(service, &AT_REST, arguments)
+    }
+
+    /// Starts slabd's hub without deadlines, and without the pings and comments that it sends to
+    /// idle clients of the web.
+    pub fn slabd_for_web() -> Result<Server> {
+        let quiet = ["--ping-interval", "0", "--event-interval", "0"];
+        Server::start_slabd("hub", &[&AT_REST[..], &quiet].concat(), &[])
     }
 
     /// Starts slabd with one service and its default deadlines.
@@ -168,6 +185,9 @@ impl Server {
                  server {{
                      listen {address} backlog=4096;
                      location / {{ return 200 \"hello\\n\"; }}
+                     location = /healthz {{
+                         default_type application/json; return 200 '{{\"status\":\"ok\"}}\n';
+                     }}
                  }}
              }}"
         );
@@ -353,6 +373,24 @@ pub fn check_installed(program: &str, package: &str) -> bool {
         println!("SKIPPED {program}: not installed (apt-get install {package})\n");
     }
     installed
+}
+
+/// Prints the versions of slabd and of these programs, as far as they are installed.
+pub fn print_versions(programs: &[&str]) -> Result<()> {
+    let slabd = slabd_program();
+    let installed = programs.iter().filter(|program| is_installed(program)).map(OsStr::new);
+    for program in [slabd.as_os_str()].into_iter().chain(installed) {
+        let is_short = ["nginx", "memcached", "wrk"].iter().any(|short| program == *short);
+        let output = Command::new(program)
+            .arg(if is_short { "-v" } else { "--version" })
+            .output()
+            .with_context(|| program.display().to_string())?;
+        let said = [output.stdout, output.stderr].concat();
+        let name = Path::new(program).file_name().unwrap_or_default().display();
+        println!("{name}: {}", String::from_utf8_lossy(&said).lines().next().unwrap_or_default());
+    }
+    println!();
+    Ok(())
 }
 
 /// Returns the program that is measured as slabd: SLABD_PROGRAM, for example a build of an earlier

@@ -3,7 +3,7 @@
 
 /// The result of [`decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decoded<'a> {
+pub enum Framed<'a> {
     /// A line without its ending, and the length with its ending in bytes.
     Line { line: &'a [u8], length: usize },
     /// No whole line yet.
@@ -14,20 +14,16 @@ pub enum Decoded<'a> {
 
 /// Decodes the first line of `bytes`, which may have `max` bytes without its ending. The caller
 /// knows that the first `scanned` bytes contain no LF.
-pub fn decode(bytes: &[u8], scanned: usize, max: usize) -> Decoded<'_> {
+pub fn decode(bytes: &[u8], scanned: usize, max: usize) -> Framed<'_> {
     match memchr::memchr(b'\n', &bytes[scanned..]) {
         Some(found) => {
             let end = scanned + found;
             let line = strip_cr(&bytes[..end]);
-            if line.len() > max {
-                Decoded::TooLong
-            } else {
-                Decoded::Line { line, length: end + 1 }
-            }
+            if line.len() > max { Framed::TooLong } else { Framed::Line { line, length: end + 1 } }
         }
         // A final CR does not count, because it may be part of the ending.
-        None if strip_cr(bytes).len() > max => Decoded::TooLong,
-        None => Decoded::Incomplete,
+        None if strip_cr(bytes).len() > max => Framed::TooLong,
+        None => Framed::Incomplete,
     }
 }
 
@@ -47,13 +43,13 @@ mod tests {
             held.extend_from_slice(piece);
             loop {
                 match decode(&held, scanned, max) {
-                    Decoded::Line { line, length } => {
+                    Framed::Line { line, length } => {
                         found.push(line.to_vec());
                         held.drain(..length);
                         scanned = 0;
                     }
-                    Decoded::Incomplete => break scanned = held.len(),
-                    Decoded::TooLong => return Err(found),
+                    Framed::Incomplete => break scanned = held.len(),
+                    Framed::TooLong => return Err(found),
                 }
             }
         }
@@ -104,8 +100,8 @@ mod tests {
 
     #[test]
     fn an_endless_line_is_refused_as_soon_as_it_is_too_long() {
-        assert_eq!(decode(&[b'x'; 8], 0, 8), Decoded::Incomplete);
-        assert_eq!(decode(&[b'x'; 9], 8, 8), Decoded::TooLong);
+        assert_eq!(decode(&[b'x'; 8], 0, 8), Framed::Incomplete);
+        assert_eq!(decode(&[b'x'; 9], 8, 8), Framed::TooLong);
         assert_eq!(lines(&[b"ok\n", &[b'x'; 9]], 8), Err(vec![b"ok".to_vec()]));
     }
 }

@@ -174,9 +174,9 @@ pub fn frame<'a>(bytes: &'a [u8], scanned: usize, limits: &CommandLimits) -> Fra
         return Frame::Invalid(FrameError::ControlCharacter(byte));
     }
     match line::decode(bytes, scanned, most) {
-        line::Decoded::Line { line, length } => Frame::Command { message: line, length },
-        line::Decoded::Incomplete => Frame::Incomplete,
-        line::Decoded::TooLong => Frame::Invalid(FrameError::InlineTooBig),
+        line::Framed::Line { line, length } => Frame::Command { message: line, length },
+        line::Framed::Incomplete => Frame::Incomplete,
+        line::Framed::TooLong => Frame::Invalid(FrameError::InlineTooBig),
     }
 }
 

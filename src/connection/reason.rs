@@ -25,6 +25,8 @@ pub enum Reason {
     IdleTimeout,
     /// The peer took no byte of its output within `output-timeout`.
     OutputTimeout,
+    /// The client did not answer a ping within `ping-interval`.
+    PingTimeout,
     /// Pending output could not be sent, or the peer did not close, within `close-timeout`.
     CloseTimeout,
     /// The client sent a line longer than `max-line`.
@@ -52,7 +54,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons with their names, in the order of the arms.
-    pub const ALL: [(Reason, &'static str); 20] = [
+    pub const ALL: [(Reason, &'static str); 21] = [
         (Reason::PeerClosed, "peer-closed"),
         (Reason::PeerReset, "peer-reset"),
         (Reason::PeerVanished, "peer-vanished"),
@@ -62,6 +64,7 @@ impl Reason {
         (Reason::MessageTimeout, "message-timeout"),
         (Reason::IdleTimeout, "idle-timeout"),
         (Reason::OutputTimeout, "output-timeout"),
+        (Reason::PingTimeout, "ping-timeout"),
         (Reason::CloseTimeout, "close-timeout"),
         (Reason::LineTooLong, "line-too-long"),
         (Reason::ProtocolError, "protocol-error"),
@@ -94,6 +97,7 @@ impl Reason {
             | Reason::LoginTimeout
             | Reason::MessageTimeout
             | Reason::OutputTimeout
+            | Reason::PingTimeout
             | Reason::CloseTimeout => Farewell::Reset,
             Reason::DrainTimeout
             | Reason::OutputLimit
@@ -152,6 +156,7 @@ mod tests {
             Reason::LoginTimeout,
             Reason::MessageTimeout,
             Reason::OutputTimeout,
+            Reason::PingTimeout,
             Reason::CloseTimeout,
             Reason::OutputLimit,
             Reason::MemoryBudget,

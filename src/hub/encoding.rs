@@ -4,7 +4,11 @@
 //! message for the first receiver that needs an encoding, and shares the bytes with all later ones.
 
 use super::channels::{Channels, Kind, TopicId};
+use super::json;
+use crate::codec::events;
 use crate::codec::resp::{self, Protocol};
+use crate::codec::websocket::{self, Opcode};
+use crate::payload::Payload;
 
 /// The form in which a session gets its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +16,14 @@ use crate::codec::resp::{self, Protocol};
 pub enum Encoding {
     Resp2,
     Resp3,
+    /// A WebSocket message that is the payload alone.
+    WebSocket,
+    /// A WebSocket message of JSON, which names the channel.
+    WebSocketJson,
+    /// A server-sent event that is the payload alone.
+    Events,
+    /// A server-sent event of JSON, which names the channel.
+    EventsJson,
 }
 
 /// The kind of subscription through which a message reaches a receiver.
@@ -34,45 +46,93 @@ impl<'a> By<'a> {
             Kind::Feed => By::Feed,
         }
     }
+
+    fn pattern(self) -> Option<&'a [u8]> {
+        match self {
+            By::Pattern(pattern) => Some(pattern),
+            By::Channel | By::Shard | By::Feed => None,
+        }
+    }
 }
 
 impl Encoding {
-    pub const ALL: [Encoding; 2] = [Encoding::Resp2, Encoding::Resp3];
+    pub const ALL: [Encoding; 6] = [
+        Encoding::Resp2,
+        Encoding::Resp3,
+        Encoding::WebSocket,
+        Encoding::WebSocketJson,
+        Encoding::Events,
+        Encoding::EventsJson,
+    ];
 
-    /// Appends what precedes the payload of a large message. [`Encoding::END`] follows it.
-    pub fn encode_head(self, out: &mut Vec<u8>, by: By<'_>, channel: &[u8], payload: usize) {
-        let protocol = self.protocol();
+    /// Returns true if the payload stands unchanged in the encoded message. The receivers of a
+    /// large message then share its payload, whatever their encodings are.
+    pub fn keeps_payload(self) -> bool {
+        matches!(self, Encoding::Resp2 | Encoding::Resp3 | Encoding::WebSocket)
+    }
+
+    /// Appends what precedes the payload of a large message. [`Self::end`] follows it.
+    pub fn encode_head(self, out: &mut Vec<u8>, by: By<'_>, channel: &[u8], payload: &Payload) {
+        if self == Encoding::WebSocket {
+            let opcode = if payload.is_text() { Opcode::Text } else { Opcode::Binary };
+            return websocket::encode_head(out, opcode, payload.len());
+        }
+        let (protocol, length) = (self.resp(), payload.len());
         match by {
-            By::Channel => resp::push_before(out, protocol, &[b"message", channel], payload),
-            By::Shard => resp::push_before(out, protocol, &[b"smessage", channel], payload),
+            By::Channel => resp::push_before(out, protocol, &[b"message", channel], length),
+            By::Shard => resp::push_before(out, protocol, &[b"smessage", channel], length),
             By::Pattern(pattern) => {
-                resp::push_before(out, protocol, &[b"pmessage", pattern, channel], payload);
+                resp::push_before(out, protocol, &[b"pmessage", pattern, channel], length);
             }
             // A line of MONITOR is never large.
             By::Feed => {}
         }
     }
 
-    /// The bytes behind the payload of a large message.
-    pub const END: &'static [u8] = b"\r\n";
+    /// Returns the bytes behind the payload of a large message.
+    pub fn end(self) -> &'static [u8] {
+        if self == Encoding::WebSocket { b"" } else { b"\r\n" }
+    }
 
-    fn protocol(self) -> Protocol {
-        match self {
-            Encoding::Resp2 => Protocol::Resp2,
-            Encoding::Resp3 => Protocol::Resp3,
-        }
+    fn resp(self) -> Protocol {
+        if self == Encoding::Resp3 { Protocol::Resp3 } else { Protocol::Resp2 }
     }
 
     /// Appends a message in this encoding.
     pub fn encode(self, out: &mut Vec<u8>, by: By<'_>, channel: &[u8], payload: &[u8]) {
-        let protocol = self.protocol();
-        match by {
-            By::Channel => resp::pushed(out, protocol, &[b"message", channel, payload]),
-            By::Shard => resp::pushed(out, protocol, &[b"smessage", channel, payload]),
-            By::Pattern(pattern) => {
-                resp::pushed(out, protocol, &[b"pmessage", pattern, channel, payload]);
+        match self {
+            Encoding::Resp2 | Encoding::Resp3 => {
+                encode_resp(out, self.resp(), by, channel, payload)
             }
-            By::Feed => out.extend_from_slice(payload),
+            Encoding::WebSocket => websocket::encode(out, opcode(payload), payload),
+            Encoding::WebSocketJson => {
+                let start = out.len();
+                json::message(out, by.pattern(), channel, payload);
+                websocket::frame(out, Opcode::Text, start);
+            }
+            Encoding::Events => events::event(out, payload),
+            Encoding::EventsJson => {
+                events::event_of(out, |out| json::message(out, by.pattern(), channel, payload));
+            }
         }
+    }
+}
+
+fn encode_resp(out: &mut Vec<u8>, protocol: Protocol, by: By<'_>, channel: &[u8], payload: &[u8]) {
+    match by {
+        By::Channel => resp::pushed(out, protocol, &[b"message", channel, payload]),
+        By::Shard => resp::pushed(out, protocol, &[b"smessage", channel, payload]),
+        By::Pattern(pattern) => {
+            resp::pushed(out, protocol, &[b"pmessage", pattern, channel, payload]);
+        }
+        By::Feed => out.extend_from_slice(payload),
+    }
+}
+
+/// Returns the opcode of a message of one payload: text if it is UTF-8.
+fn opcode(payload: &[u8]) -> Opcode {
+    match std::str::from_utf8(payload) {
+        Ok(_) => Opcode::Text,
+        Err(_) => Opcode::Binary,
     }
 }

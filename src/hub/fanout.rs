@@ -15,6 +15,8 @@
 mod batch;
 mod in_flight;
 mod invariants;
+mod missed;
+mod rendered;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -22,7 +24,7 @@ use std::ops::Range;
 use super::channels::{Channels, TopicId};
 use super::encoding::{By, Encoding};
 use super::messages::Messages;
-use super::sessions::Sessions;
+use super::sessions::{DROPS, Sessions};
 use crate::clock::Tick;
 use crate::limits::{
     BACKLOG_MAX, BACKLOG_POSTS_MAX, MONITOR_BACKLOG_MAX, SEARCHED_MAX, SPARE_MESSAGES_MAX,
@@ -31,6 +33,8 @@ use crate::limits::{
 use crate::service::Output;
 use batch::Batch;
 use in_flight::InFlight;
+use missed::Missed;
+use rendered::Rendered;
 
 /// The undelivered messages of all topics, and the state of their delivery.
 #[derive(Default)]
@@ -57,6 +61,8 @@ pub struct Fanout {
     turn: u32,
     batch: Batch,
     in_flight: InFlight,
+    rendered: Rendered,
+    missed: Missed,
     /// Search steps of commands in this turn.
     searched: usize,
     /// Search steps of deliveries in this turn.
@@ -94,6 +100,11 @@ impl Fanout {
     /// Returns true if messages are undelivered.
     pub fn has_output(&self) -> bool {
         !self.order.is_empty()
+    }
+
+    /// Returns the bytes of the messages that are not delivered yet.
+    pub fn backlog(&self) -> usize {
+        self.messages.held()
     }
 
     /// Returns true if a publish must wait: the backlog is full, or this turn's search budget is
@@ -285,6 +296,10 @@ impl Fanout {
             self.has_had_all(session);
             return true;
         };
+        let id = sessions.at(session);
+        if sessions.get(id).is(DROPS) && self.misses(id, connection, channels, output) {
+            return true;
+        }
         loop {
             self.make_batch(session, encoding, channels, output);
             let range = &self.batch.range;
@@ -350,6 +365,7 @@ impl Fanout {
         let done = own.posts.partition_point(|post| post.number <= own.until);
         own.posts.drain(..done).for_each(|post| self.messages.release(post.message));
         self.posts -= done;
+        self.rendered.forget(queue, own.until);
         own.until = 0;
         if own.posts.is_empty() {
             channels.set_queue(own.topic, None);
@@ -367,6 +383,7 @@ impl Fanout {
             let own = &mut self.queues[queue as usize];
             self.posts -= own.posts.len();
             own.posts.drain(..).for_each(|post| self.messages.release(post.message));
+            self.rendered.forget(queue, u32::MAX);
             self.retire(queue);
             any = true;
         }
@@ -411,7 +428,8 @@ impl Fanout {
         let batch = (own.capacity() + found.capacity()) * size_of::<u32>()
             + posts.capacity() * size_of::<(u32, u32, u32)>()
             + parts.capacity() * size_of::<Range<u32>>();
-        let own = self.post_bytes + self.in_flight.bytes();
+        let own =
+            self.post_bytes + self.in_flight.bytes() + self.rendered.bytes() + self.missed_bytes();
         self.messages.bytes() + own + queues + batch + words * size_of::<u32>()
     }
 
@@ -419,6 +437,8 @@ impl Fanout {
     pub fn shrink(&mut self) {
         self.messages.shrink();
         self.in_flight.shrink();
+        self.rendered.shrink();
+        self.missed.shrink();
         if self.order.is_empty() {
             (self.queues, self.spare, self.order) = Default::default();
             (self.had, self.met, self.batch) = Default::default();
@@ -504,7 +524,7 @@ mod tests {
             let mut hub = hub(6);
             for connection in [1, 3] {
                 let session = session(&hub, connection);
-                hub.shared.sessions.get_mut(session).unwrap().set_encoding(Encoding::Resp3);
+                hub.shared.sessions.get_mut(session).unwrap().encoding = Encoding::Resp3;
             }
             let (mut expected, mut got) = (vec![Vec::new(); 6], vec![Vec::new(); 6]);
             for _ in 0..400 {
@@ -874,7 +894,7 @@ mod tests {
     fn a_large_message_is_shared_by_its_receivers_and_keeps_its_place_among_small_ones() {
         let mut hub = hub(4);
         let other = session(&hub, 1);
-        hub.shared.sessions.get_mut(other).unwrap().set_encoding(Encoding::Resp3);
+        hub.shared.sessions.get_mut(other).unwrap().encoding = Encoding::Resp3;
         (0..3).for_each(|connection| subscribe(&mut hub, connection, Kind::Channel, b"a"));
         subscribe(&mut hub, 2, Kind::Pattern, b"a*");
         let payloads = [1, LARGE_PAYLOAD, LARGE_PAYLOAD - 1, 2, LARGE_PAYLOAD, LARGE_PAYLOAD + 1]

@@ -6,7 +6,8 @@
 use super::Shared;
 use super::channels::Kind;
 use super::sessions::SessionId;
-use crate::limits::FEED_LINES_MAX;
+use crate::limits::{FEED_LINES_MAX, MONITOR_LINE_MAX};
+use crate::service::server::Server;
 
 /// Lines that are not published yet.
 #[derive(Default)]
@@ -24,7 +25,7 @@ pub struct Feed {
 impl Feed {
     /// Begins a line. Returns the buffer that it is appended to, and where it begins there. `start`
     /// makes the beginning of the line if the last line was of another session or turn.
-    pub fn begin_line(
+    fn begin_line(
         &mut self,
         session: SessionId,
         start: impl FnOnce() -> String,
@@ -57,8 +58,36 @@ impl Shared {
         self.feed.is_watched
     }
 
-    /// Publishes the lines so far if they are many.
-    pub fn end_line(&mut self) {
+    /// Shows a command of a session to the monitors, in the form of Redis. Counts it instead if the
+    /// backlog is too large.
+    pub fn show<'a>(
+        &mut self,
+        session: SessionId,
+        server: &dyn Server,
+        words: impl Iterator<Item = &'a [u8]>,
+    ) {
+        if self.fanout.is_overfull() {
+            self.commands_not_shown += 1;
+            return;
+        }
+        let own = self.sessions.get(session);
+        let (line, start) = self.feed.begin_line(session, || {
+            let time = server.system_time();
+            let peer = own.peer().or_else(|| server.peer(own.connection()?));
+            let peer = peer.map_or("?:0".into(), |peer| peer.to_string());
+            format!("+{}.{:06} [0 {peer}]", time.as_secs(), time.subsec_micros())
+        });
+        let end = start + MONITOR_LINE_MAX;
+        for word in words {
+            line.extend_from_slice(b" \"");
+            escape(word, line, end);
+            line.push(b'"');
+            if line.len() >= end {
+                line.extend_from_slice(b" ...");
+                break;
+            }
+        }
+        line.extend_from_slice(b"\r\n");
         if self.feed.lines.len() >= FEED_LINES_MAX {
             self.publish_feed();
         }
@@ -75,5 +104,31 @@ impl Shared {
         }
         self.feed.lines.clear();
         self.feed.start_of = None;
+    }
+}
+
+/// Appends a text, escaped as by Redis's `sdscatrepr`, until `out` has `end` bytes or some more.
+fn escape(text: &[u8], out: &mut Vec<u8>, end: usize) {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'"');
+    let mut rest = text;
+    while let Some(first) = rest.first()
+        && out.len() < end
+    {
+        let room = rest.len().min(end - out.len());
+        let plain = rest[..room].iter().position(|byte| !is_plain(byte)).unwrap_or(room);
+        out.extend_from_slice(&rest[..plain]);
+        rest = &rest[plain.max(1)..];
+        if plain > 0 {
+            continue;
+        }
+        match first {
+            b'\\' | b'"' => out.extend_from_slice(&[b'\\', *first]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x07 => out.extend_from_slice(b"\\a"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            other => out.extend_from_slice(format!("\\x{other:02x}").as_bytes()),
+        }
     }
 }

@@ -14,7 +14,8 @@ impl Hub {
     /// Panics if an invariant of the hub is broken, and names it. Walks everything that the hub
     /// holds.
     pub(super) fn check(&self) {
-        let Hub { resp, shared } = self;
+        let Hub { protocols, shared } = self;
+        let resp = &protocols.resp;
         shared.sessions.check_invariants();
         shared.channels.check_invariants(&shared.sessions);
         shared.fanout.check_invariants();
@@ -26,6 +27,10 @@ impl Hub {
         shared.check_guesses();
         shared.check_walks(resp);
         shared.check_leaving();
+        shared.check_agents();
+        for session in protocols.http.sessions().chain(protocols.websocket.sessions()) {
+            assert!(shared.is_live(session.index), "{session:?} has ended and still has a message");
+        }
         resp.check_tables(shared);
     }
 }
@@ -55,6 +60,12 @@ impl Shared {
         }
     }
 
+    /// Every use of a User-Agent is that of a live session with a connection.
+    fn check_agents(&self) {
+        let sessions = (0..self.sessions.places()).map(|index| self.sessions.at(index));
+        self.agents.check_invariants(sessions.map(|session| self.sessions.get(session).agent));
+    }
+
     /// Each session with the flag WAITING is in exactly one queue, and no other live session is.
     fn check_waiting(&self) {
         let queues = [&self.publishers, &self.large_publishers, &self.searchers];
@@ -81,7 +92,7 @@ impl Shared {
     /// The history of closed sessions is bounded and contains no live session.
     fn check_history(&self) {
         assert!(
-            self.closed.len() <= CLOSED_KEPT,
+            self.history.closed.len() <= CLOSED_KEPT,
             "the history holds more than {CLOSED_KEPT} sessions"
         );
         let all = (0..self.sessions.places()).map(|index| self.sessions.at(index));
@@ -90,7 +101,7 @@ impl Shared {
             .map(|session| session.serial)
             .collect();
         assert!(
-            self.closed.iter().all(|closed| !live.contains(&closed.serial)),
+            self.history.closed.iter().all(|closed| !live.contains(&closed.serial)),
             "the history of closed sessions contains a live session"
         );
     }
@@ -162,7 +173,7 @@ mod tests {
         assert_eq!(exchange(&mut hub, 0, b"CLIENT KILL ID 99999999\r\n").1, Taken::Later);
         // The first turn has no steps left, and the second one ends the walk.
         (0..2).for_each(|_| drop(turn(&mut hub, 10, 1 << 20)));
-        assert_eq!(hub.resp.askers().count(), 1, "the walk has ended");
+        assert_eq!(hub.protocols.resp.askers().count(), 1, "the walk has ended");
         disconnect(&mut hub, 0);
         hub.check_invariants();
     }

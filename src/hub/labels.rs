@@ -3,8 +3,10 @@
 //! Most connections report one of a few libraries, so each distinct text is stored once. A session
 //! stores two text numbers of one byte each.
 
-use crate::limits::{LABEL_MAX, LIBRARY_TEXTS_MAX};
 use std::collections::HashMap;
+
+use super::texts::SharedTexts;
+use crate::limits::LABEL_MAX;
 
 /// The labels of all sessions.
 #[derive(Default)]
@@ -13,17 +15,9 @@ pub struct Labels {
     names: HashMap<u32, Box<[u8]>>,
     /// Session → text numbers of its library's name and version; 0: not set.
     libraries: HashMap<u32, [u8; 2]>,
-    /// Text number n is entry n - 1. An unused entry is overwritten by the next new text.
-    texts: Vec<Text>,
-    /// Length of all names and texts, in bytes.
+    texts: SharedTexts,
+    /// Length of all names, in bytes.
     held: usize,
-}
-
-#[derive(Default)]
-struct Text {
-    bytes: Box<[u8]>,
-    /// Number of sessions whose library has this name or version.
-    uses: u32,
 }
 
 /// An attribute that CLIENT SETINFO sets.
@@ -67,10 +61,7 @@ impl Labels {
 
     pub fn library(&self, session: u32, attribute: Attribute) -> &[u8] {
         let numbers = self.libraries.get(&session).copied().unwrap_or_default();
-        let text = usize::from(numbers[attribute as usize])
-            .checked_sub(1)
-            .and_then(|index| self.texts.get(index));
-        text.map_or(&[], |text| &text.bytes)
+        self.texts.get(numbers[attribute as usize])
     }
 
     pub fn set_library(
@@ -80,42 +71,18 @@ impl Labels {
         text: &[u8],
     ) -> Result<(), Unsuitable> {
         check(text)?;
-        let number = self.take_text(text);
+        let number = self.texts.take(text);
         let numbers = self.libraries.entry(session).or_default();
         let before = std::mem::replace(&mut numbers[attribute as usize], number);
-        self.drop_text(before);
+        self.texts.give_back(before);
         Ok(())
-    }
-
-    /// Counts one more use of a text and returns its number. Returns 0 if all numbers are in use.
-    fn take_text(&mut self, text: &[u8]) -> u8 {
-        let known = self.texts.iter().position(|known| known.uses > 0 && &*known.bytes == text);
-        let index = known.or_else(|| {
-            let free = self.texts.iter().position(|known| known.uses == 0);
-            let index = free.or_else(|| {
-                let room = self.texts.len() < LIBRARY_TEXTS_MAX;
-                room.then(|| self.texts.push(Text::default())).map(|()| self.texts.len() - 1)
-            })?;
-            self.held = self.held - self.texts[index].bytes.len() + text.len();
-            self.texts[index].bytes = text.into();
-            Some(index)
-        });
-        let Some(index) = index else { return 0 };
-        self.texts[index].uses += 1;
-        (index + 1) as u8
-    }
-
-    fn drop_text(&mut self, number: u8) {
-        if let Some(index) = usize::from(number).checked_sub(1) {
-            self.texts[index].uses -= 1;
-        }
     }
 
     /// Removes the labels of a session that has ended.
     pub fn close(&mut self, session: u32) {
         self.forget_name(session);
         let numbers = self.libraries.remove(&session).unwrap_or_default();
-        numbers.into_iter().for_each(|number| self.drop_text(number));
+        numbers.into_iter().for_each(|number| self.texts.give_back(number));
     }
 
     /// Returns the memory held for one session, in bytes.
@@ -130,7 +97,7 @@ impl Labels {
         self.held
             + self.names.capacity() * size_of::<(u32, Box<[u8]>)>()
             + self.libraries.capacity() * size_of::<(u32, [u8; 2])>()
-            + self.texts.capacity() * size_of::<Text>()
+            + self.texts.bytes()
     }
 
     /// Returns unused capacity to the allocator.
@@ -146,19 +113,9 @@ impl Labels {
 
     /// Panics if a count of uses or the bytes held are wrong. For tests.
     pub fn check_invariants(&self) {
-        let mut uses = vec![0; self.texts.len()];
-        for number in self.libraries.values().flatten().filter(|number| **number > 0) {
-            uses[usize::from(*number) - 1] += 1;
-        }
-        let counted: Vec<u32> = self.texts.iter().map(|text| text.uses).collect();
-        assert_eq!(counted, uses, "the uses of a text are miscounted");
-        assert!(
-            self.texts.len() <= LIBRARY_TEXTS_MAX,
-            "more than {LIBRARY_TEXTS_MAX} texts are stored"
-        );
+        self.texts.check_invariants(self.libraries.values().flatten().copied());
         let names: usize = self.names.values().map(|name| name.len()).sum();
-        let texts: usize = self.texts.iter().map(|text| text.bytes.len()).sum();
-        assert_eq!(self.held, names + texts, "the bytes of names and texts are miscounted");
+        assert_eq!(self.held, names, "the bytes of names are miscounted");
     }
 }
 
@@ -180,54 +137,17 @@ mod tests {
     }
 
     #[test]
-    fn each_library_text_is_stored_once_and_the_256th_is_dropped() {
-        let mut labels = Labels::default();
-        for session in 0..1000 {
-            labels.set_library(session, Attribute::LibraryName, b"some-library").ok();
-            labels
-                .set_library(session, Attribute::LibraryVersion, session.to_string().as_bytes())
-                .ok();
-        }
-        assert_eq!(labels.library(999, Attribute::LibraryName), b"some-library");
-        assert_eq!(labels.library(253, Attribute::LibraryVersion), b"253", "the 255th text");
-        assert_eq!(labels.library(254, Attribute::LibraryVersion), b"", "the 256th");
-        assert_eq!(labels.texts.len(), LIBRARY_TEXTS_MAX);
-        labels.close(253);
-        assert_eq!(labels.library(253, Attribute::LibraryVersion), b"");
-    }
-
-    #[test]
-    fn an_unused_text_is_overwritten_by_the_next_new_one() {
+    fn a_session_has_one_library_name_at_a_time_and_gives_its_texts_back() {
         let mut labels = Labels::default();
         for number in 0..10_000 {
-            labels.set_library(1, Attribute::LibraryName, number.to_string().as_bytes()).ok();
-            assert_eq!(
-                labels.library(1, Attribute::LibraryName),
-                number.to_string().as_bytes(),
-                "a session has one library name at a time"
-            );
-            labels
-                .set_library(number, Attribute::LibraryVersion, number.to_string().as_bytes())
-                .ok();
+            let text = number.to_string();
+            labels.set_library(1, Attribute::LibraryName, text.as_bytes()).ok();
+            labels.set_library(number, Attribute::LibraryVersion, text.as_bytes()).ok();
+            assert_eq!(labels.library(1, Attribute::LibraryName), text.as_bytes());
+            labels.check_invariants();
             labels.close(number);
         }
-        assert!(labels.texts.len() <= 3, "{}", labels.texts.len());
-        for session in 0..255 {
-            labels
-                .set_library(session, Attribute::LibraryName, session.to_string().as_bytes())
-                .ok();
-        }
-        labels.set_library(300, Attribute::LibraryName, b"none").ok();
-        assert_eq!(labels.library(300, Attribute::LibraryName), b"");
-        labels.set_library(301, Attribute::LibraryName, b"17").ok();
-        labels.close(17);
-        labels.set_library(302, Attribute::LibraryName, b"none").ok();
-        assert_eq!(labels.library(302, Attribute::LibraryName), b"", "session 301 still uses it");
-        labels.close(301);
-        labels.set_library(302, Attribute::LibraryName, b"some").ok();
-        assert_eq!(labels.library(302, Attribute::LibraryName), b"some");
-        (0..303).for_each(|session| labels.close(session));
-        assert!(labels.texts.iter().all(|text| text.uses == 0) && labels.libraries.is_empty());
+        assert_eq!(labels.library(1, Attribute::LibraryVersion), b"");
     }
 
     #[test]
@@ -237,9 +157,8 @@ mod tests {
             labels.set_name(session, b"name").ok();
             labels.set_library(session, Attribute::LibraryName, b"library").ok();
         }
-        let [names, libraries, texts] =
-            [labels.names.capacity(), labels.libraries.capacity(), labels.texts.capacity()];
-        let texts = texts * size_of::<Text>() + b"library".len();
+        let [names, libraries] = [labels.names.capacity(), labels.libraries.capacity()];
+        let texts = labels.texts.bytes();
         assert_eq!(labels.bytes(), 4 * 1000 + 24 * names + 8 * libraries + texts);
         (0..1000).for_each(|session| labels.close(session));
         labels.shrink();

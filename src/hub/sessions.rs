@@ -28,7 +28,30 @@ impl SessionId {
     pub const NONE: SessionId = SessionId { index: u32::MAX, serial: 0 };
 }
 
-/// A session without its subscriptions, in 20 bytes.
+/// The protocol of a session's peer. It is told from the first bytes, and changes at most once
+/// more, by an upgrade of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PeerProtocol {
+    /// No complete first line yet.
+    Unknown,
+    Resp,
+    Http,
+    WebSocket,
+    /// Server-sent events.
+    Events,
+}
+
+impl PeerProtocol {
+    /// The names, in the order of the arms.
+    pub const NAMES: [&'static str; 5] = ["unknown", "resp", "http", "websocket", "events"];
+
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+/// A session without its subscriptions, in 24 bytes.
 #[derive(Clone, Copy)]
 pub struct Session {
     /// The number of the session; 0: the slot is free.
@@ -42,16 +65,17 @@ pub struct Session {
     /// instead. The other bytes and the port are then a hash of the peer's /64 network.
     address: [u8; 4],
     port: u16,
-    /// Flags in the lower four bits, the encoding in the upper four.
     facts: u8,
+    /// The form in which the session gets its messages.
+    pub encoding: Encoding,
+    pub protocol: PeerProtocol,
     /// One byte for the session's protocol. A protocol that needs more keeps a table by session.
     pub protocol_state: u8,
+    /// The number of the peer's User-Agent among [`SharedTexts`](super::texts::SharedTexts).
+    pub agent: u8,
 }
 
-const _: () = assert!(size_of::<Session>() == 20);
-const _: () = assert!(Encoding::ALL.len() <= 1 << (u8::BITS - ENCODING_SHIFT));
-
-const ENCODING_SHIFT: u32 = 4;
+const _: () = assert!(size_of::<Session>() == 24);
 
 /// Flag: the session has given the password, or no password is set.
 pub const AUTHENTICATED: u8 = 1;
@@ -61,6 +85,9 @@ pub const OPERATOR: u8 = 1 << 1;
 pub const WAITING: u8 = 1 << 2;
 /// Flag: the deferred command may now run when it is read again.
 pub const RESUMED: u8 = 1 << 3;
+
+/// Flag: a slow consumer misses messages and is not closed.
+pub const DROPS: u8 = 1 << 4;
 
 /// Stands for no connection, no session, or the end of the list of free slots.
 const NOTHING: u32 = u32::MAX;
@@ -72,7 +99,10 @@ const NOBODY: Session = Session {
     address: [0; 4],
     port: 0,
     facts: 0,
+    encoding: Encoding::Resp2,
+    protocol: PeerProtocol::Unknown,
     protocol_state: 0,
+    agent: 0,
 };
 
 impl Session {
@@ -82,15 +112,6 @@ impl Session {
 
     pub fn put(&mut self, fact: u8, on: bool) {
         self.facts = if on { self.facts | fact } else { self.facts & !fact };
-    }
-
-    /// Returns the form in which the session gets its messages.
-    pub fn encoding(&self) -> Encoding {
-        Encoding::ALL[usize::from(self.facts >> ENCODING_SHIFT)]
-    }
-
-    pub fn set_encoding(&mut self, encoding: Encoding) {
-        self.facts = self.facts & ((1 << ENCODING_SHIFT) - 1) | (encoding as u8) << ENCODING_SHIFT;
     }
 
     /// Returns the attached connection.
@@ -122,6 +143,8 @@ pub struct Sessions {
     free: u32,
     /// Number of live sessions.
     live: usize,
+    /// Number of live sessions by [`PeerProtocol`].
+    by_protocol: [u32; PeerProtocol::NAMES.len()],
     /// Serial number of the newest session.
     seen: u32,
     /// Connection → slot of its session, or [`NOTHING`].
@@ -141,6 +164,7 @@ impl Sessions {
             table: Vec::new(),
             free: NOTHING,
             live: 0,
+            by_protocol: [0; PeerProtocol::NAMES.len()],
             seen: 0,
             attached: Vec::new(),
             expected,
@@ -180,6 +204,7 @@ impl Sessions {
         }
         let index = if index == NOTHING { self.table.len() as u32 - 1 } else { index };
         self.live += 1;
+        self.by_protocol[PeerProtocol::Unknown as usize] += 1;
         let id = SessionId { index, serial: self.seen };
         self.attach(id, connection);
         id
@@ -212,7 +237,7 @@ impl Sessions {
     pub fn retire(&mut self, session: SessionId) {
         self.detach(session);
         if let Some(own) = self.get_mut(session) {
-            own.protocol_state = 0;
+            (own.protocol_state, own.agent) = (0, 0);
         }
     }
 
@@ -222,6 +247,7 @@ impl Sessions {
             return;
         }
         self.detach(session);
+        self.by_protocol[self.get(session).protocol as usize] -= 1;
         self.table[session.index as usize] = Session { connection: self.free, ..NOBODY };
         self.free = session.index;
         self.live -= 1;
@@ -261,7 +287,20 @@ impl Sessions {
     /// connection.
     pub fn route(&self, index: u32) -> Option<(ConnectionId, Encoding)> {
         let own = self.table.get(index as usize)?;
-        Some((own.connection()?, own.encoding()))
+        Some((own.connection()?, own.encoding))
+    }
+
+    /// Sets the protocol of a session.
+    pub fn set_protocol(&mut self, session: SessionId, protocol: PeerProtocol) {
+        let Some(own) = self.get_mut(session) else { return };
+        let before = std::mem::replace(&mut own.protocol, protocol);
+        self.by_protocol[before as usize] -= 1;
+        self.by_protocol[protocol as usize] += 1;
+    }
+
+    /// Returns the number of live sessions by protocol, in the order of [`PeerProtocol::NAMES`].
+    pub fn by_protocol(&self) -> [u32; PeerProtocol::NAMES.len()] {
+        self.by_protocol
     }
 
     /// Returns the number of connections with a session. Walks the whole table, so only tests call
@@ -309,6 +348,10 @@ impl Sessions {
             assert!(free <= self.table.len(), "the list of free slots has a cycle");
         }
         assert_eq!(free + self.live, self.table.len(), "a slot is neither free nor taken");
+        let mut by_protocol = [0; PeerProtocol::NAMES.len()];
+        let live = self.table.iter().filter(|own| own.serial != 0);
+        live.for_each(|own| by_protocol[own.protocol as usize] += 1);
+        assert_eq!(self.by_protocol, by_protocol, "the sessions by protocol are miscounted");
         let serials: HashSet<u32> =
             self.table.iter().map(|own| own.serial).filter(|serial| *serial != 0).collect();
         assert_eq!(serials.len(), self.live, "two live sessions have the same serial number");

@@ -1,12 +1,14 @@
-//! `slabd lab fanout`: publishes to many subscribers of the hub. Measures whether each subscriber
-//! gets every message once and in order, and the cost of a delivery.
+//! `slabd lab fanout`: publishes to many subscribers of the hub, over RESP and WebSocket. Measures
+//! whether each subscriber gets every message once and in order, and the cost of a delivery.
 
-use std::io::{ErrorKind, Read, Write};
+use std::fmt;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::server::ServerProcess;
+use super::subscriber::{CHANNEL, DIGITS, LabSubscriber};
 use super::{Scale, client, row, say, verdict};
 use crate::report::figures;
 use crate::report::{Page, Plot, Section, Series, Table, Verdict};
@@ -28,10 +30,48 @@ const COST_MAX: f64 = 10.0;
 /// Maximum number of writes per delivery for messages published together, relative to single
 /// publishes.
 const WRITES_MAX: f64 = 0.5;
+/// Maximum cost of a delivery to subscribers of both protocols, relative to the mean of each. It
+/// leaves room for a busy machine.
+const MIXED_MAX: f64 = 1.5;
+
+/// The protocols of the subscribers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Audience {
+    #[default]
+    Resp,
+    WebSocket,
+    Both,
+}
+
+impl Audience {
+    const ALL: [Audience; 3] = [Audience::Resp, Audience::WebSocket, Audience::Both];
+
+    /// Subscribes number `index`.
+    fn subscribe(self, index: usize, hub: SocketAddr) -> Result<LabSubscriber> {
+        let subscriber = match self {
+            Audience::Resp => LabSubscriber::over_resp(index, hub),
+            Audience::WebSocket => LabSubscriber::over_websocket(index, hub),
+            Audience::Both if index.is_multiple_of(2) => LabSubscriber::over_resp(index, hub),
+            Audience::Both => LabSubscriber::over_websocket(index, hub),
+        };
+        subscriber.with_context(|| format!("subscriber {}", index + 1))
+    }
+}
+
+impl fmt::Display for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Audience::Resp => "RESP",
+            Audience::WebSocket => "WebSocket",
+            Audience::Both => "half of each",
+        })
+    }
+}
 
 /// The measurements with one number of subscribers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct FanoutResult {
+    audience: Audience,
     subscribers: usize,
     together: usize,
     published: u64,
@@ -93,21 +133,19 @@ pub fn run(scale: &Scale) -> Result<Page> {
     ])?;
     let hub = server.address("hub")?;
     let mut publisher = client::connect(Ipv4Addr::LOCALHOST, hub)?;
-    let mut subscribers = Vec::new();
     let mut results = Vec::new();
-    for count in STEPS.map(|step| (most / step).max(1)) {
-        say(&format!("{} subscribers", figures::count(count as u64)));
-        while subscribers.len() < count {
-            subscribers.push(subscribe(subscribers.len(), hub)?);
-        }
-        for together in [1, TOGETHER] {
-            results.push(measure(
-                &mut server,
-                &mut publisher,
-                &mut subscribers,
-                together,
-                deliveries,
-            )?);
+    for audience in Audience::ALL {
+        let mut subscribers = Vec::new();
+        for count in STEPS.map(|step| (most / step).max(1)) {
+            say(&format!("{} subscribers: {audience}", figures::count(count as u64)));
+            while subscribers.len() < count {
+                subscribers.push(audience.subscribe(subscribers.len(), hub)?);
+            }
+            for together in [1, TOGETHER] {
+                let result =
+                    measure(&mut server, &mut publisher, &mut subscribers, together, deliveries)?;
+                results.push(FanoutResult { audience, ..result });
+            }
         }
     }
     let mut sections = vec![Section::Table(table(&results)), Section::Plot(plot(&results))];
@@ -115,28 +153,33 @@ pub fn run(scale: &Scale) -> Result<Page> {
     Ok(Page {
         title: "slabd lab fanout".into(),
         summary: format!(
-            "One publisher and up to {} subscribers of one channel. The publisher sends one \
-             message, or {TOGETHER} together, and goes on when all subscribers have read them. \
-             Processor time and writes are those of the server.",
+            "One publisher and up to {} subscribers of one channel: over RESP, over WebSocket, or \
+             half of each. The publisher sends one message, or {TOGETHER} together, and goes on \
+             when all subscribers have read them. Processor time and writes are the server's.",
             figures::count(most as u64)
         ),
         sections,
     })
 }
 
-fn judge(results: &[FanoutResult]) -> [Verdict; 4] {
+fn judge(results: &[FanoutResult]) -> [Verdict; 5] {
     let sum = |part: fn(&FanoutResult) -> u64| results.iter().map(part).sum::<u64>();
     let (expected, delivered) = (sum(FanoutResult::expected), sum(|result| result.tally.delivered));
     let (lost, out_of_order) =
         (sum(|result| result.tally.lost), sum(|result| result.tally.out_of_order));
     let promised = sum(|result| result.promised);
-    let with = |together: usize| results.iter().filter(move |result| result.together == together);
-    let first = with(1).next().copied().unwrap_or_default();
-    let (last, batched) = (
-        with(1).next_back().copied().unwrap_or_default(),
-        with(TOGETHER).next_back().copied().unwrap_or_default(),
-    );
     let measured = delivered > 0;
+    // Per protocol: the least and the greatest number of subscribers, and the latter in batches.
+    let steps = [Audience::Resp, Audience::WebSocket].map(|audience| {
+        let first = with(results, audience, 1).next().copied().unwrap_or_default();
+        let last = with(results, audience, 1).next_back().copied().unwrap_or_default();
+        let batched = with(results, audience, TOGETHER).next_back().copied().unwrap_or_default();
+        (first, last, batched)
+    });
+    let each = |line: fn(&(FanoutResult, FanoutResult, FanoutResult)) -> String| {
+        let [resp, websocket] = &steps;
+        format!("RESP: {}; WebSocket: {}", line(resp), line(websocket))
+    };
     [
         verdict(
             "Every subscriber gets every message. The reply to a publish states the number of its \
@@ -159,41 +202,70 @@ fn judge(results: &[FanoutResult]) -> [Verdict; 4] {
              delivery costs a few times more, because their sockets leave the processor's cache, \
              but not fifty times more.",
             format!(
-                "{:.2} µs of processor time per delivery with {} subscribers, {:.2} with {}",
-                last.cpu_us(),
-                figures::count(last.subscribers as u64),
-                first.cpu_us(),
-                figures::count(first.subscribers as u64)
+                "processor time per delivery with {} and with {} subscribers: {}",
+                figures::count(steps[0].1.subscribers as u64),
+                figures::count(steps[0].0.subscribers as u64),
+                each(|(first, last, _)| format!(
+                    "{:.2} and {:.2} µs",
+                    last.cpu_us(),
+                    first.cpu_us()
+                ))
             ),
-            measured && last.cpu_us() <= COST_MAX * first.cpu_us(),
+            measured
+                && steps.iter().all(|(first, last, _)| last.cpu_us() <= COST_MAX * first.cpu_us()),
         ),
         verdict(
             "Messages that are published together are sent together: one write carries several of \
              them, so each costs less.",
             format!(
-                "per delivery {:.2} writes and {:.2} µs with {TOGETHER} together, {:.2} writes \
-                 and {:.2} µs with one at a time",
-                batched.writes_each(),
-                batched.cpu_us(),
-                last.writes_each(),
-                last.cpu_us()
+                "per delivery with {TOGETHER} together and with one at a time: {}",
+                each(|(_, last, batched)| format!(
+                    "{:.2} and {:.2} writes, {:.2} and {:.2} µs",
+                    batched.writes_each(),
+                    last.writes_each(),
+                    batched.cpu_us(),
+                    last.cpu_us()
+                ))
             ),
             measured
-                && batched.writes_each() <= WRITES_MAX * last.writes_each()
-                && batched.cpu_us() < last.cpu_us(),
+                && steps.iter().all(|(_, last, batched)| {
+                    batched.writes_each() <= WRITES_MAX * last.writes_each()
+                        && batched.cpu_us() < last.cpu_us()
+                }),
         ),
+        judge_mixed(results),
     ]
 }
 
-/// Digits of a message's number, padded with zeros so that all messages have the same length.
-const DIGITS: usize = 20;
-const HEAD: &str = "*3\r\n$7\r\nmessage\r\n$3\r\nlab\r\n$20\r\n";
-const LENGTH: usize = HEAD.len() + DIGITS + 2;
+/// Returns the results with these subscribers, from few of them to many.
+fn with(
+    results: &[FanoutResult],
+    audience: Audience,
+    together: usize,
+) -> impl DoubleEndedIterator<Item = &FanoutResult> {
+    results.iter().filter(move |result| (result.audience, result.together) == (audience, together))
+}
+
+/// Judges the cost of a fan-out to both protocols at once.
+fn judge_mixed(results: &[FanoutResult]) -> Verdict {
+    let [resp, websocket, both] = Audience::ALL
+        .map(|audience| with(results, audience, 1).next_back().map_or(0.0, FanoutResult::cpu_us));
+    let mean = (resp + websocket) / 2.0;
+    verdict(
+        "A channel may have subscribers of several protocols. A message is encoded once for each \
+         protocol, so a delivery costs the mean of both.",
+        format!(
+            "{both:.2} µs per delivery if half of the subscribers have RESP and half WebSocket, \
+             {resp:.2} if all have RESP, {websocket:.2} if all have WebSocket"
+        ),
+        both > 0.0 && both <= MIXED_MAX * mean,
+    )
+}
 
 fn measure(
     server: &mut ServerProcess,
     publisher: &mut TcpStream,
-    subscribers: &mut [TcpStream],
+    subscribers: &mut [LabSubscriber],
     together: usize,
     deliveries: usize,
 ) -> Result<FanoutResult> {
@@ -210,7 +282,11 @@ fn measure(
         let numbers = first..first + together as u64;
         result.promised += publish(publisher, numbers.clone())?;
         for subscriber in &mut *subscribers {
-            receive(subscriber, numbers.clone(), &mut result.tally)?;
+            let mut next = numbers.start;
+            for number in subscriber.receive(together)? {
+                next = result.tally.arrives(number, next);
+            }
+            result.tally.lost += numbers.end.saturating_sub(next);
         }
         if result.tally.lost > 0 {
             // Every further batch would wait for its timeout, and the verdict is already clear.
@@ -227,7 +303,7 @@ fn measure(
 /// Publishes one message for each number. Returns the sum of the receivers in the replies.
 fn publish(publisher: &mut TcpStream, numbers: std::ops::Range<u64>) -> Result<u64> {
     let commands: String =
-        numbers.clone().map(|number| format!("PUBLISH lab {number:0DIGITS$}\r\n")).collect();
+        numbers.clone().map(|number| format!("PUBLISH {CHANNEL} {number:0DIGITS$}\r\n")).collect();
     publisher.write_all(commands.as_bytes())?;
     let mut receivers = 0;
     for _ in numbers {
@@ -238,53 +314,10 @@ fn publish(publisher: &mut TcpStream, numbers: std::ops::Range<u64>) -> Result<u
     Ok(receivers)
 }
 
-/// Reads the messages that are due at one subscriber, and counts them.
-fn receive(
-    subscriber: &mut TcpStream,
-    due: std::ops::Range<u64>,
-    tally: &mut DeliveryCount,
-) -> Result<()> {
-    let mut bytes = vec![0; LENGTH * (due.end - due.start) as usize];
-    let mut length = 0;
-    while length < bytes.len() {
-        match subscriber.read(&mut bytes[length..]) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // After a timeout or a reset, the rest counts as lost.
-            Err(_) => break,
-        }
-    }
-    let mut next = due.start;
-    for message in bytes[..length].chunks_exact(LENGTH) {
-        next = tally.arrives(number(message)?, next);
-    }
-    tally.lost += due.end.saturating_sub(next);
-    Ok(())
-}
-
-fn number(message: &[u8]) -> Result<u64> {
-    let text = std::str::from_utf8(message)
-        .ok()
-        .and_then(|text| text.strip_prefix(HEAD)?.trim_end().parse().ok());
-    text.with_context(|| {
-        format!("a subscriber received \"{}\" instead of a message", message.escape_ascii())
-    })
-}
-
-fn subscribe(index: usize, hub: SocketAddr) -> Result<TcpStream> {
-    let confirmation = b"*3\r\n$9\r\nsubscribe\r\n$3\r\nlab\r\n:1\r\n";
-    let mut stream = client::connect(client::source(index), hub)
-        .with_context(|| format!("subscriber {}", index + 1))?;
-    client::ask(&mut stream, b"SUBSCRIBE lab\r\n", confirmation)
-        .with_context(|| format!("subscriber {}", index + 1))?;
-    ensure!(stream.peer_addr().is_ok(), "the server closed subscriber {} at once", index + 1);
-    Ok(stream)
-}
-
 fn table(results: &[FanoutResult]) -> Table {
     let rows = results.iter().map(|result| {
         row([
+            &result.audience,
             &figures::count(result.subscribers as u64),
             &result.together,
             &figures::count(result.published),
@@ -297,25 +330,29 @@ fn table(results: &[FanoutResult]) -> Table {
     });
     Table::new(
         "Deliveries",
-        "subscribers | together | published | delivered | lost | out of order | writes per \
-         delivery | µs per delivery",
+        "protocol | subscribers | together | published | delivered | lost | out of order | \
+         writes per delivery | µs per delivery",
         rows,
     )
 }
 
 fn plot(results: &[FanoutResult]) -> Plot {
-    let with = |together: usize| results.iter().filter(move |result| result.together == together);
-    let series = |name: &str, together: usize| Series {
-        name: name.into(),
-        values: with(together).map(|result| Some(result.cpu_us())).collect(),
+    let series = |(audience, together): (Audience, usize)| Series {
+        name: match together {
+            1 => format!("{audience}, one at a time"),
+            _ => format!("{audience}, {together} together"),
+        },
+        values: with(results, audience, together).map(|result| Some(result.cpu_us())).collect(),
     };
+    let kinds =
+        Audience::ALL.into_iter().flat_map(|audience| [(audience, 1), (audience, TOGETHER)]);
     Plot {
         title: "Processor time of the server for one delivery".into(),
         x_label: "subscribers".into(),
         y_label: "microseconds".into(),
         y_is_logarithmic: false,
-        x: with(1).map(|result| result.subscribers as f64).collect(),
-        series: vec![series("one at a time", 1), series(&format!("{TOGETHER} together"), TOGETHER)],
+        x: with(results, Audience::Resp, 1).map(|result| result.subscribers as f64).collect(),
+        series: kinds.map(series).collect(),
     }
 }
 
@@ -341,41 +378,55 @@ mod tests {
         assert_eq!(tally(&[], 4), (0, 4, 0));
     }
 
-    #[test]
-    fn a_message_gives_its_number_and_anything_else_an_error() {
-        let message = format!("{HEAD}{:0DIGITS$}\r\n", 17);
-        assert_eq!((message.len(), number(message.as_bytes()).unwrap()), (LENGTH, 17));
-        assert!(number(b"-ERR no\r\n").is_err());
-    }
-
-    fn result(subscribers: usize, together: usize, cpu_ms: u64, writes: u64) -> FanoutResult {
+    fn result(
+        audience: Audience,
+        subscribers: usize,
+        together: usize,
+        cpu_ms: u64,
+        writes: u64,
+    ) -> FanoutResult {
         let tally = DeliveryCount { delivered: 1000, ..DeliveryCount::default() };
         let published = 1000 / subscribers as u64;
-        FanoutResult { subscribers, together, published, promised: 1000, tally, cpu_ms, writes }
+        let promised = 1000;
+        FanoutResult { audience, subscribers, together, published, promised, tally, cpu_ms, writes }
     }
 
     #[test]
     fn each_claim_holds_at_its_bound_and_fails_past_it() {
         use Outcome::{Fails, Holds};
-        let good = [
-            result(10, 1, 5, 1000),
-            result(10, 16, 5, 1000),
-            result(100, 1, 50, 1000),
-            result(100, 16, 49, 500),
-        ];
-        let with = |change: fn(&mut [FanoutResult; 4])| {
-            let mut results = good;
+        let of = |audience| {
+            [
+                result(audience, 10, 1, 5, 1000),
+                result(audience, 10, 16, 5, 1000),
+                result(audience, 100, 1, 50, 1000),
+                result(audience, 100, 16, 49, 500),
+            ]
+        };
+        let mut good = Audience::ALL.map(of).concat();
+        // The mean of 50 and 50, times 1.5.
+        good[10].cpu_ms = 75;
+        let with = |change: &dyn Fn(&mut [FanoutResult])| {
+            let mut results = good.clone();
             change(&mut results);
             judge(&results).map(|verdict| verdict.outcome)
         };
-        assert_eq!(with(|_| {}), [Holds; 4]);
-        assert_eq!(with(|results| results[0].tally.delivered = 999)[0], Fails);
-        assert_eq!(with(|results| results[0].tally.lost = 1)[0], Fails);
-        assert_eq!(with(|results| results[1].promised = 999)[0], Fails);
-        assert_eq!(with(|results| results[3].tally.out_of_order = 1), [Holds, Fails, Holds, Holds]);
-        assert_eq!(with(|results| results[2].cpu_ms = 51), [Holds, Holds, Fails, Holds]);
-        assert_eq!(with(|results| results[3].writes = 501), [Holds, Holds, Holds, Fails]);
-        assert_eq!(with(|results| results[3].cpu_ms = 50), [Holds, Holds, Holds, Fails]);
-        assert_eq!(judge(&[]).map(|verdict| verdict.outcome), [Fails; 4]);
+        assert_eq!(with(&|_| {}), [Holds; 5]);
+        // First RESP, then WebSocket.
+        for at in [0, 4] {
+            assert_eq!(with(&|results| results[at].tally.delivered = 999)[0], Fails);
+            assert_eq!(with(&|results| results[at].tally.lost = 1)[0], Fails);
+            assert_eq!(with(&|results| results[at + 1].promised = 999)[0], Fails);
+            let order = |results: &mut [FanoutResult]| results[at + 3].tally.out_of_order = 1;
+            assert_eq!(with(&order), [Holds, Fails, Holds, Holds, Holds]);
+            let cost = |results: &mut [FanoutResult]| results[at + 2].cpu_ms = 51;
+            assert_eq!(with(&cost), [Holds, Holds, Fails, Holds, Holds]);
+            let writes = |results: &mut [FanoutResult]| results[at + 3].writes = 501;
+            assert_eq!(with(&writes), [Holds, Holds, Holds, Fails, Holds]);
+            let batched = |results: &mut [FanoutResult]| results[at + 3].cpu_ms = 50;
+            assert_eq!(with(&batched), [Holds, Holds, Holds, Fails, Holds]);
+        }
+        let mixed = |results: &mut [FanoutResult]| results[10].cpu_ms = 76;
+        assert_eq!(with(&mixed), [Holds, Holds, Holds, Holds, Fails]);
+        assert_eq!(judge(&[]).map(|verdict| verdict.outcome), [Fails; 5]);
     }
 }

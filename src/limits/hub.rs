@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::OUTPUT_PER_TURN;
 
 /// Longest command of a connection that has not authenticated, in bytes. It suffices for AUTH and
-/// HELLO.
+/// HELLO. The head of an HTTP request may be longer, up to `max_head`.
 pub const UNTRUSTED_INPUT_MAX: usize = 4096;
 
 /// Maximum number of words in a command of a connection that has not authenticated.
@@ -27,6 +27,11 @@ pub const MAX_MESSAGE: usize = 16 << 20;
 /// Number of words from which an incomplete command keeps a parser of its own. With fewer words,
 /// reading the command again from its start costs less than 10 us.
 pub const LARGE_COMMAND_WORDS: usize = 1024;
+
+/// Bytes of frame heads that may lie behind the payload of an incomplete WebSocket message, if the
+/// payload is shorter. A longer gap is closed. Closing each gap at once would move a payload that
+/// comes in tiny frames for every frame.
+pub const MESSAGE_GAP_MAX: usize = 4096;
 
 /// Largest memory that the parser keeps for the next command, in bytes. An inline command and its
 /// words take 320 KiB at most, and usual commands less than 1 KiB.
@@ -285,9 +290,10 @@ pub const UNAUTHENTICATED_MAX: usize = 4096;
 /// Longest name of a connection or library, in bytes.
 pub const LABEL_MAX: usize = 128;
 
-/// Maximum number of different library names and versions remembered at a time. CLIENT SETINFO
-/// accepts further texts without remembering them. A text number is one byte, and 0 means no text.
-pub const LIBRARY_TEXTS_MAX: usize = 255;
+/// Maximum number of different library names and versions remembered at a time, and of different
+/// User-Agents. Further texts are accepted and not remembered. A text number is one byte, and 0
+/// means no text.
+pub const TEXTS_MAX: usize = 255;
 
 /// Maximum number of patterns of one CONFIG GET. Matching one with the names of all settings takes
 /// at most a third of a million steps.
@@ -301,3 +307,29 @@ pub const MONITORS_MAX: usize = 16;
 
 /// Longest line of MONITOR, in bytes.
 pub const MONITOR_LINE_MAX: usize = 4096;
+
+/// Deepest JSON, in levels of arrays and objects, that is taken as JSON. Deeper texts overflow the
+/// stacks of careless clients.
+pub const JSON_DEPTH_MAX: usize = 64;
+
+/// Maximum number of channels and patterns of one request for server-sent events, or of one message
+/// to `/ws`.
+pub const NAMES_AT_ONCE_MAX: usize = 1024;
+
+/// Maximum number of patterns among these. Compiling one may take 40 us, and they are not served in
+/// slices.
+pub const WEB_PATTERNS_MAX: usize = 64;
+
+/// Time after which a client of server-sent events connects again, in milliseconds.
+pub const EVENTS_RETRY: u64 = 2000;
+
+/// Spreads the pings of sessions that began together over an eighth of `ping_interval`: a large odd
+/// number, which takes consecutive sessions far apart (Knuth's multiplicative hash).
+pub const PING_SPREAD: u32 = 0x9e37_79b1;
+
+/// Interval in which slow consumers that miss messages are looked at, so that they are told how
+/// many.
+pub const MISSED_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Maximum number of slow consumers told in one turn.
+pub const MISSED_PER_TURN: usize = 64;

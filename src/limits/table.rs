@@ -5,6 +5,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::*;
+use crate::hosts::{Hosts, Origins};
 use crate::networks::Networks;
 use crate::setting::{Count, Notation, OrZero, one, settings, text, texts};
 use crate::units::{Size, Span};
@@ -222,6 +223,43 @@ settings! {
         /// A client library with a pattern for each of its namespaces has some hundreds.
         max_patterns_per_connection: Count<usize> = 1024, in |_| 0..=PATTERNS_MAX;
 
+        "Browsers":
+        /// Maximum length of the head of an HTTP request, in bytes with its request line.
+        ///
+        /// Browsers send heads of one or two KiB, and more with large cookies. nginx accepts 32 KiB
+        /// in buffers of 8 KiB, Node 16 KiB.
+        max_head: Size = 16 << 10, in |_| HEAD_MIN..=HEAD_MAX;
+
+        /// Maximum number of headers of an HTTP request.
+        ///
+        /// Browsers send about twenty. Proxies add some.
+        max_headers: Count<usize> = 100, in |_| 1..=HEADERS_MAX;
+
+        /// Host names under which browsers reach the server, separated by commas; * for all. An
+        /// address and localhost are always accepted. A request with another Host is refused.
+        ///
+        /// A page on the internet can make its own name point to this machine (DNS rebinding), and
+        /// could then read every channel.
+        allow_host: Hosts = Hosts::default();
+
+        /// Origins of other pages that may use the server, such as https://example.com, separated
+        /// by commas; * for all. The server's own page may always use it.
+        ///
+        /// A browser sends requests to local addresses for any page. So a page must be named here
+        /// before it may publish or listen.
+        allow_origin: Origins = Origins::default();
+
+        /// Silence of a WebSocket client after which it is sent a ping. Without an answer it is
+        /// closed after the same time again. 0 means never.
+        ///
+        /// Load balancers cut connections that are idle for 60 s.
+        ping_interval: Span = Duration::from_secs(45);
+
+        /// Interval of the comments that keep a stream of server-sent events alive. 0 means never.
+        ///
+        /// Clients and proxies give up a stream after 30 to 60 s without a byte.
+        event_interval: Span = Duration::from_secs(20);
+
         "Budgets of one turn":
         /// Maximum number of connections accepted in one turn.
         ///
@@ -351,6 +389,8 @@ texts! {
     "SIZE" Size(usize);
     "recycle|refuse|random-drop" Policy;
     "ADDR[/PREFIX],…" Networks;
+    "HOST,…" Hosts;
+    "ORIGIN,…" Origins;
 }
 
 impl Notation for Span {

@@ -12,7 +12,7 @@ use crate::connection::{Flags, Reason, Sent, State};
 use crate::limits::{BATCH_MAX, UNTRUSTED_OUTPUT_MAX};
 use crate::net::Net;
 use crate::outbox::Outbox;
-use crate::service::ConnectionId;
+use crate::service::{ConnectionId, Reply};
 use crate::timer;
 use crate::token::Token;
 
@@ -145,10 +145,13 @@ impl<N: Net> Reactor<N> {
         }
         let deadline = self.deadline_of(slot);
         let Some(reason) = passed(deadline) else {
-            let listens = self.listens(slot);
+            let has_woken = self.wake(slot, now);
+            let (listens, wakes) = (self.listens(slot), self.wakes(slot));
             let core = &mut self.core;
-            core.stats.timers_early += 1;
+            core.stats.timers_early += u64::from(!has_woken);
             let due = deadline.map_or(now.plus(timer::HORIZON), |(due, _)| due);
+            let is_service = wakes.is_some_and(|wakes| wakes.distance_from(due) < 0);
+            let due = wakes.filter(|_| is_service).unwrap_or(due);
             // If the subscriber unsubscribes, its idle deadline is at least one idle timeout from
             // now.
             let looks_again = now.plus(if listens { core.timeouts.idle() } else { 0 });
@@ -163,6 +166,31 @@ impl<N: Net> Reactor<N> {
             self.core.punish(source, self.core.limits.penalty);
         }
         self.dismiss(slot, reason);
+    }
+
+    /// Returns when the service wants to be woken for a connection, if it does.
+    pub(super) fn wakes(&self, slot: u32) -> Option<Tick> {
+        let connection = &self.core.connections[slot as usize];
+        let service = &self.services[connection.flags.service() as usize];
+        let wakes = service.wakes(ConnectionId(slot), connection.waits_since(), &self.core.limits);
+        // A paused client is not read, so its answer to a ping cannot arrive.
+        wakes.filter(|_| connection.is_serving() && !connection.flags.has(Flags::PAUSED))
+    }
+
+    /// Wakes the service for a connection if it is time. Phase 8 hands over what it puts out.
+    fn wake(&mut self, slot: u32, now: Tick) -> bool {
+        let is_due = self.wakes(slot).is_some_and(|due| due.distance_from(now) <= 0);
+        if is_due {
+            let Reactor { core, services, outbox, .. } = self;
+            let start = outbox.position();
+            let service = core.connections[slot as usize].flags.service();
+            let service = &mut services[service as usize];
+            let mut reply = Reply::to(ConnectionId(slot), core.now, outbox.bytes_mut());
+            service.wake(&mut reply, core);
+            let close = reply.closes_for();
+            outbox.commit(slot, start, close);
+        }
+        is_due
     }
 
     /// Closes a connection at once. A peer that has taken all its output first gets a farewell that
@@ -340,7 +368,8 @@ impl<N: Net> Core<N> {
             && self.pool.len(&connection.output) <= self.limits.low_watermark
         {
             connection.resume(now);
-            self.arm(slot);
+            // Its service may want to be woken before the deadline.
+            self.timers.arm_by(timer_id(slot), now);
             self.enqueue(slot);
         }
     }

@@ -21,6 +21,7 @@ use crate::limits::{
 };
 use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
+use crate::service::Service;
 use crate::sources::SourceId;
 use crate::stats::Stats;
 use crate::timer::{self, TimerWheel};
@@ -104,6 +105,8 @@ pub struct Start {
     pub(super) kernel_objects: KernelObjects,
     pub(super) kernel_counters: kernel::Counters,
     pub(super) resident_bytes: u64,
+    /// The time of the system's clock.
+    pub(super) system_time: Duration,
 }
 
 /// A listener or a datagram socket, and the service behind it.
@@ -173,6 +176,7 @@ impl<N: Net> Core<N> {
             kernel_objects: net.kernel_objects(),
             kernel_counters: net.kernel_counters(),
             resident_bytes: net.resident_bytes().unwrap_or(0),
+            system_time: net.system_time(),
         };
         // The tables need no room for connections that the memory budget has no room for.
         let fit = limits.memory_budget
@@ -274,8 +278,9 @@ impl<N: Net> Core<N> {
         if let Some(since) = self.draining_since {
             self.arm_loop_timer(LoopTimer::DrainTimeout, self.limits.drain_timeout, since);
         }
+        // Each timer fires now, and then by the new deadline of its connection or service.
         for slot in self.slots() {
-            self.arm(slot);
+            self.timers.arm_by(timer_id(slot), self.now.tick());
         }
         self.arm_loop_timer_at(LoopTimer::Silent, self.now.tick());
     }
@@ -340,6 +345,15 @@ impl<N: Net> Core<N> {
     pub(super) fn reserve(&mut self, connections: usize) -> Result<(), BudgetExceeded> {
         let kernel = self.start.kernel_objects.bytes as usize * connections;
         self.pool.set_reserved(self.slots_used * Self::BYTES_PER_CONNECTION + kernel)
+    }
+
+    /// Asks the services for the memory that they hold. That takes some hundred instructions, so a
+    /// turn does it once more only if it closes connections.
+    pub(super) fn count_services(&mut self, services: &[Box<dyn Service>]) {
+        let bytes = services.iter().map(|service| service.bytes()).sum();
+        let fixed = services.iter().map(|service| service.fixed_bytes()).sum();
+        self.pool.services = bytes;
+        self.upkeep.services_bytes = (bytes, fixed);
     }
 
     /// Returns the bytes that the present connections need. After a load drop, more is held.

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::core::Core;
+use super::core::{Core, timer_id};
 use crate::buffer::Use;
 use crate::clock::Tick;
 use crate::connection::{Flags, Reason, State};
@@ -38,6 +38,8 @@ pub struct Intake<'a, N: Net> {
     start: u32,
     /// Messages served so far.
     messages: usize,
+    /// True if the service took bytes that completed no message.
+    has_skipped: bool,
 }
 
 impl<'a, N: Net> Intake<'a, N> {
@@ -48,7 +50,7 @@ impl<'a, N: Net> Intake<'a, N> {
         slot: u32,
     ) -> Intake<'a, N> {
         let start = outbox.position();
-        Intake { core, service, outbox, slot, start, messages: 0 }
+        Intake { core, service, outbox, slot, start, messages: 0, has_skipped: false }
     }
 
     /// Serves the connection for this turn. Its answers are in the outbox, and the caller commits
@@ -83,6 +85,9 @@ impl<'a, N: Net> Intake<'a, N> {
         core.stats.work.messages += self.messages as u64;
         let connection = &mut core.connections[self.slot as usize];
         let (before, partial) = (connection.state(), core.pool.len(&connection.input) > 0);
+        if self.has_skipped && !partial {
+            connection.skipped(now);
+        }
         let timer = connection.received(self.messages, partial, now);
         core.stats.moved(before, connection.state());
         match ended {
@@ -189,6 +194,9 @@ impl<'a, N: Net> Intake<'a, N> {
                 Reply::to(ConnectionId(self.slot), self.core.now, self.outbox.bytes_mut());
             let taken = self.service.receive(&mut input[used..], scanned, &mut reply, self.core);
             let (trust, closes) = (reply.changes_trust(), reply.closes_for());
+            if let Some(due) = reply.wakes_by() {
+                self.core.timers.arm_by(timer_id(self.slot), due);
+            }
             if let Some(trusted) = trust {
                 let (unsent, now) = (self.unsent(), self.core.now.tick());
                 self.core.connections[self.slot as usize].change_trust(trusted, unsent, now);
@@ -210,6 +218,11 @@ impl<'a, N: Net> Intake<'a, N> {
                     debug_assert!(length < input.len() - used, "the last part is a message");
                     (used, scanned) = (used + length, 0);
                     self.messages += 1;
+                }
+                Taken::Skip(length) => {
+                    debug_assert!((1..=input.len() - used).contains(&length), "skips some bytes");
+                    (used, scanned) = (used + length, 0);
+                    self.has_skipped = true;
                 }
                 Taken::Incomplete => return (used, input.len() - used, None),
                 Taken::Later => {

@@ -144,6 +144,10 @@ impl<N: Net> Reactor<N> {
                 "slot {slot}: the timer fires later than the deadline for {reason:?}"
             );
         }
+        if let Some(due) = self.wakes(slot) {
+            let late = fires.distance_from(due).min(fires.distance_from(core.now.tick()));
+            assert!(late <= 0, "slot {slot}: the timer fires later than its service wakes");
+        }
     }
 
     fn check_input(&self, slot: usize, connection: &Connection<N::Stream>) {

@@ -12,7 +12,8 @@ use crate::log_lines;
 use crate::memory;
 use crate::metrics::MetricKind::{Counter, Gauge};
 use crate::metrics::MetricUnit::{
-    Bytes, Connections, Count, Datagrams, Messages, Microseconds, Milliseconds, Percent, Seconds,
+    Bytes, Connections, Count, Datagrams, Messages, Microseconds, Milliseconds, Nanoseconds,
+    Percent, Seconds,
 };
 use crate::metrics::{self, Metric, MetricSection, MetricValue, Metrics};
 use crate::net::Net;
@@ -32,7 +33,8 @@ impl<N: Net> Reactor<N> {
 }
 
 impl<N: Net> Core<N> {
-    const SECTIONS: [MetricSection<Self>; 10] = [
+    const SECTIONS: [MetricSection<Self>; 11] = [
+        ("process", Self::process_section),
         ("connections", Self::connections_section),
         ("admission", Self::admission_section),
         ("closed by reason", Self::closed_section),
@@ -61,6 +63,12 @@ impl<N: Net> Core<N> {
         (count > 0).then(|| sum / count)
     }
 
+    fn process_section(&self, metrics: &mut Metrics) {
+        metrics.text("version", env!("CARGO_PKG_VERSION").into(), "Version of slabd.");
+        let started = self.start.system_time.as_secs();
+        metrics.gauges([("start time, s", Seconds, started, "Unix time of the start.")]);
+    }
+
     fn connections_section(&self, metrics: &mut Metrics) {
         let (stats, most) = (&self.stats, self.limits.max_connections as u64);
         metrics.gauges([
@@ -69,7 +77,7 @@ impl<N: Net> Core<N> {
         ]);
         let states = State::NAMES.into_iter().zip(stats.states);
         let help = "Connections in this state.";
-        metrics.family((Gauge, Connections), ("by_state", "state"), "", help, states);
+        metrics.family((Gauge, Connections), ("connections", "state"), "", help, states);
         let over_budget = stats.accept_over_budget;
         let gate = format!("{:?}", self.admission.gate).to_lowercase();
         metrics.text("accept gate", gate, "State of the accept gate: open, full or exhausted.");
@@ -116,31 +124,35 @@ impl<N: Net> Core<N> {
         let help = "Silent connections recycled for newcomers; in a dry run, only counted.";
         metrics.counters([("recycled", Connections, stats.recycled, help)]);
         let refused = Refusal::ALL.map(|(_, name)| name).into_iter().zip(stats.refused);
-        let (name, help) = (("refused", "reason"), "Newcomers refused for this reason.");
+        let (name, help) =
+            (("connections_refused", "reason"), "Newcomers refused for this reason.");
         metrics.family((Counter, Connections), name, "refused, ", help, refused);
     }
 
     fn closed_section(&self, metrics: &mut Metrics) {
         let closed = Reason::ALL.map(|(_, name)| name).into_iter().zip(self.stats.closed);
         let help = "Connections closed for this reason.";
-        metrics.family((Counter, Connections), ("connections", "reason"), "", help, closed);
+        metrics.family((Counter, Connections), ("connections_closed", "reason"), "", help, closed);
         let help = "Connections that the server reset.";
         metrics.counters([("of all, by a reset", Connections, self.stats.resets, help)]);
     }
 
     fn listeners_section(&self, metrics: &mut Metrics) {
         for listener in &self.listeners {
-            if let Ok((waiting, backlog)) = self.net.accept_queue(&listener.handle) {
-                let value = listener.address.to_string();
-                metrics.list.push(Metric {
-                    title: format!("{value} waiting, of {backlog}").into(),
-                    family: Some(("waiting", "listener", value)),
-                    kind: Gauge,
-                    unit: Connections,
-                    help: "Connections in the accept queue.",
-                    value: u64::from(waiting).into(),
-                });
-            }
+            let Ok((waiting, backlog)) = self.net.accept_queue(&listener.handle) else { continue };
+            let address = listener.address.to_string();
+            let row = |title: String, name, help, value: u32| Metric {
+                title: title.into(),
+                family: Some((name, "listener", address.clone())),
+                kind: Gauge,
+                unit: Connections,
+                help,
+                value: u64::from(value).into(),
+            };
+            let waits = format!("{address} waiting, of {backlog}");
+            let (help, most) = ("Connections in the accept queue.", "Length of the accept queue.");
+            metrics.list.push(row(waits, "accept_queue_connections", help, waiting));
+            metrics.list.push(row(format!("{address} most"), "accept_queue_max", most, backlog));
         }
     }
 
@@ -148,11 +160,21 @@ impl<N: Net> Core<N> {
         let (ledger, count) = (self.ledger(), self.connections.len());
         let kinds = ledger.kinds().map(|(kind, bytes)| (kind, bytes as u64));
         let help = "User memory of this kind.";
-        metrics.family((Gauge, Bytes), ("held", "kind"), "", help, kinds);
+        metrics.family((Gauge, Bytes), ("user_memory", "kind"), "", help, kinds);
         let bytes = ledger.for_connections();
         metrics.gauges([
-            ("ledger, without fixed", Bytes, Some(bytes as u64), "All kinds except fixed."),
-            ("per connection", Bytes, per_connection(bytes, count), "The same sum per connection."),
+            (
+                "ledger, without fixed",
+                Bytes,
+                Some(bytes as u64),
+                "User memory of all kinds except fixed.",
+            ),
+            (
+                "per connection",
+                Bytes,
+                per_connection(bytes, count),
+                "All kinds except fixed, per connection.",
+            ),
         ]);
         let resident = self.readings.resident_bytes.get(self.now, || self.net.resident_bytes());
         if let Some(resident) = resident {
@@ -160,8 +182,13 @@ impl<N: Net> Core<N> {
             let each = per_connection(grown as usize, count);
             metrics.gauges([
                 ("resident set", Bytes, Some(resident), "Resident memory of the process."),
-                ("grown since start", Bytes, Some(grown), "Growth of resident memory."),
-                ("grown per connection", Bytes, each, "The same growth per connection."),
+                (
+                    "grown since start",
+                    Bytes,
+                    Some(grown),
+                    "Growth of resident memory since the start.",
+                ),
+                ("grown per connection", Bytes, each, "Growth of resident memory per connection."),
             ]);
         }
     }
@@ -187,9 +214,9 @@ impl<N: Net> Core<N> {
                     "system TCP buffers",
                     Bytes,
                     tcp.buffer_bytes,
-                    "Buffers of this network namespace.",
+                    "TCP buffers of this network namespace.",
                 ),
-                ("system TCP sockets", Count, tcp.in_use, "Sockets of this network namespace."),
+                ("system TCP sockets", Count, tcp.in_use, "TCP sockets of this network namespace."),
             ]);
         }
     }
@@ -216,7 +243,7 @@ impl<N: Net> Core<N> {
 
     fn loop_section(&self, metrics: &mut Metrics) {
         let (stats, uptime) = (&self.stats, self.now.as_secs_f64());
-        let busy = stats.busy.as_micros() as u64;
+        let busy = stats.busy().as_micros() as u64;
         let processor = Clock::cpu_time().as_millis() as u64;
         metrics.counters([
             ("log lines dropped", Count, log_lines::dropped(), "Lines lost to slow log output."),
@@ -236,45 +263,53 @@ impl<N: Net> Core<N> {
             ("processor time, ms", Milliseconds, processor, "Processor time of the process."),
         ]);
         let per_turn = MetricValue::Ratio(stats.events as f64 / stats.turns.max(1) as f64);
-        let share = MetricValue::Ratio(100.0 * stats.busy.as_secs_f64() / uptime.max(1e-9));
+        let share = MetricValue::Ratio(100.0 * stats.busy().as_secs_f64() / uptime.max(1e-9));
         let longest = (stats.longest_turn.span.as_micros() as u64).into();
         metrics.gauges([
-            ("events per turn", Count, per_turn, "Mean over all turns."),
+            ("events per turn", Count, per_turn, "Mean number of events of a turn."),
             ("busy share percent", Percent, share, "Share of the uptime spent in turns."),
             ("uptime, s", Seconds, (uptime as u64).into(), "Time since the start."),
             ("longest turn, us", Microseconds, longest, "Duration of the longest turn."),
         ]);
+        let writes = &stats.writes_per_turn;
+        metrics.histograms([
+            (
+                "duration, ns",
+                Nanoseconds,
+                &stats.turn_durations,
+                "Turns by their time without poll.",
+            ),
+            (
+                "poll delay, ns",
+                Nanoseconds,
+                &stats.poll_delays,
+                "Polls by how late they timed out.",
+            ),
+            ("writes per turn", Count, writes, "Turns by their number of write calls."),
+        ]);
         let work = Work::NAMES.into_iter().zip(stats.longest_turn.work);
-        let (name, help) = (("longest_turn", "work"), "Work of the longest turn.");
+        let (name, help) = (("loop_longest_turn_work", "work"), "Work of the longest turn.");
         metrics.family((Gauge, Count), name, "longest turn, ", help, work);
     }
 
     fn datagrams_section(&self, metrics: &mut Metrics) {
         let stats = &self.stats;
-        let (full, large) = (stats.datagrams_dropped_full, stats.datagrams_dropped_too_large);
-        let (looping, backlog) = (stats.datagrams_dropped_loop, stats.datagrams_dropped_backlog);
-        let (rate, port) = (stats.datagrams_dropped_rate, stats.datagrams_dropped_port);
         metrics.counters([
             ("in", Datagrams, stats.datagrams_in, "Datagrams received."),
             ("out", Datagrams, stats.datagrams_out, "Datagrams sent."),
-            ("dropped, buffer full", Datagrams, full, "Answers dropped: socket buffer full."),
-            ("dropped, too large", Datagrams, large, "Answers too large for a datagram."),
-            (
-                "dropped, could loop",
-                Datagrams,
-                looping,
-                "Datagrams from a port of slabd or port 0, and answers that came back too often.",
-            ),
-            ("dropped, rate", Datagrams, rate, "Datagrams above the rate of their network."),
-            ("dropped, port", Datagrams, port, "Answers not sent to the port of a service."),
-            (
-                "dropped, backlog",
-                Datagrams,
-                backlog,
-                "Publishes received while the backlog was full.",
-            ),
-            ("errors", Count, stats.datagram_errors, "Other errors of datagram sockets."),
         ]);
+        let dropped = [
+            ("buffer full", stats.datagrams_dropped_full),
+            ("too large", stats.datagrams_dropped_too_large),
+            ("could loop", stats.datagrams_dropped_loop),
+            ("rate", stats.datagrams_dropped_rate),
+            ("port", stats.datagrams_dropped_port),
+            ("backlog", stats.datagrams_dropped_backlog),
+        ];
+        let (name, help) = (("datagrams_dropped", "reason"), "Datagrams dropped for this reason.");
+        metrics.family((Counter, Datagrams), name, "dropped, ", help, dropped);
+        let help = "Other errors of datagram sockets.";
+        metrics.counters([("errors", Count, stats.datagram_errors, help)]);
     }
 }
 
@@ -289,7 +324,7 @@ mod tests {
     use crate::buffer::BufferMode;
     use crate::hub::Hub;
     use crate::limits::Limits;
-    use crate::metrics::MetricKind;
+    use crate::metrics::{MetricKind, prometheus};
     use crate::net::sim::SimNet;
     use crate::service::Options;
     use std::collections::HashMap;
@@ -335,6 +370,23 @@ mod tests {
     }
 
     #[test]
+    fn each_name_that_prometheus_has_of_its_own_is_that_of_a_metric() {
+        let mut reactor = Reactor::new(SimNet::new(7), Limits::default(), BufferMode::Pooled);
+        reactor.turn().unwrap();
+        let mut sections = reactor.metrics(&|_| true);
+        sections.extend(Hub::new(&Options::default()).metrics());
+        for (section, title, _) in prometheus::NAMES {
+            // These two depend on the system.
+            if title == "resident set" || title == "structures per connection" {
+                continue;
+            }
+            let of = sections.iter().find(|found| found.title == section);
+            let known = of.is_some_and(|of| of.list.iter().any(|metric| metric.title == title));
+            assert!(known, "{section}/{title}");
+        }
+    }
+
+    #[test]
     fn only_the_requested_sections_are_computed() {
         let reactor = Reactor::new(SimNet::new(7), Limits::default(), BufferMode::Pooled);
         let titles = |wanted: &dyn Fn(&str) -> bool| -> Vec<_> {
@@ -345,7 +397,7 @@ mod tests {
             ["user memory, bytes", "kernel memory, bytes"]
         );
         assert_eq!(titles(&|_| false), [""; 0]);
-        assert_eq!(titles(&|_| true).len(), 10);
+        assert_eq!(titles(&|_| true).len(), 11);
     }
 
     #[test]
@@ -360,7 +412,7 @@ mod tests {
             reactor.net_mut().client_send(client, b"unread");
         }
         reactor.core.start.kernel_objects.bytes = 700;
-        reactor.core.stats.busy = Duration::from_secs(5);
+        reactor.core.stats.turn_took(Duration::from_secs(5));
         reactor.core.now = Time::ZERO + Duration::from_secs(20);
         (reactor.core.stats.events, reactor.core.stats.turns) = (30, 12);
         let sections = reactor.metrics(&|_| true);

@@ -94,6 +94,18 @@ impl<N: Net> Server for Core<N> {
         })
     }
 
+    fn unsent(&self, connection: ConnectionId) -> usize {
+        self.connections.get(connection.0 as usize).map_or(0, |one| self.pool.len(&one.output))
+    }
+
+    fn is_under_pressure(&self) -> bool {
+        Core::is_under_pressure(self)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining_since.is_some()
+    }
+
     fn peer(&self, connection: ConnectionId) -> Option<SocketAddr> {
         self.net.peer_address(&self.connections.get(connection.0 as usize)?.stream).ok()
     }

@@ -23,6 +23,15 @@ pub trait Server {
     /// Returns the facts about a connection, or `None` if it has ended. Makes several system calls.
     fn connection(&self, connection: ConnectionId) -> Option<Facts>;
 
+    /// Returns the bytes of a connection's unsent output.
+    fn unsent(&self, connection: ConnectionId) -> usize;
+
+    /// Returns whether silent connections or all connections fill half of their limit.
+    fn is_under_pressure(&self) -> bool;
+
+    /// Returns whether a drain has begun.
+    fn is_draining(&self) -> bool;
+
     /// Returns the address of the peer. Makes one system call.
     fn peer(&self, connection: ConnectionId) -> Option<SocketAddr>;
 
@@ -110,6 +119,18 @@ impl Server for NoServer {
 
     fn connection(&self, _connection: ConnectionId) -> Option<Facts> {
         None
+    }
+
+    fn unsent(&self, _connection: ConnectionId) -> usize {
+        0
+    }
+
+    fn is_under_pressure(&self) -> bool {
+        false
+    }
+
+    fn is_draining(&self) -> bool {
+        false
     }
 
     fn peer(&self, _connection: ConnectionId) -> Option<SocketAddr> {

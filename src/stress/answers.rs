@@ -5,8 +5,7 @@ use std::io;
 
 use super::answer::Answer;
 use super::driver::Driver;
-use super::http::Reader;
-use super::meter::reason;
+use super::meter::{REFUSAL_MAX, reason};
 use super::world::PeerFlags;
 use crate::buffer::Use;
 use crate::net::Net;
@@ -21,9 +20,9 @@ impl<N: Net> Driver<N> {
     /// Takes the answers in the first `length` bytes of the chunk, and keeps an incomplete one. An
     /// answer in many parts is joined once, when it can be complete.
     pub(super) fn take(&mut self, slot: u32, length: usize) {
-        let chunk = std::mem::take(&mut self.world.chunk);
+        let mut chunk = std::mem::take(&mut self.world.chunk);
         let mut joined = std::mem::take(&mut self.joined);
-        let bytes = &chunk[..length];
+        let bytes = &mut chunk[..length];
         let kept = self.world.pool.len(&self.world.peers[slot as usize].input);
         let has_memory = if kept == 0 {
             let rest = self.take_answers(slot, bytes);
@@ -36,7 +35,7 @@ impl<N: Net> Driver<N> {
             let peer = &mut world.peers[slot as usize];
             joined.extend_from_slice(world.pool.bytes(&peer.input));
             world.pool.release(&mut peer.input);
-            let rest = self.take_answers(slot, &joined);
+            let rest = self.take_answers(slot, &mut joined);
             self.keep(slot, rest)
         } else {
             true
@@ -61,40 +60,92 @@ impl<N: Net> Driver<N> {
     }
 
     /// Takes the answers at the front of `bytes`, and returns the rest: an incomplete part.
-    fn take_answers<'a>(&mut self, slot: u32, mut bytes: &'a [u8]) -> &'a [u8] {
+    fn take_answers<'a>(&mut self, slot: u32, mut bytes: &'a mut [u8]) -> &'a [u8] {
         while !bytes.is_empty() {
             let world = &mut self.world;
             let peer = &mut world.peers[slot as usize];
-            match world.wire.answer(&mut peer.reader, bytes) {
+            let length = match world.wire.answer(&mut peer.incoming, bytes) {
                 Answer::Whole { length, is_error, is_last } => {
-                    let (answer, rest) = bytes.split_at(length);
-                    if !self.take_answer(slot, answer, is_error, is_last) {
+                    if !self.take_answer(slot, &bytes[..length], is_error, is_last) {
                         return &[];
                     }
-                    bytes = rest;
+                    length
+                }
+                Answer::Message { payload, length, is_error } => {
+                    if !self.take_answer(slot, &bytes[payload], is_error, false) {
+                        return &[];
+                    }
+                    length
                 }
                 Answer::Part { length, is_error } => {
                     // The head is at the front of the first part.
                     if is_error {
                         world.meter.keep_refusal(bytes);
                     }
-                    bytes = &bytes[length..];
+                    length
                 }
                 Answer::Incomplete { needs } => {
                     peer.needs = needs;
                     return bytes;
                 }
+                Answer::Ping { payload, length } => {
+                    self.answer_ping(slot, &bytes[payload]);
+                    length
+                }
+                Answer::Close { code, reason, .. } => {
+                    self.take_close(slot, code, &bytes[reason]);
+                    return &[];
+                }
                 Answer::Wrong(kind) => {
                     world.meter.is_strange(bytes);
+                    if peer.flags.has(PeerFlags::PRELUDE) {
+                        let name = world.wire.prelude_name();
+                        self.fail(slot, &format!("{name} failed: {kind}"));
+                        return &[];
+                    }
                     if peer.outstanding == 0 {
                         world.meter.error(kind, 1);
                     }
                     self.end(slot, kind);
                     return &[];
                 }
-            }
+            };
+            bytes = &mut bytes[length..];
         }
         bytes
+    }
+
+    /// Answers a ping of the server with a pong.
+    fn answer_ping(&mut self, slot: u32, payload: &[u8]) {
+        let world = &mut self.world;
+        if world.peers[slot as usize].flags.has(PeerFlags::MUTE) {
+            return;
+        }
+        if let Some(pong) = world.wire.websocket().map(|form| form.pong(payload)) {
+            world.meter.pings += 1;
+            world.send(slot, &pong, 0, world.now);
+        }
+    }
+
+    /// Takes the close of a connection by the server's Close frame, and answers it.
+    fn take_close(&mut self, slot: u32, code: u16, reason: &[u8]) {
+        let world = &mut self.world;
+        world.meter.closed_with(code, reason);
+        world.meter.closed_by_server += 1;
+        if let Some(close) = world.wire.websocket().map(|form| form.close(code)) {
+            world.send(slot, &close, 0, world.now);
+            // The server may not wait for the answer.
+            let _ = world.write(slot);
+        }
+        self.end(slot, CLOSED);
+    }
+
+    /// Ends a connection that did not get as far as its first request.
+    pub(super) fn fail(&mut self, slot: u32, why: &str) {
+        let world = &mut self.world;
+        world.meter.fail(why);
+        world.close(slot);
+        self.shape.ended(world, slot);
     }
 
     /// Takes an answer to the oldest outstanding request. The server closes the connection if it
@@ -111,17 +162,26 @@ impl<N: Net> Driver<N> {
         if peer.outstanding == 0 || peer.flags.has(PeerFlags::LISTENS) {
             // No request is outstanding. This is a message of a channel, or the server's reason for
             // closing the connection.
-            return self.shape.message(world, slot, answer, is_error);
+            let is_open = self.shape.message(world, slot, answer, is_error);
+            if is_open && is_last {
+                self.world.meter.closed_by_server += 1;
+                self.end(slot, CLOSED);
+            }
+            return is_open && !is_last;
         }
         peer.outstanding -= 1;
         world.outstanding -= 1;
         if peer.flags.has(PeerFlags::PRELUDE) {
             peer.flags.clear(PeerFlags::SERVED);
             if is_error {
-                let reply = answer.trim_ascii().escape_ascii();
-                world.meter.fail(&format!("login failed: {reply}"));
-                world.close(slot);
-                self.shape.ended(world, slot);
+                let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                let line = line[..line.len().min(REFUSAL_MAX)].trim_ascii().escape_ascii();
+                let why = format!("{} failed: {line}", world.wire.prelude_name());
+                if let Some(end) = memchr::memmem::find(answer, b"\r\n\r\n") {
+                    // The body of an HTTP answer says more than its status.
+                    world.meter.keep_refusal(&answer[end + 4..]);
+                }
+                self.fail(slot, &why);
                 return false;
             }
             if peer.outstanding == 0 {
@@ -157,9 +217,9 @@ impl<N: Net> Driver<N> {
         if peer.flags.has(PeerFlags::CLOSED) {
             return;
         }
-        let is_cut = peer.reader.is_within() || world.pool.len(&peer.input) > 0;
+        let is_cut = peer.incoming.is_within() || world.pool.len(&peer.input) > 0;
         if error.is_none()
-            && let Some(is_error) = peer.reader.end()
+            && let Some(is_error) = peer.incoming.end()
             && peer.outstanding > 0
         {
             // The end of the connection completes the answer.
@@ -168,9 +228,8 @@ impl<N: Net> Driver<N> {
         }
         world.meter.closed_by_server += 1;
         if peer.flags.has(PeerFlags::PRELUDE) {
-            world.meter.fail("closed during login");
-            world.close(slot);
-            return self.shape.ended(world, slot);
+            let name = world.wire.prelude_name();
+            return self.fail(slot, &format!("closed during {name}"));
         }
         // After a FIN, the kernel reports a reset as a broken pipe.
         if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
@@ -203,9 +262,7 @@ impl<N: Net> Driver<N> {
         if world.peers[slot as usize].flags.has(PeerFlags::CLOSED) {
             return;
         }
-        let peer = &mut world.peers[slot as usize];
-        peer.reader = Reader::default();
-        let unanswered = peer.outstanding;
+        let unanswered = world.peers[slot as usize].outstanding;
         world.meter.error(kind, u64::from(unanswered));
         world.close(slot);
         self.shape.ended(world, slot);

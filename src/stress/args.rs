@@ -15,14 +15,18 @@ Shapes of load:
   search       the highest rate of requests whose 99th percentile meets a target
   hold         opens connections and keeps them; reports what each costs the server
   churn        opens a connection for each request, and closes it after the answer
-  fanout       subscribes many connections to a channel and publishes to it (resp://)
+  fanout       subscribes many connections to a channel and publishes to it (resp://, ws://,
+               sse+http://)
 
 Floods, each with honest requests beside it:
-  silent       connections that never send a byte
-  slowloris    requests that arrive a byte at a time and never end
+  silent       connections that never send a byte, or over ws:// nothing after the upgrade
+  half-request connections that send half of a request, or of an upgrade, and then nothing
+  slowloris    requests that arrive a byte at a time and never end; over ws:// messages in
+               fragments of one byte
   slow-read    clients that read their answers 16 bytes at a time
   zero-window  clients that send requests and never read the answers
-  announce     requests that announce a huge length and then trickle (resp://, http://)
+  announce     requests that announce a great length and then trickle: 512 MiB over resp://, and
+               1 MiB, which common servers accept, over http:// and ws://
   rst          clients that send a request and reset the connection at once
   vanish       clients that disappear without closing their connections
 
@@ -30,6 +34,9 @@ Targets:
   resp://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]   Redis, Valkey or slabd; port 6379
   redis://, valkey://                               the same
   http://[USER:PASSWORD@]HOST[:PORT]/PATH?QUERY     HTTP/1.1; port 80
+  ws://[USER:PASSWORD@]HOST[:PORT]/PATH?QUERY       WebSocket: a server that echoes or broadcasts
+                                                    messages, or any with --send; port 80
+  sse+http://[USER:PASSWORD@]HOST[:PORT]/PATH?QUERY server-sent events; for hold and fanout; port 80
   tcp://HOST:PORT                                   a server that echoes lines, or any with --send
   udp://HOST:PORT                                   a server that echoes datagrams; only for ping
 The addresses of a name are tried in turn; the first with a server is used, and the report names it.
@@ -39,6 +46,7 @@ environment variable SLABD_STRESS_PASSWORD. Neither shows in a report or an erro
 Examples:
   slabd stress resp://127.0.0.1:6379
   slabd stress hold http://127.0.0.1:8080/ -c 15000
+  slabd stress fanout ws://127.0.0.1:9999/ws/news -c 10000
   slabd stress ping resp://127.0.0.1:6379 --rate 20000 --assert 'p99<5ms'
   slabd stress silent resp://127.0.0.1:6379 -c 10000
   slabd stress compare A.json B.json
@@ -104,14 +112,16 @@ pub struct StressArgs {
     pub seed: Option<u64>,
 
     /// Payload of a request or message, in bytes; over http:// requests have none.
-    /// [default: 3; 64 for fanout; 16KiB for slow-read and zero-window; 18 over udp://]
+    /// [default: 3; 64 for fanout; 16KiB for slow-read and zero-window; 16 over ws://; 18 over
+    /// udp://]
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     #[arg(help_heading = LOAD, verbatim_doc_comment)]
     pub size: Option<Size>,
 
     /// Bytes to send as each request, with the escapes \r \n \t \0 \\ and \xHH, as in PING\r\n.
-    /// Over tcp:// the answer is then one line. Over udp:// each {seq} becomes a number of 16
-    /// digits, which the answer must contain. [default: a request of the target's protocol]
+    /// The answer is then one line over tcp://, and one message over ws://. Over udp:// each {seq}
+    /// becomes a number of 16 digits, which the answer must contain.
+    /// [default: a request of the target's protocol]
     #[arg(long, value_name = "TEXT", help_heading = LOAD, verbatim_doc_comment)]
     pub send: Option<String>,
 
@@ -119,8 +129,9 @@ pub struct StressArgs {
     #[arg(long, value_name = "NAME", help_heading = LOAD)]
     pub method: Option<String>,
 
-    /// http://: header of each request, as in 'Accept: text/html'. Give the flag again for each
-    /// further header. A given Host or Authorization takes the place of the usual one.
+    /// http://, ws://, sse+http://: header of each request, as in 'Accept: text/html'.
+    /// Give the flag again for each further header. A given Host or Authorization takes the place
+    /// of the usual one.
     #[arg(short = 'H', long, value_name = "NAME: VALUE", help_heading = LOAD, verbatim_doc_comment)]
     pub header: Vec<String>,
 
@@ -128,7 +139,8 @@ pub struct StressArgs {
     #[arg(long, value_name = "TEXT|@FILE", help_heading = LOAD, allow_hyphen_values = true)]
     pub body: Option<String>,
 
-    /// resp://, http://: file whose first line is the password of the target's user.
+    /// resp://, http://, ws://, sse+http://: file whose first line is the password of the target's
+    /// user.
     /// [default: the environment variable SLABD_STRESS_PASSWORD, if the target has none]
     #[arg(long, value_name = "FILE", value_parser = file())]
     #[arg(help_heading = LOAD, verbatim_doc_comment)]
@@ -168,9 +180,14 @@ pub struct StressArgs {
     #[arg(help_heading = SPECIAL)]
     pub in_flight: Option<usize>,
 
-    /// fanout: name of the channel. [default: slabd-stress]
+    /// fanout, resp://: name of the channel. [default: slabd-stress]
     #[arg(long, value_name = "NAME", help_heading = SPECIAL)]
     pub channel: Option<String>,
+
+    /// fanout, sse+http://: URL to publish at by POST, as in http://127.0.0.1:8080/pub?id=news.
+    /// [default: /publish/CHANNEL of the target's host, for a target /events/CHANNEL]
+    #[arg(long, value_name = "URL", help_heading = SPECIAL, verbatim_doc_comment)]
+    pub publish: Option<String>,
 
     /// Floods: honest requests per second, each on a new connection. [default: 20]
     #[arg(long, value_name = "PER SECOND", value_parser = per_second)]
@@ -224,6 +241,7 @@ pub enum ShapeName {
     Fanout,
     Churn,
     Silent,
+    HalfRequest,
     Slowloris,
     SlowRead,
     ZeroWindow,
@@ -233,14 +251,21 @@ pub enum ShapeName {
 }
 
 impl ShapeName {
+    /// True for the shapes whose requests over WebSocket are messages, also without `--send`.
+    pub fn sends_messages(self) -> bool {
+        use ShapeName::{Fanout, Ping, Search, SlowRead, ZeroWindow};
+        matches!(self, Ping | Search | Fanout | SlowRead | ZeroWindow)
+    }
+
     /// All shapes by name, loads before floods.
-    pub const ALL: [(&'static str, ShapeName); 12] = [
+    pub const ALL: [(&'static str, ShapeName); 13] = [
         ("ping", ShapeName::Ping),
         ("search", ShapeName::Search),
         ("hold", ShapeName::Hold),
         ("churn", ShapeName::Churn),
         ("fanout", ShapeName::Fanout),
         ("silent", ShapeName::Silent),
+        ("half-request", ShapeName::HalfRequest),
         ("slowloris", ShapeName::Slowloris),
         ("slow-read", ShapeName::SlowRead),
         ("zero-window", ShapeName::ZeroWindow),

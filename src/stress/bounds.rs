@@ -323,7 +323,11 @@ impl Counted {
     fn of(self, record: &Record) -> Option<(u64, u64)> {
         let (requests, connections) = (&record.requests, &record.connections);
         let (count, whole) = match self {
-            Counted::Errors => (requests.errors.values().sum(), requests.sent),
+            Counted::Errors => {
+                // A server does not answer each publish.
+                let published = record.delivery.as_ref().map_or(0, |delivery| delivery.published);
+                (requests.errors.values().sum(), requests.sent.max(published))
+            }
             Counted::Answered => (requests.answered, requests.sent),
             Counted::Failed => (connections.failed.values().sum(), connections.asked),
             Counted::Open => (connections.open_at_end, connections.asked),

@@ -210,7 +210,8 @@ impl<N: Net> Driver<N> {
         world.meter.connecting -= 1;
         world.meter.open += 1;
         world.meter.open_at_peak = world.meter.open_at_peak.max(world.meter.open);
-        if world.wire.prelude_answers > 0 && !peer.flags.has(PeerFlags::UNREAD) {
+        let is_bare = peer.flags.has(PeerFlags::UNREAD) || peer.flags.has(PeerFlags::BARE);
+        if world.wire.prelude_answers > 0 && !is_bare {
             world.say_prelude(slot);
         } else {
             world.meter.opened += 1;
@@ -293,9 +294,7 @@ impl<N: Net> Driver<N> {
         let world = &mut self.world;
         let Peer { flags, outstanding, due, .. } = world.peers[slot as usize];
         if flags.has(PeerFlags::CONNECTING) || flags.has(PeerFlags::PRELUDE) {
-            world.meter.fail("timeout");
-            world.close(slot);
-            return self.shape.ended(world, slot);
+            return self.fail(slot, "timeout");
         }
         // The requests took at least this long. Without this entry, the worst times would be
         // missing.

@@ -17,6 +17,16 @@ impl GivenLoad<'_> {
     fn has_rate(&self) -> bool {
         self.args.rate.is_some()
     }
+
+    /// True if the load makes whole requests of HTTP from their parts.
+    fn makes_requests(&self) -> bool {
+        self.scheme == Scheme::Http && self.args.send.is_none()
+    }
+
+    /// True if a connection begins with the head of a request of HTTP.
+    fn makes_heads(&self) -> bool {
+        matches!(self.scheme, Scheme::WebSocket | Scheme::Events) || self.makes_requests()
+    }
 }
 
 /// A flag, the loads on which it has an effect, and the reason why it has none elsewhere.
@@ -27,7 +37,10 @@ struct Rule {
     reason: &'static str,
 }
 
-const RULES: [Rule; 21] = [
+/// The reason why a part of an HTTP request has no effect.
+const REQUEST_PART: &str = "it is a part of a request over http:// that --send does not give whole";
+
+const RULES: [Rule; 25] = [
     Rule {
         flag: "--requests",
         is_given: |args| args.requests.is_some(),
@@ -71,6 +84,24 @@ const RULES: [Rule; 21] = [
         reason: "over http:// give a payload with --body",
     },
     Rule {
+        flag: "--size",
+        is_given: |args| args.size.is_some(),
+        has_effect: |load| load.scheme != Scheme::WebSocket || load.shape.sends_messages(),
+        reason: "over ws:// its requests are pings; give a message with --send",
+    },
+    Rule {
+        flag: "--size",
+        is_given: |args| args.size.is_some(),
+        has_effect: |load| load.scheme != Scheme::Events || load.shape == Fanout,
+        reason: "over sse+http:// only fanout sends messages",
+    },
+    Rule {
+        flag: "--send",
+        is_given: |args| args.send.is_some(),
+        has_effect: |load| load.scheme != Scheme::Events,
+        reason: "a stream of events takes no requests",
+    },
+    Rule {
         flag: "--send",
         is_given: |args| args.send.is_some(),
         has_effect: |load| load.shape != Fanout,
@@ -79,30 +110,27 @@ const RULES: [Rule; 21] = [
     Rule {
         flag: "--method",
         is_given: |args| args.method.is_some(),
-        has_effect: |load| load.scheme == Scheme::Http && load.args.send.is_none(),
-        reason: "it gives the method of a request over http:// that --send does not give whole",
-    },
-    Rule {
-        flag: "--header",
-        is_given: |args| !args.header.is_empty(),
-        has_effect: |load| load.scheme == Scheme::Http && load.args.send.is_none(),
-        reason: "it gives a header of a request over http:// that --send does not give whole",
+        has_effect: |load| load.makes_requests(),
+        reason: REQUEST_PART,
     },
     Rule {
         flag: "--body",
         is_given: |args| args.body.is_some(),
-        has_effect: |load| load.scheme == Scheme::Http && load.args.send.is_none(),
-        reason: "it gives the body of a request over http:// that --send does not give whole",
+        has_effect: |load| load.makes_requests(),
+        reason: REQUEST_PART,
+    },
+    Rule {
+        flag: "--header",
+        is_given: |args| !args.header.is_empty(),
+        has_effect: |load| load.makes_heads(),
+        reason: "it is a part of a request over http:// that --send does not give whole, of an \
+            upgrade over ws://, or of a request for events",
     },
     Rule {
         flag: "--password-file",
         is_given: |args| args.password_file.is_some(),
-        has_effect: |load| match load.scheme {
-            Scheme::Resp => true,
-            Scheme::Http => load.args.send.is_none(),
-            Scheme::Tcp | Scheme::Udp => false,
-        },
-        reason: "only resp://, and http:// without --send, log in",
+        has_effect: |load| load.scheme == Scheme::Resp || load.makes_heads(),
+        reason: "only resp://, ws://, sse+http://, and http:// without --send, log in",
     },
     Rule {
         flag: "--connect-rate",
@@ -125,8 +153,14 @@ const RULES: [Rule; 21] = [
     Rule {
         flag: "--channel",
         is_given: |args| args.channel.is_some(),
-        has_effect: |load| load.shape == Fanout,
-        reason: "only fanout uses a channel",
+        has_effect: |load| load.shape == Fanout && load.scheme == Scheme::Resp,
+        reason: "only fanout over resp:// uses a channel that the target does not name",
+    },
+    Rule {
+        flag: "--publish",
+        is_given: |args| args.publish.is_some(),
+        has_effect: |load| load.shape == Fanout && load.scheme == Scheme::Events,
+        reason: "only fanout over sse+http:// publishes at another URL",
     },
     Rule {
         flag: "--in-flight",

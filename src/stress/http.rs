@@ -136,15 +136,7 @@ impl Reader {
 
     /// Reads a whole head, and finds out how the body ends.
     fn head(&mut self, asked: Asked, bytes: &[u8]) -> Result<Step, &'static str> {
-        let Some(head) = Head::read(bytes)? else {
-            return match bytes.len() > HEAD_MAX {
-                true => Err(LONG_HEAD),
-                false => Ok(Step::Short),
-            };
-        };
-        if head.length > HEAD_MAX {
-            return Err(LONG_HEAD);
-        }
+        let Some(head) = Head::read(bytes, &mut |_, _| {})? else { return Ok(Step::Short) };
         match head.status {
             101 => return Err(UPGRADE),
             // An interim answer: the final one follows.
@@ -243,19 +235,19 @@ impl<'a> HttpLine<'a> {
 
 /// The end of an answer, as its head announces it.
 #[derive(Debug)]
-struct Head {
-    length: usize,
-    status: u16,
+pub struct Head {
+    pub length: usize,
+    pub status: u16,
     is_http_1_0: bool,
     says_close: bool,
     says_keep_alive: bool,
-    coding: Coding,
+    pub coding: Coding,
     body_length: BodyLength,
 }
 
 /// The transfer codings of a body, as far as its end goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
+pub enum Coding {
     None,
     /// Chunked is the last coding.
     Chunked,
@@ -272,8 +264,23 @@ enum BodyLength {
 }
 
 impl Head {
-    /// Reads the head at the front of `bytes`; `None` if it is incomplete.
-    fn read(bytes: &[u8]) -> Result<Option<Head>, &'static str> {
+    /// Reads the head at the front of `bytes`, and calls `see` with the name and the value of each
+    /// header. Returns `None` if the head is incomplete.
+    pub fn read(
+        bytes: &[u8],
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<Option<Head>, &'static str> {
+        match Head::read_any(bytes, see)? {
+            Some(head) if head.length <= HEAD_MAX => Ok(Some(head)),
+            None if bytes.len() <= HEAD_MAX => Ok(None),
+            _ => Err(LONG_HEAD),
+        }
+    }
+
+    fn read_any(
+        bytes: &[u8],
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<Option<Head>, &'static str> {
         // RFC 9112, section 2.2: empty lines before an answer are skipped.
         let mut at = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         if !b"HTTP/1.".starts_with(&bytes[at..bytes.len().min(at + 7)]) {
@@ -312,12 +319,16 @@ impl Head {
                     Some(_) => break,
                 }
             }
-            head.header(&bytes[begin..end])?;
+            head.header(&bytes[begin..end], see)?;
         }
     }
 
     /// Takes a header, whose value may have folded lines.
-    fn header(&mut self, text: &[u8]) -> Result<(), &'static str> {
+    fn header(
+        &mut self,
+        text: &[u8],
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), &'static str> {
         if matches!(text[0], b' ' | b'\t') {
             // Blank space before the first header belongs to none.
             return Ok(());
@@ -327,6 +338,7 @@ impl Head {
         if name.is_empty() {
             return Err(NO_COLON);
         }
+        see(name, value.trim_ascii());
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         if is(b"content-length") {
             for length in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -381,7 +393,7 @@ fn number(text: &[u8]) -> Option<u64> {
 }
 
 /// Returns the elements of a list that are not empty. A comma within quotes separates nothing.
-fn listed(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn listed(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut is_quoted = false;
     let mut is_escaped = false;
     let elements = value.split(move |byte| {
@@ -436,6 +448,7 @@ mod tests {
                         break;
                     }
                     Answer::Wrong(why) => return Outcome::Wrong(why),
+                    other => panic!("{other:?}"),
                 }
             }
         }

@@ -35,12 +35,13 @@ pub fn add_password(target: &mut Target, file: Option<&Path>) -> Result<(), Stri
     };
     let Some(secret) = given else { return Ok(()) };
     let takes_none = matches!(target.scheme, Scheme::Tcp | Scheme::Udp);
-    if takes_none || (target.scheme == Scheme::Http && target.user.is_none()) {
+    if takes_none || (target.scheme.is_http() && target.user.is_none()) {
         // The variable may be meant for other targets.
         return match file {
             None => Ok(()),
             Some(_) => Err(format!(
-                "--password-file: over http:// a password needs a user, as in http://USER@{}",
+                "--password-file: over {0}:// a password needs a user, as in {0}://USER@{1}",
+                target.scheme.name(),
                 target.authority()
             )),
         };

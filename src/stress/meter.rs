@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 
 use super::record::{Latency, Percentile};
 use crate::clock::{Clock, Time};
+use crate::escape;
 
 /// The percentiles of the report.
 const PERCENTS: [f64; 6] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
@@ -19,8 +20,14 @@ const LONGEST: u64 = 3_600_000_000_000;
 /// number. Their times are exact to a thousandth of the run.
 const STEPS_MAX: u64 = 1000;
 
-/// Maximum number of bytes that a note quotes of an error reply.
-const REFUSAL_MAX: usize = 200;
+/// Maximum number of bytes that a report quotes of an error reply.
+pub const REFUSAL_MAX: usize = 200;
+
+/// Maximum number of reasons that are counted apart. A server chooses the text of some.
+const KINDS_MAX: usize = 100;
+
+/// The name of all further reasons.
+const OTHERS: &str = "other reasons";
 
 /// Maximum number of bytes that a note quotes of a wrong answer.
 const STRANGE_MAX: usize = 40;
@@ -127,6 +134,12 @@ pub struct Meter {
     /// Connections established and authenticated since the start.
     pub opened: u64,
     pub closed_by_server: u64,
+    /// Close frames of the server, by their code.
+    pub close_codes: Counts,
+    /// First reason that a Close frame gave, with its code.
+    pub close_reason: Option<String>,
+    /// Pings of the server, each of which got a pong.
+    pub pings: u64,
     /// Connections dialled in place of one that had been established.
     pub reconnects: u64,
     pub failed: Counts,
@@ -209,11 +222,19 @@ impl Meter {
 
     /// Keeps the first line of the first error reply.
     pub fn keep_refusal(&mut self, answer: &[u8]) {
-        if self.refusal.is_none() {
+        if self.refusal.is_none() && !answer.is_empty() {
             let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
             let cut = if line.len() > REFUSAL_MAX { "…" } else { "" };
-            let line = line[..line.len().min(REFUSAL_MAX)].escape_ascii();
+            let line = escape::bytes(&line[..line.len().min(REFUSAL_MAX)]);
             self.refusal = Some(format!("{line}{cut}"));
+        }
+    }
+
+    /// Counts a Close frame of the server.
+    pub fn closed_with(&mut self, code: u16, reason: &[u8]) {
+        count(&mut self.close_codes, &code.to_string(), 1);
+        if self.close_reason.is_none() && !reason.is_empty() {
+            self.close_reason = Some(format!("{code}: {}", escape::bytes(reason)));
         }
     }
 
@@ -237,6 +258,8 @@ impl Meter {
 
 /// Adds to a count, and allocates its name only once.
 fn count(counts: &mut Counts, name: &str, number: u64) {
+    let is_new = !counts.contains_key(name);
+    let name = if is_new && counts.len() >= KINDS_MAX { OTHERS } else { name };
     match counts.get_mut(name) {
         Some(known) => *known += number,
         None => drop(counts.insert(name.to_string(), number)),
@@ -287,6 +310,17 @@ mod tests {
         assert!(times.summary(true).unwrap().max_us > 3.5e9);
         times.clear();
         assert_eq!(times.summary(true), None);
+    }
+
+    #[test]
+    fn a_server_cannot_invent_reasons_without_end() {
+        let mut meter = Meter::default();
+        for number in 0..=KINDS_MAX {
+            meter.fail(&format!("login failed: {number}"));
+        }
+        meter.fail("login failed: 0");
+        assert_eq!(meter.failed.len(), KINDS_MAX + 1);
+        assert_eq!((meter.failed[OTHERS], meter.failed["login failed: 0"]), (1, 2));
     }
 
     #[test]

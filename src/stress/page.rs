@@ -86,9 +86,18 @@ fn connections(connections: &Connections) -> Table {
         ("open at the peak".into(), count(connections.open_at_peak)),
         ("open at the end".into(), count(connections.open_at_end)),
         ("closed by the server".into(), count(connections.closed_by_server)),
-        ("reconnects".into(), count(connections.reconnects)),
-        ("failed".into(), count(connections.failed.values().sum())),
     ];
+    rows.extend(
+        by_count(&connections.close_codes)
+            .map(|(code, number)| (format!("  close code {code}"), count(number))),
+    );
+    if connections.pings > 0 {
+        rows.push(("pings of the server".into(), count(connections.pings)));
+    }
+    rows.extend([
+        ("reconnects".to_string(), count(connections.reconnects)),
+        ("failed".into(), count(connections.failed.values().sum())),
+    ]);
     rows.extend(
         by_count(&connections.failed)
             .map(|(reason, number)| (format!("  failed: {reason}"), count(number))),
@@ -354,6 +363,8 @@ mod tests {
                 open_at_peak: 1997,
                 open_at_end: 1996,
                 closed_by_server: 1995,
+                close_codes: [("1013".to_string(), 2), ("1001".to_string(), 5)].into(),
+                pings: 12,
                 reconnects: 1994,
                 failed: [("refused".to_string(), 3), ("timeout".to_string(), 40)].into(),
             },
@@ -441,6 +452,9 @@ mod tests {
             "open at the peak 1,997",
             "open at the end 1,996",
             "closed by the server 1,995",
+            "close code 1001 5",
+            "close code 1013 2",
+            "pings of the server 12",
             "reconnects 1,994",
             "sent again 7",
             "failed 43",

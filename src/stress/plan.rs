@@ -8,6 +8,7 @@ use super::args::{ShapeName, StressArgs, unescape};
 use super::flags::{self, within};
 use super::input;
 use super::pace::Arrivals;
+use super::publish;
 use super::request::HttpRequest;
 use super::sources;
 use super::target::{Scheme, Target, without_secret};
@@ -52,6 +53,10 @@ pub const AFTER: Duration = Duration::from_secs(5);
 
 /// Maximum number of sockets that send datagrams. A token has one byte for the socket's number.
 pub const SOCKETS_MAX: usize = 64;
+
+/// Number of hexadecimal digits at the front of a payload that is to be echoed. They are the number
+/// of its connection, because a channel sends each message to all its subscribers.
+pub const MESSAGE_DIGITS: usize = 8;
 
 /// Number of hexadecimal digits of a datagram's number.
 pub const NUMBER_DIGITS: usize = 16;
@@ -104,6 +109,8 @@ pub struct Plan {
     pub messages: u64,
     pub in_flight: usize,
     pub channel: String,
+    /// The URL at which a fan-out of events publishes.
+    pub publish: Option<Target>,
     /// Honest requests per second beside a flood.
     pub probe_rate: f64,
     /// Pause between two bytes of a slow client.
@@ -160,7 +167,7 @@ impl Plan {
             pipeline,
             rate: rate("rate", args.rate)?,
             arrivals: if args.poisson { Arrivals::Poisson } else { Arrivals::Even },
-            size: size(args, shape, is_udp)?,
+            size: size(args, shape, target.scheme)?,
             send: args.send.as_deref().map(unescape).transpose()?,
             request: HttpRequest::new(args.method.as_deref(), &args.header, args.body.as_deref())?,
             connect_rate: rate("connect-rate", args.connect_rate)?,
@@ -170,6 +177,7 @@ impl Plan {
             messages,
             in_flight,
             channel: channel(args.channel.as_deref())?,
+            publish: publish::target(args, shape, &target, timeout)?,
             probe_rate: bounded_rate(
                 "probe-rate",
                 args.probe_rate.unwrap_or(20.0),
@@ -184,8 +192,9 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Fails on a combination of shape, scheme and values that cannot run.
-    fn check(&self, allowed: Option<&str>) -> Result<(), String> {
+    /// Fails on a shape that the protocol of the target cannot have.
+    fn check_protocol(&self) -> Result<(), String> {
+        use Scheme::{Events, Http, Resp, WebSocket};
         let (shape, scheme, host) = (self.shape, self.target.scheme, &self.target.host);
         let name = shape.name();
         if scheme == Scheme::Udp && shape != ShapeName::Ping {
@@ -194,20 +203,33 @@ impl Plan {
                  expected a target such as tcp://{host}, or the shape ping"
             ));
         }
-        if shape == ShapeName::Fanout && scheme != Scheme::Resp {
+        if scheme == Events && !matches!(shape, ShapeName::Hold | ShapeName::Fanout) {
+            return Err(format!(
+                "{name} needs more than a stream of events; expected the shape hold or fanout, or \
+                 a target such as http://{host}"
+            ));
+        }
+        if shape == ShapeName::Fanout && !matches!(scheme, Resp | WebSocket | Events) {
             return Err(format!(
                 "fanout subscribes and publishes, which {}:// cannot; \
-                 expected a target such as resp://{host}",
+                 expected a target such as resp://{host} or ws://{host}/ws/CHANNEL",
                 scheme.name()
             ));
         }
-        if shape == ShapeName::Announce && !matches!(scheme, Scheme::Resp | Scheme::Http) {
+        if shape == ShapeName::Announce && !matches!(scheme, Resp | Http | WebSocket) {
             return Err(format!(
                 "announce needs a protocol that announces lengths, and {}:// does not; \
                  expected a target such as resp://{host} or http://{host}",
                 scheme.name()
             ));
         }
+        Ok(())
+    }
+
+    /// Fails on a combination of shape, scheme and values that cannot run.
+    fn check(&self, allowed: Option<&str>) -> Result<(), String> {
+        self.check_protocol()?;
+        let (shape, name) = (self.shape, self.shape.name());
         let is_unread = matches!(shape, ShapeName::SlowRead | ShapeName::ZeroWindow);
         if is_unread && self.size.saturating_mul(self.connections) > UNREAD_MAX {
             return Err(format!(
@@ -219,7 +241,7 @@ impl Plan {
                 UNREAD_MAX / self.size
             ));
         }
-        let request = match (&self.send, scheme) {
+        let request = match (&self.send, self.target.scheme) {
             (Some(request), _) => request.len(),
             (None, Scheme::Http) => self.request.bytes(&self.target).len(),
             (None, _) => self.size,
@@ -286,6 +308,9 @@ impl Plan {
         }
         if let Some(send) = &self.send {
             show("send", send.escape_ascii().to_string());
+        }
+        if let Some(publish) = &self.publish {
+            show("publish", publish.to_string());
         }
         for (name, value) in self.request.parameters() {
             show(name, value);
@@ -412,17 +437,25 @@ fn bounded_rate(name: &str, rate: f64, most: f64) -> Result<f64, String> {
     }
 }
 
-fn size(args: &StressArgs, shape: ShapeName, is_udp: bool) -> Result<usize, String> {
+fn size(args: &StressArgs, shape: ShapeName, scheme: Scheme) -> Result<usize, String> {
+    let is_udp = scheme == Scheme::Udp;
+    // An echo over WebSocket contains the number of its connection.
+    let is_echoed = scheme == Scheme::WebSocket && shape.sends_messages();
     let default = match shape {
         ShapeName::Fanout => 64,
         // Large answers fill the server's send buffers.
         ShapeName::SlowRead | ShapeName::ZeroWindow => 16 * 1024,
         _ if is_udp => DATAGRAM_MIN,
+        _ if is_echoed => 2 * MESSAGE_DIGITS,
         _ => 3,
     };
     let size = args.size.map_or(default, |size| size.0);
-    // A datagram contains its number and fits one IP packet.
-    let (least, most) = if is_udp { (DATAGRAM_MIN, DATAGRAM_MAX_V4) } else { (1, SIZE_MAX) };
+    let (least, most) = match shape {
+        // A datagram contains its number and fits one IP packet.
+        _ if is_udp => (DATAGRAM_MIN, DATAGRAM_MAX_V4),
+        _ if is_echoed => (MESSAGE_DIGITS, SIZE_MAX),
+        _ => (1, SIZE_MAX),
+    };
     within("size", size as u64, least as u64, most as u64, 64)?;
     Ok(size)
 }
@@ -463,7 +496,7 @@ mod tests {
     #[test]
     fn an_unusable_plan_is_refused_with_the_reason() {
         type Change = fn(&mut StressArgs);
-        let cases: [(&[&str], Change, &str); 16] = [
+        let cases: [(&[&str], Change, &str); 24] = [
             (&["hodl", "tcp://127.0.0.1:9"], |_| {}, "ping, search, hold"),
             (&[], |_| {}, "expected a target"),
             (&["hold"], |_| {}, "hold needs a target"),
@@ -471,6 +504,34 @@ mod tests {
             (&["hold", "udp://127.0.0.1:9"], |_| {}, "or the shape ping"),
             (&["fanout", "tcp://127.0.0.1:9"], |_| {}, "resp://"),
             (&["announce", "tcp://127.0.0.1:9"], |_| {}, "lengths"),
+            (&["ping", "sse+http://127.0.0.1:9/"], |_| {}, "the shape hold or fanout"),
+            (&["fanout", "sse+http://127.0.0.1:9/a"], |_| {}, "--publish http://127.0.0.1:9/PATH"),
+            (
+                &["fanout", "sse+http://127.0.0.1:9/a"],
+                |args| args.publish = Some("ws://127.0.0.1:9/x".into()),
+                "--publish: ws://127.0.0.1:9/x takes no POST",
+            ),
+            (
+                &["fanout", "sse+http://127.0.0.1:9/a"],
+                |args| args.publish = Some("x".into()),
+                "--publish: target x: no scheme",
+            ),
+            (
+                &["fanout", "ws://127.0.0.1:9/a"],
+                |args| args.publish = Some("http://127.0.0.1:9/x".into()),
+                "--publish does nothing in fanout over ws://",
+            ),
+            (
+                &["fanout", "ws://127.0.0.1:9/a"],
+                |args| args.channel = Some("x".into()),
+                "--channel does nothing in fanout over ws://",
+            ),
+            (&["ping", "ws://127.0.0.1:9/a"], |args| args.size = Some(Size(7)), "accepted: 8 to"),
+            (
+                &["hold", "ws://127.0.0.1:9/a"],
+                |args| args.size = Some(Size(8)),
+                "--size does nothing in hold over ws://",
+            ),
             (&["hold", "tcp://127.0.0.1:9"], |args| args.rate = Some(9.0), "send at a rate"),
             (&["ping", "tcp://127.0.0.1:9"], |args| args.rate = Some(0.0), "accepted: 0.01 to"),
             (&["ping", "tcp://127.0.0.1:9"], |args| args.connections = Some(0), "accepted: 1 to"),

@@ -84,6 +84,12 @@ pub struct Connections {
     pub open_at_peak: u64,
     pub open_at_end: u64,
     pub closed_by_server: u64,
+    /// Close frames of the server by their code, over WebSocket. Files of older versions lack it.
+    #[serde(default)]
+    pub close_codes: BTreeMap<String, u64>,
+    /// Pings of the server that got a pong, over WebSocket. Files of older versions lack it.
+    #[serde(default)]
+    pub pings: u64,
     /// Connections opened in place of one that had been established. Files of older versions lack
     /// it.
     #[serde(default)]

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::input;
 use super::target::Target;
 
@@ -87,6 +90,11 @@ impl HttpRequest {
         self.method.as_deref().unwrap_or(default)
     }
 
+    /// True if a header of this name is given.
+    pub fn has_header(&self, name: &str) -> bool {
+        self.value(name).is_some()
+    }
+
     fn value(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
@@ -101,6 +109,27 @@ impl HttpRequest {
         let mut bytes = self.head(target, self.method(), length.map(|body| body.len() as u64));
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(body.unwrap_or_default());
+        bytes
+    }
+
+    /// Returns the request for a stream of events.
+    pub fn events(&self, target: &Target) -> Vec<u8> {
+        let mut bytes = self.head(target, "GET", None);
+        if !self.has_header("accept") {
+            bytes.extend_from_slice(b"Accept: text/event-stream\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes
+    }
+
+    /// Returns the request that publishes a message.
+    pub fn publish(&self, target: &Target, message: &[u8]) -> Vec<u8> {
+        let mut bytes = self.head(target, "POST", Some(message.len() as u64));
+        if !self.has_header("content-type") {
+            bytes.extend_from_slice(b"Content-Type: text/plain\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(message);
         bytes
     }
 
@@ -122,7 +151,10 @@ impl HttpRequest {
         {
             let user = target.user.as_deref().unwrap_or_default().as_bytes();
             let password = target.password.as_ref().map_or(&[][..], |secret| &secret.0);
-            add("Authorization", &format!("Basic {}", base64(&[user, b":", password].concat())));
+            add(
+                "Authorization",
+                &format!("Basic {}", STANDARD.encode([user, b":", password].concat())),
+            );
         }
         for (name, value) in &self.headers {
             // The body of a flood's request has another length.
@@ -189,21 +221,6 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_part)
 }
 
-/// Encodes bytes as RFC 4648, section 4, has it.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let at = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..4 {
-            let value = bits >> (18 - 6 * digit) & 63;
-            text.push(if digit <= three.len() { DIGITS[value as usize].into() } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,6 +285,20 @@ mod tests {
     }
 
     #[test]
+    fn a_publish_has_one_content_type() {
+        let target = Target::parse("http://127.0.0.1/a").unwrap();
+        for (headers, expected) in [
+            (&[][..], "Content-Length: 1\r\nContent-Type: text/plain\r\n\r\nx"),
+            (&["content-type: a/b"], "content-type: a/b\r\nContent-Length: 1\r\n\r\nx"),
+        ] {
+            let bytes = request(None, headers, None).publish(&target, b"x");
+            let text = String::from_utf8(bytes).unwrap();
+            let expected = format!("POST /a HTTP/1.1\r\nHost: 127.0.0.1\r\n{expected}");
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
     fn a_part_that_would_break_the_request_is_refused() {
         for (method, header, body, why) in [
             (Some(""), "a: b", None, "--method: '' is not a method; expected one, such as POST"),
@@ -316,21 +347,5 @@ mod tests {
         let shown = format!("{:?}{:?}", request.parameters(), request);
         assert!(shown.contains("Accept: a/b, X-Api-Key: …, COOKIE: …"), "{shown}");
         assert!(shown.contains("3 bytes") && !shown.contains("k3y"), "{shown}");
-    }
-
-    #[test]
-    fn base64_is_that_of_rfc_4648() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xff, 0xef, 0xfe]), "/+/+");
     }
 }

@@ -337,15 +337,7 @@ fn finish(
         parameters: plan.parameters(),
         duration_s,
         interrupted,
-        connections: Connections {
-            asked: plan.connections as u64,
-            opened: meter.opened,
-            open_at_peak: meter.open_at_peak,
-            open_at_end: meter.open,
-            closed_by_server: meter.closed_by_server,
-            reconnects: meter.reconnects,
-            failed: meter.failed.clone(),
-        },
+        connections: connections(plan, meter),
         requests: Requests {
             sent: meter.sent,
             answered: meter.answered,
@@ -372,6 +364,20 @@ fn finish(
     driver.finish(&mut record);
     let times = driver.world.meter.latency.all().clone();
     RunResult { record, times, world: driver.world }
+}
+
+fn connections(plan: &Plan, meter: &Meter) -> Connections {
+    Connections {
+        asked: plan.connections as u64,
+        opened: meter.opened,
+        open_at_peak: meter.open_at_peak,
+        open_at_end: meter.open,
+        closed_by_server: meter.closed_by_server,
+        close_codes: meter.close_codes.clone(),
+        pings: meter.pings,
+        reconnects: meter.reconnects,
+        failed: meter.failed.clone(),
+    }
 }
 
 /// Returns the number of operations that `--rate` counts: connects for churn, else requests.
@@ -410,11 +416,16 @@ fn notes(
         notes.push(format!("this machine could open no more connections: {reason}"));
     }
     if let Some(words) = &world.meter.strange {
-        let is_echo =
-            record.target.starts_with("tcp://") && !record.parameters.contains_key("send");
-        let expected =
-            if is_echo { "; over tcp:// an echo is expected unless --send is given" } else { "" };
+        let scheme = record.target.split("://").next().unwrap_or_default();
+        let is_echo = matches!(scheme, "tcp" | "ws") && !record.parameters.contains_key("send");
+        let expected = match is_echo {
+            true => format!("; over {scheme}:// an echo is expected unless --send is given"),
+            false => String::new(),
+        };
         notes.push(format!("the server sent a wrong answer that begins with {words}{expected}"));
+    }
+    if let Some(reason) = &world.meter.close_reason {
+        notes.push(format!("the server closed a connection with code {reason}"));
     }
     if let Some(words) = &world.meter.refusal {
         notes.push(format!("the server replied with an error: {words}"));

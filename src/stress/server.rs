@@ -180,7 +180,6 @@ fn info_field(target: &Target, name: &str) -> Option<u64> {
                 return value?.trim().parse().ok();
             }
             Answer::Whole { length, .. } => (at, awaited) = (at + length, awaited - 1),
-            Answer::Wrong(_) | Answer::Part { .. } => return None,
             Answer::Incomplete { .. } => {
                 stream.set_read_timeout(Some(left()?)).ok()?;
                 match stream.read(&mut chunk) {
@@ -190,6 +189,7 @@ fn info_field(target: &Target, name: &str) -> Option<u64> {
                     _ => return None,
                 }
             }
+            _ => return None,
         }
     }
 }

@@ -42,6 +42,9 @@ pub trait Shape<N: Net> {
 
     /// Called with a message that answers no request. Returns false if the connection is closed.
     fn message(&mut self, world: &mut World<N>, slot: u32, message: &[u8], is_error: bool) -> bool {
+        if world.wire.is_pushed_to() {
+            return true;
+        }
         // A server may give its reason before it closes a connection.
         if is_error {
             world.meter.refused(message);

@@ -21,6 +21,13 @@ pub fn can_reach(args: &StressArgs, address: IpAddr) -> bool {
     (args.source.is_empty() || has_family) && (args.sources.is_none() || is_loopback)
 }
 
+/// True if a connection from `source` can reach the address: it has the same family, and only a
+/// loopback address can be reached from one.
+pub fn fits(source: IpAddr, address: IpAddr) -> bool {
+    let is_near = !source.is_loopback() || address.is_loopback();
+    is_near && source.is_ipv4() == address.is_ipv4()
+}
+
 /// Returns the addresses to connect from: the given ones, or enough of 127.0.0.0/8 if the target is
 /// a loopback address.
 pub fn choose(

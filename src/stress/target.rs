@@ -1,5 +1,6 @@
-//! The server under test, as a URL: `http://[USER:PASSWORD@]HOST[:PORT]/PATH?QUERY`,
-//! `resp://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, `tcp://HOST:PORT` or `udp://HOST:PORT`.
+//! The server under test, as a URL: `http://[USER:PASSWORD@]HOST[:PORT]/PATH?QUERY`, the same with
+//! `ws://` or `sse+http://`, `resp://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, `tcp://HOST:PORT`
+//! or `udp://HOST:PORT`.
 
 use std::fmt;
 use std::io;
@@ -20,7 +21,7 @@ const TRY_TIME: Duration = Duration::from_secs(2);
 const DATAGRAM_TRY_TIME: Duration = Duration::from_millis(200);
 
 /// A server under test.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     pub scheme: Scheme,
     /// Host and port, for reports. An IPv6 address has brackets.
@@ -31,7 +32,7 @@ pub struct Target {
     pub addresses: Vec<SocketAddr>,
     /// The addresses that were tried before the one in use, each with the reason why it is not.
     pub failed: Vec<(SocketAddr, String)>,
-    /// Path and query of an HTTP request.
+    /// Path and query of a request of HTTP, WebSocket or events.
     pub path: String,
     /// Number of the Redis database.
     pub database: Option<u32>,
@@ -47,21 +48,28 @@ pub enum Scheme {
     Udp,
     Resp,
     Http,
+    WebSocket,
+    /// Server-sent events over HTTP.
+    Events,
 }
 
 impl Scheme {
-    const ALL: [(&'static str, Scheme); 6] = [
+    const ALL: [(&'static str, Scheme); 8] = [
         ("tcp", Scheme::Tcp),
         ("udp", Scheme::Udp),
         ("resp", Scheme::Resp),
         ("redis", Scheme::Resp),
         ("valkey", Scheme::Resp),
         ("http", Scheme::Http),
+        ("ws", Scheme::WebSocket),
+        ("sse+http", Scheme::Events),
     ];
 
     /// Schemes of the same protocols over TLS, and their counterparts.
-    const OVER_TLS: [(&'static str, &'static str); 5] = [
+    const OVER_TLS: [(&'static str, &'static str); 7] = [
         ("https", "http"),
+        ("wss", "ws"),
+        ("sse+https", "sse+http"),
         ("rediss", "redis"),
         ("valkeys", "valkey"),
         ("resps", "resp"),
@@ -88,18 +96,23 @@ impl Scheme {
         })
     }
 
+    /// True if a connection begins with a request of HTTP, which has a path and headers.
+    pub fn is_http(self) -> bool {
+        matches!(self, Scheme::Http | Scheme::WebSocket | Scheme::Events)
+    }
+
     /// Returns the protocol's usual port, if it has one.
     fn port(self) -> Option<u16> {
         match self {
             Scheme::Resp => Some(6379),
-            Scheme::Http => Some(80),
+            Scheme::Http | Scheme::WebSocket | Scheme::Events => Some(80),
             Scheme::Tcp | Scheme::Udp => None,
         }
     }
 }
 
-const EXAMPLE: &str = "expected resp://, redis://, http://, tcp:// or udp:// and HOST:PORT, such \
-    as resp://127.0.0.1:6379";
+const EXAMPLE: &str = "expected resp://, redis://, http://, ws://, sse+http://, tcp:// or udp:// \
+    and HOST:PORT, such as resp://127.0.0.1:6379";
 
 impl Target {
     /// Parses a target and resolves its host. The error starts with the text and gives an example.
@@ -135,7 +148,7 @@ impl Target {
             .map_err(|error| wrong(format!("{error}; {EXAMPLE}")))?;
         let host = url.host().ok_or_else(|| wrong(format!("no host; {EXAMPLE}")))?;
         let database = match scheme {
-            Scheme::Http => None,
+            scheme if scheme.is_http() => None,
             _ => database(scheme, place, &url).map_err(wrong)?,
         };
         let addresses = resolve(&host, port).map_err(wrong)?;
@@ -290,7 +303,7 @@ fn user_and_password(scheme: Scheme, words: &str) -> (Option<String>, Option<Sec
     };
     match (words.split_once(':'), scheme) {
         (Some((name, word)), _) => (user(name), password(word)),
-        (None, Scheme::Http) => (user(words), None),
+        (None, scheme) if scheme.is_http() => (user(words), None),
         (None, _) => (None, password(words)),
     }
 }
@@ -323,11 +336,25 @@ pub fn without_secret(text: &str) -> String {
         None => (String::new(), text),
     };
     let shown = match rest.rsplit_once('@') {
-        Some((_, place)) => format!("…@{place}"),
-        None => rest.to_string(),
+        Some((_, place)) => format!("…@{}", without_token(place)),
+        None => without_token(rest),
     };
     printable(&format!("{scheme}{shown}"))
 }
+
+/// Returns a path whose parameter `token`, which is a password, has no value.
+fn without_token(path: &str) -> String {
+    let Some((path, query)) = path.split_once('?') else { return path.into() };
+    let shown = query.split('&').map(|pair| match pair.starts_with(TOKEN) {
+        true => HIDDEN,
+        false => pair,
+    });
+    format!("{path}?{}", shown.collect::<Vec<_>>().join("&"))
+}
+
+/// The parameter of a query that gives a password, and how a report shows it.
+const TOKEN: &str = "token=";
+const HIDDEN: &str = "token=…";
 
 /// Returns a text without control characters.
 fn printable(text: &str) -> String {
@@ -339,10 +366,22 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme.name(), self.host)?;
         match (self.scheme, self.database) {
-            (Scheme::Http, _) => f.write_str(&self.path),
+            (scheme, _) if scheme.is_http() => f.write_str(&without_token(&self.path)),
             (_, Some(number)) => write!(f, "/{number}"),
             _ => Ok(()),
         }
+    }
+}
+
+/// Leaves the password out, also that of the query.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("url", &self.to_string())
+            .field("user", &self.user)
+            .field("address", &self.address)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
     }
 }
 
@@ -391,6 +430,13 @@ mod tests {
             ("http://127.0.0.1/a@b:c", "127.0.0.1:80", "/a@b:c", "127.0.0.1"),
             ("http://u:p@127.0.0.1:81/", "127.0.0.1:81", "/", "127.0.0.1:81"),
             ("http://%31%32%37.0.0.1/", "127.0.0.1:80", "/", "127.0.0.1"),
+            (
+                "ws://127.0.0.1/ws/a%20b?slow=drop",
+                "127.0.0.1:80",
+                "/ws/a%20b?slow=drop",
+                "127.0.0.1",
+            ),
+            ("sse+http://127.0.0.1:9/events/a", "127.0.0.1:9", "/events/a", "127.0.0.1:9"),
         ] {
             let target = Target::parse(text).expect(text);
             assert_eq!(target.address, address.parse().unwrap(), "{text}");
@@ -416,13 +462,18 @@ mod tests {
             ("http://m%3Ae:a:b@127.0.0.1/x", Some("m:e"), Some("a:b"), "http://127.0.0.1:80/x"),
             ("http://me@127.0.0.1/x", Some("me"), None, "http://127.0.0.1:80/x"),
             ("http://127.0.0.1/x", None, None, "http://127.0.0.1:80/x"),
+            ("ws://127.0.0.1/x?token=s3&a=b", None, None, "ws://127.0.0.1:80/x?token=…&a=b"),
+            ("sse+http://me@127.0.0.1/x", Some("me"), None, "sse+http://127.0.0.1:80/x"),
         ] {
             let target = Target::parse(text).expect(text);
             assert_eq!(target.user.as_deref(), user, "{text}");
             let password = password.map(|word| Secret(word.as_bytes().into()));
             assert_eq!(target.password, password, "{text}");
             assert_eq!(target.to_string(), shown, "{text}");
-            assert!(!format!("{target:?}").contains("s3"), "{target:?}");
+            let debug = format!("{target:?}");
+            for secret in ["s3", "p@ss", "word", "a:b"] {
+                assert!(!debug.contains(secret), "{debug}");
+            }
         }
         for text in [
             "redis://:s3cret@127.0.0.1:x",
@@ -436,6 +487,8 @@ mod tests {
             "redis://:s3#cret@127.0.0.1",
             "redis://:s3 cret@127.0.0.1",
             "redis://u:s3cret@127.0.0.1/x",
+            "ws://127.0.0.1:x/?token=s3cret",
+            "ws://u@127.0.0.1:x/?a&token=s3cret",
         ] {
             let error = Target::parse(text).unwrap_err();
             assert!(!error.contains("s3") && !error.contains("cret"), "{error}");
@@ -445,11 +498,16 @@ mod tests {
     #[test]
     fn an_unusable_target_is_refused_with_the_reason_and_an_example() {
         for (text, why) in [
+            (
+                "wss://127.0.0.1",
+                "wss:// needs TLS, which slabd stress does not speak; expected ws://",
+            ),
+            ("sse+https://127.0.0.1/x", "expected sse+http:// and a port without TLS"),
             ("127.0.0.1:80", "no scheme; expected resp://"),
             ("ftp://127.0.0.1:80", "unknown scheme ftp://; expected resp://"),
             ("https://127.0.0.1", "https:// needs TLS, which slabd stress does not speak"),
             ("REDISS://127.0.0.1", "expected redis:// and a port without TLS"),
-            ("ws://127.0.0.1", "unknown scheme ws://"),
+            ("sse://127.0.0.1", "unknown scheme sse://"),
             ("tcp://127.0.0.1", "needs a port from 1 to 65535, as in tcp://127.0.0.1:7379"),
             ("tcp://127.0.0.1:", "needs a port"),
             ("tcp://127.0.0.1:0", "'0' is not a port; accepted: 1 to 65535"),

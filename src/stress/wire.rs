@@ -1,15 +1,17 @@
 //! The requests of each scheme, and the search for the end of an answer; sans-IO.
 
 use super::answer::{ANSWER_MAX, Answer, WRONG};
+use super::events::EventReader;
 use super::http::{Asked, Reader, is_idempotent};
 use super::plan::Plan;
 use super::resp::{command, resp_reply};
 use super::target::Scheme;
+use super::websocket::{FrameReader, WebSocketForm};
 
 /// The form of requests and answers.
 #[derive(Clone, Debug)]
 pub struct Wire {
-    form: Form,
+    form: WireForm,
     /// Bytes to send first on each connection, such as AUTH.
     prelude: Vec<u8>,
     /// Number of answers to the prelude.
@@ -17,12 +19,14 @@ pub struct Wire {
     /// Requests for a full pipeline, back to back.
     batch: Vec<u8>,
     request_length: usize,
+    /// Where the number of the connection lies in a request, if there is one.
+    number_at: Option<usize>,
     /// True if a request may be sent again after a connection ended: RFC 9110, section 9.2.2.
     is_repeatable: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Form {
+enum WireForm {
     /// The answer has the bytes of the request.
     Echo,
     /// The answer is one line.
@@ -30,6 +34,38 @@ enum Form {
     Resp,
     /// The answer ends as the method of the request says.
     Http(Asked),
+    WebSocket(WebSocketForm),
+    /// There are no requests but the one that asks for the stream.
+    Events,
+}
+
+/// The place of a connection in what its server sends. Only connections that need much of it pay
+/// for it: a run may hold a million others.
+pub enum Incoming {
+    /// Among answers. Only those of HTTP have places within.
+    Answers(Reader),
+    Frames(Box<FrameReader>),
+    Events(Box<EventReader>),
+}
+
+impl Incoming {
+    /// True within an answer: an end of the connection would cut it short.
+    pub fn is_within(&self) -> bool {
+        match self {
+            Incoming::Answers(reader) => reader.is_within(),
+            Incoming::Frames(reader) => reader.is_within(),
+            Incoming::Events(_) => false,
+        }
+    }
+
+    /// Takes the end of the connection. If it completes an answer, returns whether that is an
+    /// error.
+    pub fn end(&mut self) -> Option<bool> {
+        match self {
+            Incoming::Answers(reader) => reader.end(),
+            _ => None,
+        }
+    }
 }
 
 const fn whole(length: usize) -> Answer {
@@ -44,13 +80,18 @@ impl Wire {
             Some(request) => request.split(u8::is_ascii_whitespace).next().unwrap_or_default(),
             None => plan.request.method().as_bytes(),
         };
+        let websocket = WebSocketForm::new(plan, &payload);
         let form = match (target.scheme, &plan.send) {
-            (Scheme::Tcp | Scheme::Udp, None) => Form::Echo,
-            (Scheme::Tcp | Scheme::Udp, Some(_)) => Form::Line,
-            (Scheme::Resp, _) => Form::Resp,
-            (Scheme::Http, _) => Form::Http(Asked::of(method)),
+            (Scheme::Tcp | Scheme::Udp, None) => WireForm::Echo,
+            (Scheme::Tcp | Scheme::Udp, Some(_)) => WireForm::Line,
+            (Scheme::Resp, _) => WireForm::Resp,
+            (Scheme::Http, _) => WireForm::Http(Asked::of(method)),
+            (Scheme::WebSocket, _) => WireForm::WebSocket(websocket.clone()),
+            (Scheme::Events, _) => WireForm::Events,
         };
         let request = match (&plan.send, target.scheme) {
+            (send, Scheme::WebSocket) => websocket.request(send.as_deref().unwrap_or(&payload)),
+            (_, Scheme::Events) => Vec::new(),
             (Some(request), _) => request.clone(),
             (None, Scheme::Tcp | Scheme::Udp) => [&payload[..payload.len() - 1], b"\n"].concat(),
             // Without a payload, this is the request of redis-benchmark.
@@ -60,13 +101,20 @@ impl Wire {
         };
         let prelude = match target.scheme {
             Scheme::Resp => target.login(),
+            Scheme::WebSocket => vec![websocket.upgrade(plan)],
+            Scheme::Events => vec![plan.request.events(target)],
             _ => Vec::new(),
+        };
+        let number_at = match target.scheme {
+            Scheme::WebSocket => websocket.number_at(&request),
+            _ => None,
         };
         Wire {
             form,
             prelude_answers: prelude.len() as u32,
             prelude: prelude.concat(),
             request_length: request.len(),
+            number_at,
             batch: request.repeat(pipeline.max(1)),
             is_repeatable: target.scheme == Scheme::Http && is_idempotent(method),
         }
@@ -80,7 +128,38 @@ impl Wire {
     /// True if an error reply to the first request refuses the connection itself. Over HTTP it is
     /// the answer to a request.
     pub fn refuses_connections(&self) -> bool {
-        self.form == Form::Resp
+        self.form == WireForm::Resp
+    }
+
+    /// Returns the name of the prelude, for the reason why a connection failed.
+    pub fn prelude_name(&self) -> &'static str {
+        match self.form {
+            WireForm::WebSocket(_) => "upgrade",
+            WireForm::Events => "event stream",
+            _ => "login",
+        }
+    }
+
+    /// True if the server may send messages that nobody asked for.
+    pub fn is_pushed_to(&self) -> bool {
+        matches!(self.form, WireForm::WebSocket(_) | WireForm::Events)
+    }
+
+    /// Returns the frames of WebSocket; `None` in other forms.
+    pub fn websocket(&self) -> Option<&WebSocketForm> {
+        match &self.form {
+            WireForm::WebSocket(form) => Some(form),
+            _ => None,
+        }
+    }
+
+    /// Returns the place at which a connection with this number begins.
+    pub fn incoming(&self, number: u32) -> Incoming {
+        match self.form {
+            WireForm::WebSocket(_) => Incoming::Frames(Box::new(FrameReader::new(number))),
+            WireForm::Events => Incoming::Events(Box::default()),
+            _ => Incoming::Answers(Reader::default()),
+        }
     }
 
     /// Returns the bytes to send first on each connection; empty if there are none.
@@ -88,10 +167,20 @@ impl Wire {
         &self.prelude
     }
 
-    /// Returns the bytes of `count` requests, at most those of a full pipeline.
-    pub fn requests(&self, count: usize) -> &[u8] {
-        debug_assert!(count * self.request_length <= self.batch.len(), "{count} requests at once");
-        &self.batch[..(count * self.request_length).min(self.batch.len())]
+    /// Returns the bytes of `count` requests of a connection with this number, at most those of a
+    /// full pipeline.
+    pub fn requests(&mut self, count: usize, number: u32) -> &[u8] {
+        let length = count * self.request_length;
+        debug_assert!(length <= self.batch.len(), "{count} requests at once");
+        let length = length.min(self.batch.len());
+        let requests = &mut self.batch[..length];
+        if let (WireForm::WebSocket(form), Some(at)) = (&self.form, self.number_at) {
+            let digits = form.masked(number);
+            for request in requests.chunks_exact_mut(self.request_length) {
+                request[at..at + digits.len()].copy_from_slice(&digits);
+            }
+        }
+        requests
     }
 
     /// Returns the bytes of one request.
@@ -99,15 +188,25 @@ impl Wire {
         &self.batch[..self.request_length]
     }
 
-    /// Finds the answer at the front of the received bytes. `reader` is the connection's place
-    /// within an answer of HTTP.
-    pub fn answer(&self, reader: &mut Reader, bytes: &[u8]) -> Answer {
+    /// Finds the answer at the front of the received bytes. `incoming` is the connection's place.
+    pub fn answer(&self, incoming: &mut Incoming, bytes: &mut [u8]) -> Answer {
         if bytes.is_empty() {
             return Answer::Incomplete { needs: 1 };
         }
-        let answer = match self.form {
-            Form::Http(asked) => return reader.take(asked, bytes),
-            Form::Echo => {
+        let reader = match (incoming, &self.form) {
+            (Incoming::Answers(reader), _) => reader,
+            (Incoming::Frames(reader), WireForm::WebSocket(form)) => {
+                return reader.take(form, bytes);
+            }
+            (Incoming::Frames(_), _) => return Answer::Wrong(WRONG),
+            (Incoming::Events(reader), _) => return reader.take(bytes),
+        };
+        let bytes = &*bytes;
+        let answer = match &self.form {
+            WireForm::Http(asked) => return reader.take(*asked, bytes),
+            // The answers to a publisher.
+            WireForm::Events | WireForm::WebSocket(_) => return reader.take(Asked::Other, bytes),
+            WireForm::Echo => {
                 let request = self.request();
                 let known = bytes.len().min(request.len());
                 match bytes[..known] == request[..known] {
@@ -116,7 +215,7 @@ impl Wire {
                     true => whole(known),
                 }
             }
-            Form::Line => match memchr::memchr(b'\n', bytes) {
+            WireForm::Line => match memchr::memchr(b'\n', bytes) {
                 None => Answer::Incomplete { needs: bytes.len() + 1 },
                 Some(at) => Answer::Whole {
                     length: at + 1,
@@ -124,7 +223,7 @@ impl Wire {
                     is_last: false,
                 },
             },
-            Form::Resp => resp_reply(bytes),
+            WireForm::Resp => resp_reply(bytes),
         };
         match answer {
             Answer::Incomplete { needs } if needs.max(bytes.len()) > ANSWER_MAX => {
@@ -169,7 +268,7 @@ mod tests {
     }
 
     fn answered(wire: &Wire, bytes: &[u8]) -> Answer {
-        wire.answer(&mut Reader::default(), bytes)
+        wire.answer(&mut wire.incoming(1), &mut bytes.to_vec())
     }
 
     fn wire(target: &str) -> Wire {
@@ -178,8 +277,8 @@ mod tests {
 
     #[test]
     fn the_end_of_a_resp_reply_is_found() {
-        let wire = wire("resp://127.0.0.1");
-        assert_eq!(wire.requests(2), b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nPING\r\n");
+        let mut wire = wire("resp://127.0.0.1");
+        assert_eq!(wire.requests(2, 1), b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nPING\r\n");
         for reply in [
             "+PONG\r\n",
             ":12\r\n",
@@ -242,7 +341,7 @@ mod tests {
     fn the_method_of_a_request_decides_where_its_answer_ends() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
         let mut plan = Plan::of("ping", "http://127.0.0.1/x").unwrap();
-        let reads = |plan: &Plan| Wire::new(plan, 1).answer(&mut Reader::default(), answer);
+        let reads = |plan: &Plan| answered(&Wire::new(plan, 1), answer);
         let part = Answer::Part { length: answer.len(), is_error: false };
         assert_eq!(reads(&plan), part);
         plan.send = Some(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec());

@@ -9,7 +9,8 @@ use slab::Slab;
 
 use super::http::Reader;
 use super::meter::{Meter, reason};
-use super::wire::Wire;
+use super::sources;
+use super::wire::{Incoming, Wire};
 use crate::buffer::{BufferId, BufferMode, BufferPool, Use};
 use crate::clock::{Tick, Time};
 use crate::limits::READ_CHUNK;
@@ -23,14 +24,17 @@ const BUFFERS_MAX: usize = 1 << 30;
 /// Size of one read in bytes: twice the server's, because answers are longer than requests.
 const CHUNK: usize = 2 * READ_CHUNK;
 
+/// The close code of a client that is done: RFC 6455, section 7.4.1.
+const GOODBYE: u16 = 1000;
+
 /// The purpose of a connection. Each shape names its own numbers.
-pub type Role = u8;
+pub type PeerRole = u8;
 
 /// One connection of the generator.
 pub struct Peer<S> {
     pub stream: S,
     pub generation: Generation,
-    pub role: Role,
+    pub role: PeerRole,
     pub flags: PeerFlags,
     /// Outstanding answers.
     pub outstanding: u32,
@@ -48,8 +52,8 @@ pub struct Peer<S> {
     pub needs: usize,
     /// A number for the shape's own use.
     pub serial: u32,
-    /// Place within an answer of HTTP.
-    pub reader: Reader,
+    /// Place in what the server sends.
+    pub incoming: Incoming,
     /// Incomplete answer.
     pub input: Option<BufferId>,
     /// Pending output.
@@ -98,6 +102,10 @@ impl PeerFlags {
     pub const SERVED: PeerFlags = PeerFlags(1 << 12);
     /// The server has sent error replies only, as one does that has no room for a connection.
     pub const UNSERVED: PeerFlags = PeerFlags(1 << 13);
+    /// The pings of the server get no pong.
+    pub const MUTE: PeerFlags = PeerFlags(1 << 15);
+    /// The connection has no prelude.
+    pub const BARE: PeerFlags = PeerFlags(1 << 14);
 
     pub fn has(self, flag: PeerFlags) -> bool {
         self.0 & flag.0 != 0
@@ -171,28 +179,35 @@ impl<N: Net> World<N> {
 
     /// Dials the target, from the next source address unless `options` names one. Returns the slot.
     /// If the dial fails at once, counts the failure and returns `None`.
-    pub fn dial(&mut self, role: Role, options: Dial) -> Option<u32> {
+    pub fn dial(&mut self, role: PeerRole, options: Dial) -> Option<u32> {
         let source = options.source.or_else(|| {
             self.next_source = (self.next_source + 1) % self.sources.len().max(1);
             self.sources.get(self.next_source).copied()
         });
         let slot = self.peers.vacant_key() as u32;
+        let address = options.publisher.unwrap_or(self.address);
+        // The sources are those of the target, and a publisher may have another server.
+        let source = source
+            .filter(|source| options.publisher.is_none() || sources::fits(*source, address.ip()));
         let how = ConnectOptions { source, receive_buffer: options.receive_buffer };
-        let stream =
-            match self.net.connect(self.address, &how, Token::connection(slot, self.generation)) {
-                Ok(stream) => stream,
-                Err(error) => {
-                    let why = reason(&error);
-                    self.meter.fail(&why);
-                    if matches!(why.as_str(), "no file left" | "no local port" | "no memory") {
-                        self.exhausted = Some(why);
-                    }
-                    return None;
+        let stream = match self.net.connect(address, &how, Token::connection(slot, self.generation))
+        {
+            Ok(stream) => stream,
+            Err(error) => {
+                let why = reason(&error);
+                self.meter.fail(&why);
+                if matches!(why.as_str(), "no file left" | "no local port" | "no memory") {
+                    self.exhausted = Some(why);
                 }
-            };
+                return None;
+            }
+        };
         let mut flags = PeerFlags::CONNECTING;
         if options.unread {
             flags.set(PeerFlags::UNREAD);
+        }
+        if options.bare || options.publisher.is_some() {
+            flags.set(PeerFlags::BARE);
         }
         self.peers.insert(Peer {
             stream,
@@ -206,7 +221,10 @@ impl<N: Net> World<N> {
             due: options.due.unwrap_or(self.now),
             dialled: self.now,
             needs: 0,
-            reader: Reader::default(),
+            incoming: match options.publisher {
+                Some(_) => Incoming::Answers(Reader::default()),
+                None => self.wire.incoming(self.generation.get()),
+            },
             serial: 0,
             input: None,
             output: None,
@@ -262,9 +280,11 @@ impl<N: Net> World<N> {
     /// Sends the prelude, such as AUTH. It does not count as a request of the load.
     pub(super) fn say_prelude(&mut self, slot: u32) {
         let prelude = self.wire.prelude().to_vec();
-        let (answers, now) = (self.wire.prelude_answers, self.now);
-        self.peers[slot as usize].flags.set(PeerFlags::PRELUDE);
-        self.send(slot, &prelude, answers, now);
+        let peer = &mut self.peers[slot as usize];
+        peer.flags.set(PeerFlags::PRELUDE);
+        // The moment of the dial stays: for churn, the time of a request counts from it.
+        let (answers, due) = (self.wire.prelude_answers, peer.due);
+        self.send(slot, &prelude, answers, due);
         self.meter.sent -= u64::from(answers);
     }
 
@@ -316,6 +336,16 @@ impl<N: Net> World<N> {
         peer.flags.set(PeerFlags::CLOSED);
         self.outstanding -= u64::from(peer.outstanding);
         self.closed.push(slot);
+    }
+
+    /// Closes a connection in the way of its protocol: over WebSocket, a Close frame says so first.
+    pub fn leave(&mut self, slot: u32) {
+        if let Some(close) = self.wire.websocket().map(|form| form.close(GOODBYE)) {
+            self.send(slot, &close, 0, self.now);
+            // A connection that cannot take the frame is closed all the same.
+            let _ = self.write(slot);
+        }
+        self.close(slot);
     }
 
     /// Closes a connection by a RST.
@@ -378,7 +408,8 @@ impl<N: Net> World<N> {
         {
             return Ok(());
         }
-        let requests = self.wire.requests(std::mem::take(&mut peer.to_send) as usize);
+        let count = std::mem::take(&mut peer.to_send) as usize;
+        let requests = self.wire.requests(count, peer.generation.get());
         let is_pending = self.pool.len(&peer.output) > 0;
         if is_pending && !requests.is_empty() {
             let appended = self.pool.append(&mut peer.output, Use::Write(slot), requests);
@@ -429,4 +460,8 @@ pub struct Dial {
     pub unread: bool,
     /// Moment at which the connect was due; `None` is now.
     pub due: Option<Time>,
+    /// True if the connection has no prelude.
+    pub bare: bool,
+    /// Address for the publisher of events. The connection speaks HTTP, without a prelude.
+    pub publisher: Option<SocketAddr>,
 }

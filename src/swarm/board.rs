@@ -102,6 +102,8 @@ pub struct Window {
 pub struct Board {
     pub publishes: Vec<Publish>,
     pub windows: Vec<Window>,
+    /// Number of clients that have upgraded to WebSocket.
+    pub upgrades: u64,
     /// The messages of each client in their order, each with the topic by which it came.
     received: Vec<Vec<(u32, TopicIndex)>>,
     /// The clients' numbers in the trace.
@@ -167,6 +169,12 @@ impl Board {
         let now = self.tick();
         let publish = &mut self.publishes[message as usize];
         (publish.answered, publish.receivers) = (Some(now), Some(receivers));
+    }
+
+    /// Notes that a publish has been served, as its sender knows from a message that came back.
+    pub fn served(&mut self, message: u32) {
+        let now = self.tick();
+        self.publishes[message as usize].answered.get_or_insert(now);
     }
 
     /// Adds a subscription that a client is about to request. Returns its index in `windows`.

@@ -1,6 +1,9 @@
 //! Hostile clients. Each attacks the server in one way that needs only a few connections. Their own
 //! output is not checked. The simulation checks that the loop serves honest clients beside them.
 
+mod http;
+mod web;
+
 use std::net::SocketAddr;
 
 use super::{PASSWORD, Scene, ServiceKind};
@@ -61,10 +64,34 @@ pub enum Attack {
     /// Connects from a new address each time, speaks at once and leaves, so that idle clients make
     /// way.
     Evictor,
+    /// Upgrades to WebSocket again and again without sending a frame.
+    SilentUpgrade,
+    /// Sends a part of an opening handshake, and more header fields without end.
+    HalfHandshake,
+    /// Sends fragments of one message without end, with pings between them.
+    Fragments,
+    /// Sends frames of one byte in long pipelines.
+    TinyFrames,
+    /// Sends frames without masks.
+    Unmasked,
+    /// Sends text that is not UTF-8.
+    BadText,
+    /// Sends pings without a pause, and reads nothing.
+    PingFlood,
+    /// Answers no ping.
+    NoPong,
+    /// Publishes to its own channel by WebSocket and never reads.
+    SlowReader,
+    /// Does the same where a slow consumer misses messages instead of its connection.
+    SlowDropper,
+    /// Sends the body of a request byte by byte, or a head without an end.
+    DrippedRequest,
+    /// Hides a publish behind requests that two servers might read differently.
+    Smuggler,
 }
 
 impl Attack {
-    pub const ALL: [Attack; 25] = [
+    pub const ALL: [Attack; 37] = [
         Attack::Silent,
         Attack::Dribble,
         Attack::Burst,
@@ -90,6 +117,18 @@ impl Attack {
         Attack::Stranger,
         Attack::Squatter,
         Attack::Evictor,
+        Attack::SilentUpgrade,
+        Attack::HalfHandshake,
+        Attack::Fragments,
+        Attack::TinyFrames,
+        Attack::Unmasked,
+        Attack::BadText,
+        Attack::PingFlood,
+        Attack::NoPong,
+        Attack::SlowReader,
+        Attack::SlowDropper,
+        Attack::DrippedRequest,
+        Attack::Smuggler,
     ];
 }
 
@@ -100,6 +139,8 @@ pub struct Hostile {
     /// The address of its latest connection. Only the port changes.
     source: SocketAddr,
     clients: Vec<ClientId>,
+    /// The connection on which it has spoken last.
+    spoken_on: Option<ClientId>,
     acts: u32,
 }
 
@@ -141,6 +182,7 @@ impl Hostile {
             address,
             source: SocketAddr::from((source, 61_024 + 64 * u16::from(number))),
             clients: Vec::new(),
+            spoken_on: None,
             acts: 0,
         }
     }
@@ -155,7 +197,8 @@ impl Hostile {
             | Attack::HalfClose
             | Attack::Stranger
             | Attack::Squatter
-            | Attack::Evictor => true,
+            | Attack::Evictor
+            | Attack::SilentUpgrade => true,
             Attack::Burst => false,
             _ => self.clients.is_empty() || scene.random.u8(0..16) == 0,
         };
@@ -200,7 +243,15 @@ impl Hostile {
             self.source.set_ip([127, 67, high, low].into());
         }
         let Some(client) = scene.net.client_from(self.address, self.source) else { return };
-        if matches!(self.shape, Attack::ZeroWindow | Attack::SlowSubscriber | Attack::Monitor) {
+        if matches!(
+            self.shape,
+            Attack::ZeroWindow
+                | Attack::SlowSubscriber
+                | Attack::Monitor
+                | Attack::PingFlood
+                | Attack::SlowReader
+                | Attack::SlowDropper
+        ) {
             let window = scene.random.usize(0..100);
             scene.net.set_window(client, window);
         }
@@ -212,13 +263,22 @@ impl Hostile {
     }
 
     fn say(&mut self, scene: &mut Scene<'_>, client: ClientId) {
+        let is_first = self.spoken_on != Some(client);
+        self.spoken_on = Some(client);
+        let web = web::words(self.shape, is_first, scene);
+        if let Some(bytes) = web.or_else(|| http::words(self.shape, is_first, scene)) {
+            scene.net.client_send(client, &bytes);
+            return;
+        }
+        let words = self.words(scene);
+        if !words.is_empty() {
+            scene.net.client_send(client, words.as_bytes());
+        }
+    }
+
+    fn words(&self, scene: &mut Scene<'_>) -> String {
         let number = self.acts;
-        let words = match self.shape {
-            Attack::Silent
-            | Attack::Burst
-            | Attack::Churn
-            | Attack::ResetMidFrame
-            | Attack::HalfClose => String::new(),
+        match self.shape {
             Attack::Dribble if number == 1 => {
                 "*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$100000\r\n".into()
             }
@@ -274,9 +334,8 @@ impl Hostile {
             },
             Attack::Stranger => "PUBLISH a unauthenticated\r\n".into(),
             Attack::Squatter | Attack::Evictor => "PING\r\n".into(),
-        };
-        if !words.is_empty() {
-            scene.net.client_send(client, words.as_bytes());
+            // The others send nothing, or `web` and `http` have their bytes.
+            _ => String::new(),
         }
     }
 

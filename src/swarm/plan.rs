@@ -158,6 +158,7 @@ fn fair_limits(random: &mut fastrand::Rng) -> Limits {
         idle_timeout: SECOND * 600,
         output_timeout: SECOND * 600,
         close_timeout: SECOND * 600,
+        ping_interval: SECOND * 600,
         ..budgets(random)
     }
 }
@@ -179,6 +180,7 @@ fn tight_limits(random: &mut fastrand::Rng) -> Limits {
         idle_timeout: timeout(random, 60),
         output_timeout: timeout(random, 20),
         close_timeout: timeout(random, 10),
+        ping_interval: timeout(random, 40),
         drain_timeout: SECOND * random.u32(1..10),
         max_line: random.usize(16..600),
         output_limit: random.usize(UNTRUSTED_INPUT_MAX..60_000),

@@ -20,6 +20,7 @@ use super::hostile::Hostile;
 use super::hub_client::HubClient;
 use super::line_client::LineClient;
 use super::plan::SeedPlan;
+use super::web_client::WebClient;
 use super::{PASSWORD, Scene, ServiceKind, Tally, Violation, ensure};
 use checks::Wait;
 
@@ -46,6 +47,7 @@ pub struct Simulation {
     services: Vec<(ServiceKind, SocketAddr)>,
     operator: Option<SocketAddr>,
     hub_clients: Vec<HubClient>,
+    web_clients: Vec<WebClient>,
     line_clients: Vec<LineClient>,
     hostile: Vec<Hostile>,
     datagrams: Datagrams,
@@ -103,6 +105,7 @@ impl Simulation {
             services,
             operator,
             hub_clients: Vec::new(),
+            web_clients: Vec::new(),
             line_clients: Vec::new(),
             hostile,
             datagrams,
@@ -155,6 +158,7 @@ impl Simulation {
         let (mut scene, cast) = self.scene();
         scene.board.drain_begins();
         cast.hub_clients.iter_mut().for_each(|client| client.drain_begins(&mut scene));
+        cast.web_clients.iter_mut().for_each(|client| client.drain_begins(&mut scene));
         cast.line_clients.iter_mut().for_each(|client| client.drain_begins(&mut scene));
     }
 
@@ -179,6 +183,7 @@ impl Simulation {
             random,
             board,
             hub_clients,
+            web_clients,
             line_clients,
             hostile,
             datagrams,
@@ -186,15 +191,19 @@ impl Simulation {
             ..
         } = self;
         let scene = Scene { net: reactor.net_mut(), random, board, plan, is_draining };
-        (scene, Cast { hub_clients, line_clients, hostile, datagrams, services })
+        (scene, Cast { hub_clients, web_clients, line_clients, hostile, datagrams, services })
     }
 
     /// Lets one client act, or lets time pass.
     fn act(&mut self) -> Result<(), Violation> {
-        let held = self.hub_clients.len() + self.line_clients.len();
+        let held = self.hub_clients.len() + self.web_clients.len() + self.line_clients.len();
         let (mut scene, cast) = self.scene();
         match scene.random.u8(0..100) {
             0..15 if held < scene.plan.honest => self.connect(),
+            15..28 if !cast.web_clients.is_empty() => {
+                let chosen = scene.random.usize(..cast.web_clients.len());
+                cast.web_clients[chosen].act(&mut scene);
+            }
             0..45 if !cast.hub_clients.is_empty() => {
                 let chosen = scene.random.usize(..cast.hub_clients.len());
                 cast.hub_clients[chosen].act(&mut scene);
@@ -215,6 +224,10 @@ impl Simulation {
             91..92 if !cast.line_clients.is_empty() => {
                 let chosen = scene.random.usize(..cast.line_clients.len());
                 cast.line_clients[chosen].leave(&mut scene);
+            }
+            92..93 if !cast.web_clients.is_empty() => {
+                let chosen = scene.random.usize(..cast.web_clients.len());
+                cast.web_clients[chosen].leave(&mut scene);
             }
             92..96 => {
                 let most = scene.plan.pause_max.as_micros() as u64;
@@ -264,6 +277,9 @@ impl Simulation {
         };
         let appetite = if self.random.bool() { usize::MAX } else { self.random.usize(1..400) };
         match service {
+            ServiceKind::Hub if self.random.u8(0..3) == 0 => {
+                self.web_clients.push(WebClient::new(id, self.board.enrol(id.number()), appetite))
+            }
             ServiceKind::Hub => {
                 self.hub_clients.push(HubClient::new(id, self.board.enrol(id.number()), appetite))
             }
@@ -277,11 +293,15 @@ impl Simulation {
         for client in cast.hub_clients.iter_mut() {
             client.receive(&mut scene)?;
         }
+        for client in cast.web_clients.iter_mut() {
+            client.receive(&mut scene)?;
+        }
         for client in cast.line_clients.iter_mut() {
             client.receive(&mut scene)?;
         }
         cast.datagrams.receive(&mut scene, cast.services)?;
         cast.hub_clients.retain(|client| !client.is_over());
+        cast.web_clients.retain(|client| !client.is_over());
         cast.line_clients.retain(|client| !client.is_cut);
         Ok(())
     }
@@ -324,8 +344,9 @@ impl Simulation {
         cast.hostile.iter_mut().for_each(|hostile| hostile.retire(&mut scene));
         // Slow readers become fast.
         let hubs = cast.hub_clients.iter_mut().map(|client| (client.id, &mut client.appetite));
+        let webs = cast.web_clients.iter_mut().map(|client| (client.id, &mut client.appetite));
         let lines = cast.line_clients.iter_mut().map(|client| (client.id, &mut client.appetite));
-        for (client, appetite) in hubs.chain(lines) {
+        for (client, appetite) in hubs.chain(webs).chain(lines) {
             *appetite = usize::MAX;
             scene.net.set_window(client, WINDOW);
         }
@@ -338,12 +359,17 @@ impl Simulation {
                 .iter()
                 .filter(|client| !client.is_satisfied())
                 .map(HubClient::waits_for);
+            let webs = self
+                .web_clients
+                .iter()
+                .filter(|client| !client.is_satisfied())
+                .map(WebClient::waits_for);
             let lines = self
                 .line_clients
                 .iter()
                 .filter(|client| !client.is_satisfied())
                 .map(LineClient::waits_for);
-            let Some(waiting) = hubs.chain(lines).next() else { break };
+            let Some(waiting) = hubs.chain(webs).chain(lines).next() else { break };
             ensure(self.reactor.now().since(start) < CALM, || {
                 format!("not served within {CALM:?}: {waiting}")
             })?;
@@ -375,9 +401,9 @@ impl Simulation {
     /// True if nothing is under way to an honest client of the hub.
     fn is_quiet(&self) -> bool {
         let net = self.reactor.net();
-        let present =
-            self.hub_clients.iter().filter(|client| !client.is_cut).map(|client| client.id);
-        let present: BTreeSet<ClientId> = present.collect();
+        let hubs = self.hub_clients.iter().filter(|client| !client.is_cut).map(|client| client.id);
+        let webs = self.web_clients.iter().filter(|client| !client.is_cut).map(|client| client.id);
+        let present: BTreeSet<ClientId> = hubs.chain(webs).collect();
         let mut unsent = 0;
         self.reactor.each_stream(|_, stream, watch| {
             unsent += if present.contains(&net.client_at(stream)) { watch.unsent } else { 0 };
@@ -391,6 +417,7 @@ impl Simulation {
     fn end(&mut self) -> Result<(), Violation> {
         let (mut scene, cast) = self.scene();
         cast.hub_clients.iter_mut().for_each(|client| client.leave(&mut scene));
+        cast.web_clients.iter_mut().for_each(|client| client.leave(&mut scene));
         cast.line_clients.iter_mut().for_each(|client| client.leave(&mut scene));
         cast.hostile.iter_mut().for_each(|hostile| hostile.leave(&mut scene));
         let start = self.reactor.now();
@@ -437,6 +464,7 @@ impl Simulation {
             turns: stats.turns,
             seconds: self.reactor.now().since(Time::ZERO).as_secs(),
             clients: self.clients,
+            upgrades: self.board.upgrades,
             messages: stats.work.messages,
             publishes: self.board.publishes.len() as u64,
             receipts: self.board.receipts() as u64,
@@ -451,6 +479,7 @@ impl Simulation {
 /// The participants of a run, borrowed apart from the scene.
 struct Cast<'a> {
     hub_clients: &'a mut Vec<HubClient>,
+    web_clients: &'a mut Vec<WebClient>,
     line_clients: &'a mut Vec<LineClient>,
     hostile: &'a mut Vec<Hostile>,
     datagrams: &'a mut Datagrams,

@@ -1,12 +1,16 @@
 //! The hub with foreign clients: redis-py with its own tests, ioredis, node-redis, redis-benchmark,
-//! nc, and datagrams from Python. `tests/clients/install target/clients` installs what they need. A
-//! test whose client is missing prints SKIPPED.
+//! nc, datagrams from Python, Chromium, curl, wrk, libraries of WebSocket, and Autobahn.
+//! `tests/clients/install target/clients` installs what they need. A test whose client is missing
+//! prints SKIPPED.
 
 mod against_redis;
+mod autobahn;
+mod browser;
 mod replay;
 #[path = "../support/mod.rs"]
 mod support;
 mod transactions;
+mod web;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -83,15 +87,13 @@ fn redis_py_passes_its_own_tests() {
 
 /// Runs a client program. When it prints `terminate` or `kill`, the server is ended that way and
 /// restarted on the same port.
-fn node(program: &str, protocol: &str) {
+fn node(program: &str, arguments: &[&str]) {
     let Some(modules) = installed("node_modules") else { return };
     let mut server = hub();
     let address = server.address("hub");
     let mut command = bounded("node");
-    command
-        .arg(ours(program))
-        .args([&address.port().to_string(), protocol])
-        .env("NODE_PATH", modules);
+    command.arg(ours(program)).arg(address.port().to_string()).args(arguments);
+    command.env("NODE_PATH", modules);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("timeout (coreutils) runs");
     let mut answers = child.stdin.take().expect("its input is piped");
@@ -117,18 +119,18 @@ fn node(program: &str, protocol: &str) {
         let _ = writeln!(answers, "restarted");
     }
     let output = child.wait_with_output().expect("waiting works");
-    succeeded(&format!("{program} in RESP{protocol}, after {said:?}"), &output);
-    assert_eq!(said, ["terminate", "kill", "done"], "{program} in RESP{protocol}");
+    succeeded(&format!("{program} {arguments:?}, after {said:?}"), &output);
+    assert_eq!(said, ["terminate", "kill", "done"], "{program} {arguments:?}");
 }
 
 #[test]
 fn ioredis_subscribes_and_recovers_from_restarts() {
-    ["2", "3"].into_iter().for_each(|protocol| node("ioredis.js", protocol));
+    ["2", "3"].into_iter().for_each(|protocol| node("ioredis.js", &[protocol]));
 }
 
 #[test]
 fn node_redis_subscribes_and_recovers_from_restarts() {
-    ["2", "3"].into_iter().for_each(|protocol| node("node_redis.js", protocol));
+    ["2", "3"].into_iter().for_each(|protocol| node("node_redis.js", &[protocol]));
 }
 
 #[test]

@@ -20,3 +20,4 @@ mod passwords;
 mod support;
 mod syn_flood;
 mod vanished;
+mod web_floods;

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use slabd::connection::Reason;
 use slabd::limits::{Limits, READ_CHUNK};
+use slabd::metrics::histogram::Histogram;
 use slabd::net::sim::ClientId;
 use slabd::service::discard::Discard;
 use slabd::service::echo::Echo;
 use slabd::service::hello::Hello;
+use slabd::stats::Stats;
 
 use crate::sim::{SECOND, Sim, limits};
 
@@ -140,9 +142,51 @@ fn connections_beyond_the_budget_of_a_turn_are_counted_as_carried() {
 fn the_time_between_two_polls_counts_as_busy() {
     let mut sim = Sim::new(Box::new(Echo), limits());
     sim.turns(2);
-    assert_eq!(sim.reactor.stats().busy, Duration::ZERO);
+    assert_eq!(sim.reactor.stats().busy(), Duration::ZERO);
     sim.net().advance(Duration::from_millis(7));
     sim.turns(2);
-    assert_eq!(sim.reactor.stats().busy, Duration::from_millis(7));
+    assert_eq!(sim.reactor.stats().busy(), Duration::from_millis(7));
     assert_eq!(sim.reactor.stats().longest_turn.span, Duration::from_millis(7));
+}
+
+#[test]
+fn each_turn_counts_once_with_its_duration_and_its_writes() {
+    let mut sim = Sim::new(Box::new(Echo), limits());
+    let clients: Vec<ClientId> = (0..3).map(|_| sim.accepted()).collect();
+    sim.turns(2);
+    let before = sim.reactor.stats().clone();
+    clients.iter().for_each(|client| sim.send(*client, "x"));
+    sim.turn();
+    sim.net().advance(Duration::from_millis(7));
+    sim.turns(2);
+    let after = sim.reactor.stats();
+    let grown = |of: fn(&Stats) -> &Histogram| {
+        (of(after).total() - of(&before).total(), of(after).sum() - of(&before).sum())
+    };
+    assert_eq!(grown(|stats| &stats.turn_durations), (3, 7_000_000));
+    assert_eq!(grown(|stats| &stats.writes_per_turn), (3, 3));
+    let bucket = |up_to: u64| {
+        let mut bounds = after.writes_per_turn.cumulative();
+        bounds.find(|(bound, _)| *bound == up_to).unwrap().1
+    };
+    assert_eq!((bucket(4) - bucket(2), after.writes_per_turn.total() - bucket(4)), (1, 0));
+}
+
+#[test]
+fn a_poll_counts_as_late_only_if_it_waited_for_its_whole_timeout() {
+    let mut sim = Sim::new(Box::new(Echo), Limits { idle_timeout: 10 * SECOND, ..limits() });
+    let client = sim.accepted();
+    sim.turns(2);
+    let counted = |sim: &Sim| sim.reactor.stats().poll_delays.total();
+    let before = counted(&sim);
+    sim.pass(SECOND);
+    sim.exchange(client, "x");
+    assert_eq!(counted(&sim), before, "an event or the test ended each poll");
+    let idle = sim.reactor.stats().turns;
+    sim.pass(20 * SECOND);
+    assert_eq!(sim.closed(Reason::IdleTimeout), 1);
+    let polls = sim.reactor.stats().turns - idle;
+    let late = counted(&sim) - before;
+    assert!(late > 0 && late <= polls, "{late} of {polls} polls timed out");
+    assert_eq!(sim.reactor.stats().poll_delays.sum(), 0, "virtual time is never late");
 }

@@ -1,5 +1,6 @@
 //! The guard of a connection's first line: if it is no command, nothing behind it runs.
 
+use slabd::codec::http::is_request_line;
 use slabd::connection::Reason;
 use slabd::hub::Hub;
 use slabd::limits::{FIRST_WORD_MAX, LEADING_BLANKS_MAX};
@@ -123,13 +124,23 @@ impl Target {
     }
 }
 
+/// Returns the first line without its ending. A blank line may come before it.
+fn first_line(stream: &[u8]) -> &[u8] {
+    let stream = stream.strip_prefix(b"\r\n").unwrap_or(stream);
+    let line = stream.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
 #[test]
 fn no_command_runs_behind_the_first_line_of_another_protocol_at_any_cut() {
     let mut target = Target::new();
     for other in OTHERS {
         let stream = [other, BEHIND].concat();
         let whole = target.attack(&[&stream]);
-        let is_answered = whole.starts_with(b"-ERR ") || whole.starts_with(b"HTTP/1.1 501 ");
+        let is_http = is_request_line(first_line(other));
+        // A line with the version of HTTP that is no request line gets an answer of HTTP, too.
+        let is_refused = whole.starts_with(b"HTTP/1.1 4") || whole.starts_with(b"HTTP/1.1 5");
+        let is_answered = is_refused || !is_http && whole.starts_with(b"-ERR ");
         assert!(is_answered, "{} to {}", whole.escape_ascii(), other.escape_ascii());
         for cut in 1..other.len() {
             let answer = target.attack(&[&stream[..cut], &stream[cut..]]);
@@ -167,6 +178,15 @@ fn no_command_runs_behind_a_random_first_line() {
         }
         tried += 1;
         let stream = [&line, BEHIND].concat();
+        if is_request_line(first_line(&line)) {
+            // The rest may be the fields of its head, which has no end.
+            let client = target.sim.accepted();
+            target.sim.exchange(client, &stream);
+            target.sim.net().client_close(client);
+            target.sim.turns(3);
+            assert_eq!(target.sim.received(target.witness), "", "{}", stream.escape_ascii());
+            continue;
+        }
         let cut = random.usize(..=line.len());
         target.attack(&[&stream[..cut], &stream[cut..]]);
     }
@@ -194,7 +214,7 @@ fn after_a_command_a_mistyped_line_is_an_error_and_the_connection_stays() {
     assert!(answer.starts_with("+PONG\r\n-ERR unknown command 'PIGN'"), "{answer}");
     assert!(answer.ends_with("$1\r\na\r\n"), "{answer}");
     assert_eq!(sim.exchange(client, "PUBLISH a HTTP/1.1\r\n"), ":0\r\n", "a payload");
-    assert!(sim.exchange(client, "GET / HTTP/1.1\r\n\r\nPING\r\n").starts_with("HTTP/1.1 501 "));
+    assert!(sim.exchange(client, "GET / HTTP/1.1\r\n\r\nPING\r\n").starts_with("HTTP/1.1 400 "));
     assert!(sim.is_ended(client), "a request of another protocol closes at any time");
 }
 

@@ -2,7 +2,7 @@
 //! stay fixed. The script `tests/fuzz/run` fuzzes.
 
 #[path = "../fuzz/targets/mod.rs"]
-mod targets;
+pub(super) mod targets;
 
 use std::path::Path;
 use std::{fs, panic};
@@ -29,7 +29,7 @@ macro_rules! targets {
     };
 }
 
-targets!(resp, inline, sniff, glob, config, datagram, connection, hub);
+targets!(resp, inline, sniff, http, glob, config, datagram, connection, hub, websocket);
 
 fn folder(name: &str) -> impl Iterator<Item = std::path::PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);

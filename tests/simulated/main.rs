@@ -1,5 +1,6 @@
 //! The loop and the hub on the simulated network, in virtual time. Here are also the comparisons of
-//! the simulation with the kernel, and of the RESP codec with another one. No test starts a server.
+//! the simulation with the kernel, and of the codecs of RESP and WebSocket with others. No
+//! test starts a server.
 //!
 //!     cargo test --test simulated
 
@@ -18,7 +19,12 @@ mod door;
 mod extension;
 mod first_line;
 mod fuzz_corpus;
+mod http;
 mod hub;
+mod hub_closing;
+mod hub_server;
+mod hub_sizes;
+mod metrics;
 mod output;
 mod passwords;
 mod replay;
@@ -27,6 +33,9 @@ mod restoring;
 mod seeds;
 mod services;
 mod sim;
+mod smuggling;
 mod sources;
 mod stopping;
 mod torture;
+mod websocket;
+mod websocket_differential;

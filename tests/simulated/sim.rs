@@ -135,6 +135,24 @@ impl Sim {
     }
 }
 
+/// Returns a command as an array of bulk strings.
+pub fn multibulk(words: &[&str]) -> String {
+    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    format!("*{}\r\n{bulks}", words.len())
+}
+
+/// Reads until the server sends no more.
+pub fn all(sim: &mut Sim, client: ClientId) -> String {
+    let mut got = String::new();
+    loop {
+        sim.turns(8);
+        match sim.received(client) {
+            part if part.is_empty() => return got,
+            part => got += &part,
+        }
+    }
+}
+
 /// Returns a loop that serves the hub without a password.
 pub fn hub(limits: Limits) -> Sim {
     Sim::new(Box::new(Hub::new(&Options::default())), limits)

@@ -14,6 +14,7 @@ mod play;
 mod scenario;
 mod scenarios;
 mod streams;
+mod web;
 mod world;
 
 use std::collections::BTreeSet;

@@ -28,52 +28,17 @@ fn ping_of(length: usize) -> Vec<u8> {
 #[test]
 fn only_auth_hello_quit_and_reset_run_before_authentication() {
     let mut server = guarded(&[]);
-    let commands = [
-        "ACL WHOAMI",
-        "ASKING",
-        "CLIENT ID",
-        "CLIENT LIST",
-        "CLIENT KILL TYPE normal",
-        "CLUSTER INFO",
-        "COMMAND",
-        "COMMAND DOCS",
-        "CONFIG GET *",
-        "CONFIG SET idle-timeout 1s",
-        "DBSIZE",
-        "DISCARD",
-        "ECHO x",
-        "FLUSHALL",
-        "FLUSHDB",
-        "INFO",
-        "LATENCY LATEST",
-        "MEMORY STATS",
-        "MODULE LIST",
-        "MONITOR",
-        "MULTI",
-        "PING",
-        "PING x",
-        "PSUBSCRIBE x",
-        "PUBLISH x y",
-        "PUBSUB CHANNELS",
-        "PUNSUBSCRIBE",
-        "READONLY",
-        "READWRITE",
-        "ROLE",
-        "SELECT 0",
-        "SHUTDOWN",
-        "SLOWLOG LEN",
-        "SPUBLISH x y",
-        "SSUBSCRIBE x",
-        "SUBSCRIBE x",
-        "SUNSUBSCRIBE",
-        "TIME",
-        "UNSUBSCRIBE",
-        "UNWATCH",
-        "WAIT 0 0",
-        "WATCH x",
-    ];
+    let commands: Vec<&str> = "\
+        ACL WHOAMI; ASKING; CLIENT ID; CLIENT LIST; CLIENT KILL TYPE normal; CLUSTER INFO; \
+        COMMAND; COMMAND DOCS; CONFIG GET *; CONFIG SET idle-timeout 1s; DBSIZE; DISCARD; \
+        ECHO x; FLUSHALL; FLUSHDB; INFO; LATENCY LATEST; MEMORY STATS; MODULE LIST; MONITOR; \
+        MULTI; PING; PING x; PSUBSCRIBE x; PUBLISH x y; PUBSUB CHANNELS; PUNSUBSCRIBE; READONLY; \
+        READWRITE; ROLE; SELECT 0; SHUTDOWN; SLOWLOG LEN; SPUBLISH x y; SSUBSCRIBE x; \
+        SUBSCRIBE x; SUNSUBSCRIBE; TIME; UNSUBSCRIBE; UNWATCH; WAIT 0 0; WATCH x"
+        .split("; ")
+        .collect();
     let mut client = connect(&server);
-    for command in commands {
+    for command in &commands {
         client.send(format!("{command}\r\n")).expect(NOAUTH);
         let words: Vec<&str> = command.split(' ').collect();
         let framed: String =
@@ -83,18 +48,12 @@ fn only_auth_hello_quit_and_reset_run_before_authentication() {
     client
         .send("EXEC\r\n")
         .expect("-EXECABORT Transaction discarded because of: NOAUTH Authentication required.\r\n");
-    client.send("HELLO\r\n");
-    assert!(
-        Answer::read(&mut client)
-            .text()
-            .starts_with("-NOAUTH HELLO must be called with the client already authenticated")
-    );
-    client.send("HELLO 3\r\n");
-    assert!(
-        Answer::read(&mut client)
-            .text()
-            .starts_with("-NOAUTH HELLO must be called with the client already authenticated")
-    );
+    for command in ["HELLO\r\n", "HELLO 3\r\n"] {
+        client.send(command);
+        let answer = Answer::read(&mut client).text();
+        let refused = "-NOAUTH HELLO must be called with the client already authenticated";
+        assert!(answer.starts_with(refused), "{answer}");
+    }
     client
         .send("RESET\r\nPING\r\nQUIT\r\n")
         .expect(format!("+RESET\r\n{NOAUTH}+OK\r\n"))

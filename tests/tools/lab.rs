@@ -79,7 +79,7 @@ fn the_turns_experiment_holds() {
 
 #[test]
 fn the_fanout_experiment_holds() {
-    assert!(holds("fanout", 4).contains("subscribers"));
+    assert!(holds("fanout", 5).contains("subscribers"));
 }
 
 #[test]

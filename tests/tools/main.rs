@@ -9,5 +9,6 @@ mod stress_faults;
 mod stress_flags;
 mod stress_floods;
 mod stress_http;
+mod stress_websocket;
 #[path = "../support/mod.rs"]
 mod support;

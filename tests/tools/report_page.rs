@@ -30,28 +30,31 @@ fn latency(us: f64, count: u64) -> Latency {
     }
 }
 
-/// Returns the record of a flood of one minute: a ramp, a plateau, a stall, and an end.
+/// Returns the sample of a half second of a flood of one minute: a ramp, a plateau, a stall, and an
+/// end.
+fn sample(n: u64) -> Sample {
+    let t_s = n as f64 / 2.0;
+    let open = (n * 500).min(15_000).min((120 - n) * 1500);
+    let stalled = (60..64).contains(&n);
+    let wave = 1.0 + 0.1 * (n as f64 / 3.0).sin();
+    Sample {
+        t_s,
+        connecting: if (1..30).contains(&n) { 900 + n % 7 * 40 } else { 0 },
+        open,
+        failed: n.saturating_sub(20).min(12) * 3,
+        closed_by_server: n.saturating_sub(70) * 20,
+        rate: if stalled { 0.0 } else { 21_000.0 * wave },
+        errors: n.clamp(60, 64) * 25 - 1500,
+        p50_us: (!stalled).then_some(180.0 * wave),
+        p99_us: (!stalled).then_some(if n == 64 { 1_900_000.0 } else { 900.0 * wave * wave }),
+        max_us: (!stalled).then_some(if n == 64 { 2_000_000.0 } else { 4_000.0 * wave }),
+        server_rss: Some((9 << 20) + open * 525),
+        kernel_bytes: Some(open * 8100),
+    }
+}
+
+/// Returns the record of that flood.
 fn record() -> Record {
-    let sample = |n: u64| {
-        let t_s = n as f64 / 2.0;
-        let open = (n * 500).min(15_000).min((120 - n) * 1500);
-        let stalled = (60..64).contains(&n);
-        let wave = 1.0 + 0.1 * (n as f64 / 3.0).sin();
-        Sample {
-            t_s,
-            connecting: if (1..30).contains(&n) { 900 + n % 7 * 40 } else { 0 },
-            open,
-            failed: n.saturating_sub(20).min(12) * 3,
-            closed_by_server: n.saturating_sub(70) * 20,
-            rate: if stalled { 0.0 } else { 21_000.0 * wave },
-            errors: n.clamp(60, 64) * 25 - 1500,
-            p50_us: (!stalled).then_some(180.0 * wave),
-            p99_us: (!stalled).then_some(if n == 64 { 1_900_000.0 } else { 900.0 * wave * wave }),
-            max_us: (!stalled).then_some(if n == 64 { 2_000_000.0 } else { 4_000.0 * wave }),
-            server_rss: Some((9 << 20) + open * 525),
-            kernel_bytes: Some(open * 8100),
-        }
-    };
     let probe = |phase: &str, answered, us| Probe {
         phase: phase.into(),
         sent: 2534,
@@ -80,6 +83,8 @@ fn record() -> Record {
             open_at_peak: 15_000,
             open_at_end: 14_000,
             closed_by_server: 1000,
+            close_codes: [("1013".to_string(), 2)].into(),
+            pings: 12,
             reconnects: 900,
             failed: [("refused".to_string(), 24), ("timeout".to_string(), 12)].into(),
         },

@@ -21,6 +21,7 @@ fn plan(words: &str) -> Result<Plan, String> {
 #[test]
 fn a_flag_without_effect_is_refused_by_name() {
     let (resp, http, udp) = ("resp://127.0.0.1:9", "http://127.0.0.1:9", "udp://127.0.0.1:9");
+    let (ws, sse) = ("ws://127.0.0.1:9/ws/a", "sse+http://127.0.0.1:9/events/a");
     for (words, flag) in [
         (format!("hold {resp} -n 9"), "--requests"),
         (format!("fanout {resp} -n 9"), "--requests"),
@@ -49,6 +50,16 @@ fn a_flag_without_effect_is_refused_by_name() {
         (format!("zero-window {resp} --drip 1s"), "--drip"),
         (format!("ping {resp} --probe-rate 9"), "--probe-rate"),
         (format!("ping {resp} --target-p99 1s"), "--target-p99"),
+        (format!("hold {ws} --size 9"), "--size"),
+        (format!("hold {sse} --size 9"), "--size"),
+        (format!("hold {sse} --send x"), "--send"),
+        (format!("fanout {ws} --channel x"), "--channel"),
+        (format!("fanout {sse} --channel x"), "--channel"),
+        (format!("fanout {ws} --publish {http}"), "--publish"),
+        (format!("hold {sse} --publish {http}"), "--publish"),
+        (format!("ping {ws} --method GET"), "--method"),
+        (format!("hold {sse} --body x"), "--body"),
+        (format!("half-request {resp} --drip 1s"), "--drip"),
     ] {
         let error = plan(&words).expect_err(&words);
         assert!(error.contains(&format!("{flag} does nothing")), "{words}: {error}");
@@ -63,6 +74,13 @@ fn a_flag_without_effect_is_refused_by_name() {
         format!("announce {resp} --drip 1s --probe-rate 9"),
         format!("slow-read {resp} --drip 1s --connect-rate 9"),
         format!("ping {udp} -P 4 -n 5 --size 100"),
+        format!("ping {ws} -P 4 --size 9 -H Origin:http://x"),
+        format!("zero-window {ws} --size 9"),
+        format!("announce {ws} --drip 1s"),
+        format!("hold {ws} --send x"),
+        format!("fanout {ws} --size 9 --in-flight 4"),
+        format!("fanout {sse} --size 9 --publish {http}/x -H a:b"),
+        format!("half-request {http} --probe-rate 9"),
     ] {
         assert!(plan(&words).is_ok(), "{words}: {:?}", plan(&words).err());
     }
@@ -71,65 +89,71 @@ fn a_flag_without_effect_is_refused_by_name() {
 /// Each limit is tried exactly, one step inside, and one step outside.
 #[test]
 fn a_value_is_accepted_up_to_its_limit_and_refused_beyond() {
-    let shapes = |words: &str| (format!("ping resp://127.0.0.1:9 {words}"), words.to_string());
-    let udp = |words: &str| (format!("ping udp://127.0.0.1:9 {words}"), words.to_string());
-    let flood = |words: &str| (format!("slow-read resp://127.0.0.1:9 {words}"), words.to_string());
+    let ping = |words: &str| format!("ping resp://127.0.0.1:9 {words}");
+    let udp = |words: &str| format!("ping udp://127.0.0.1:9 {words}");
+    let ws = |words: &str| format!("ping ws://127.0.0.1:9/echo {words}");
+    let flood = |words: &str| format!("slow-read resp://127.0.0.1:9 {words}");
     let most = slabd::limits::CONNECTIONS_MAX;
     let accepted = [
-        shapes("-c 1"),
-        shapes("-c 2"),
-        shapes(&format!("-c {most}")),
-        shapes(&format!("-c {}", most - 1)),
-        shapes("-P 1"),
-        shapes("-P 9999"),
-        shapes("-P 10000"),
-        shapes("--size 1"),
-        shapes("--size 1048575"),
-        shapes("--size 1048576"),
-        shapes("-d 23h"),
-        shapes("-d 24h"),
-        shapes("-d 86400"),
-        shapes("--timeout 59m"),
-        shapes("--timeout 1h"),
-        shapes("-n 1"),
-        shapes("--rate 0.01"),
-        shapes("--rate 100000000"),
+        ping("-c 1"),
+        ping("-c 2"),
+        ping(&format!("-c {most}")),
+        ping(&format!("-c {}", most - 1)),
+        ping("-P 1"),
+        ping("-P 9999"),
+        ping("-P 10000"),
+        ping("--size 1"),
+        ping("--size 1048575"),
+        ping("--size 1048576"),
+        ping("-d 23h"),
+        ping("-d 24h"),
+        ping("-d 86400"),
+        ping("--timeout 59m"),
+        ping("--timeout 1h"),
+        ping("-n 1"),
+        ping("--rate 0.01"),
+        ping("--rate 100000000"),
         udp("-c 63"),
         udp("-c 64"),
         udp("--size 18"),
         udp("--size 19"),
         udp("--size 65507"),
+        ws("--size 8"),
+        ws("--size 9"),
+        ws("--size 1048576"),
         flood("--drip 1us"),
         flood("--drip 1h"),
         flood("--probe-rate 10000"),
         flood("-c 512 --size 1MiB"),
     ];
-    for (words, _) in &accepted {
+    for words in &accepted {
         assert!(plan(words).is_ok(), "{words}: {:?}", plan(words).err());
     }
     let refused = [
-        (shapes("-c 0"), "--connections: 0 "),
-        (shapes(&format!("-c {}", most + 1)), "--connections: "),
-        (shapes("-P 0"), "--pipeline: 0 "),
-        (shapes("-P 10001"), "--pipeline: 10001 "),
-        (shapes("--size 0"), "--size: 0 "),
-        (shapes("--size 1048577"), "--size: 1048577 "),
-        (shapes("-d 86401s"), "--duration: "),
-        (shapes("-d 86401"), "--duration: "),
-        (shapes("--timeout 3601s"), "--timeout: "),
-        (shapes("-n 0"), "--requests: 0 "),
-        (shapes("--rate 0.009"), "--rate: 0.009 "),
-        (shapes("--rate 100000001"), "--rate: "),
+        (ping("-c 0"), "--connections: 0 "),
+        (ping(&format!("-c {}", most + 1)), "--connections: "),
+        (ping("-P 0"), "--pipeline: 0 "),
+        (ping("-P 10001"), "--pipeline: 10001 "),
+        (ping("--size 0"), "--size: 0 "),
+        (ping("--size 1048577"), "--size: 1048577 "),
+        (ping("-d 86401s"), "--duration: "),
+        (ping("-d 86401"), "--duration: "),
+        (ping("--timeout 3601s"), "--timeout: "),
+        (ping("-n 0"), "--requests: 0 "),
+        (ping("--rate 0.009"), "--rate: 0.009 "),
+        (ping("--rate 100000001"), "--rate: "),
         (udp("-c 65"), "--connections: 65 is out of range; accepted: 1 to 64"),
         (udp("--size 17"), "--size: 17 is out of range; accepted: 18 to 65507"),
         (udp("--size 65508"), "--size: 65508 "),
+        (ws("--size 7"), "--size: 7 is out of range; accepted: 8 to 1048576"),
+        (ws("--size 1048577"), "--size: 1048577 "),
         (flood("--drip 3601s"), "--drip: "),
         (flood("--probe-rate 10001"), "--probe-rate: 10001 "),
         (flood("--probe-rate 0.001"), "--probe-rate: 0.001 "),
         (flood("-c 513 --size 1MiB"), "513 connections"),
-        (("fanout resp://127.0.0.1:9 --in-flight 0".to_string(), String::new()), "--in-flight: 0 "),
+        ("fanout resp://127.0.0.1:9 --in-flight 0".into(), "--in-flight: 0 "),
     ];
-    for ((words, _), why) in &refused {
+    for (words, why) in &refused {
         let error = plan(words).expect_err(words);
         assert!(error.contains(why), "{words}: {error}");
     }
@@ -184,7 +208,7 @@ fn a_wrong_command_line_gets_one_line_with_the_reason_and_an_example() {
         (
             &["ftp://127.0.0.1:80"],
             2,
-            &["unknown scheme ftp://", "resp://, redis://, http://, tcp://"],
+            &["unknown scheme ftp://", "resp://, redis://, http://, ws://, sse+http://, tcp://"],
         ),
         (&["tcp://127.0.0.1"], 2, &["needs a port from 1 to 65535", "tcp://127.0.0.1:7379"]),
         (&["tcp://127.0.0.1:0"], 2, &["'0' is not a port", "1 to 65535"]),
@@ -231,6 +255,9 @@ fn a_wrong_command_line_gets_one_line_with_the_reason_and_an_example() {
         (&["compare", "a", "b", "--html", ""], 2, &["--html: the file has no name"]),
         (&[""], 2, &["the target is empty", "resp://127.0.0.1:6379"]),
         (&["https://127.0.0.1"], 2, &["needs TLS", "expected http://"]),
+        (&["wss://127.0.0.1"], 2, &["needs TLS", "expected ws://"]),
+        (&["sse+http://127.0.0.1"], 2, &["ping needs more", "the shape hold or fanout"]),
+        (&["fanout", "sse+http://127.0.0.1/x"], 2, &["--publish http://127.0.0.1:80/PATH"]),
         (&["resp://:s3cret@h", "resp://x"], 2, &["two targets", "resp://…@h"]),
         (&[R, "-H", "a: b"], 2, &["--header does nothing in ping over resp://"]),
         (&[R, "--method", "GET"], 2, &["--method does nothing"]),

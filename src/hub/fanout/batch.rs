@@ -63,11 +63,15 @@ impl Fanout {
         // Messages that were encoded for other receivers may lie apart in the outbox; copy them.
         let mut parts = batch.parts.drain(..);
         let first = parts.next().unwrap_or_default();
-        // Each post of a large message is encoded with what follows its payload.
         batch.large = batch.posts.first().and_then(|(_, queue, place)| {
-            let message = self.queues[*queue as usize].posts[*place as usize].message;
-            let end = first.end..first.end + Encoding::END.len() as u32;
-            self.messages.large(message).map(|payload| (payload.clone(), end))
+            let post = &self.queues[*queue as usize].posts[*place as usize];
+            let payload = self.messages.large(post.message)?;
+            let end = first.end..first.end + encoding.end().len() as u32;
+            match encoding.keeps_payload() {
+                // Such a post is encoded with what follows its payload.
+                true => Some((payload.clone(), end)),
+                false => Some((self.rendered.get(post.number, encoding)?.clone(), 0..0)),
+            }
         });
         batch.range = match parts.len() {
             0 => first,
@@ -119,15 +123,24 @@ impl Fanout {
                 (post.turn, post.encoded) = (self.turn, Default::default());
             }
             let (start, end) = &mut post.encoded[encoding as usize];
+            let is_large = self.messages.large(post.message).is_some();
+            if is_large && !encoding.keeps_payload() {
+                let (channel, payload) = self.messages.get(post.message);
+                let (by, at) = (By::topic(channels, *topic), (*queue, post.number));
+                if let Some(made) = self.rendered.make(at, encoding, by, channel, payload) {
+                    self.in_flight.add(made, &[*topic]);
+                }
+                continue;
+            }
             if start == end {
                 let bytes = output.bytes_mut();
                 *start = bytes.len() as u32;
                 let (channel, payload) = self.messages.get(post.message);
                 let by = By::topic(channels, *topic);
-                if self.messages.large(post.message).is_some() {
-                    encoding.encode_head(bytes, by, channel, payload.len());
+                if let Some(payload) = self.messages.large(post.message) {
+                    encoding.encode_head(bytes, by, channel, payload);
                     *end = bytes.len() as u32;
-                    bytes.extend_from_slice(Encoding::END);
+                    bytes.extend_from_slice(encoding.end());
                 } else {
                     encoding.encode(bytes, by, channel, payload);
                     *end = bytes.len() as u32;

@@ -26,7 +26,7 @@ use crate::connection::Reason;
 use crate::hub::Shared;
 use crate::hub::channels::Kind;
 use crate::hub::encoding::Encoding;
-use crate::hub::sessions::{AUTHENTICATED, Session, SessionId};
+use crate::hub::sessions::{AUTHENTICATED, PeerProtocol, Session, SessionId};
 use crate::limits::LEADING_BLANKS_MAX;
 use crate::service::server::Server;
 use crate::service::{Output, Reply, Taken};
@@ -315,8 +315,12 @@ const MUTE: u8 = 1;
 const SKIP_NEXT: u8 = 1 << 1;
 
 impl RespState {
+    /// Returns the state of a session. One that speaks another protocol has none.
     fn of(session: &Session) -> RespState {
-        let packed = session.protocol_state;
+        let packed = match session.protocol {
+            PeerProtocol::Unknown | PeerProtocol::Resp => session.protocol_state,
+            PeerProtocol::Http | PeerProtocol::WebSocket | PeerProtocol::Events => 0,
+        };
         RespState { command: packed & ((1 << COMMAND_BITS) - 1), flags: packed >> COMMAND_BITS }
     }
 
@@ -356,19 +360,18 @@ impl RespState {
 
 impl Shared {
     fn protocol(&self, session: SessionId) -> Protocol {
-        match self.sessions.get(session).encoding() {
-            Encoding::Resp2 => Protocol::Resp2,
+        match self.sessions.get(session).encoding {
             Encoding::Resp3 => Protocol::Resp3,
+            _ => Protocol::Resp2,
         }
     }
 
     fn set_protocol(&mut self, session: SessionId, protocol: Protocol) {
         if let Some(own) = self.sessions.get_mut(session) {
-            own.set_encoding(if protocol == Protocol::Resp3 {
-                Encoding::Resp3
-            } else {
-                Encoding::Resp2
-            });
+            own.encoding = match protocol {
+                Protocol::Resp2 => Encoding::Resp2,
+                Protocol::Resp3 => Encoding::Resp3,
+            };
         }
     }
 
@@ -396,7 +399,7 @@ pub fn farewell(encoding: Encoding, reason: Reason, out: &mut Vec<u8>) {
         Encoding::Resp2 if reason == Reason::MessageTimeout => {
             resp::error(out, format!("ERR closing: {}", reason.name()).as_bytes());
         }
-        Encoding::Resp2 => {}
+        _ => {}
     }
 }
 

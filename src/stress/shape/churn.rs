@@ -91,7 +91,7 @@ impl<N: Net> Shape<N> for Churn {
     }
 
     fn answered(&mut self, world: &mut World<N>, slot: u32, _goes_on: bool) {
-        world.close(slot);
+        world.leave(slot);
         if world.meter.load_ended.is_none() {
             self.replace(world, true);
         }

@@ -1,7 +1,8 @@
 //! `fanout`: subscribes connections to one channel, publishes to it, and checks each delivery.
 //!
-//! This shape parses all replies itself. A subscriber gets the confirmation of SUBSCRIBE, then
-//! messages. The publisher gets an answer to each publish, in order.
+//! This shape parses all replies itself. A subscriber of RESP gets the confirmation of SUBSCRIBE,
+//! then messages. One of WebSocket or of events is subscribed as soon as it is open. The publisher
+//! of RESP or HTTP gets an answer to each publish, in order; that of WebSocket gets none.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::stress::pace::{Next, Pace, earliest};
 use crate::stress::plan::Plan;
 use crate::stress::record::{Delivery, Record};
 use crate::stress::resp::command;
+use crate::stress::target::Scheme;
 use crate::stress::wire::payload;
 use crate::stress::world::{Dial, PeerFlags, World};
 
@@ -66,7 +68,16 @@ impl FanoutShape {
                 plan.connect_rate,
                 now,
             ),
-            publisher: Dialer::once(PUBLISHER, Dial::default(), 1, None, now),
+            publisher: Dialer::once(
+                PUBLISHER,
+                Dial {
+                    publisher: plan.publish.as_ref().map(|target| target.address),
+                    ..Dial::default()
+                },
+                1,
+                None,
+                now,
+            ),
             subscribe: command(&[b"SUBSCRIBE", plan.channel.as_bytes()]),
             publishes: None,
             mark: format!("{MARK}{:016x}", Clock::unix_time().as_nanos() as u64).into_bytes(),
@@ -106,9 +117,21 @@ impl FanoutShape {
             format!("{:016x}{:016x}", self.published, due.as_nanos()).as_bytes(),
         );
         text.extend_from_slice(&self.padding);
-        self.unanswered.push_back(due);
-        world.meter.sent += 1;
-        world.send(publisher, &command(&[b"PUBLISH", self.plan.channel.as_bytes(), &text]), 0, due);
+        let request = match (world.wire.websocket(), &self.plan.publish) {
+            (Some(form), _) => form.message(&text),
+            (_, Some(target)) => self.plan.request.publish(target, &text),
+            _ => command(&[b"PUBLISH", self.plan.channel.as_bytes(), &text]),
+        };
+        if self.is_answered() {
+            self.unanswered.push_back(due);
+            world.meter.sent += 1;
+        }
+        world.send(publisher, &request, 0, due);
+    }
+
+    /// True if the server answers a publish.
+    fn is_answered(&self) -> bool {
+        self.plan.target.scheme != Scheme::WebSocket
     }
 
     /// True if no publish and no delivery is outstanding.
@@ -123,7 +146,11 @@ impl FanoutShape {
                 self.is_published = true;
                 break;
             }
-            let arrived = self.delivery.delivered / self.subscribed.max(1);
+            let mut arrived = self.delivery.delivered / self.subscribed.max(1);
+            if self.plan.publish.is_some() {
+                // A server that closes the connection after an answer ignores what follows.
+                arrived = arrived.min(self.published - self.unanswered.len() as u64);
+            }
             let due = match &mut self.pace {
                 Some(pace) if pace.next() > world.now => {
                     return earliest([Next::At(pace.next()), Next::At(self.until)]);
@@ -213,7 +240,13 @@ impl<N: Net> Shape<N> for FanoutShape {
                 Some(_) => self.begin(world),
             }
         }
-        let Some(publisher) = self.publishes else { return self.end(world) };
+        let Some(publisher) = self.publishes else {
+            self.publisher.act(world, 0);
+            return match world.meter.connecting {
+                0 => self.end(world),
+                _ => Next::OnEvent,
+            };
+        };
         let publishing = self.publish_due(world, publisher);
         if self.is_complete() {
             return self.end(world);
@@ -232,6 +265,7 @@ impl<N: Net> Shape<N> for FanoutShape {
         let peer = &mut world.peers[slot as usize];
         peer.flags.set(PeerFlags::LISTENS);
         match peer.role {
+            SUBSCRIBER if self.plan.target.scheme != Scheme::Resp => self.subscribed += 1,
             SUBSCRIBER => {
                 let now = world.now;
                 world.send(slot, &self.subscribe, 1, now);
@@ -244,7 +278,10 @@ impl<N: Net> Shape<N> for FanoutShape {
     fn message(&mut self, world: &mut World<N>, slot: u32, message: &[u8], is_error: bool) -> bool {
         let peer = &mut world.peers[slot as usize];
         if peer.role == PUBLISHER {
-            self.take_answer(world, message, is_error);
+            // Over WebSocket, a publisher gets its own messages.
+            if self.is_answered() {
+                self.take_answer(world, message, is_error);
+            }
             return true;
         }
         if peer.outstanding > 0 {
@@ -279,7 +316,11 @@ impl<N: Net> Shape<N> for FanoutShape {
     fn ended(&mut self, world: &mut World<N>, slot: u32) {
         let peer = &world.peers[slot as usize];
         if peer.role == PUBLISHER {
-            self.publishes = None;
+            // An HTTP server may close a connection after some requests.
+            let is_in_order = self.publishes.take().is_some() && self.unanswered.is_empty();
+            if self.plan.publish.is_some() && is_in_order && !self.is_published {
+                self.publisher.more();
+            }
         } else if peer.flags.has(PeerFlags::LISTENS) && peer.outstanding == 0 {
             // Its pending messages are lost. Later messages do not expect this subscriber.
             self.subscribed = self.subscribed.saturating_sub(1);

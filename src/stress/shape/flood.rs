@@ -16,6 +16,7 @@ use crate::stress::pace::{Next, earliest};
 use crate::stress::plan::{AFTER, BEFORE, Plan};
 use crate::stress::record::Record;
 use crate::stress::target::Scheme;
+use crate::stress::websocket::{ANNOUNCED, WebSocketForm};
 use crate::stress::wire::Wire;
 use crate::stress::world::{Dial, PeerFlags, World};
 
@@ -100,6 +101,7 @@ impl Flood {
             dial: Dial {
                 unread,
                 receive_buffer: if unread { TINY_BUFFER } else { 0 },
+                bare: kind == ShapeName::HalfRequest,
                 ..Dial::default()
             },
             attackers: None,
@@ -177,6 +179,7 @@ impl Flood {
         let now = world.now;
         match self.kind {
             ShapeName::Slowloris => self.drip(world, slot),
+            ShapeName::HalfRequest => world.send(slot, &self.bait, 0, now),
             ShapeName::Announce => {
                 world.send(slot, &self.bait, 0, now);
                 world.wake(slot, self.plan.drip);
@@ -216,9 +219,12 @@ impl Flood {
             return;
         }
         peer.serial += 1;
-        let byte = self.bait.get(at).copied().unwrap_or(b'a');
+        let bytes = match world.wire.websocket() {
+            Some(form) => form.fragment(at == 0),
+            None => vec![self.bait.get(at).copied().unwrap_or(b'a')],
+        };
         let now = world.now;
-        world.send(slot, &[byte], 0, now);
+        world.send(slot, &bytes, 0, now);
         world.wake(slot, self.plan.drip);
     }
 
@@ -291,9 +297,17 @@ fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
     let wire = Wire::new(plan, 1);
     let head = |method, length| plan.request.head(&plan.target, method, length);
     match (kind, plan.target.scheme) {
-        (ShapeName::SlowRead | ShapeName::ZeroWindow, _) => {
+        (ShapeName::SlowRead | ShapeName::ZeroWindow, scheme) => {
             let request = wire.request();
-            request.repeat((UNREAD_BYTES / request.len()).clamp(1, UNREAD_REQUESTS))
+            let requests = request.repeat((UNREAD_BYTES / request.len()).clamp(1, UNREAD_REQUESTS));
+            // A client that does not read does not wait for the upgrade.
+            let upgrade = if scheme == Scheme::WebSocket { wire.prelude() } else { &[] };
+            [upgrade, &requests].concat()
+        }
+        (ShapeName::HalfRequest, scheme) => {
+            let is_upgrade = scheme == Scheme::WebSocket;
+            let request = if is_upgrade { wire.prelude() } else { wire.request() };
+            request[..request.len().div_ceil(2)].to_vec()
         }
         (ShapeName::Slowloris, Scheme::Resp) => {
             format!("*2\r\n$4\r\nECHO\r\n${DRIPPED_BULK}\r\n").into_bytes()
@@ -306,7 +320,10 @@ fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
             request.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default().to_vec()
         }
         (ShapeName::Announce, Scheme::Http) => {
-            [head("POST", Some(1 << 30)), b"\r\n".to_vec()].concat()
+            [head("POST", Some(ANNOUNCED)), b"\r\n".to_vec()].concat()
+        }
+        (ShapeName::Announce, Scheme::WebSocket) => {
+            wire.websocket().map(WebSocketForm::announcement).unwrap_or_default()
         }
         // 512 MiB less one byte: the longest string that Redis accepts (proto-max-bulk-len).
         (ShapeName::Announce, _) => b"*2\r\n$4\r\nECHO\r\n$536870911\r\n".to_vec(),
@@ -338,7 +355,9 @@ impl<N: Net> Shape<N> for Flood {
         match peer.role {
             PROBE => self.probes.opened(world, slot),
             _ => {
-                peer.flags.set(PeerFlags::DISCARDS);
+                // Frames are read, because a Close frame says why the server closes.
+                let has_frames = world.wire.websocket().is_some() && !self.dial.bare;
+                peer.flags.set(if has_frames { PeerFlags::MUTE } else { PeerFlags::DISCARDS });
                 self.attack(world, slot);
             }
         }

@@ -24,8 +24,10 @@ const CHECKS_AT_ONCE: u64 = 100;
 /// The shape `hold`.
 pub struct Hold {
     dialer: Dialer,
-    /// True if the shape sends requests. Over plain TCP it needs --send for that.
+    /// True if the shape sends requests. Over plain TCP it needs --send for that, and a stream of
+    /// events takes none.
     asks: bool,
+    scheme: Scheme,
     duration: Duration,
     phase: HoldPhase,
     /// Answers after opening, and answers at the end.
@@ -55,11 +57,14 @@ enum HoldPhase {
 
 impl Hold {
     pub fn new(plan: &Plan, now: Time) -> Hold {
-        let asks = plan.target.scheme != Scheme::Tcp || plan.send.is_some();
-        let rate = plan.connect_rate.or((!asks).then_some(UNANSWERED_RATE));
+        let scheme = plan.target.scheme;
+        let asks = !matches!(scheme, Scheme::Tcp | Scheme::Events) || plan.send.is_some();
+        let is_unanswered = !asks && scheme == Scheme::Tcp;
+        let rate = plan.connect_rate.or(is_unanswered.then_some(UNANSWERED_RATE));
         Hold {
             dialer: Dialer::once(0, Dial::default(), plan.connections, rate, now),
             asks,
+            scheme,
             duration: plan.duration,
             phase: HoldPhase::Opening,
             answered: [0; 2],
@@ -162,6 +167,12 @@ impl<N: Net> Shape<N> for Hold {
                 "{} connections got an answer after opening, and {} at the end; {} were open then",
                 count(once),
                 count(again),
+                count(world.meter.open)
+            ));
+        } else if self.scheme == Scheme::Events {
+            record.notes.push(format!(
+                "{} streams of events began, and {} were open at the end",
+                count(world.meter.opened),
                 count(world.meter.open)
             ));
         } else {

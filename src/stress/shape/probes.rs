@@ -133,7 +133,7 @@ impl Probes {
             self.answered[phase] += 1;
             self.times[phase].record(world.now.since(due), 1);
         }
-        world.close(slot);
+        world.leave(slot);
     }
 
     /// Counts a failed request with its wait so far.

@@ -29,6 +29,18 @@ impl Server for NoServer {
         None
     }
 
+    fn unsent(&self, _connection: ConnectionId) -> usize {
+        0
+    }
+
+    fn is_under_pressure(&self) -> bool {
+        false
+    }
+
+    fn is_draining(&self) -> bool {
+        false
+    }
+
     fn peer(&self, _connection: ConnectionId) -> Option<SocketAddr> {
         None
     }

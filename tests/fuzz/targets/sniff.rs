@@ -110,6 +110,9 @@ fn serve(stream: &[u8], first: usize, piece: usize, password: bool) -> Vec<Step>
                     }
                     (start, scanned) = (start + length, 0);
                 }
+                Taken::Skip(length) => {
+                    (start, scanned) = (start + length, 0);
+                }
                 Taken::Part(length) => {
                     // A long command of pub/sub is served in slices.
                     assert!(length < input.len(), "{length} of {}", input.len());

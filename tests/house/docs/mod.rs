@@ -4,6 +4,7 @@
 
 mod commands;
 mod console;
+mod metrics;
 mod named;
 mod page;
 mod settings;
@@ -235,6 +236,11 @@ fn the_page_of_settings_matches_the_rows_of_the_sources() {
     compare_made("settings", "docs/run.md", &settings::table());
 }
 
+#[test]
+fn the_page_of_metrics_matches_what_the_server_renders() {
+    compare_made("metrics", "docs/metrics.md", &metrics::table());
+}
+
 /// The table says what each default protects, whom it could hurt, and what was measured with it.
 #[test]
 fn the_table_of_defaults_has_each_default_once() {
@@ -265,18 +271,30 @@ fn the_page_of_commands_matches_the_answers_of_the_hub() {
 
 #[test]
 fn the_page_of_clients_names_the_versions_that_are_tested() {
-    let hub = page("docs/hub.md").text;
+    let pages = page("docs/hub.md").text + &page("docs/browsers.md").text;
     let requirements = fs::read_to_string(root().join("tests/clients/requirements.txt")).unwrap();
     let package = fs::read_to_string(root().join("tests/clients/package.json")).unwrap();
-    let version = requirements.lines().find_map(|line| line.strip_prefix("redis=="));
-    let mut wanted = vec![("redis-py", version.unwrap().to_string())];
-    for (name, key) in [("ioredis", "\"ioredis\": \""), ("node-redis", "\"redis\": \"")] {
+    let autobahn = fs::read_to_string(root().join("tests/clients/autobahn.txt")).unwrap();
+    let mut wanted = Vec::new();
+    for (name, package) in [
+        ("redis-py", "redis=="),
+        ("websockets", "websockets=="),
+        ("picows", "picows=="),
+        ("Autobahn's", "autobahntestsuite=="),
+    ] {
+        let mut lines = requirements.lines().chain(autobahn.lines());
+        let version = lines.find_map(|line| line.strip_prefix(package)).unwrap();
+        wanted.push((name, version.to_string()));
+    }
+    for (name, key) in
+        [("ioredis", "\"ioredis\": \""), ("node-redis", "\"redis\": \""), ("ws", "\"ws\": \"")]
+    {
         let version = package.split_once(key).unwrap().1.split('"').next().unwrap();
         wanted.push((name, version.to_string()));
     }
     for (name, version) in wanted {
-        let row = hub.lines().find(|line| line.starts_with(&format!("| {name} ")));
-        assert!(row.is_some_and(|row| row.contains(&version)), "docs/hub.md: {name} {version}");
+        let row = pages.lines().find(|line| line.starts_with(&format!("| {name} ")));
+        assert!(row.is_some_and(|row| row.contains(&version)), "docs: {name} {version}");
     }
 }
 

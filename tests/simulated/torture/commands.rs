@@ -234,17 +234,6 @@ pub fn bad_multibulk(world: &mut World) {
     );
 }
 
-pub fn an_http_request(world: &mut World) {
-    let client = world.join(0);
-    world.send(client, "POST / HTTP/1.1\r\nHost: a\r\n\r\nPUBLISH a 1\r\n");
-    world.pass(100 * MS);
-    world.close(client);
-    world.expect(
-        (world.got(client).starts_with("HTTP/1.1 501"), world.end(client)),
-        (true, End::Fin),
-    );
-}
-
 pub fn shutdown_by_command(world: &mut World) {
     let (client, other) = (world.join(0), world.join(0));
     world.depends_on(other, [client]);

@@ -132,7 +132,7 @@ fn is_transient(call: SystemCall, errno: i32) -> bool {
 }
 
 /// Bytes that the hub holds per session slot. A failure may cause more sessions at a time.
-const BYTES_PER_SLOT: usize = 24;
+const BYTES_PER_SLOT: usize = 28;
 
 /// Checks that services hold no more bytes than in the quiet run.
 fn compare_services(quiet: &Outcome, run: &Outcome) -> Result<(), String> {

@@ -11,6 +11,7 @@ use super::commands::*;
 use super::datagrams::*;
 use super::scenario::{Kind, Scenario, limits};
 use super::streams::*;
+use super::web::*;
 use super::world::World;
 
 /// A scenario of listeners with the usual limits.
@@ -87,8 +88,14 @@ pub const SCENARIOS: &[Scenario] = &[
     on("quit", &[Kind::Hub], quit),
     on("reset_command", &[Kind::Hub], reset_command),
     on("bad_multibulk", &[Kind::Hub], bad_multibulk),
-    on("an_http_request", &[Kind::Hub], an_http_request),
     on("shutdown_by_command", &[Kind::Hub], shutdown_by_command),
+    // Clients of the web.
+    on("an_http_request", &[Kind::Hub], an_http_request),
+    on("requests_on_one_connection", &[Kind::Hub], requests_on_one_connection),
+    on("a_message_over_websocket", &[Kind::Hub], a_message_over_websocket),
+    on("a_message_in_fragments", &[Kind::Hub], a_message_in_fragments),
+    on("a_slow_reader_of_websocket", &[Kind::Hub], a_slow_reader_of_websocket),
+    on("server_sent_events", &[Kind::Hub], server_sent_events),
     // Deadlines.
     with("idle", &[Kind::Hub], idle_limits, idle),
     with(

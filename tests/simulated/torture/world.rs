@@ -250,6 +250,10 @@ impl World {
         String::from_utf8_lossy(&self.peers[peer].received).into_owned()
     }
 
+    pub fn bytes(&self, peer: usize) -> &[u8] {
+        &self.peers[peer].received
+    }
+
     /// Returns the end of the stream as the client sees it.
     pub fn end(&self, peer: usize) -> End {
         self.reactor.net().client_saw(self.peers[peer].client)

@@ -4,23 +4,18 @@ use std::collections::HashMap;
 
 use super::help::other_subcommand;
 use super::listing::Filter;
-use super::pubsub::{refuse, subscribe_one, too_long};
+use super::pubsub::refuse;
 use super::walks::WalkTask;
 use super::words::{is, shown, word};
 use super::{Call, redis_sections, startup};
 use crate::codec::resp::{self, Command};
 use crate::hub::channels::{Kind, TopicLimits};
 use crate::hub::shares::{SessionSources, allows};
+use crate::hub::verbs::too_long;
 use crate::hub::{Shared, glob};
-use crate::limits::{
-    CONFIG_STEPS, INFO_STEPS, MONITOR_LINE_MAX, MONITORS_MAX, PATTERNS_AT_ONCE, SHARE, WHY_MAX,
-};
-use crate::metrics::MetricUnit::{Bytes, Connections, Count, Datagrams, Messages};
-use crate::metrics::{self, Metric, MetricSection, Metrics, key};
+use crate::limits::{CONFIG_STEPS, INFO_STEPS, MONITORS_MAX, PATTERNS_AT_ONCE, SHARE, WHY_MAX};
+use crate::metrics::{Metric, Metrics, key};
 use crate::service::server::Server;
-
-/// The hub's own sections of INFO.
-const SECTIONS: [MetricSection<Shared>; 2] = [("pubsub", subscriptions), ("passwords", passwords)];
 
 /// Runs `INFO [section …]`. A section is named by its title, or by the first word of its title.
 pub fn info(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
@@ -50,41 +45,11 @@ pub fn info(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
         write(section.title, &section.list);
     }
     let theirs = theirs.into_iter().filter(|section| wanted(section.title));
-    for section in metrics::compute(shared, &SECTIONS, &wanted).into_iter().chain(theirs) {
+    for section in shared.metrics(&wanted).into_iter().chain(theirs) {
         write(&key(section.title), &section.list);
     }
     let protocol = shared.protocol(call.session);
     resp::verbatim(call.out(), &text, protocol);
-}
-
-fn passwords(shared: &Shared, metrics: &mut Metrics) {
-    let guesses = &shared.access.guesses;
-    metrics.gauges([(
-        "unauthenticated_clients",
-        Connections,
-        guesses.len() as u64,
-        "Sessions that were refused a command because they have not sent the password.",
-    )]);
-    let help = "Wrong passwords, by connection or datagram.";
-    metrics.counters([("wrong_passwords", Count, guesses.wrong, help)]);
-}
-
-fn subscriptions(shared: &Shared, metrics: &mut Metrics) {
-    let Shared { fanout, channels, .. } = shared;
-    let bytes = channels.bytes() as u64;
-    metrics.counters([
-        ("published_messages", Messages, fanout.published, "Messages published."),
-        ("delivered_messages", Messages, fanout.delivered, "Deliveries to subscribers."),
-        (
-            "datagrams_refused",
-            Datagrams,
-            shared.datagrams_refused,
-            "Datagrams refused by access rules.",
-        ),
-        ("commands_not_shown", Count, shared.commands_not_shown, "Commands not shown by MONITOR."),
-    ]);
-    let help = "Memory of channels and subscriptions in bytes.";
-    metrics.gauges([("pubsub_bytes", Bytes, bytes, help)]);
 }
 
 pub fn config(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
@@ -101,7 +66,7 @@ pub fn config(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
                 .skip(2)
                 .find_map(|pattern| too_long(Kind::Pattern, pattern, call.server.limits()))
             {
-                return call.error(&error);
+                return call.error(&format!("ERR {error}"));
             }
             let patterns: Vec<Vec<u8>> =
                 words.iter().skip(2).map(<[u8]>::to_ascii_lowercase).collect();
@@ -130,6 +95,7 @@ pub fn config(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
             (shared.commands_processed, shared.datagrams_refused, shared.commands_not_shown) =
                 (0, 0, 0);
             (shared.fanout.published, shared.fanout.delivered) = (0, 0);
+            (shared.http_requests, shared.websocket_messages) = (0, 0);
             resp::simple(call.out(), "OK");
         }
         name if is(name, "rewrite") => call.error(
@@ -267,69 +233,13 @@ pub fn monitor(shared: &mut Shared, _words: Command<'_>, call: &mut Call<'_, '_>
     let Call { session, server, reply, .. } = call;
     let mut limits = TopicLimits::of(server.limits());
     let out = reply.bytes_mut();
-    let subscribed = subscribe_one(shared, *server, *session, Kind::Feed, b"", &mut limits, out);
+    let subscribed = shared.subscribe_within(*session, Kind::Feed, b"", &mut limits, *server, out);
     call.keep();
     match subscribed {
-        Ok(()) => {
-            resp::simple(call.out(), "OK");
-        }
+        Ok(_) => resp::simple(call.out(), "OK"),
         Err(refused) => {
             let Call { server, reply, .. } = call;
             refuse(&refused, server.limits(), reply.bytes_mut());
-        }
-    }
-}
-
-/// Shows a command to all monitors after it has run, in Redis's format.
-pub fn show_to_monitors(shared: &mut Shared, words: Command<'_>, call: &Call<'_, '_>) {
-    if shared.fanout.is_overfull() {
-        shared.commands_not_shown += 1;
-        return;
-    }
-    let session = call.session;
-    let own = shared.sessions.get(session);
-    let (line, start) = shared.feed.begin_line(session, || {
-        let time = call.server.system_time();
-        let peer = own.peer().or_else(|| call.server.peer(own.connection()?));
-        let peer = peer.map_or("?:0".into(), |peer| peer.to_string());
-        format!("+{}.{:06} [0 {peer}]", time.as_secs(), time.subsec_micros())
-    });
-    let end = start + MONITOR_LINE_MAX;
-    for word in words.iter() {
-        line.extend_from_slice(b" \"");
-        escape(word, line, end);
-        line.push(b'"');
-        if line.len() >= end {
-            line.extend_from_slice(b" ...");
-            break;
-        }
-    }
-    line.extend_from_slice(b"\r\n");
-    shared.end_line();
-}
-
-/// Appends a text, escaped as by Redis's `sdscatrepr`, until `out` has `end` bytes or some more.
-fn escape(text: &[u8], out: &mut Vec<u8>, end: usize) {
-    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'"');
-    let mut rest = text;
-    while let Some(first) = rest.first()
-        && out.len() < end
-    {
-        let room = rest.len().min(end - out.len());
-        let plain = rest[..room].iter().position(|byte| !is_plain(byte)).unwrap_or(room);
-        out.extend_from_slice(&rest[..plain]);
-        rest = &rest[plain.max(1)..];
-        if plain > 0 {
-            continue;
-        }
-        match first {
-            b'\\' | b'"' => out.extend_from_slice(&[b'\\', *first]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x07 => out.extend_from_slice(b"\\a"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            other => out.extend_from_slice(format!("\\x{other:02x}").as_bytes()),
         }
     }
 }
@@ -341,16 +251,4 @@ pub fn shutdown(_state: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>
         return resp::error(call.out(), b"ERR syntax error");
     }
     call.server.shut_down();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::service::Options;
-
-    #[test]
-    fn each_metric_of_the_hub_has_a_distinct_name_and_a_help_text() {
-        let shared = crate::hub::Hub::new(&Options::default()).shared;
-        metrics::tests::check(&metrics::compute(&shared, &SECTIONS, &|_| true));
-    }
 }

@@ -1,19 +1,18 @@
 //! The commands about connections: HELLO, AUTH, and CLIENT with its subcommands.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
 
 use super::help::other_subcommand;
-use super::listing::{Filter, describe, peer};
+use super::listing::{Filter, describe};
 use super::walks::WalkTask;
 use super::words::{is, shown, word};
 use super::{Call, MUTE, REDIS_VERSION, RespState, SKIP_NEXT, SlicedWork, rows, tracking};
 use crate::codec::resp::{self, Command, Protocol};
 use crate::connection::Reason;
 use crate::hub::Shared;
-use crate::hub::access::{self, Attempt};
+use crate::hub::access::Attempt;
 use crate::hub::labels::Attribute;
-use crate::hub::sessions::OPERATOR;
+use crate::hub::verbs::VerbResult;
 use crate::limits::{CLIENT_INFO_STEPS, CLOSED_LINE_STEPS, LABEL_MAX, LIST_MAX};
 
 const BAD_NAME: &[u8] = b"ERR Client names cannot contain spaces, newlines or special characters.";
@@ -46,23 +45,18 @@ fn authenticate(
     password: &[u8],
     call: &mut Call<'_, '_>,
 ) -> bool {
-    let session = call.session;
-    // A deferred command runs again with the same password, and is not checked again.
-    let attempt = match shared.access.guesses.is_due(session) {
-        true => Attempt::Wrong,
-        false => {
-            let attempt = shared.access.attempt(user, password);
-            if attempt == Attempt::Wrong && is_answered_later(shared, password, call) {
-                call.wait();
-                return false;
-            }
-            attempt
+    let Call { session, server, reply, .. } = call;
+    let session = *session;
+    let attempt = match shared.log_in(session, user, password, reply.now, *server) {
+        VerbResult::Done(attempt) => attempt,
+        VerbResult::Later | VerbResult::Refused(_) => {
+            call.wait();
+            return false;
         }
     };
     let error = match attempt {
         Attempt::Right => {
             shared.set_authenticated(session, true);
-            shared.access.guesses.forget(session);
             call.reply.trust(true);
             return true;
         }
@@ -74,34 +68,6 @@ fn authenticate(
     };
     resp::error(call.out(), error);
     false
-}
-
-/// Notes a wrong password. Returns true if its answer must wait. An authenticated client knows the
-/// password, so it need not guess.
-fn is_answered_later(shared: &mut Shared, password: &[u8], call: &mut Call<'_, '_>) -> bool {
-    if shared.is_authenticated(call.session) {
-        return false;
-    }
-    note_refused(shared, call);
-    shared.access.guesses.is_answered_later(call.session, password, call.reply.now)
-}
-
-/// Notes that an unauthenticated client was refused a command, and closes another connection of its
-/// source if there are too many.
-pub fn note_refused(shared: &mut Shared, call: &mut Call<'_, '_>) {
-    let session = call.session;
-    if shared.access.guesses.knows(session) {
-        return;
-    }
-    let own = shared.sessions.get(session);
-    let address = peer(shared, call.server, session)
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let source = access::source(address, own.is(OPERATOR));
-    let most = call.server.limits().max_unauthenticated_per_source;
-    let evicted = shared.access.guesses.refuse(source, session, most);
-    if let Some(connection) = evicted.and_then(|worst| shared.sessions.get(worst).connection()) {
-        call.server.kill(connection, Reason::Unauthenticated);
-    }
 }
 
 pub fn hello(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
@@ -308,7 +274,7 @@ fn kill(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
         Ok(filter) => filter,
         Err(error) => return call.error(&error),
     };
-    let is_own = |address| peer(shared, call.server, call.session) == Some(address);
+    let is_own = |address| shared.peer(call.session, call.server) == Some(address);
     if !shared.is_operator(call.session) && !filter.names_only(own.serial, is_own) {
         return rows::not_permitted("client", words, call);
     }
@@ -342,18 +308,20 @@ fn reply_mode(shared: &mut Shared, mode: &[u8], call: &mut Call<'_, '_>) {
 
 /// Lists the last connections that closed, one per line, the latest first.
 fn closed(shared: &mut Shared, call: &mut Call<'_, '_>) {
-    shared.asked += CLOSED_LINE_STEPS * shared.closed.len();
+    shared.asked += CLOSED_LINE_STEPS * shared.history.closed.len();
     let mut text = String::new();
-    for closed in shared.closed.iter().rev() {
+    for closed in shared.history.closed.iter().rev() {
         let address = closed.peer.map_or("?:0".into(), |peer| peer.to_string());
         let _ = writeln!(
             text,
-            "id={} addr={address} age={} tot-net-in={} tot-net-out={} reason={}",
+            "id={} addr={address} age={} tot-net-in={} tot-net-out={} reason={} protocol={}{}",
             closed.serial,
             closed.age.as_secs(),
             closed.transferred.received,
             closed.transferred.sent,
             closed.reason,
+            closed.protocol.name(),
+            closed.request,
         );
     }
     let protocol = shared.protocol(call.session);

@@ -227,7 +227,7 @@ fn admitted(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) ->
     let index = checked(words, call.out())?;
     let row = &TABLE[index];
     if row.flags & NO_AUTH == 0 && !shared.is_authenticated(call.session) {
-        clients::note_refused(shared, call);
+        shared.note_refused(call.session, call.server);
         call.error("NOAUTH Authentication required.");
         return None;
     }

@@ -34,7 +34,8 @@ const TEXTS: &[(&str, &[Subcommand])] = &[
                 "KILL",
                 -3,
                 "ip:port | [ID id ...] [TYPE type] [ADDR ip:port] [LADDR ip:port] [USER user] \
-                 [MAXAGE seconds] [SKIPME yes|no] -- close connections.",
+                 [MAXAGE seconds] [SKIPME yes|no] [PROTOCOL name] [PATH path] [AGENT text] \
+                 -- close connections.",
             ),
             sub("LIST", -2, "[filters as for KILL] -- describe connections."),
             sub("NO-EVICT", 3, "on|off -- exempts the connection from eviction by memory."),

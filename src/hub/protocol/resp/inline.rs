@@ -14,9 +14,10 @@ use crate::hub::sessions::SessionId;
 use crate::limits::{FIRST_WORD_MAX, LEADING_BLANKS_MAX};
 use crate::service::Reply;
 
-/// The response to an HTTP request.
-const HTTP_REFUSED: &[u8] =
-    b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+/// The response to a malformed request line, or to a request behind a command.
+const HTTP_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
+    Content-Type: application/json\r\nContent-Length: 85\r\n\r\n\
+    {\"error\":\"malformed request line, or a request on a connection of Redis's protocol\"}\n";
 
 /// The reason why a connection is closed for its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

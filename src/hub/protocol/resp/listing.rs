@@ -10,7 +10,8 @@ use crate::codec::resp::{self, Command, Protocol};
 use crate::hub::Shared;
 use crate::hub::channels::Kind;
 use crate::hub::labels::Attribute;
-use crate::hub::sessions::SessionId;
+use crate::hub::protocol::path_of;
+use crate::hub::sessions::{PeerProtocol, SessionId};
 use crate::service::server::Server;
 
 /// Cost of asking the kernel for an address, in steps. Visiting a session costs one step.
@@ -18,12 +19,6 @@ const ADDRESS_STEPS: usize = 16;
 
 /// Cost of describing a session, in steps.
 pub const DESCRIBE_STEPS: usize = 64;
-
-/// Returns a session's peer address. Asks the kernel unless it is an IPv4 address.
-pub fn peer(shared: &Shared, server: &dyn Server, session: SessionId) -> Option<SocketAddr> {
-    let own = shared.sessions.get(session);
-    own.peer().or_else(|| server.peer(own.connection()?))
-}
 
 /// The conditions that a session must meet to be selected. A condition that was not given is met.
 #[derive(Default)]
@@ -33,6 +28,10 @@ pub struct Filter {
     is_pubsub: Option<bool>,
     address: Option<Wanted>,
     local_address: Option<Wanted>,
+    /// Protocol, path and user agent, as CLIENT LIST shows them.
+    protocol: Option<Box<[u8]>>,
+    path: Option<Box<[u8]>>,
+    agent: Option<Box<[u8]>>,
     /// Minimum age in seconds.
     age_min: u64,
     /// True if the session that runs the command is left out.
@@ -91,6 +90,15 @@ impl Filter {
                 filter.address = Some(wanted(value));
             } else if is(name, "laddr") {
                 filter.local_address = Some(wanted(value));
+            } else if is(name, "protocol") {
+                if !PeerProtocol::NAMES.iter().any(|known| is(value, known)) {
+                    return Err(format!("ERR Unknown protocol '{}'", shown(value)));
+                }
+                filter.protocol = Some(value.to_ascii_lowercase().into());
+            } else if is(name, "path") {
+                filter.path = Some(value.into());
+            } else if is(name, "agent") {
+                filter.agent = Some(value.into());
             } else if is(name, "user") {
                 if value != b"default" {
                     return Err(format!("ERR No such user '{}'", shown(value)));
@@ -126,13 +134,21 @@ impl Filter {
         steps: &mut usize,
     ) -> bool {
         let own = shared.sessions.get(session);
-        let is_known =
-            self.ids.as_ref().is_none_or(|ids| ids.binary_search(&session.serial).is_ok())
-                && self
-                    .is_pubsub
-                    .is_none_or(|wanted| wanted == shared.channels.is_subscribed(session.index))
-                && own.age(self.now).as_secs() >= self.age_min
-                && !(self.skips_asker && session == asker);
+        let is_known = self
+            .ids
+            .as_ref()
+            .is_none_or(|ids| ids.binary_search(&session.serial).is_ok())
+            && self
+                .is_pubsub
+                .is_none_or(|wanted| wanted == shared.channels.is_subscribed(session.index))
+            && own.age(self.now).as_secs() >= self.age_min
+            && !(self.skips_asker && session == asker)
+            && self.protocol.as_deref().is_none_or(|name| name == own.protocol.name().as_bytes())
+            && self.agent.as_deref().is_none_or(|agent| agent == shared.agents.get(own.agent))
+            && self.path.as_deref().is_none_or(|path| {
+                *steps += ADDRESS_STEPS;
+                path == path_of(shared, session).as_bytes()
+            });
         let mut is_at = |wanted: &Option<Wanted>, ask: &dyn Fn() -> Option<SocketAddr>| match wanted
         {
             None => true,
@@ -143,7 +159,7 @@ impl Filter {
             }
         };
         is_known
-            && is_at(&self.address, &|| peer(shared, server, session))
+            && is_at(&self.address, &|| shared.peer(session, server))
             && is_at(&self.local_address, &|| server.local(own.connection()?))
     }
 }
@@ -184,7 +200,8 @@ pub fn describe(shared: &Shared, server: &dyn Server, session: SessionId, line: 
         "id={} addr={} laddr={} fd={} name={name} age={} idle={} flags={flags} db=0 sub={} psub={} \
          ssub={} multi=-1 qbuf={} qbuf-free={} argv-mem=0 multi-mem=0 obl={} oll={} omem={} \
          tot-mem={user_bytes} events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={} \
-         tot-net-in={} tot-net-out={} user-mem={user_bytes} kernel-mem={}",
+         tot-net-in={} tot-net-out={} user-mem={user_bytes} kernel-mem={} protocol={} path={} \
+         agent={}",
         session.serial,
         address(facts.peer),
         address(facts.local),
@@ -208,5 +225,8 @@ pub fn describe(shared: &Shared, server: &dyn Server, session: SessionId, line: 
         facts.transferred.received,
         facts.transferred.sent,
         facts.kernel_bytes,
+        own.protocol.name(),
+        path_of(shared, session),
+        String::from_utf8_lossy(shared.agents.get(own.agent)),
     );
 }

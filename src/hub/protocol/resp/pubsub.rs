@@ -1,15 +1,15 @@
 //! The commands of pub/sub: subscribe, unsubscribe, publish, and PUBSUB.
 
 use super::help::other_subcommand;
-use super::listing::peer;
 use super::words::{is, word};
 use super::{Call, SlicedWork};
 use crate::codec::resp::{self, Command, Protocol};
-use crate::hub::channels::{Kind, LimitReached, Refused, TopicLimits};
+use crate::hub::channels::{Kind, Refused, TopicLimits};
 use crate::hub::patterns::TooDear;
 use crate::hub::sessions::SessionId;
+use crate::hub::verbs::{too_dear, too_long, too_many};
 use crate::hub::{Shared, glob};
-use crate::limits::{LIST_MAX, LIST_STEPS_MAX, Limits, PUBLISH_STEPS_MAX, SEARCHED_MAX, SHARE};
+use crate::limits::{LIST_MAX, LIST_STEPS_MAX, Limits, SEARCHED_MAX};
 use crate::service::server::Server;
 
 /// Cost of visiting a topic, in search steps.
@@ -59,7 +59,7 @@ pub fn sunsubscribe(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_,
 fn subscribe_to(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>, kind: Kind) {
     let limits = call.server.limits();
     if let Some(error) = words.iter().skip(1).find_map(|name| too_long(kind, name, limits)) {
-        return call.error(&error);
+        return call.error(&format!("ERR {error}"));
     }
     let count = words.len() - 1;
     if call.is_long(count) {
@@ -91,7 +91,7 @@ pub fn serve(
     shared.deliver_now(session, out);
     for name in names.iter() {
         if subscribes {
-            subscribe_one(shared, server, session, kind, name, &mut limits, out)?;
+            shared.subscribe_within(session, kind, name, &mut limits, server, out)?;
         } else {
             shared.channels.unsubscribe(&shared.sessions, session.index, kind, name);
         }
@@ -101,68 +101,9 @@ pub fn serve(
     Ok(())
 }
 
-/// Subscribes to one name. A trusted source may have more than its share. The kernel is asked for
-/// the address only when that matters.
-pub fn subscribe_one(
-    shared: &mut Shared,
-    server: &dyn Server,
-    session: SessionId,
-    kind: Kind,
-    name: &[u8],
-    limits: &mut TopicLimits,
-    out: &mut Vec<u8>,
-) -> Result<(), Refused> {
-    let refused = match shared.subscribe(session, kind, name, limits, out) {
-        Err(refused) if refused.by_share => refused,
-        other => return other.map(drop),
-    };
-    let peer = peer(shared, server, session);
-    limits.is_trusted = peer.is_some_and(|peer| server.limits().trusted_sources.contain(peer.ip()));
-    match limits.is_trusted {
-        true => shared.subscribe(session, kind, name, limits, out).map(drop),
-        false => Err(refused),
-    }
-}
-
 /// Appends the error for a subscription beyond a limit.
 pub fn refuse(refused: &Refused, limits: &Limits, out: &mut Vec<u8>) {
-    let (most, what, setting) = match refused.limit {
-        LimitReached::PatternsOfSession => (
-            limits.max_patterns_per_connection,
-            "patterns per connection",
-            "max-patterns-per-connection",
-        ),
-        LimitReached::Patterns => (limits.max_patterns, "patterns in total", "max-patterns"),
-        LimitReached::OtherPatterns => {
-            (limits.max_other_patterns, "patterns of this form in total", "max-other-patterns")
-        }
-        LimitReached::Channels => (limits.max_channels, "channels in total", "max-channels"),
-        LimitReached::Memory => {
-            (limits.subscription_memory, "bytes of memory in total", "subscription-memory")
-        }
-    };
-    let error = match refused.by_share {
-        false => {
-            format!("ERR too many subscriptions; the limit is {most} {what} (--{setting})")
-        }
-        true => format!(
-            "ERR too many subscriptions from this address; it may have {SHARE} times what is left \
-             of {most} {what} (--{setting})"
-        ),
-    };
-    resp::error(out, error.as_bytes());
-}
-
-/// Returns the error for a name or pattern that is too long.
-pub fn too_long(kind: Kind, name: &[u8], limits: &Limits) -> Option<String> {
-    let (what, most, setting) = match kind {
-        Kind::Pattern => ("pattern", limits.max_pattern, "max-pattern"),
-        _ => ("channel name", limits.max_channel_name, "max-channel-name"),
-    };
-    let length = name.len();
-    (length > most).then(|| {
-        format!("ERR the {what} has {length} bytes; accepted: up to {most} bytes (--{setting})")
-    })
+    resp::error(out, format!("ERR {}", too_many(refused, limits)).as_bytes());
 }
 
 fn unsubscribe_from(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>, kind: Kind) {
@@ -266,7 +207,7 @@ fn list(
     out: &mut Vec<u8>,
 ) {
     if let Some(error) = pattern.and_then(|pattern| too_long(Kind::Pattern, pattern, limits)) {
-        return resp::error(out, error.as_bytes());
+        return resp::error(out, format!("ERR {error}").as_bytes());
     }
     let (start, mut count, mut steps) = (out.len(), 0, 0);
     for (_, name) in shared.channels.topics(kind) {
@@ -294,23 +235,17 @@ fn list(
 
 pub fn publish(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     if let Some(error) = too_long(Kind::Channel, word(words, 1), call.server.limits()) {
-        return call.error(&error);
+        return call.error(&format!("ERR {error}"));
     }
     match shared.publish(word(words, 1), word(words, 2)) {
         Ok(receivers) => resp::integer(call.out(), receivers as i64),
-        Err(TooDear) => {
-            let length = word(words, 1).len();
-            call.error(&format!(
-                "ERR matching a channel name of {length} bytes with the patterns would take too \
-                 long; the limit is {PUBLISH_STEPS_MAX} steps: use a shorter name"
-            ));
-        }
+        Err(TooDear) => call.error(&format!("ERR {}", too_dear(word(words, 1)))),
     }
 }
 
 pub fn spublish(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     if let Some(error) = too_long(Kind::Shard, word(words, 1), call.server.limits()) {
-        return call.error(&error);
+        return call.error(&format!("ERR {error}"));
     }
     let receivers = shared.publish_shard(word(words, 1), word(words, 2));
     resp::integer(call.out(), receivers as i64);

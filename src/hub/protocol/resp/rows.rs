@@ -1,7 +1,7 @@
 //! A row of the table of commands: name, arity, flags, summary and function; and what its flags do.
 
 use super::words::{shown, word};
-use super::{Call, SlicedWork, admin};
+use super::{Call, SlicedWork};
 use crate::codec::resp::Command;
 use crate::hub::Shared;
 use crate::hub::channels::Kind;
@@ -71,7 +71,7 @@ pub fn perform(shared: &mut Shared, row: &CommandRow, words: Command<'_>, call: 
     // The command runs first, so a monitor that ends with RESET does not see its own RESET.
     let runs_again = call.waits || matches!(call.begun, Some(SlicedWork::Reset));
     if row.flags & SECRET == 0 && !runs_again && shared.has_monitors() {
-        admin::show_to_monitors(shared, words, call);
+        shared.show(call.session, call.server, words.iter());
     }
 }
 

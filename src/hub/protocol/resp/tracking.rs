@@ -319,7 +319,7 @@ mod tests {
             hub.check_invariants();
             disconnect(&mut hub, 0);
             hub.check_invariants();
-            assert_eq!(hub.resp.trackers.bytes(), 0, "{lines:?}");
+            assert_eq!(hub.protocols.resp.trackers.bytes(), 0, "{lines:?}");
         }
     }
 

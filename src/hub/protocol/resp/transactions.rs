@@ -663,13 +663,17 @@ mod tests {
         assert!(hub.bytes() > before + 20 * EXEC_STEPS_PER_TURN, "the queue is counted");
         assert_eq!(exchange(&mut hub, 0, b"EXEC\r\n").1, Taken::Later);
         assert_eq!(exchange(&mut hub, 1, b"EXEC\r\n").1, Taken::Later);
-        assert!(hub.resp.transactions.has_holder());
+        assert!(hub.protocols.resp.transactions.has_holder());
         for connection in [2, 1, 0] {
             disconnect(&mut hub, connection);
             hub.check_invariants();
         }
-        assert!(!hub.resp.transactions.has_holder());
-        assert_eq!(hub.resp.transactions.bytes() - hub.resp.transactions.parser.bytes(), 0);
+        assert!(!hub.protocols.resp.transactions.has_holder());
+        assert_eq!(
+            hub.protocols.resp.transactions.bytes()
+                - hub.protocols.resp.transactions.parser.bytes(),
+            0
+        );
     }
 
     /// Queues an ECHO of this many bytes on a connection of a server with a small budget.
@@ -701,7 +705,7 @@ mod tests {
             let now = Time::ZERO + after;
             hub.collect(&mut Output::new(now, &mut server, &mut outbox, 1 << 20, 1 << 30));
             hub.check_invariants();
-            hub.resp.holds_publishers()
+            hub.protocols.resp.holds_publishers()
         };
         assert!(collect(&mut hub, EXEC_HOLD_MAX - 2 * Tick::LENGTH));
         assert!(!collect(&mut hub, EXEC_HOLD_MAX + Tick::LENGTH));

@@ -1,0 +1,87 @@
+//! The hub's own metrics, section by section. Nothing here walks all sessions.
+
+use super::sessions::PeerProtocol;
+use super::{Hub, Shared};
+use crate::metrics::MetricKind::Gauge;
+use crate::metrics::MetricUnit::{Bytes, Connections, Count, Datagrams, Messages};
+use crate::metrics::{self, MetricSection, Metrics};
+
+const SECTIONS: [MetricSection<Shared>; 2] = [("pubsub", subscriptions), ("passwords", passwords)];
+
+impl Hub {
+    /// Computes all sections.
+    pub fn metrics(&self) -> Vec<Metrics> {
+        self.shared.metrics(&|_| true)
+    }
+}
+
+impl Shared {
+    /// Computes the sections whose titles are wanted.
+    pub(super) fn metrics(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<Metrics> {
+        metrics::compute(self, &SECTIONS, wanted)
+    }
+}
+
+fn passwords(shared: &Shared, metrics: &mut Metrics) {
+    let guesses = &shared.access.guesses;
+    metrics.gauges([(
+        "unauthenticated_clients",
+        Connections,
+        guesses.len() as u64,
+        "Sessions that were refused a command because they have not sent the password.",
+    )]);
+    let help = "Wrong passwords, by connection or datagram.";
+    metrics.counters([("wrong_passwords", Count, guesses.wrong, help)]);
+}
+
+fn subscriptions(shared: &Shared, metrics: &mut Metrics) {
+    let Shared { fanout, channels, .. } = shared;
+    let [topics, patterns, waiting, bytes, backlog] = [
+        channels.topic_count(),
+        channels.pattern_count(),
+        shared.publishers.len() + shared.large_publishers.len() + shared.searchers.len(),
+        channels.bytes(),
+        fanout.backlog(),
+    ]
+    .map(|count| count as u64);
+    let sessions =
+        PeerProtocol::NAMES.into_iter().zip(shared.sessions.by_protocol().map(u64::from));
+    let help = "Sessions that speak this protocol.";
+    metrics.family((Gauge, Connections), ("sessions", "protocol"), "sessions, ", help, sessions);
+    metrics.counters([
+        ("published_messages", Messages, fanout.published, "Messages published."),
+        ("delivered_messages", Messages, fanout.delivered, "Deliveries to subscribers."),
+        (
+            "datagrams_refused",
+            Datagrams,
+            shared.datagrams_refused,
+            "Datagrams refused by access rules.",
+        ),
+        (
+            "websocket_messages",
+            Messages,
+            shared.websocket_messages,
+            "Messages from clients of WebSocket.",
+        ),
+        ("http_requests", Count, shared.http_requests, "Requests of HTTP that were answered."),
+        ("commands_not_shown", Count, shared.commands_not_shown, "Commands not shown by MONITOR."),
+    ]);
+    metrics.gauges([
+        ("channels", Count, topics - patterns, "Channels with at least one subscriber."),
+        ("patterns", Count, patterns, "Patterns with at least one subscriber."),
+        ("waiting", Connections, waiting, "Sessions with a deferred command."),
+        ("pubsub_bytes", Bytes, bytes, "Memory of channels and subscriptions in bytes."),
+        ("backlog_bytes", Bytes, backlog, "Memory of messages that are not delivered yet."),
+    ]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::Options;
+
+    #[test]
+    fn each_metric_of_the_hub_has_a_distinct_name_and_a_help_text() {
+        metrics::tests::check(&Hub::new(&Options::default()).metrics());
+    }
+}

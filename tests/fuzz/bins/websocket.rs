@@ -1,0 +1,5 @@
+#![no_main]
+
+use slabd_fuzz::websocket::websocket;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| websocket(data));
