@@ -347,6 +347,17 @@ mod tests {
     }
 
     #[test]
+    fn a_body_has_one_length() {
+        for fields in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+        ] {
+            let text = with("POST / HTTP/1.1", fields);
+            assert_eq!(read(&text, |_| ()), Err(RequestError::TwoLengths), "{fields}");
+        }
+    }
+
+    #[test]
     fn the_client_says_whether_the_connection_stays() {
         for (line, fields, stays) in [
             ("GET / HTTP/1.1", "", true),
