@@ -46,7 +46,7 @@ use labels::Labels;
 use leaving::Leaving;
 use patterns::TooDear;
 use protocol::Protocols;
-use sessions::{AUTHENTICATED, OPERATOR, PeerProtocol, SessionId, Sessions};
+use sessions::{AUTHENTICATED, OPERATOR, SessionId, Sessions};
 use texts::SharedTexts;
 use waiting::Waiting;
 
@@ -260,12 +260,6 @@ impl Shared {
         Sessions::BYTES_EACH
             + self.labels.bytes_of(session.index)
             + self.channels.bytes_of(session.index)
-    }
-
-    fn set_peer_protocol(&mut self, session: SessionId, protocol: PeerProtocol) {
-        if self.sessions.get(session).protocol != protocol {
-            self.sessions.set_protocol(session, protocol);
-        }
     }
 }
 

@@ -26,6 +26,8 @@ pub mod admission;
 #[forbid(unsafe_code)]
 pub mod buffer;
 #[forbid(unsafe_code)]
+mod calendar;
+#[forbid(unsafe_code)]
 pub mod cli;
 #[forbid(unsafe_code)]
 pub mod clock;

@@ -17,6 +17,7 @@ use crate::service::{Output, Reply, Taken};
 use http::Http;
 use websocket::WebSockets;
 
+pub use http::path_of;
 pub use resp::{DENIED, Resp, example, full};
 
 /// The protocols, with the state that each has for its own sessions.
@@ -41,7 +42,7 @@ impl Protocols {
         let mut protocol = shared.sessions.get(session).protocol;
         if protocol == PeerProtocol::Unknown {
             protocol = telling::tell(input, server.limits().max_head);
-            shared.set_peer_protocol(session, protocol);
+            shared.sessions.set_protocol(session, protocol);
             if protocol == PeerProtocol::Unknown && telling::may_be_request(input) {
                 // RESP bounds its lines otherwise.
                 return Taken::Incomplete;
@@ -128,9 +129,4 @@ impl Protocols {
         self.http.shrink();
         self.websocket.shrink();
     }
-}
-
-/// Returns the path of a session's requests, as CLIENT LIST shows it.
-pub fn path_of(shared: &Shared, session: SessionId) -> String {
-    http::path_of(shared, session)
 }

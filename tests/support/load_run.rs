@@ -80,3 +80,12 @@ pub fn signal(pid: &str, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), pid]).status();
     assert!(status.expect("kill runs").success());
 }
+
+/// Checks that a run of the shape fanout delivered every message, at least 5,000, in order.
+#[track_caller]
+pub fn expect_all_delivered(record: &Value, said: &str) {
+    let delivery = &record["delivery"];
+    assert_eq!(delivery["delivered"], delivery["expected"], "{said}");
+    assert_eq!((number(&delivery["lost"]), number(&delivery["out_of_order"])), (0, 0), "{said}");
+    assert!(number(&delivery["delivered"]) >= 5000, "{said}");
+}

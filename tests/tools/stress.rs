@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-use crate::support::load_run::{json_file, number, percentile, serve, signal, stress};
+use crate::support::load_run::{
+    expect_all_delivered, json_file, number, percentile, serve, signal, stress,
+};
 use crate::support::{PATIENCE, Server, program, run};
 
 #[test]
@@ -37,14 +39,7 @@ fn every_shape_of_load_runs_without_an_error() {
             assert!(record["server"]["source"].as_str().unwrap().contains("process"), "{words}");
         }
         if words.starts_with("fanout") {
-            let delivery = &record["delivery"];
-            assert_eq!(delivery["delivered"], delivery["expected"], "{said}");
-            assert_eq!(
-                (number(&delivery["lost"]), number(&delivery["out_of_order"])),
-                (0, 0),
-                "{said}"
-            );
-            assert!(number(&delivery["delivered"]) >= 5000, "{said}");
+            expect_all_delivered(&record, &said);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use slabd::codec::websocket::{Decoded, Decoder, Opcode, Role, accept_key, encode, encode_close};
 
 use crate::support::Server;
-use crate::support::load_run::{number, serve, stress};
+use crate::support::load_run::{expect_all_delivered, number, serve, stress};
 
 #[test]
 fn every_shape_of_load_runs_over_websocket_and_events() {
@@ -40,14 +40,7 @@ fn every_shape_of_load_runs_over_websocket_and_events() {
         );
         assert_eq!(number(&record["connections"]["closed_by_server"]), 0, "{words}");
         if words.starts_with("fanout") {
-            let delivery = &record["delivery"];
-            assert_eq!(delivery["delivered"], delivery["expected"], "{said}");
-            assert_eq!(
-                (number(&delivery["lost"]), number(&delivery["out_of_order"])),
-                (0, 0),
-                "{said}"
-            );
-            assert!(number(&delivery["delivered"]) >= 5000, "{said}");
+            expect_all_delivered(&record, &said);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Writes the heads and bodies of answers.
 
+use crate::calendar::civil;
 use crate::limits::COUNT_LINE_MAX;
 
 /// An answer to a request. The date comes from [`imf_fixdate`], once a second.
@@ -164,21 +165,6 @@ pub fn imf_fixdate(seconds: u64) -> [u8; 29] {
         text[at + 1] = b'0' + (number % 10) as u8;
     }
     text
-}
-
-/// Returns year, month and day of a number of days since 1970. The year begins in March here, so
-/// that the leap day is its last (the algorithm of Hinnant, "chrono-compatible date algorithms").
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]

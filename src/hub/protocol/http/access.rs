@@ -1,4 +1,4 @@
-//! Who may send a request: the host that a browser reached, the page that sends it, the password.
+//! Access by HTTP: the host that a browser reached, the page that sends a request, the password.
 //!
 //! A browser sends requests for any page that it shows, also to addresses that only its user can
 //! reach. Host tells under which name the browser reached the server: a page can make a name of its

@@ -1,11 +1,10 @@
-//! What each route does with a request that is admitted and complete.
+//! The routes at work, on requests that are admitted and complete.
 
 use std::io::Write;
 
 use super::exchange::{HttpExchange, JSON, NO_STORE};
 use super::routes::Route;
 use super::{RequestProgress, error_body, page, upgrade};
-use crate::hub::Shared;
 use crate::hub::verbs::VerbResult;
 use crate::limits::INFO_STEPS;
 use crate::metrics::prometheus::{self, MetricsForm};
@@ -52,9 +51,7 @@ fn answer_page(exchange: &mut HttpExchange<'_, '_>) {
 /// Answers with all metrics. It counts as an INFO, and waits as one if clients have asked for
 /// enough in this turn.
 fn answer_metrics(exchange: &mut HttpExchange<'_, '_>) -> RequestProgress {
-    let is_used_up = exchange.shared.has_asked_enough();
-    let Shared { sessions, searchers, .. } = &mut *exchange.shared;
-    if searchers.must_wait(sessions, exchange.session, is_used_up) {
+    if exchange.shared.must_wait_to_search(exchange.session) {
         return RequestProgress::Waits;
     }
     exchange.shared.asked += INFO_STEPS;

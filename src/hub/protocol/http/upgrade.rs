@@ -114,7 +114,7 @@ fn finish(
     if *has_password {
         shared.set_authenticated(*session, true);
     }
-    shared.set_peer_protocol(*session, PeerProtocol::WebSocket);
+    shared.sessions.set_protocol(*session, PeerProtocol::WebSocket);
     let must_answer = server.is_under_pressure();
     if let Some(own) = shared.sessions.get_mut(*session) {
         own.encoding = encoding;
@@ -163,7 +163,7 @@ pub fn to_events(
     if *has_password {
         shared.set_authenticated(*session, true);
     }
-    shared.set_peer_protocol(*session, PeerProtocol::Events);
+    shared.sessions.set_protocol(*session, PeerProtocol::Events);
     if let Some(own) = shared.sessions.get_mut(*session) {
         own.encoding = match form {
             EventsForm::Payload => Encoding::Events,
