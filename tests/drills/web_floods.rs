@@ -12,6 +12,10 @@ use crate::support::{self, Server, all_files};
 /// More attackers than there are slots.
 const ATTACKERS: &str = "8000";
 
+/// Connects of the attackers per second. With 4,096 slots a silent connection then keeps its slot
+/// for a second, so that an honest client that waits for a processor is not recycled meanwhile.
+const CONNECT_RATE: &str = "4000";
+
 /// Time of the attacks.
 const FLOOD: &str = "6s";
 
@@ -34,7 +38,7 @@ fn serve_honest(target: &str) {
 
 fn flood(kind: &str, path: &str) {
     let _all_files = all_files();
-    flood_at(&start("5s"), kind, path, &["-c", ATTACKERS]);
+    flood_at(&start("5s"), kind, path, &["-c", ATTACKERS, "--connect-rate", CONNECT_RATE]);
 }
 
 /// Floods a server beside honest clients.
