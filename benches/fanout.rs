@@ -14,6 +14,8 @@
 //!   than are in flight. The ratio shows how much this saves, and it changes with --publishes.
 //!   uWebSockets does not reply, so this section leaves it out.
 //! - `websocket`: as `delivered`, and the clients of slabd speak WebSocket, too.
+//! - `socketio`: as `delivered`, of slabd with Socket.IO over WebSocket, beside Socket.IO's own
+//!   server under Node.js, and beside slabd with WebSocket.
 //! - `mixed`: slabd alone, with subscribers that speak RESP, WebSocket, one half each, and with
 //!   server-sent events. One half each should cost what the two alone cost on average.
 //!
@@ -34,7 +36,8 @@
 mod support;
 
 use anyhow::{Context, Result, ensure};
-use support::fanout::{self, Audience, Mix, Order, Until};
+use support::fanout::{self, Audience, Order, Until};
+use support::protocols::{Mix, PAYLOAD};
 use support::rounds::{Contender, alternate, ratios, report};
 use support::server::{self, Server};
 use support::{Options, Table, median, range};
@@ -47,6 +50,11 @@ const DELIVERED: [(u64, f64, Option<f64>); 4] =
 const REPLIED: [(u64, f64); 2] = [(1, 1.0), (16, 0.65)];
 /// Publishes in flight, and the maximum ratio of slabd's processor time to that of uWebSockets.
 const WEBSOCKET: [(u64, f64); 3] = [(1, 0.9), (2, 0.95), (16, 0.85)];
+/// Publishes in flight, and the maximum ratio of slabd's processor time to that of Socket.IO on
+/// Node.
+const SOCKETIO: [(u64, f64); 2] = [(1, 0.1), (16, 0.1)];
+/// Maximum ratio of a delivery by Socket.IO to one by WebSocket.
+const SOCKETIO_TARGET: f64 = 1.1;
 /// Publishes in flight in the section `mixed`.
 const MIXED: [u64; 3] = [1, 2, 16];
 /// Maximum difference of two halves to the mean of the two alone.
@@ -54,6 +62,7 @@ const MIXED_TARGET: f64 = 0.1;
 
 const UWEBSOCKETS: &str = "uWebSockets";
 const REDIS: &str = "redis";
+const NODE: &str = "socket.io";
 
 /// A server and its audience.
 struct Stage {
@@ -67,7 +76,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let numbers = [("rounds", 9), ("subscribers", 10_000), ("publishes", 160)];
-    let sections = ["delivered", "replied", "websocket", "mixed"];
+    let sections = ["delivered", "replied", "websocket", "socketio", "mixed"];
     let Some(options) = Options::read(&sections, &numbers)? else { return Ok(()) };
     let (subscribers, publishes) = (options.number("subscribers"), options.number("publishes"));
     ensure!(
@@ -102,6 +111,17 @@ fn main() -> Result<()> {
             compare(&options, stages.iter_mut().collect(), order, target, None)?;
         }
     }
+    if options.wants("socketio") {
+        let candidates = [
+            (NODE, Mix::SocketIo),
+            ("slabd WebSocket", Mix::WebSocket),
+            ("slabd Socket.IO", Mix::SocketIo),
+        ];
+        let mut stages = stages(&options, &candidates)?;
+        for (in_flight, target) in SOCKETIO {
+            socketio(&options, &mut stages, order(in_flight, Until::Delivered), target)?;
+        }
+    }
     if options.wants("mixed") {
         let candidates = [
             ("slabd RESP", Mix::Resp),
@@ -132,6 +152,7 @@ fn stages(options: &Options, candidates: &[(&'static str, Mix)]) -> Result<Vec<S
         }
         let server = match label {
             UWEBSOCKETS => Server::uwebsockets()?,
+            NODE => Server::socketio()?,
             REDIS => Server::redis()?,
             _ if mix == Mix::Resp => Some(Server::slabd("hub", &[])?),
             _ => Some(Server::slabd_for_web()?),
@@ -158,7 +179,7 @@ fn measure(
     let Order { publishes, in_flight, .. } = order;
     println!(
         "## {} bytes to {subscribers} subscribers, {in_flight} in flight until {until}",
-        fanout::PAYLOAD
+        PAYLOAD
     );
     println!("\nServer CPU per delivery; {publishes} publishes a round.\n");
     let mut reads = vec![0; stages.len()];
@@ -202,6 +223,17 @@ fn compare(
     {
         let ratio = median(&ratios(slabd, redis));
         println!("slabd ÷ redis: {ratio:.3}, target ≤ {target:.2}\n");
+    }
+    Ok(())
+}
+
+fn socketio(options: &Options, stages: &mut [Stage], order: Order, target: f64) -> Result<()> {
+    let costs = measure(options, stages.iter_mut().collect(), order, Some((NODE, target)))?;
+    if let (Some(websocket), Some(socketio)) =
+        (of(&costs, "slabd WebSocket"), of(&costs, "slabd Socket.IO"))
+    {
+        let ratio = median(&ratios(socketio, websocket));
+        println!("Socket.IO ÷ WebSocket: {ratio:.3}, target ≤ {SOCKETIO_TARGET:.2}\n");
     }
     Ok(())
 }

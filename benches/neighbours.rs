@@ -13,6 +13,8 @@
 //! - `patterns`: the processor time of a PUBLISH that matches nothing, with a pipeline of 32.
 //!   Others have 10,000 patterns that end with their only wildcard, such as `text00001*`. The ratio
 //!   divides it by the time on a server without patterns.
+//! - `newcomers`: the wait of an honest client for PING while newcomers get 1,000,000 retained
+//!   values, and the longest turn.
 //!
 //! slabd runs with its default settings. In `inspect` it has no deadlines and no limit on silent
 //! connections.
@@ -21,13 +23,13 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use support::load::{ClosedLoop, Exchange, Held, Honest, RedisBenchmark, STALL_TIMEOUT, Talk};
 use support::rounds::{Contender, alternate, report};
 use support::server::{self, Server};
@@ -39,6 +41,11 @@ const MONITOR_TARGET: f64 = 0.37;
 const INSPECT_TARGET: f64 = 10.0;
 /// Maximum ratio of the cost of a publish beside the patterns to the cost without them.
 const PATTERNS_TARGET: f64 = 1.5;
+
+/// Maximum ratio of the honest client's 99th percentile beside newcomers to that without.
+const NEWCOMERS_TARGET: f64 = 2.0;
+/// Longest turn beside newcomers, in milliseconds.
+const TURN_TARGET: f64 = 5.0;
 
 const CLIENTS: u64 = 50;
 const PIPELINE: u64 = 32;
@@ -55,8 +62,9 @@ const PING: Talk =
     Talk { greeting: b"", request: b"PING\r\n", reply_starts: b"+PONG\r\n", reply_ends: b"" };
 
 fn main() -> Result<()> {
-    let numbers = [("rounds", 5), ("requests", 500_000), ("idle", 6000)];
-    let Some(options) = Options::read(&["monitor", "inspect", "patterns"], &numbers)? else {
+    let numbers = [("rounds", 5), ("requests", 500_000), ("idle", 6000), ("keys", 1_000_000)];
+    let sections = ["monitor", "inspect", "patterns", "newcomers"];
+    let Some(options) = Options::read(&sections, &numbers)? else {
         return Ok(());
     };
     support::prepare()?;
@@ -69,6 +77,9 @@ fn main() -> Result<()> {
     }
     if options.wants("patterns") {
         patterns(&options)?;
+    }
+    if options.wants("newcomers") {
+        newcomers(&options)?;
     }
     Ok(())
 }
@@ -239,4 +250,98 @@ fn subscribe_to_patterns(server: &Server, first: usize) -> Result<TcpStream> {
         ensure!(count > 0 && !answer.starts_with(b"-"), "{} refuses patterns", server.name);
     }
     Ok(stream)
+}
+
+/// Fills a channel with retained values, and lets newcomers read them for a second.
+fn newcomers(options: &Options) -> Result<()> {
+    let keys = options.number("keys");
+    println!("## PING beside newcomers that get {keys} retained values\n");
+    let rule = r#"{"channel":"cells","key":"index"}"#;
+    let server = Server::slabd_with_deadlines("hub", &["--retain", rule])?;
+    fill(&server, keys)?;
+    let header = ["newcomers", "p50, ms", "p99, ms", "ratio", "target", "longest turn, ms", "MB/s"];
+    let (mut table, mut quiet) = (Table::new(&header), 0.0);
+    for count in [0, 1, 1000] {
+        let mut streams = Vec::new();
+        for _ in 0..count {
+            streams.push(TcpStream::connect(server.address)?);
+        }
+        ask(&server, b"CONFIG RESETSTAT\r\n")?;
+        let honest = Honest::start(server.address)?;
+        let bytes = take_for_a_second(&streams)?;
+        let [median, high] = honest.stop()?;
+        if count == 0 {
+            quiet = high;
+        }
+        let info = ask(&server, b"INFO loop\r\n")?;
+        let longest = info.lines().find_map(|line| line.strip_prefix("longest_turn_us:"));
+        let longest = longest.and_then(|text| text.parse::<f64>().ok());
+        let longest = longest.with_context(|| format!("no longest_turn_us in {info}"))? / 1e3;
+        table.row(vec![
+            count.to_string(),
+            format!("{median:.2}"),
+            format!("{high:.2}"),
+            format!("{:.2}", high / quiet),
+            format!("≤ {NEWCOMERS_TARGET}, turns ≤ {TURN_TARGET} ms"),
+            format!("{longest:.2}"),
+            format!("{:.0}", bytes as f64 / 1e6),
+        ]);
+    }
+    table.print();
+    Ok(())
+}
+
+/// Publishes a value for each key.
+fn fill(server: &Server, keys: u64) -> Result<()> {
+    let mut stream = TcpStream::connect(server.address)?;
+    stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+    for first in (0..keys).step_by(1000) {
+        let last = keys.min(first + 1000);
+        let publishes: String = (first..last)
+            .map(|key| format!("{{\"index\":{key},\"checked\":true}}"))
+            .map(|value| {
+                let length = value.len();
+                format!("*3\r\n$7\r\nPUBLISH\r\n$5\r\ncells\r\n${length}\r\n{value}\r\n")
+            })
+            .collect();
+        stream.write_all(publishes.as_bytes())?;
+        let mut replies = vec![0; 4 * (last - first) as usize];
+        stream.read_exact(&mut replies).context("PUBLISH")?;
+    }
+    Ok(())
+}
+
+/// Sends one command, and returns the answer: a line, or a bulk string.
+fn ask(server: &Server, command: &[u8]) -> Result<String> {
+    let mut stream = TcpStream::connect(server.address)?;
+    stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+    stream.write_all(command)?;
+    let mut head = String::new();
+    let mut reader = BufReader::new(stream);
+    reader.read_line(&mut head)?;
+    let Some(length) = head.trim_end().strip_prefix('$') else { return Ok(head) };
+    let mut answer = vec![0; length.parse()?];
+    reader.read_exact(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Subscribes all, and reads from all in turn for a second. Returns the bytes read.
+fn take_for_a_second(streams: &[TcpStream]) -> Result<u64> {
+    for mut stream in streams {
+        stream.write_all(b"CLIENT RETAINED ON\r\nSUBSCRIBE cells\r\n")?;
+        stream.set_nonblocking(true)?;
+    }
+    let (began, mut bytes, mut chunk) = (Instant::now(), 0, vec![0; 256 * 1024]);
+    while began.elapsed() < Duration::from_secs(1) {
+        for mut stream in streams {
+            match stream.read(&mut chunk) {
+                Ok(0) => bail!("the server has closed a newcomer"),
+                Ok(count) => bytes += count as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error).context("a newcomer reads"),
+            }
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    Ok(bytes)
 }

@@ -1,5 +1,6 @@
 //! Measures the cost of a message of the web: the server's processor time for a WebSocket echo
-//! beside uWebSockets, and for a small HTTP response beside nginx.
+//! beside uWebSockets, for a small HTTP response beside nginx, and for the visit of a Socket.IO
+//! client beside Socket.IO's own server.
 //!
 //!     cargo bench --bench web_cpu                                   everything, two minutes
 //!     cargo bench --bench web_cpu -- echo --rounds 15               one section
@@ -10,6 +11,8 @@
 //!   uWebSockets is benches/peers/uwebsockets.js. It calls JavaScript for each message.
 //! - `health`: `GET /healthz` by wrk on 50 connections that are kept alive. nginx is one process
 //!   without an access log, and answers with the same body by `return 200`.
+//! - `socketio`: 50 clients of Socket.IO at a time, over WebSocket. Each connects, joins a room,
+//!   sends an event that is acknowledged, and disconnects. `slabd stress churn` makes the load.
 //!
 //! How to read it: the servers take turns, one round each (A B A B …), and each round gives one
 //! ratio between neighbours in time. The tables show the medians of these ratios. Compare ratios,
@@ -35,12 +38,16 @@ const HEALTH: &str = "/healthz";
 
 /// Maximum ratio of slabd's processor time to that of uWebSockets.
 const ECHO_TARGET: f64 = 1.0;
+/// Maximum ratio of slabd's processor time to that of Node's Socket.IO.
+const SOCKETIO_TARGET: f64 = 0.1;
 /// Maximum ratio of slabd's processor time to that of nginx.
 const HEALTH_TARGET: f64 = 0.9;
 
 fn main() -> Result<()> {
-    let numbers = [("rounds", 9), ("messages", 200_000), ("seconds", 2)];
-    let Some(options) = Options::read(&["echo", "health"], &numbers)? else { return Ok(()) };
+    let numbers = [("rounds", 9), ("messages", 200_000), ("seconds", 2), ("visits", 4000)];
+    let Some(options) = Options::read(&["echo", "health", "socketio"], &numbers)? else {
+        return Ok(());
+    };
     support::prepare()?;
     server::print_versions(&["node", "nginx", "wrk"])?;
     if options.wants("echo") {
@@ -48,6 +55,9 @@ fn main() -> Result<()> {
     }
     if options.wants("health") && server::check_installed("wrk", "wrk") {
         health(&options)?;
+    }
+    if options.wants("socketio") {
+        socketio(&options)?;
     }
     Ok(())
 }
@@ -101,6 +111,21 @@ fn health(options: &Options) -> Result<()> {
     println!();
     alternate(&mut contenders, options.number("rounds"))?;
     report(&contenders, "req", Some(HEALTH_TARGET));
+    Ok(())
+}
+
+fn socketio(options: &Options) -> Result<()> {
+    let visits = options.number("visits");
+    println!("## Socket.IO: connect, join, one event, disconnect: server CPU per visit\n");
+    let servers = servers(options, "socket.io", Server::socketio)?;
+    let mut contenders = Vec::new();
+    for (label, server) in &servers {
+        contenders.push(Contender::new(label, server, move || {
+            generators::stress_churn(&format!("socketio://{}", server.address), CLIENTS, visits)
+        }));
+    }
+    alternate(&mut contenders, options.number("rounds"))?;
+    report(&contenders, "visit", Some(SOCKETIO_TARGET));
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{SettingSources, Settings};
+use crate::demo::Demo;
 use crate::lab::LabArgs;
 use crate::stress::args::StressArgs;
 
@@ -35,11 +36,22 @@ struct Cli {
 enum Task {
     /// Serve until a signal stops it. This is the default command
     Serve(Box<ServeArgs>),
+    /// Serve an application that needs no code, with its page and the client of Socket.IO
+    Demo(Box<DemoArgs>),
     /// Test a server with load and floods, and report progress, percentiles and a verdict
     Stress(Box<StressArgs>),
     /// Run an experiment on both ends of a connection: a claim, a measurement and a verdict.
     /// Without a name, list the experiments
     Lab(LabArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+struct DemoArgs {
+    /// Name of the application: checkboxes
+    name: Demo,
+
+    #[command(flatten)]
+    settings: Settings,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -86,11 +98,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
     };
     let args = match cli.command {
         Some(Task::Serve(args)) => *args,
+        Some(Task::Demo(args)) => {
+            let DemoArgs { name, settings } = *args;
+            let sources = SettingSources { flags: settings, file: None, demo: Some(name) };
+            return Ok(Request::Serve(sources));
+        }
         Some(Task::Stress(args)) => return Ok(Request::Stress(args)),
         Some(Task::Lab(options)) => return Ok(Request::Lab(options)),
         None => cli.serve,
     };
-    let sources = SettingSources { flags: args.settings, file: args.config };
+    let sources = SettingSources { flags: args.settings, file: args.config, demo: None };
     Ok(if args.check { Request::Check(sources) } else { Request::Serve(sources) })
 }
 
@@ -299,7 +316,8 @@ mod tests {
             ("--buffers huge", "--buffers", "fixed:4096"),
             ("--backlog", "--backlog", "<COUNT>"),
             ("--max-connections many", "--max-connections", "many"),
-            ("frobnicate", "frobnicate", "serve, stress, lab"),
+            ("frobnicate", "frobnicate", "serve, demo, stress, lab"),
+            ("demo nope", "nope", "accepted: checkboxes"),
             ("--check slabd.toml", "slabd.toml", "after --config"),
             ("--idle-timeout", "--idle-timeout", "such as 30s"),
             ("--max-silent -5", "-5", "a whole number"),

@@ -4,8 +4,11 @@
 //! are stateless: the caller passes the number of bytes scanned before, so they do not scan them
 //! twice.
 
+pub mod engineio;
 pub mod events;
 pub mod http;
+pub mod json;
 pub mod line;
 pub mod resp;
+pub mod socketio;
 pub mod websocket;

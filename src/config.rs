@@ -10,26 +10,31 @@ mod running;
 mod settings;
 mod values;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use toml::Value;
 
 use crate::buffer::BufferMode;
+use crate::demo::Demo;
 use crate::escape;
 use crate::limits::{
     ACCEPT_QUEUE_DEFAULT, ACCEPT_QUEUE_MAX, CONNECTIONS_MAX, LIMIT_ROWS, LISTENERS_MAX, Limits,
     RESERVED_SLOTS, SOCKET_ROWS,
 };
 use crate::machine::Machine;
+use crate::retain_rule::{self, RetainRule};
+use crate::routes::EventRoutes;
 use crate::service::Secret;
 use crate::setting::{About, Count, Row, settings, shown};
 
 pub use capacity::Capacity;
 pub use running::{limits_as_texts, with_changes};
-pub use settings::Settings;
+pub use settings::{SOCKETIO, Settings};
 pub use values::{Buffers, Listen};
 
 settings! {
@@ -78,7 +83,13 @@ settings! {
         /// listener and serves them to all.
         operators_only_by_door: bool = true;
 
-        with limits: Limits, warnings: Vec<String>;
+        "Subscriptions":
+        /// Keep the last message of this channel for new subscribers that ask for it. As JSON, such
+        /// as {"channel":"cells","key":"index","max":1000}, keep the last message of each key, a
+        /// field of the message. Repeatable.
+        retain: Vec<RetainRule> = Vec::new();
+
+        with limits: Limits, routes: Rc<EventRoutes>, demo: Option<Demo>, warnings: Vec<String>;
     }
 }
 
@@ -188,6 +199,7 @@ impl Settings {
                 None => setting.follow(&mut config),
             }
         }
+        config.routes = self.routes();
         config.check()?;
         let is_given = |name| self.texts(name).is_some();
         config.fit_files(machine.files, is_given("max-connections"));
@@ -237,6 +249,7 @@ impl Config {
         }
         within("number of listen addresses", self.listen.len(), 1, LISTENERS_MAX)?;
         check_for_twins(&self.listen)?;
+        self.check_retained()?;
         let Some(admin) = self.admin else { return Ok(()) };
         if !admin.ip().is_loopback() {
             let accepted = "a loopback address, such as 127.0.0.1:9998";
@@ -251,6 +264,14 @@ impl Config {
         }
     }
 
+    /// Checks the rules of retained values, those of the routes as well.
+    fn check_retained(&self) -> Result<(), ConfigError> {
+        let routes = self.routes.retained().map(|route| route.channel.as_bytes());
+        let routes: BTreeSet<&[u8]> = routes.collect();
+        let own = self.retain.iter().map(|rule| rule.channel.as_bytes());
+        retain_rule::check(own.chain(routes)).map_err(|why| ConfigError(format!("retain: {why}")))
+    }
+
     /// Returns the configuration as a file. `--check` prints it, and `--config` reads it.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
@@ -259,7 +280,7 @@ impl Config {
                 let _ = writeln!(text, "{} = {value}", setting.name());
             }
         }
-        text
+        text + self.routes.to_toml()
     }
 
     /// Returns the settings that differ from `running`: each with its value there, then here.
@@ -319,13 +340,17 @@ pub struct SettingSources {
     pub flags: Settings,
     /// The file of `--config`.
     pub file: Option<PathBuf>,
+    /// The application whose file is read in place of one of `--config`.
+    pub demo: Option<Demo>,
 }
 
 impl SettingSources {
     /// Reads the file, and resolves both. Fails when the configuration cannot be used.
     pub fn load(&self, machine: &Machine) -> Result<Config, ConfigError> {
         let (mut file, mut warnings) = (Settings::default(), Vec::new());
-        if let Some(path) = self.file.as_deref() {
+        if let Some(demo) = self.demo {
+            file = Settings::parse(demo.settings(), Path::new(&demo.to_string()))?;
+        } else if let Some(path) = self.file.as_deref() {
             let is_open_to_others;
             (file, is_open_to_others) = Settings::read(path)?;
             if file.texts("requirepass").is_some() && is_open_to_others {
@@ -343,6 +368,7 @@ impl SettingSources {
                 None => error,
             }
         })?;
+        config.demo = self.demo;
         config.warnings.append(&mut warnings);
         if self.flags.texts("requirepass").is_some() {
             let warning =
@@ -376,6 +402,25 @@ mod tests {
         assert_eq!(config.limits, limits);
         assert_eq!((config.backlog, config.buffers), (4096, BufferMode::Pooled));
         assert!(config.warnings.is_empty());
+    }
+
+    #[test]
+    fn the_routes_of_a_file_are_read_checked_and_written_again() {
+        let file = "backlog = 7\n[socketio]\nnamespaces = [\"/chat\"]\n";
+        let config = resolve(file).unwrap();
+        assert_eq!((config.backlog, config.routes.namespace("/chat")), (7, Some(1)));
+        assert!(config.to_toml().ends_with("\n[socketio]\nnamespaces = [\"/chat\"]\n"));
+        let again = resolve(&config.to_toml()).unwrap();
+        assert_eq!(again.routes, config.routes);
+        assert_ne!(again, resolve("backlog = 7").unwrap());
+        // Flags have no routes, and leave those of the file.
+        let flags = Settings::default().over(parse(file).unwrap());
+        assert_eq!(flags.routes(), config.routes);
+        let error = resolve("backlog = 7\n[socketio]\n\nnamespace = 5").unwrap_err().to_string();
+        let expected = "config file slabd.toml, line 4: socketio: there is no key 'namespace'; \
+                        accepted: namespaces, verbs, on, from";
+        assert_eq!(error, expected);
+        assert!(resolve("[socketi]").unwrap_err().to_string().contains(", socketio"));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use log::{error, info, warn};
 
-use crate::config::{Capacity, Config, Listen, Setting, SettingSources};
+use crate::config::{Capacity, Config, Listen, SOCKETIO, Setting, SettingSources};
 use crate::connection::Reason;
 use crate::escape;
 use crate::hub::Hub;
@@ -55,6 +56,10 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
         password: config.requirepass.clone(),
         operators_by_door: config.admin.is_some() && config.operators_only_by_door,
         max_connections: config.limits.max_connections,
+        retain: config.retain.clone(),
+        routes: Rc::clone(&config.routes),
+        demo: config.demo,
+        sid_key: None,
     };
     for listen in &config.listen {
         let service = match made.iter().find(|(name, _)| *name == listen.service) {
@@ -68,7 +73,10 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
                 index
             }
         };
-        listen_on(reactor, listen, config.backlog, service)?;
+        let address = listen_on(reactor, listen, config.backlog, service)?;
+        if let Some(demo) = config.demo.filter(|_| listen.tcp && listen.service == "hub") {
+            info!("demo {demo}: open http://{address}/ in two windows");
+        }
     }
     if let Some(address) = config.admin {
         // The operator shares the clients' hub, if there is one.
@@ -92,7 +100,7 @@ fn listen_on<N: Net>(
     listen: &Listen,
     backlog: u32,
     service: u8,
-) -> Result<()> {
+) -> Result<SocketAddr> {
     let mut address = listen.address;
     // With port 0 the kernel picks a port for TCP, and UDP needs the same. If another program holds
     // it, the next attempt picks another.
@@ -133,7 +141,7 @@ fn listen_on<N: Net>(
     };
     let example = reactor.example(service, address, listen.tcp);
     info!("listening on {} {address} ({transport}); try: {example}", listen.service);
-    Ok(())
+    Ok(address)
 }
 
 fn bind_error(
@@ -223,8 +231,11 @@ impl Daemon<'_> {
         let changes = new.changes(&self.config);
         let (live, fixed): (Vec<_>, Vec<_>) =
             changes.into_iter().partition(|(setting, ..)| matches!(setting, Setting::Live(_)));
-        if !fixed.is_empty() {
-            let names: Vec<_> = fixed.iter().map(|(setting, ..)| setting.name()).collect();
+        let mut names: Vec<_> = fixed.iter().map(|(setting, ..)| setting.name()).collect();
+        if new.routes != self.config.routes {
+            names.push(SOCKETIO);
+        }
+        if !names.is_empty() {
             warn!("these settings need a restart to change: {}", names.join(", "));
         }
         for (setting, old, new) in &live {

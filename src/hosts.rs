@@ -1,11 +1,15 @@
-//! Lists of host names and of origins in a setting: `example.com,www.example.com` and
-//! `https://example.com,http://localhost:3000`. `*` allows all.
+//! Host names, origins and paths in settings: lists of hosts (`example.com,www.example.com`) and of
+//! origins (`https://example.com,http://localhost:3000`), where `*` allows all, and a path
+//! (`/socket.io/`).
 
 use std::fmt;
 use std::str::FromStr;
 
 /// Maximum number of names in a list, because each request searches it.
 const NAMES_MAX: usize = 64;
+
+/// Longest path in a setting, in bytes.
+const URL_PATH_MAX: usize = 128;
 
 /// A list of host names, in lower case. Empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +18,51 @@ pub struct Hosts(Vec<String>);
 /// A list of origins (RFC 6454), in lower case. Empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins(Vec<String>);
+
+/// A path of HTTP that begins and ends with a slash. Paths below it do not match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UrlPath(Box<str>);
+
+impl UrlPath {
+    /// Returns true for this path, with or without the slash at its end.
+    pub fn is(&self, path: &str) -> bool {
+        path == &*self.0 || path == &self.0[..self.0.len() - 1]
+    }
+
+    /// Returns the rest of a path below this one.
+    pub fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(&*self.0)
+    }
+}
+
+impl Default for UrlPath {
+    fn default() -> UrlPath {
+        UrlPath("/socket.io/".into())
+    }
+}
+
+impl FromStr for UrlPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<UrlPath, String> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+        let inner = text.strip_prefix('/').unwrap_or_default().trim_end_matches('/');
+        let is_path = !inner.is_empty() && text.len() <= URL_PATH_MAX && text.bytes().all(is_plain);
+        match is_path && !text.contains("//") {
+            true => Ok(UrlPath(format!("/{inner}/").into())),
+            false => Err(format!(
+                "'{text}' is not accepted; expected a path of letters, digits and -._~, such as \
+                 /socket.io/, of up to {URL_PATH_MAX} bytes"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for UrlPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl Hosts {
     /// Returns the names, in lower case.
@@ -95,6 +144,25 @@ impl fmt::Display for Origins {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_has_a_slash_at_both_ends_and_names_itself_alone() {
+        for (text, path) in [
+            ("/socket.io/", "/socket.io/"),
+            ("/socket.io", "/socket.io/"),
+            ("/a/b-c_~/", "/a/b-c_~/"),
+        ] {
+            let read: UrlPath = text.parse().unwrap();
+            assert_eq!(read.to_string(), path);
+            assert!(read.is(path) && read.is(&path[..path.len() - 1]));
+            assert!(!read.is("/") && !read.is(&format!("{path}x")));
+        }
+        let long = |length: usize| format!("/{}/", "a".repeat(length - 2)).parse::<UrlPath>();
+        assert!(long(URL_PATH_MAX).is_ok() && long(URL_PATH_MAX + 1).is_err());
+        for wrong in ["", "/", "//", "a/", "/a//b/", "/a b/", "/a?b/", "/%20/", "/ä/"] {
+            assert!(wrong.parse::<UrlPath>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_list_of_hosts_has_names_without_ports_and_a_wrong_one_is_named() {

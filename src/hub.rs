@@ -18,7 +18,10 @@ mod labels;
 mod leaving;
 mod messages;
 mod patterns;
+mod polls;
 mod protocol;
+mod publishing;
+mod retained;
 mod sections;
 mod sessions;
 mod shares;
@@ -31,10 +34,9 @@ use std::time::Duration;
 
 use crate::clock::{Tick, Time};
 use crate::connection::Reason;
-use crate::limits::{
-    ASKED_MAX, ASKERS_RESUMED, COMPILE_STEPS, LARGE_PAYLOAD, Limits, MATCH_STEP, PUBLISH_STEPS_MAX,
-    RESUMED_PER_TURN,
-};
+use crate::demo::Demo;
+use crate::limits::{ASKED_MAX, ASKERS_RESUMED, COMPILE_STEPS, Limits, RESUMED_PER_TURN};
+use crate::retain_rule::RetainRule;
 use crate::service::server::{Parting, Server};
 use crate::service::{ConnectionId, Options, Output, Reply, Service, Taken};
 use access::Access;
@@ -44,9 +46,11 @@ use feed::Feed;
 use history::History;
 use labels::Labels;
 use leaving::Leaving;
-use patterns::TooDear;
+use polls::PollClients;
 use protocol::Protocols;
-use sessions::{AUTHENTICATED, OPERATOR, SessionId, Sessions};
+use retained::Retained;
+use retained::catch_up::{CatchUpWorld, CatchUps};
+use sessions::{AUTHENTICATED, OPERATOR, PeerProtocol, SessionId, Sessions};
 use texts::SharedTexts;
 use waiting::Waiting;
 
@@ -64,10 +68,19 @@ struct Shared {
     agents: SharedTexts,
     channels: Channels,
     fanout: Fanout,
+    /// Clients that poll, with their output.
+    polls: PollClients,
+    /// The kept messages, and the sessions that catch up with them.
+    retained: Retained,
+    catch_ups: CatchUps,
     feed: Feed,
     access: Access,
     /// True if operators' commands are served only on the operator's listener.
     operators_by_door: bool,
+    /// The application whose page is at `/`.
+    demo: Option<Demo>,
+    /// True if publishes must wait for an EXEC that has paused.
+    is_held_up: bool,
     /// Sessions whose publish was deferred.
     publishers: Waiting,
     /// Sessions whose publish of a large message waits for earlier ones to the same topics.
@@ -92,10 +105,23 @@ struct Shared {
     datagrams_refused: u64,
     /// Messages from clients of WebSocket.
     websocket_messages: u64,
+    socketio: SocketIoCounters,
     /// Requests of HTTP answered.
     http_requests: u64,
     /// Commands that MONITOR did not show because the backlog was too large.
     commands_not_shown: u64,
+}
+
+/// What clients of Socket.IO have done.
+#[derive(Default)]
+struct SocketIoCounters {
+    events: u64,
+    /// Events without a route, and events that a route or a verb refused.
+    refused: u64,
+    /// Clients that changed from polling to WebSocket.
+    upgrades: u64,
+    /// Clients that polled, had no namespace, and made room for newcomers.
+    recycled: u64,
 }
 
 /// How fast a counter grows, measured between two looks at it.
@@ -119,6 +145,11 @@ impl Rate {
     }
 }
 
+/// Returns the rules of the settings and those of the routes.
+fn retain_rules(options: &Options) -> impl Iterator<Item = RetainRule> {
+    options.retain.iter().chain(options.routes.retained()).cloned()
+}
+
 impl Hub {
     pub fn new(options: &Options) -> Hub {
         let shared = Shared {
@@ -126,10 +157,15 @@ impl Hub {
             labels: Labels::default(),
             agents: SharedTexts::default(),
             channels: Channels::default(),
-            fanout: Fanout::default(),
+            fanout: Fanout::new(options.routes.clone()),
+            polls: PollClients::default(),
+            retained: Retained::new(retain_rules(options)),
+            catch_ups: CatchUps::default(),
             feed: Feed::default(),
             access: Access::new(options),
             operators_by_door: options.operators_by_door,
+            demo: options.demo,
+            is_held_up: false,
             publishers: Waiting::default(),
             large_publishers: Waiting::default(),
             searchers: Waiting::default(),
@@ -144,10 +180,11 @@ impl Hub {
             started: None,
             datagrams_refused: 0,
             websocket_messages: 0,
+            socketio: SocketIoCounters::default(),
             http_requests: 0,
             commands_not_shown: 0,
         };
-        Hub { protocols: Protocols::default(), shared }
+        Hub { protocols: Protocols::new(options.sid_key), shared }
     }
 }
 
@@ -190,6 +227,9 @@ impl Shared {
         let compiled = channels.other_patterns();
         let is_new = channels.subscribe(sessions, session.index, kind, name, limits)?;
         fanout.note_searched(COMPILE_STEPS * (channels.other_patterns() - compiled));
+        if is_new && let Some(topic) = channels.topic(kind, name) {
+            fanout.mutes.forget(session.index, topic);
+        }
         self.fanout.subscribed(session.index);
         Ok(is_new)
     }
@@ -203,50 +243,15 @@ impl Shared {
         }
     }
 
-    /// Returns true if the publish of a large message must wait, so that receivers that read all
-    /// the time keep up. [`Service::collect`] resumes the session.
-    fn must_pace(
-        &mut self,
-        session: SessionId,
-        kind: Kind,
-        channel: &[u8],
-        payload: &[u8],
-    ) -> bool {
-        if payload.len() < LARGE_PAYLOAD || !self.fanout.has_in_flight() {
-            return false;
+    /// Ends a session, and its subscriptions.
+    fn end(&mut self, session: SessionId) {
+        self.labels.close(session.index);
+        self.agents.give_back(self.sessions.get(session).agent);
+        self.access.guesses.forget(session);
+        match self.leave(session) {
+            true => self.sessions.close(session),
+            false => self.sessions.retire(session),
         }
-        if kind == Kind::Shard {
-            self.topics.clear();
-            self.topics.extend(self.channels.topic(kind, channel));
-        } else if self.find_topics(channel).is_err() {
-            // The publish itself reports the error.
-            return false;
-        }
-        let is_full = self.fanout.is_full(&self.topics);
-        is_full && self.large_publishers.must_wait(&mut self.sessions, session, true)
-    }
-
-    /// Finds the channel and the patterns that match it.
-    fn find_topics(&mut self, channel: &[u8]) -> Result<(), TooDear> {
-        self.topics.clear();
-        self.topics.extend(self.channels.topic(Kind::Channel, channel));
-        let steps = self.channels.match_patterns(channel, &mut self.topics, PUBLISH_STEPS_MAX)?;
-        self.fanout.note_searched(MATCH_STEP * steps);
-        Ok(())
-    }
-
-    /// Publishes to a channel and to the patterns that match it. Returns the number of receivers.
-    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, TooDear> {
-        self.find_topics(channel)?;
-        self.fanout.published += 1;
-        Ok(self.fanout.publish(&mut self.channels, &self.topics, channel, payload))
-    }
-
-    /// Publishes to a shard channel, which no pattern matches. Returns the number of receivers.
-    fn publish_shard(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        let topic = self.channels.topic(Kind::Shard, channel);
-        self.fanout.published += 1;
-        self.fanout.publish(&mut self.channels, topic.as_slice(), channel, payload)
     }
 
     /// Ends the subscriptions of a session that receives nothing more. Returns false if they are so
@@ -300,7 +305,11 @@ impl Service for Hub {
     /// Subscribers and monitors are exempt from the idle timeout, as from Redis's `timeout`. TCP
     /// keepalive detects the dead ones.
     fn listens(&self, connection: ConnectionId) -> bool {
-        self.shared.channels.listens(self.shared.sessions.of(connection).index)
+        let session = self.shared.sessions.of(connection);
+        let own = self.shared.sessions.get(session);
+        // The answer to a poll is no message, so the connection is no more idle behind it.
+        let polls = own.protocol == PeerProtocol::Http && own.protocol_state == protocol::POLLED;
+        polls || self.shared.channels.listens(session.index)
     }
 
     fn full(&self, limit: &str, out: &mut Vec<u8>) {
@@ -316,8 +325,8 @@ impl Service for Hub {
     /// it as a receiver.
     fn closing(&mut self, connection: ConnectionId) {
         let session = self.shared.sessions.of(connection);
-        self.protocols.resp.closing(session);
         self.shared.note_closing(session);
+        self.protocols.closing(&mut self.shared, session);
         self.shared.leave(session);
     }
 
@@ -328,15 +337,8 @@ impl Service for Hub {
             return;
         }
         shared.remember_closed(session, parting);
-        shared.labels.close(session.index);
-        shared.agents.give_back(shared.sessions.get(session).agent);
-        shared.access.guesses.forget(session);
-        protocols.closed(session);
-        if shared.leave(session) {
-            shared.sessions.close(session);
-        } else {
-            shared.sessions.retire(session);
-        }
+        protocols.closed(shared, session);
+        shared.end(session);
     }
 
     fn remembers_closed(&self) -> bool {
@@ -346,17 +348,26 @@ impl Service for Hub {
     fn has_output(&self) -> bool {
         let Shared { fanout, publishers, searchers, leaving, .. } = &self.shared;
         fanout.has_output()
+            || self.shared.catch_ups.has_work()
+            || self.shared.retained.has_work()
             || !leaving.is_empty()
             || !publishers.is_empty()
             || !searchers.is_empty()
-            || self.protocols.resp.has_work()
+            || self.protocols.has_output(&self.shared)
     }
 
-    /// Publishes that wait for receivers are looked at again in the next tick.
+    /// Publishes that wait for receivers, and newcomers that are slow, are looked at again in the
+    /// next tick.
     fn wakes_at(&self) -> Option<Tick> {
-        let Shared { access, fanout, large_publishers, now, .. } = &self.shared;
-        let next = (!large_publishers.is_empty()).then(|| now.plus(1));
-        let others = [access.guesses.wakes_at(), fanout.wakes_at()];
+        let Shared { access, fanout, polls, large_publishers, catch_ups, now, .. } = &self.shared;
+        let waits = !large_publishers.is_empty() || !catch_ups.is_empty();
+        let next = waits.then(|| now.plus(1));
+        let others = [
+            access.guesses.wakes_at(),
+            fanout.wakes_at(),
+            polls.wakes_at(),
+            self.protocols.socketio.wakes_at(),
+        ];
         next.into_iter()
             .chain(others.into_iter().flatten())
             .min_by_key(|due| due.distance_from(*now))
@@ -376,20 +387,27 @@ impl Service for Hub {
     fn collect(&mut self, output: &mut Output<'_>) {
         self.shared.publish_feed();
         self.shared.now = output.now.tick();
+        self.protocols.answer_polls(&mut self.shared, output);
         let Shared {
             sessions,
             channels,
             fanout,
+            polls,
             access,
             publishers,
             large_publishers,
             searchers,
             leaving,
+            retained,
+            catch_ups,
             ..
         } = &mut self.shared;
         leaving.collect(channels, sessions);
+        retained.memory_max = output.server.limits().retained_memory;
+        retained.sweep();
+        catch_ups.collect(CatchUpWorld { retained, channels, sessions, fanout, polls, output });
         fanout.collect_missed(sessions, output);
-        fanout.collect(channels, sessions, output);
+        fanout.collect(channels, sessions, polls, output);
         if fanout.collect_in_flight(output.now.tick()) || !fanout.has_in_flight() {
             large_publishers.collect(sessions, RESUMED_PER_TURN, output);
         }
@@ -415,7 +433,10 @@ impl Service for Hub {
             + fanout.bytes()
             + waiting
             + access.guesses.bytes()
+            + self.shared.retained.bytes()
+            + self.shared.catch_ups.bytes()
             + self.shared.feed.bytes()
+            + self.shared.polls.bytes()
             + self.shared.agents.bytes()
             + self.shared.channel_name.capacity()
             + self.protocols.bytes()
@@ -423,7 +444,10 @@ impl Service for Hub {
 
     fn fixed_bytes(&self) -> usize {
         let Shared { access, history, .. } = &self.shared;
-        access.fixed_bytes() + history.bytes() + self.protocols.resp.parser_bytes()
+        let timers = self.shared.polls.fixed_bytes();
+        let Protocols { resp, socketio, .. } = &self.protocols;
+        let protocols = resp.parser_bytes() + socketio.fixed_bytes();
+        access.fixed_bytes() + history.bytes() + timers + protocols
     }
 
     fn shrink(&mut self) {
@@ -439,6 +463,7 @@ impl Service for Hub {
         large_publishers.shrink();
         searchers.shrink();
         self.shared.leaving.shrink();
+        self.shared.polls.shrink();
         self.protocols.shrink();
     }
 
@@ -519,7 +544,9 @@ mod tests {
             let payload = outbox.payload(entry.payload).map_or(&[][..], |payload| payload.bytes());
             let bytes = [outbox.bytes(&entry.range), payload].concat();
             match delivered.last_mut() {
-                Some((_, before)) if is_behind_payload => Vec::extend(before, bytes),
+                Some((slot, before)) if is_behind_payload && *slot == entry.slot => {
+                    Vec::extend(before, bytes)
+                }
                 _ => delivered.push((entry.slot, bytes)),
             }
             is_behind_payload = !payload.is_empty();

@@ -42,6 +42,8 @@ pub mod daemon;
 #[forbid(unsafe_code)]
 pub mod datagram_gate;
 #[forbid(unsafe_code)]
+pub mod demo;
+#[forbid(unsafe_code)]
 pub mod escape;
 #[forbid(unsafe_code)]
 mod hosts;
@@ -77,6 +79,10 @@ pub mod reactor;
 pub mod regular_file;
 #[forbid(unsafe_code)]
 pub mod report;
+#[forbid(unsafe_code)]
+pub mod retain_rule;
+#[forbid(unsafe_code)]
+pub mod routes;
 #[forbid(unsafe_code)]
 pub mod service;
 #[forbid(unsafe_code)]

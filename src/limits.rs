@@ -2,11 +2,14 @@
 //!
 //! [`Limits`] come from the configuration, under the same names, and can change while the server
 //! runs. Their rows are in `table`. The constants are bounds that cannot be configured; those of
-//! the hub are in `hub`, those of HTTP in `http`.
+//! the hub are in `hub`, those of HTTP in `http`, those of routes in `routes`.
 
 mod http;
 mod hub;
 mod policy;
+mod retained;
+mod routes;
+mod socketio;
 mod table;
 
 use std::time::Duration;
@@ -14,6 +17,9 @@ use std::time::Duration;
 pub use http::*;
 pub use hub::*;
 pub use policy::Policy;
+pub use retained::*;
+pub use routes::*;
+pub use socketio::*;
 pub use table::{LIMIT_ROWS, Limits, SOCKET_ROWS, SocketOptions};
 
 /// Time for which metrics use a value read from /proc. Reading the resident memory of a gigabyte

@@ -20,9 +20,12 @@ use std::rc::Rc;
 use crate::clock::{Tick, Time};
 use crate::codec::line;
 use crate::connection::Reason;
+use crate::demo::Demo;
 use crate::limits::Limits;
 use crate::outbox::Outbox;
 use crate::payload::Payload;
+use crate::retain_rule::RetainRule;
+use crate::routes::EventRoutes;
 use server::{Parting, Server};
 
 /// The number of a connection. It is unique until [`Service::closed`] has reported the end of the
@@ -215,14 +218,36 @@ impl<'a> Output<'a> {
     /// Sends a range of the bytes to a connection. Returns false and sends nothing if the turn's
     /// budget is used up.
     pub fn deliver(&mut self, connection: ConnectionId, range: &Range<u32>) -> bool {
-        if !self.has_room(range.len()) {
-            return false;
+        let has_room = self.spend(range.len());
+        if has_room {
+            self.outbox.deliver(connection.0, range.clone());
         }
-        self.writes -= 1;
+        has_room
+    }
+
+    /// Returns a range of the bytes, for a client that takes them later with `more` bytes. Returns
+    /// `None` if the turn's budget is used up.
+    pub fn take(&mut self, range: &Range<u32>, more: usize) -> Option<&[u8]> {
+        self.spend(range.len() + more).then(|| self.outbox.bytes(range))
+    }
+
+    /// Takes a delivery of `length` bytes off the budget, if it fits.
+    fn spend(&mut self, length: usize) -> bool {
+        let has_room = self.has_room(length);
+        if has_room {
+            self.writes -= 1;
+            self.bytes = self.bytes.saturating_sub(length);
+            self.first = false;
+        }
+        has_room
+    }
+
+    /// Sends a range to a connection, even if it is longer than what is left of the budget.
+    pub fn deliver_whole(&mut self, connection: ConnectionId, range: &Range<u32>) {
+        self.writes = self.writes.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(range.len());
         self.first = false;
         self.outbox.deliver(connection.0, range.clone());
-        true
     }
 
     /// Sends a range, a shared payload and a second range to a connection. The payload is not
@@ -235,11 +260,8 @@ impl<'a> Output<'a> {
         payload: &Rc<Payload>,
         tail: &Range<u32>,
     ) -> bool {
-        let has_room = self.has_room(head.len() + tail.len());
+        let has_room = self.spend(head.len() + tail.len());
         if has_room {
-            self.writes -= 1;
-            self.bytes = self.bytes.saturating_sub(head.len() + tail.len());
-            self.first = false;
             self.outbox.deliver_shared(connection.0, head.clone(), payload, tail.clone());
         }
         has_room
@@ -269,6 +291,14 @@ pub struct Options {
     pub operators_by_door: bool,
     /// Maximum number of connections, to reserve room for.
     pub max_connections: usize,
+    /// The channels whose messages the hub keeps.
+    pub retain: Vec<RetainRule>,
+    /// The routes of Socket.IO.
+    pub routes: Rc<EventRoutes>,
+    /// The application whose page is at `/`.
+    pub demo: Option<Demo>,
+    /// The key of the sids of Socket.IO, for simulations. `None`: a secret one.
+    pub sid_key: Option<u64>,
 }
 
 /// A text that is never shown: it has no `Display`, and `Debug` prints a placeholder.

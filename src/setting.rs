@@ -31,6 +31,8 @@ pub enum ValueForm {
     Switch,
     /// Any number of values.
     List,
+    /// Any number of values. In a file, each is a string or a table, which becomes a JSON object.
+    Tables,
     /// One value. In a file it is a string.
     Text,
 }

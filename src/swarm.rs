@@ -9,12 +9,14 @@
 
 mod board;
 mod datagrams;
+mod honest;
 mod hostile;
 mod hub_client;
 mod line_client;
 mod plan;
 mod replies;
 mod simulation;
+mod socketio_client;
 mod web_client;
 
 use std::cell::Cell;
@@ -26,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::net::sim::{ClientId, SimNet, TraceEntry};
 use board::Board;
+use honest::HonestClient;
 use plan::SeedPlan;
 use simulation::Simulation;
 
@@ -103,6 +106,8 @@ pub struct Tally {
     pub clients: u64,
     /// Honest clients that have upgraded to WebSocket.
     pub upgrades: u64,
+    /// Honest clients that have connected to a namespace of Socket.IO, each time.
+    pub sockets: u64,
     /// Commands and messages that the loop took from streams.
     pub messages: u64,
     /// Publishes of honest clients.
@@ -127,6 +132,7 @@ impl AddAssign for Tally {
         self.seconds += other.seconds;
         self.clients += other.clients;
         self.upgrades += other.upgrades;
+        self.sockets += other.sockets;
         self.messages += other.messages;
         self.publishes += other.publishes;
         self.receipts += other.receipts;

@@ -212,6 +212,140 @@ fn a_subscriber_costs_at_most_128_bytes() {
     }
 }
 
+/// Reads until the bytes that have come contain this text.
+fn until(client: &mut Client, text: &str) -> String {
+    let (mut got, mut chunk) = (String::new(), [0; 1024]);
+    while !got.contains(text) {
+        let count = client.0.read(&mut chunk).expect("the server answers");
+        assert!(count > 0, "{got:?} without {text:?}");
+        got.push_str(&String::from_utf8_lossy(&chunk[..count]));
+    }
+    got
+}
+
+fn frame(packet: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    websocket::encode_masked(&mut bytes, Opcode::Text, packet.as_bytes(), [1, 2, 3, 4]);
+    bytes
+}
+
+const SUBSCRIBE: &str = "420[\"subscribe\",\"ch1\"]";
+const SUBSCRIBED: &str = "430[{\"subscribed\":[\"ch1\"]}]";
+const MESSAGE: &str = "42[\"message\",\"ch1\",\"hello\"]";
+
+/// A client of Socket.IO in the room `ch1`.
+struct IoClient {
+    connection: Client,
+    /// The path of its requests, if it polls.
+    polls: Option<String>,
+}
+
+impl IoClient {
+    const PATH: &str = "/socket.io/?EIO=4&transport=";
+
+    fn by_websocket(mut connection: Client) -> IoClient {
+        connection.send(get(&format!("{}websocket", IoClient::PATH)));
+        until(&mut connection, "}");
+        connection.send(frame("40"));
+        until(&mut connection, "40{");
+        connection.send(frame(SUBSCRIBE));
+        until(&mut connection, SUBSCRIBED);
+        IoClient { connection, polls: None }
+    }
+
+    fn by_polling(mut connection: Client) -> IoClient {
+        let path = format!("{}polling", IoClient::PATH);
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let open = until(&mut connection, "}");
+        let sid = open.split("\"sid\":\"").nth(1).and_then(|text| text.split('"').next());
+        let path = format!("{path}&sid={}", sid.expect("a sid"));
+        let mut client = IoClient { connection, polls: Some(path) };
+        let packets = format!("40\x1e{SUBSCRIBE}");
+        client.ask("POST", &packets, "ok");
+        client.ask("GET", "", SUBSCRIBED);
+        client
+    }
+
+    /// Sends a request, and waits for its answer.
+    fn ask(&mut self, method: &str, body: &str, answer: &str) {
+        let path = self.polls.as_deref().expect("the client polls");
+        let length = body.len();
+        let length = if length > 0 { format!("Content-Length: {length}\r\n") } else { "".into() };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n");
+        self.connection.send(head + body);
+        until(&mut self.connection, answer);
+    }
+
+    fn expect_message(&mut self) {
+        match self.polls {
+            Some(_) => self.ask("GET", "", MESSAGE),
+            None => drop(until(&mut self.connection, MESSAGE)),
+        }
+    }
+}
+
+/// Each client is in one room, idle, and then gets three messages. One that polls is measured
+/// between two polls. The allocator keeps what the messages took while they waited for polls, so
+/// the resident set then has more than the ledger.
+#[test]
+fn a_client_of_socket_io_costs_at_most_192_bytes_and_256_if_it_polls() {
+    type Connect = fn(Client) -> IoClient;
+    let _all_files = all_files();
+    let ways: [(_, Connect, [f64; 2]); 2] = [
+        ("WebSocket", IoClient::by_websocket, [192.0, 192.0]),
+        ("polling", IoClient::by_polling, [256.0, 320.0]),
+    ];
+    for (name, connect, most) in ways {
+        let mut server = start("hub");
+        let address = server.address("hub");
+        let mut publisher = Client::connect(address);
+        let crowd = |count: usize| -> Vec<IoClient> {
+            let connect = |index: usize| {
+                let client = Client::connect_from(1 + (index % 16) as u8, address);
+                connect(client.expect("the server accepts the connection"))
+            };
+            (0..count).map(connect).collect()
+        };
+        let mut publish = |clients: &mut Vec<IoClient>| {
+            for _ in 0..3 {
+                publisher.send("PUBLISH ch1 hello\r\n").expect(format!(":{}\r\n", clients.len()));
+                clients.iter_mut().for_each(IoClient::expect_message);
+            }
+        };
+        // The first clients touch pages of the program that the next ones use again. Those that
+        // poll end with their poll.
+        let mut first = crowd(300);
+        publish(&mut first);
+        for mut client in first {
+            match client.polls {
+                Some(_) => client.ask("POST", "1", "ok"),
+                None => client.connection.reset(),
+            }
+        }
+        server.wait_for_count("connections/held", |count| count == 1);
+        let before = server.resident_bytes();
+        let ledger_before = server.count("user memory, bytes/ledger, without fixed");
+        let mut clients = crowd(CONNECTIONS);
+        for (state, most) in ["idle", "after 3 messages each"].into_iter().zip(most) {
+            let grown = (server.resident_bytes() - before) as f64 / CONNECTIONS as f64;
+            let ledger = server.count("user memory, bytes/ledger, without fixed") - ledger_before;
+            let ledger = ledger as f64 / CONNECTIONS as f64;
+            println!(
+                "Socket.IO by {name}: {CONNECTIONS} clients in a room, {state}: {grown:.1} B \
+                 resident, {ledger:.1} B by the ledger"
+            );
+            assert!(
+                (ledger / grown - 1.0).abs() <= 0.10 || most > 256.0,
+                "{name}, {state}: the ledger says {ledger:.1} B, the resident set {grown:.1} B"
+            );
+            if is_release_build() {
+                assert!(grown <= most, "{grown:.1} B per client by {name}, {state}");
+            }
+            publish(&mut clients);
+        }
+    }
+}
+
 /// A hundred cycles of five thousand connections each.
 #[test]
 fn connection_churn_leaves_no_slot_file_or_byte_behind() {

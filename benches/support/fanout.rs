@@ -21,8 +21,8 @@ use slabd::token::{Generation, Token};
 use socket2::SockRef;
 
 use super::load::{ROUND_TIMEOUT, STALL_TIMEOUT, Stream, Talk, slot_of, thanks};
+use super::protocols::{Mix, PROTOCOLS, Protocol};
 use super::server::on_client_core;
-use super::web;
 
 /// The first argument of an audience's process. Its protocols, the server's address and the number
 /// of subscribers follow.
@@ -33,103 +33,6 @@ const READY: &str = "ready";
 const AT_ONCE: usize = 512;
 /// Size of one read in bytes: more than a server usually has ready for one subscriber.
 const READ_CHUNK: usize = 16 * 1024;
-
-/// Length of a payload in bytes.
-pub const PAYLOAD: usize = 64;
-
-/// The protocol of one client. All carry the same payloads.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Protocol {
-    Resp,
-    WebSocket,
-    /// Server-sent events. Their clients cannot publish.
-    Events,
-}
-
-/// Number of protocols.
-const PROTOCOLS: usize = 3;
-
-impl Protocol {
-    /// Returns the exchange by which a subscriber subscribes.
-    fn subscribe(self) -> Talk {
-        match self {
-            Protocol::Resp => Talk {
-                greeting: b"",
-                request: b"*2\r\n$9\r\nSUBSCRIBE\r\n$4\r\nnews\r\n",
-                reply_starts: b"*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n",
-                reply_ends: b"",
-            },
-            Protocol::WebSocket => web::TO_NEWS,
-            Protocol::Events => web::NEWS_EVENTS,
-        }
-    }
-
-    fn publish(self, number: u64) -> Vec<u8> {
-        let payload = payload(number);
-        if self == Protocol::WebSocket {
-            return web::from_client(payload.as_bytes());
-        }
-        format!("*3\r\n$7\r\nPUBLISH\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n").into_bytes()
-    }
-
-    /// Returns what the publisher receives for a publish. Over WebSocket it receives its own
-    /// message, because it is a subscriber as well.
-    fn reply(self, number: u64, subscribers: usize) -> Vec<u8> {
-        match self {
-            Protocol::WebSocket => self.message(number),
-            _ => format!(":{subscribers}\r\n").into_bytes(),
-        }
-    }
-
-    /// Returns the bytes that each subscriber receives for a publish.
-    fn message(self, number: u64) -> Vec<u8> {
-        let payload = payload(number);
-        match self {
-            Protocol::Resp => {
-                format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${PAYLOAD}\r\n{payload}\r\n")
-                    .into_bytes()
-            }
-            Protocol::WebSocket => web::from_server(payload.as_bytes()),
-            Protocol::Events => web::event(&payload),
-        }
-    }
-}
-
-fn payload(number: u64) -> String {
-    format!("{number:0PAYLOAD$}")
-}
-
-/// The protocols of an audience.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mix {
-    Resp,
-    WebSocket,
-    /// Every second subscriber speaks WebSocket, the others speak RESP.
-    Half,
-    /// Server-sent events.
-    Events,
-}
-
-impl Mix {
-    const ALL: [Mix; 4] = [Mix::Resp, Mix::WebSocket, Mix::Half, Mix::Events];
-
-    fn name(self) -> String {
-        format!("{self:?}")
-    }
-
-    fn of_subscriber(self, slot: usize) -> Protocol {
-        match self {
-            Mix::Half if slot % 2 == 1 => Protocol::WebSocket,
-            Mix::Resp | Mix::Half => Protocol::Resp,
-            Mix::WebSocket => Protocol::WebSocket,
-            Mix::Events => Protocol::Events,
-        }
-    }
-
-    fn of_publisher(self) -> Protocol {
-        if self == Mix::WebSocket { Protocol::WebSocket } else { Protocol::Resp }
-    }
-}
 
 /// The publishes of a round, and their timing.
 #[derive(Clone, Copy)]
@@ -248,7 +151,7 @@ fn round(
     first: u64,
     order: Order,
 ) -> Result<u64> {
-    let due = [Protocol::Resp, Protocol::WebSocket, Protocol::Events].map(|protocol| {
+    let due = Protocol::ALL.map(|protocol| {
         (first..first + order.publishes).flat_map(|number| protocol.message(number)).collect()
     });
     let reads = subscribers.reads;
@@ -319,8 +222,8 @@ impl Subscribers {
             let protocol = self.mix.of_subscriber(slot);
             self.subscribers.push(Subscriber { stream, protocol, received: 0 });
         }
-        // The bytes of each answer so far. `None` before the request.
-        let mut answers: Vec<Option<Vec<u8>>> = vec![None; count];
+        // The bytes of each answer so far, and the exchanges that are left. `None`: none has begun.
+        let mut answers: Vec<Option<(Vec<u8>, &[Talk])>> = vec![None; count];
         let mut missing = count;
         while missing > 0 {
             self.poll()?;
@@ -331,13 +234,13 @@ impl Subscribers {
                     continue;
                 };
                 let Subscriber { stream, protocol, .. } = &mut self.subscribers[slot];
-                let subscribe = protocol.subscribe();
                 if answer.is_none() && event.writable && self.net.connected(stream)? {
-                    let sent = self.net.write(stream, subscribe.request)?;
-                    ensure!(sent == subscribe.request.len(), "a request was cut short");
-                    *answer = Some(Vec::new());
+                    let exchanges = protocol.subscribe();
+                    send(&mut self.net, stream, exchanges)?;
+                    *answer = Some((Vec::new(), exchanges));
                 }
-                if let Some(answer) = answer
+                if let Some((answer, exchanges)) = answer
+                    && let [exchange, more @ ..] = *exchanges
                     && event.readable
                 {
                     let count = match self.net.read(stream, &mut self.chunk) {
@@ -346,9 +249,12 @@ impl Subscribers {
                     };
                     ensure!(count > 0, "the server closed the connection");
                     answer.extend_from_slice(&self.chunk[..count]);
-                    if subscribe.is_complete(answer)? {
-                        missing -= 1;
+                    if exchange.is_complete(answer)? {
                         self.net.write(stream, thanks(answer))?;
+                        answer.clear();
+                        *exchanges = more;
+                        missing -= usize::from(more.is_empty());
+                        send(&mut self.net, stream, more)?;
                     }
                 }
             }
@@ -447,6 +353,14 @@ impl Subscribers {
     }
 }
 
+/// Sends the request of the first of these exchanges.
+fn send(net: &mut MioNet, stream: &mut Stream, exchanges: &[Talk]) -> Result<()> {
+    let Some(exchange) = exchanges.first() else { return Ok(()) };
+    let sent = net.write(stream, exchange.request)?;
+    ensure!(sent == exchange.request.len(), "a request was cut short");
+    Ok(())
+}
+
 struct Publisher {
     protocol: Protocol,
     stream: TcpStream,
@@ -461,9 +375,8 @@ impl Publisher {
         let stream = TcpStream::connect(server).context("cannot connect the publisher")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(STALL_TIMEOUT))?;
-        if protocol == Protocol::WebSocket {
-            let upgraded = protocol.subscribe().exchange(&stream);
-            upgraded.context("cannot upgrade the publisher's connection")?;
+        for exchange in protocol.begin_publisher() {
+            exchange.exchange(&stream).context("cannot begin the publisher's connection")?;
         }
         Ok(Publisher { protocol, stream, subscribers, due: Vec::new(), received: 0 })
     }

@@ -1,4 +1,5 @@
-//! Other load generators for HTTP: wrk and hey, each pinned to the clients' core.
+//! Load generators that are programs: wrk and hey for HTTP, and `slabd stress`. Each is pinned to
+//! the clients' core.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -45,6 +46,17 @@ pub fn hey(server: SocketAddr, connections: u64, rate: u64, seconds: u64) -> Res
         found.trim().trim_end_matches(end).trim().parse().context("hey gives no number")
     };
     Ok((after("99% in", "secs")? * 1e6, after("Requests/sec:", "")?))
+}
+
+/// Runs `slabd stress churn` for this many connections, each of which must get its answer. Returns
+/// their number.
+pub fn stress_churn(target: &str, at_once: usize, connections: u64) -> Result<u64> {
+    let mut command = on_client_core(env!("CARGO_BIN_EXE_slabd"));
+    command.args(["stress", "churn", target, "--quiet", "--assert", "errors=0"]);
+    command.args(["-c", &at_once.to_string(), "-n", &connections.to_string(), "-d", "100s"]);
+    let answered = format!("answered={connections}");
+    output(command.args(["--assert", &answered, "--assert", "failed=0"]))?;
+    Ok(connections)
 }
 
 fn output(command: &mut Command) -> Result<String> {

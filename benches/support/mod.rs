@@ -8,6 +8,7 @@
 pub mod fanout;
 pub mod generators;
 pub mod load;
+pub mod protocols;
 pub mod rounds;
 pub mod server;
 pub mod web;

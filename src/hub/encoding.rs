@@ -3,12 +3,18 @@
 //! A new protocol adds a variant here and changes nothing else in the hub. Fan-out encodes a
 //! message for the first receiver that needs an encoding, and shares the bytes with all later ones.
 
+mod event;
+
+use std::rc::Rc;
+
 use super::channels::{Channels, Kind, TopicId};
 use super::json;
+use crate::codec::engineio::Framing;
 use crate::codec::events;
 use crate::codec::resp::{self, Protocol};
 use crate::codec::websocket::{self, Opcode};
 use crate::payload::Payload;
+use crate::routes::EventRoutes;
 
 /// The form in which a session gets its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +30,20 @@ pub enum Encoding {
     Events,
     /// A server-sent event of JSON, which names the channel.
     EventsJson,
+    /// An event of Socket.IO in the namespace with this number, as WebSocket messages.
+    SocketIo(u8),
+    /// The same for a poll.
+    SocketIoPolling(u8),
+}
+
+/// The form in which a newcomer gets the kept messages of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatchUpForm {
+    /// Each as an ordinary message.
+    Messages,
+    /// Many at a time, as an array in one event of this name. Protocols without events have the
+    /// other form.
+    Array(Rc<str>),
 }
 
 /// The kind of subscription through which a message reaches a receiver.
@@ -56,14 +76,30 @@ impl<'a> By<'a> {
 }
 
 impl Encoding {
-    pub const ALL: [Encoding; 6] = [
-        Encoding::Resp2,
-        Encoding::Resp3,
-        Encoding::WebSocket,
-        Encoding::WebSocketJson,
-        Encoding::Events,
-        Encoding::EventsJson,
-    ];
+    /// Number of kinds, where all namespaces of Socket.IO are one.
+    pub const KINDS: usize = 8;
+
+    /// Returns the number of the kind.
+    pub fn kind(self) -> usize {
+        match self {
+            Encoding::Resp2 => 0,
+            Encoding::Resp3 => 1,
+            Encoding::WebSocket => 2,
+            Encoding::WebSocketJson => 3,
+            Encoding::Events => 4,
+            Encoding::EventsJson => 5,
+            Encoding::SocketIo(_) => 6,
+            Encoding::SocketIoPolling(_) => 7,
+        }
+    }
+
+    /// Returns the namespace of a socket of Socket.IO.
+    pub fn namespace(self) -> Option<u8> {
+        match self {
+            Encoding::SocketIo(namespace) | Encoding::SocketIoPolling(namespace) => Some(namespace),
+            _ => None,
+        }
+    }
 
     /// Returns true if the payload stands unchanged in the encoded message. The receivers of a
     /// large message then share its payload, whatever their encodings are.
@@ -98,8 +134,37 @@ impl Encoding {
         if self == Encoding::Resp3 { Protocol::Resp3 } else { Protocol::Resp2 }
     }
 
+    /// Appends some kept messages of a channel in this encoding.
+    pub fn encode_kept(
+        self,
+        out: &mut Vec<u8>,
+        form: &CatchUpForm,
+        channel: &[u8],
+        payloads: &[&[u8]],
+        routes: &EventRoutes,
+    ) {
+        match (self, form) {
+            (Encoding::SocketIo(namespace), CatchUpForm::Array(event)) => {
+                event::array(out, Framing::Frames, namespace, event, payloads, routes);
+            }
+            (Encoding::SocketIoPolling(namespace), CatchUpForm::Array(event)) => {
+                event::array(out, Framing::Poll, namespace, event, payloads, routes);
+            }
+            _ => payloads
+                .iter()
+                .for_each(|payload| self.encode(out, By::Channel, channel, payload, routes)),
+        }
+    }
+
     /// Appends a message in this encoding.
-    pub fn encode(self, out: &mut Vec<u8>, by: By<'_>, channel: &[u8], payload: &[u8]) {
+    pub fn encode(
+        self,
+        out: &mut Vec<u8>,
+        by: By<'_>,
+        channel: &[u8],
+        payload: &[u8],
+        routes: &EventRoutes,
+    ) {
         match self {
             Encoding::Resp2 | Encoding::Resp3 => {
                 encode_resp(out, self.resp(), by, channel, payload)
@@ -113,6 +178,12 @@ impl Encoding {
             Encoding::Events => events::event(out, payload),
             Encoding::EventsJson => {
                 events::event_of(out, |out| json::message(out, by.pattern(), channel, payload));
+            }
+            Encoding::SocketIo(namespace) => {
+                event::message(out, Framing::Frames, namespace, channel, payload, routes);
+            }
+            Encoding::SocketIoPolling(namespace) => {
+                event::message(out, Framing::Poll, namespace, channel, payload, routes);
             }
         }
     }

@@ -16,24 +16,31 @@ mod batch;
 mod in_flight;
 mod invariants;
 mod missed;
+mod mutes;
+mod posts;
 mod rendered;
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::channels::{Channels, TopicId};
 use super::encoding::{By, Encoding};
 use super::messages::Messages;
-use super::sessions::{DROPS, Sessions};
+use super::polls::PollClients;
+use super::sessions::{DROPS, Destination, Sessions};
 use crate::clock::Tick;
 use crate::limits::{
     BACKLOG_MAX, BACKLOG_POSTS_MAX, MONITOR_BACKLOG_MAX, SEARCHED_MAX, SPARE_MESSAGES_MAX,
     SPARE_QUEUES_MAX, VISITS_PER_QUEUE, VISITS_PER_TURN,
 };
+use crate::routes::EventRoutes;
 use crate::service::Output;
 use batch::Batch;
 use in_flight::InFlight;
 use missed::Missed;
+use mutes::Mutes;
+use posts::{Post, Queue};
 use rendered::Rendered;
 
 /// The undelivered messages of all topics, and the state of their delivery.
@@ -63,6 +70,10 @@ pub struct Fanout {
     in_flight: InFlight,
     rendered: Rendered,
     missed: Missed,
+    /// The events that messages become for clients of Socket.IO.
+    routes: Rc<EventRoutes>,
+    /// The sessions that catch up with kept messages.
+    pub mutes: Mutes,
     /// Search steps of commands in this turn.
     searched: usize,
     /// Search steps of deliveries in this turn.
@@ -73,30 +84,16 @@ pub struct Fanout {
     pub delivered: u64,
 }
 
-/// The undelivered messages of one topic, and the progress of the walk over its subscribers.
-struct Queue {
-    topic: TopicId,
-    posts: Vec<Post>,
-    /// Number of subscribers not visited yet: the first ones of the topic's list. The walk runs
-    /// from the last to the first, because the last subscriber takes the place of one that leaves.
-    /// So the walk may meet a moved subscriber twice, but misses none.
-    unvisited: usize,
-    /// When the walk ends, posts up to this number are delivered to all. 0: no walk has begun.
-    until: u32,
-}
-
-/// A message on its way to the subscribers of one topic.
-#[derive(Clone, Copy)]
-struct Post {
-    number: u32,
-    message: u32,
-    /// The turn in which the message was encoded.
-    turn: u32,
-    /// By encoding: start and end in the outbox. An empty range: not encoded.
-    encoded: [(u32, u32); Encoding::ALL.len()],
-}
-
 impl Fanout {
+    pub fn new(routes: Rc<EventRoutes>) -> Fanout {
+        Fanout { routes, ..Fanout::default() }
+    }
+
+    /// Returns the events that messages become for clients of Socket.IO.
+    pub fn routes(&self) -> &Rc<EventRoutes> {
+        &self.routes
+    }
+
     /// Returns true if messages are undelivered.
     pub fn has_output(&self) -> bool {
         !self.order.is_empty()
@@ -146,20 +143,22 @@ impl Fanout {
         self.in_flight.collect(now)
     }
 
-    /// Queues a message for the subscribers of some topics. Returns the number of receivers. A
-    /// session counts once for each topic that it is subscribed to.
+    /// Queues a message for the subscribers of some topics. `is_logged`: it is in the log of its
+    /// channel. Returns the number of receivers. A session counts once for each topic that it is
+    /// subscribed to.
     pub fn publish(
         &mut self,
         channels: &mut Channels,
         topics: &[TopicId],
         channel: &[u8],
         payload: &[u8],
+        is_logged: bool,
     ) -> usize {
         self.forget_orphans(channels);
         if topics.is_empty() {
             return 0;
         }
-        let message = self.messages.push(channel, payload, topics.len());
+        let message = self.messages.push(channel, payload, topics.len(), is_logged);
         if let Some(payload) = self.messages.large(message) {
             self.in_flight.add(payload, topics);
         }
@@ -170,8 +169,8 @@ impl Fanout {
             self.posts += 1;
             let queue =
                 channels.queue(*topic).unwrap_or_else(|| self.start_queue(channels, *topic));
-            let encoded = [(0, 0); Encoding::ALL.len()];
-            let post = Post { number: self.latest, message, turn: self.turn, encoded };
+            let (encoded, namespaces) = Default::default();
+            let post = Post { number: self.latest, message, turn: self.turn, encoded, namespaces };
             let posts = &mut self.queues[queue as usize].posts;
             let before = posts.capacity();
             posts.push(post);
@@ -203,11 +202,11 @@ impl Fanout {
             return;
         }
         self.searched += self.find_queues(channels, session);
-        self.find_posts(self.had(session));
+        self.find_posts(session);
         for (_, queue, place) in &self.batch.posts {
             let Queue { topic, posts, .. } = &self.queues[*queue as usize];
             let (channel, payload) = self.messages.get(posts[*place as usize].message);
-            encoding.encode(out, By::topic(channels, *topic), channel, payload);
+            encoding.encode(out, By::topic(channels, *topic), channel, payload, &self.routes);
         }
         self.delivered += self.batch.posts.len() as u64;
         self.has_had_all(session);
@@ -219,20 +218,28 @@ impl Fanout {
         &mut self,
         channels: &mut Channels,
         sessions: &Sessions,
+        polls: &mut PollClients,
         output: &mut Output<'_>,
     ) {
         self.forget_orphans(channels);
         (self.searched, self.looked_through) = (0, 0);
         self.turn = self.turn.wrapping_add(1);
-        self.walk_all(channels, sessions, output);
+        self.walk_all(channels, sessions, polls, output);
         (self.batch.encoding, self.batch.large) = (None, None);
     }
 
-    fn walk_all(&mut self, channels: &mut Channels, sessions: &Sessions, output: &mut Output<'_>) {
+    fn walk_all(
+        &mut self,
+        channels: &mut Channels,
+        sessions: &Sessions,
+        polls: &mut PollClients,
+        output: &mut Output<'_>,
+    ) {
         let mut visits = VISITS_PER_TURN;
         while let Some(queue) = self.order.front().copied() {
             let share = visits.min(VISITS_PER_QUEUE);
-            let Some(visited) = self.walk(queue, share, channels, sessions, output) else { return };
+            let visited = self.walk(queue, share, channels, sessions, polls, output);
+            let Some(visited) = visited else { return };
             visits -= visited;
             if visits == 0 {
                 return;
@@ -252,6 +259,7 @@ impl Fanout {
         visits: usize,
         channels: &Channels,
         sessions: &Sessions,
+        polls: &mut PollClients,
         output: &mut Output<'_>,
     ) -> Option<usize> {
         let own = &mut self.queues[queue as usize];
@@ -266,7 +274,7 @@ impl Fanout {
         while unvisited > 0 && visited < visits {
             let session = channels.subscriber(topic, unvisited - 1);
             let is_served = session.is_none_or(|session| {
-                self.had(session) >= last || self.serve(session, channels, sessions, output)
+                self.had(session) >= last || self.serve(session, channels, sessions, polls, output)
             });
             if !is_served {
                 self.queues[queue as usize].unvisited = unvisited;
@@ -286,26 +294,49 @@ impl Fanout {
         session: u32,
         channels: &Channels,
         sessions: &Sessions,
+        polls: &mut PollClients,
         output: &mut Output<'_>,
     ) -> bool {
         if !output.has_room(0) || self.looked_through >= SEARCHED_MAX {
             return false;
         }
         // A session without a connection loses its messages.
-        let Some((connection, encoding)) = sessions.route(session) else {
+        let Some((destination, encoding)) = sessions.destination(session) else {
             self.has_had_all(session);
             return true;
         };
         let id = sessions.at(session);
-        if sessions.get(id).is(DROPS) && self.misses(id, connection, channels, output) {
+        if let Destination::Connection(connection) = destination
+            && sessions.get(id).is(DROPS)
+            && self.misses(id, connection, channels, output)
+        {
             return true;
         }
+        let is_slow = self.routes.has_volatile()
+            && encoding.namespace().is_some()
+            && match destination {
+                Destination::Connection(connection) => output.server.unsent(connection) > 0,
+                Destination::Poll(client) => !polls.is_waiting(client),
+            };
         loop {
-            self.make_batch(session, encoding, channels, output);
+            self.make_batch(session, encoding, is_slow, channels, output);
             let range = &self.batch.range;
-            let delivered = match &self.batch.large {
-                None => output.deliver(connection, range),
-                Some((payload, end)) => output.deliver_shared(connection, range, payload, end),
+            let delivered = match (destination, &self.batch.large) {
+                (Destination::Connection(connection), None) => output.deliver(connection, range),
+                (Destination::Connection(connection), Some((payload, end))) => {
+                    output.deliver_shared(connection, range, payload, end)
+                }
+                (Destination::Poll(client), large) => {
+                    // The payload is the whole message, as polls change each.
+                    let large = large.as_ref().map_or(&[][..], |(payload, _)| payload.bytes());
+                    output.take(range, large.len()).is_some_and(|bytes| {
+                        polls.append(client, |out| {
+                            out.extend_from_slice(bytes);
+                            out.extend_from_slice(large);
+                        });
+                        true
+                    })
+                }
             };
             if !delivered {
                 return false;
@@ -430,6 +461,7 @@ impl Fanout {
             + parts.capacity() * size_of::<Range<u32>>();
         let own =
             self.post_bytes + self.in_flight.bytes() + self.rendered.bytes() + self.missed_bytes();
+        let own = own + self.mutes.bytes();
         self.messages.bytes() + own + queues + batch + words * size_of::<u32>()
     }
 
@@ -439,6 +471,7 @@ impl Fanout {
         self.in_flight.shrink();
         self.rendered.shrink();
         self.missed.shrink();
+        self.mutes.shrink();
         if self.order.is_empty() {
             (self.queues, self.spare, self.order) = Default::default();
             (self.had, self.met, self.batch) = Default::default();
@@ -598,7 +631,10 @@ mod tests {
                     Kind::Pattern => &[b"pmessage", channels.name(topic)],
                     Kind::Feed => unreachable!("there is no monitor"),
                 };
-                let (connection, encoding) = hub.shared.sessions.route(session).unwrap();
+                let (destination, encoding) = hub.shared.sessions.destination(session).unwrap();
+                let Destination::Connection(connection) = destination else {
+                    panic!("nobody polls")
+                };
                 expected[connection.0 as usize].extend(message(head, channel, &payload, encoding));
                 receivers += 1;
             }

@@ -100,7 +100,7 @@ impl Shared {
             return;
         }
         if let Some(feed) = self.channels.topic(Kind::Feed, b"") {
-            self.fanout.publish(&mut self.channels, &[feed], b"", &self.feed.lines);
+            self.fanout.publish(&mut self.channels, &[feed], b"", &self.feed.lines, false);
         }
         self.feed.lines.clear();
         self.feed.start_of = None;

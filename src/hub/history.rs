@@ -72,7 +72,7 @@ impl Shared {
         closed.push_back(Closed {
             serial: own.serial,
             peer: own.peer().or(peer),
-            age: own.age(now),
+            age: own.age(now.tick()),
             transferred,
             reason,
             protocol: own.protocol,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::channels::Kind;
 use super::protocol::Resp;
-use super::sessions::{RESUMED, SessionId, WAITING};
+use super::sessions::{Destination, RESUMED, SessionId, WAITING};
 use super::{Hub, Shared};
 use crate::limits::CLOSED_KEPT;
 use crate::service::ConnectionId;
@@ -28,10 +28,16 @@ impl Hub {
         shared.check_walks(resp);
         shared.check_leaving();
         shared.check_agents();
+        shared.retained.check_invariants();
         for session in protocols.http.sessions().chain(protocols.websocket.sessions()) {
             assert!(shared.is_live(session.index), "{session:?} has ended and still has a message");
         }
         resp.check_tables(shared);
+        shared.polls.check_invariants();
+        shared.check_polls();
+        protocols
+            .socketio
+            .check_invariants(|session| shared.sessions.get(session).serial == session.serial);
     }
 }
 
@@ -97,7 +103,7 @@ impl Shared {
         );
         let all = (0..self.sessions.places()).map(|index| self.sessions.at(index));
         let live: HashSet<u32> = all
-            .filter(|session| self.sessions.get(*session).connection().is_some())
+            .filter(|session| self.sessions.get(*session).destination().is_some())
             .map(|session| session.serial)
             .collect();
         assert!(
@@ -138,8 +144,20 @@ impl Shared {
         for session in (0..self.sessions.places()).map(|index| self.sessions.at(index)) {
             let own = self.sessions.get(session);
             assert!(
-                own.serial == 0 || own.connection().is_some() || self.leaving.contains(session),
+                own.serial == 0 || own.destination().is_some() || self.leaving.contains(session),
                 "{session:?} has ended and is kept"
+            );
+        }
+    }
+
+    /// Each client that polls is a live session that knows it.
+    fn check_polls(&self) {
+        for (number, client) in self.polls.iter() {
+            let destination = self.sessions.get(client.session).destination();
+            assert_eq!(
+                destination,
+                Some(Destination::Poll(number)),
+                "a client that polls is not known"
             );
         }
     }

@@ -11,17 +11,12 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::codec::events::base64;
-use crate::limits::JSON_DEPTH_MAX;
-
-/// A string. Without escapes it is borrowed from the text, also inside an `Option`.
-#[derive(Deserialize)]
-#[serde(transparent)]
-pub struct JsonText<'a>(#[serde(borrow)] pub Cow<'a, str>);
+pub use crate::codec::json::{JsonText, is_too_deep, string};
+use crate::codec::socketio::is_reserved;
 
 /// Appends a message to a subscriber, such as `{"channel":"news","data":"hello"}`.
 pub fn message(out: &mut Vec<u8>, pattern: Option<&[u8]>, channel: &[u8], payload: &[u8]) {
@@ -34,11 +29,7 @@ pub fn message(out: &mut Vec<u8>, pattern: Option<&[u8]>, channel: &[u8], payloa
     match std::str::from_utf8(payload) {
         Ok(text) => {
             out.extend_from_slice(b",\"data\":");
-            // The parser does not check the bytes inside strings that it skips.
-            match is_value(payload) {
-                true => out.extend_from_slice(payload),
-                false => string(out, text),
-            }
+            value(out, text);
         }
         Err(_) => {
             out.extend_from_slice(b",\"base64\":\"");
@@ -49,9 +40,57 @@ pub fn message(out: &mut Vec<u8>, pattern: Option<&[u8]>, channel: &[u8], payloa
     out.push(b'}');
 }
 
+/// Appends the value that stands for a payload of UTF-8. The caller has checked the encoding,
+/// because the parser does not check the bytes inside strings that it skips.
+pub fn value(out: &mut Vec<u8>, payload: &str) {
+    match is_value(payload.as_bytes()) {
+        true => out.extend_from_slice(payload.as_bytes()),
+        false => string(out, payload),
+    }
+}
+
+/// Appends a payload that routes publish and emit: any JSON is the value itself, a string too.
+/// Other text is a string.
+pub fn any_value(out: &mut Vec<u8>, payload: &str) {
+    match is_string(payload.as_bytes()) {
+        true => out.extend_from_slice(payload.as_bytes()),
+        false => value(out, payload),
+    }
+}
+
+/// Appends the value that stands for a payload. Bytes that are no text are an object with their
+/// base64.
+pub fn value_or_bytes(out: &mut Vec<u8>, payload: &[u8]) {
+    match std::str::from_utf8(payload) {
+        Ok(text) => value(out, text),
+        Err(_) => {
+            out.extend_from_slice(b"{\"base64\":\"");
+            base64(out, payload);
+            out.extend_from_slice(b"\"}");
+        }
+    }
+}
+
+/// Returns true if a payload is the JSON text of a string. The caller knows that it is UTF-8.
+pub fn is_string(payload: &[u8]) -> bool {
+    payload.first() == Some(&b'"') && serde_json::from_slice::<IgnoredAny>(payload).is_ok()
+}
+
+/// Returns true if a payload is the JSON text of an event of Socket.IO with its arguments: an array
+/// that begins with a name that is not reserved.
+pub fn is_event(payload: &[u8]) -> bool {
+    let inner = payload.strip_prefix(b"[").unwrap_or_default().trim_ascii_start();
+    inner.first() == Some(&b'"')
+        && is_value(payload)
+        && serde_json::Deserializer::from_slice(inner)
+            .into_iter::<JsonText<'_>>()
+            .next()
+            .is_some_and(|name| name.is_ok_and(|JsonText(name)| !is_reserved(&name)))
+}
+
 /// Appends a key and a name of a channel or pattern. A name that is not UTF-8 is in base64, and its
 /// key says so.
-fn name(out: &mut Vec<u8>, key: &str, name: &[u8]) {
+pub fn name(out: &mut Vec<u8>, key: &str, name: &[u8]) {
     match std::str::from_utf8(name) {
         Ok(text) => {
             key_to(out, key, "");
@@ -73,14 +112,8 @@ fn key_to(out: &mut Vec<u8>, key: &str, suffix: &str) {
     out.extend_from_slice(b"\":");
 }
 
-/// Appends a JSON string.
-pub fn string(out: &mut Vec<u8>, text: &str) {
-    // Writing to a Vec cannot fail.
-    let _ = serde_json::to_writer(out, text);
-}
-
 /// Returns true if a payload is the JSON text of a value other than a string. Space around it, and
-/// depth beyond [`JSON_DEPTH_MAX`], make it a string.
+/// depth beyond `JSON_DEPTH_MAX`, make it a string.
 fn is_value(payload: &[u8]) -> bool {
     let (Some(first), Some(last)) = (payload.first(), payload.last()) else { return false };
     let begins = matches!(first, b'{' | b'[' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n');
@@ -88,32 +121,6 @@ fn is_value(payload: &[u8]) -> bool {
         && !last.is_ascii_whitespace()
         && !is_too_deep(payload)
         && serde_json::from_slice::<IgnoredAny>(payload).is_ok()
-}
-
-/// Returns true if a text has more than [`JSON_DEPTH_MAX`] levels of objects and arrays. A text
-/// that is no JSON gives either.
-pub fn is_too_deep(text: &[u8]) -> bool {
-    let (mut depth, mut at) = (0usize, 0);
-    while let Some(byte) = text.get(at) {
-        match byte {
-            b'"' => {
-                at += 1;
-                while let Some(byte) = text.get(at)
-                    && *byte != b'"'
-                {
-                    at += if *byte == b'\\' { 2 } else { 1 };
-                }
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > JSON_DEPTH_MAX {
-            return true;
-        }
-        at += 1;
-    }
-    false
 }
 
 /// Returns the payload that a value stands for. Returns `None` for a string that holds half of a
@@ -138,6 +145,7 @@ pub fn bytes(base64: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::JSON_DEPTH_MAX;
 
     fn told(payload: &[u8]) -> String {
         let mut out = Vec::new();
@@ -175,6 +183,22 @@ mod tests {
             let raw: Box<RawValue> = serde_json::from_str(value).unwrap();
             let stands_for = super::payload(&raw).unwrap();
             assert_eq!(*stands_for, *payload, "{}", payload.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_route_keeps_the_type_of_a_string() {
+        for (payload, value) in [
+            (r#""5""#, r#""5""#),
+            (r#""""#, r#""""#),
+            ("5", "5"),
+            ("five", r#""five""#),
+            (r#"""#, r#""\"""#),
+            (r#""a"b""#, r#""\"a\"b\"""#),
+        ] {
+            let mut out = Vec::new();
+            any_value(&mut out, payload);
+            assert_eq!(String::from_utf8(out).unwrap(), value, "{payload}");
         }
     }
 

@@ -45,7 +45,7 @@ impl Leaving {
                 if goes_on {
                     return;
                 }
-                if own.connection().is_none() {
+                if own.destination().is_none() {
                     sessions.close(session);
                 }
             }

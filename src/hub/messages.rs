@@ -34,11 +34,14 @@ struct Message {
     large: Option<Rc<Payload>>,
     /// Number of topics that have not released the message.
     topics: u32,
+    /// True if the message is in the log of its channel.
+    is_logged: bool,
 }
 
 impl Messages {
-    /// Stores a message until `topics` topics have released it. Returns its number.
-    pub fn push(&mut self, channel: &[u8], payload: &[u8], topics: usize) -> u32 {
+    /// Stores a message until `topics` topics have released it. `is_logged`: it is in the log of
+    /// its channel. Returns its number.
+    pub fn push(&mut self, channel: &[u8], payload: &[u8], topics: usize, is_logged: bool) -> u32 {
         let at = self.start + self.bytes.len() as u64;
         self.bytes.extend_from_slice(channel);
         let is_large = payload.len() >= LARGE_PAYLOAD;
@@ -47,7 +50,8 @@ impl Messages {
         self.large += large.as_ref().map_or(0, |large| large.len());
         self.bytes.extend_from_slice(payload);
         let (channel, payload) = (channel.len() as u32, payload.len() as u32);
-        self.entries.push_back(Message { at, channel, payload, large, topics: topics as u32 });
+        let topics = topics as u32;
+        self.entries.push_back(Message { at, channel, payload, large, topics, is_logged });
         self.first.wrapping_add(self.entries.len() as u32 - 1)
     }
 
@@ -63,6 +67,11 @@ impl Messages {
     /// Returns the payload of a message if it is large.
     pub fn large(&self, number: u32) -> Option<&Rc<Payload>> {
         self.entries[number.wrapping_sub(self.first) as usize].large.as_ref()
+    }
+
+    /// Returns whether a message is in the log of its channel.
+    pub fn is_logged(&self, number: u32) -> bool {
+        self.entries[number.wrapping_sub(self.first) as usize].is_logged
     }
 
     /// Releases a message for one of its topics, and frees the messages at the front that no topic
@@ -160,7 +169,7 @@ mod tests {
         let mut numbers = Vec::new();
         for round in 0..100usize {
             let payload = vec![round as u8; 10 * round];
-            numbers.push((messages.push(b"channel", &payload, 1 + round % 3), round));
+            numbers.push((messages.push(b"channel", &payload, 1 + round % 3, false), round));
             if round % 2 == 1 {
                 let (number, round) = numbers.remove(numbers.len() / 2);
                 (0..1 + round % 3).for_each(|_| messages.release(number));
@@ -180,16 +189,16 @@ mod tests {
         let capacity = messages.bytes.capacity();
         assert!(capacity <= SPARE_MESSAGES_MAX);
         for _ in 0..1000 {
-            let number = messages.push(b"c", b"p", 1);
+            let number = messages.push(b"c", b"p", 1, false);
             assert_eq!(messages.held(), 2);
             messages.release(number);
         }
         assert_eq!(messages.bytes.capacity(), capacity, "a warm buffer does not grow");
-        let number = messages.push(b"c", &[0; 1 << 20], 1);
+        let number = messages.push(b"c", &[0; 1 << 20], 1, false);
         messages.release(number);
         assert_eq!((messages.bytes.capacity(), messages.large), (capacity, 0), "a large message");
         for length in [LARGE_PAYLOAD - 1, LARGE_PAYLOAD] {
-            let number = messages.push(b"c", &vec![b'x'; length], 2);
+            let number = messages.push(b"c", &vec![b'x'; length], 2, false);
             assert_eq!(messages.large(number).is_some(), length == LARGE_PAYLOAD);
             assert_eq!(messages.get(number), (&b"c"[..], &vec![b'x'; length][..]));
             assert_eq!(messages.held(), length + 1);

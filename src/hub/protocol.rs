@@ -3,7 +3,9 @@
 mod datagram;
 mod events;
 mod http;
+mod progress;
 mod resp;
+mod socketio;
 mod telling;
 mod websocket;
 
@@ -15,20 +17,31 @@ use crate::limits::Limits;
 use crate::service::server::Server;
 use crate::service::{Output, Reply, Taken};
 use http::Http;
+use socketio::SocketIo;
 use websocket::WebSockets;
 
-pub use http::path_of;
+pub use http::{POLLED, path_of, plain};
 pub use resp::{DENIED, Resp, example, full};
 
 /// The protocols, with the state that each has for its own sessions.
-#[derive(Default)]
 pub struct Protocols {
     pub resp: Resp,
     pub http: Http,
     pub websocket: WebSockets,
+    pub socketio: SocketIo,
 }
 
 impl Protocols {
+    /// `sid_key` is the key of the sids of Socket.IO; `None`: a secret one.
+    pub fn new(sid_key: Option<u64>) -> Protocols {
+        Protocols {
+            resp: Resp::default(),
+            http: Http::default(),
+            websocket: WebSockets::default(),
+            socketio: SocketIo::new(sid_key),
+        }
+    }
+
     /// Serves the message at the front of a session's input, in the protocol of the session.
     pub fn receive(
         &mut self,
@@ -48,16 +61,24 @@ impl Protocols {
                 return Taken::Incomplete;
             }
         }
-        let is_held_up = self.resp.holds_publishers();
+        shared.is_held_up = self.resp.holds_publishers();
         match protocol {
             PeerProtocol::Unknown | PeerProtocol::Resp => {
                 self.resp.receive(shared, session, input, scanned, reply, server)
             }
-            PeerProtocol::Http => {
-                self.http.receive(shared, session, (input, scanned), reply, server, is_held_up)
+            PeerProtocol::Http if shared.polls.waiting(session).is_some() => {
+                // A client sends nothing more until its poll is answered.
+                reply.close_for(Reason::ProtocolError);
+                Taken::Message(input.len())
             }
-            PeerProtocol::WebSocket => {
-                self.websocket.receive(shared, session, input, reply, server, is_held_up)
+            PeerProtocol::Http => {
+                let Protocols { http, socketio, .. } = self;
+                let input = (input, scanned);
+                http.receive(shared, session, input, reply, server, socketio)
+            }
+            PeerProtocol::WebSocket | PeerProtocol::SocketIo => {
+                let Protocols { websocket, socketio, .. } = self;
+                websocket.receive(shared, session, input, reply, server, socketio)
             }
             // Such a client has nothing more to say.
             PeerProtocol::Events => Taken::Skip(input.len()),
@@ -76,6 +97,7 @@ impl Protocols {
         match own.protocol {
             PeerProtocol::WebSocket => self.websocket.wakes(session, &own, heard, limits),
             PeerProtocol::Events => events::wakes(&own, shared.now, limits),
+            PeerProtocol::SocketIo => Some(self.socketio.wakes(session, &own, shared.now, limits)),
             PeerProtocol::Unknown | PeerProtocol::Resp | PeerProtocol::Http => None,
         }
     }
@@ -92,6 +114,7 @@ impl Protocols {
         match shared.sessions.get(session).protocol {
             PeerProtocol::WebSocket => websocket::wake(shared, session, reply),
             PeerProtocol::Events => events::wake(shared, session, reply, server),
+            PeerProtocol::SocketIo => self.socketio.wake(shared, session, reply, server),
             PeerProtocol::Unknown | PeerProtocol::Resp | PeerProtocol::Http => {}
         }
     }
@@ -101,8 +124,11 @@ impl Protocols {
         let own = shared.sessions.get(session);
         match own.protocol {
             PeerProtocol::Unknown | PeerProtocol::Resp => resp::farewell(own.encoding, reason, out),
-            PeerProtocol::Http => http::farewell(reason, out),
-            PeerProtocol::WebSocket => websocket::farewell(reason, out),
+            PeerProtocol::Http => {
+                http::farewell(reason, out);
+                self.socketio.farewell(shared, session, reason, out);
+            }
+            PeerProtocol::WebSocket | PeerProtocol::SocketIo => websocket::farewell(reason, out),
             PeerProtocol::Events => {}
         }
     }
@@ -110,23 +136,42 @@ impl Protocols {
     /// Continues what the protocols serve over several turns.
     pub fn collect(&mut self, shared: &mut Shared, output: &mut Output<'_>) {
         self.resp.collect(shared, output);
+        self.socketio.collect(shared, output);
+    }
+
+    /// Answers the polls that have waited for output since the last turn.
+    pub fn answer_polls(&mut self, shared: &mut Shared, output: &mut Output<'_>) {
+        self.socketio.answer_ready(shared, output);
+    }
+
+    /// Handles the start of a session's close.
+    pub fn closing(&mut self, shared: &mut Shared, session: SessionId) {
+        self.resp.closing(session);
+        self.socketio.closing(shared, session);
+    }
+
+    /// Returns whether [`Self::collect`] has something to do.
+    pub fn has_output(&self, shared: &Shared) -> bool {
+        self.resp.has_work() || self.socketio.has_answers() || shared.polls.has_work()
     }
 
     /// Drops what the tables hold for a session that has ended.
-    pub fn closed(&mut self, session: SessionId) {
+    pub fn closed(&mut self, shared: &mut Shared, session: SessionId) {
         self.resp.closed(session);
         self.http.closed(session);
         self.websocket.closed(session);
+        self.socketio.closed(shared, session);
     }
 
     /// Returns the memory of the tables, in bytes.
     pub fn bytes(&self) -> usize {
-        self.resp.bytes() + self.http.bytes() + self.websocket.bytes()
+        self.resp.bytes() + self.http.bytes() + self.websocket.bytes() + self.socketio.bytes()
     }
 
     /// Returns unused capacity to the allocator.
     pub fn shrink(&mut self) {
         self.http.shrink();
         self.websocket.shrink();
+        self.socketio.shrink();
     }
 }

@@ -6,7 +6,12 @@ use crate::metrics::MetricKind::Gauge;
 use crate::metrics::MetricUnit::{Bytes, Connections, Count, Datagrams, Messages};
 use crate::metrics::{self, MetricSection, Metrics};
 
-const SECTIONS: [MetricSection<Shared>; 2] = [("pubsub", subscriptions), ("passwords", passwords)];
+const SECTIONS: [MetricSection<Shared>; 4] = [
+    ("pubsub", subscriptions),
+    ("retained", retained),
+    ("socketio", socketio),
+    ("passwords", passwords),
+];
 
 impl Hub {
     /// Computes all sections.
@@ -32,6 +37,52 @@ fn passwords(shared: &Shared, metrics: &mut Metrics) {
     )]);
     let help = "Wrong passwords, by connection or datagram.";
     metrics.counters([("wrong_passwords", Count, guesses.wrong, help)]);
+}
+
+fn socketio(shared: &Shared, metrics: &mut Metrics) {
+    let Shared { polls, socketio, .. } = shared;
+    metrics.gauges([
+        ("polling_clients", Count, polls.len() as u64, "Clients of Socket.IO that poll."),
+        ("polls_bytes", Bytes, polls.bytes() as u64, "Memory of the output that waits for polls."),
+    ]);
+    metrics.counters([
+        ("socketio_events", Messages, socketio.events, "Events from clients of Socket.IO."),
+        (
+            "socketio_refused",
+            Messages,
+            socketio.refused,
+            "Events without a route, or refused by a route or verb.",
+        ),
+        (
+            "socketio_upgrades",
+            Count,
+            socketio.upgrades,
+            "Clients of Socket.IO that changed from polling to WebSocket.",
+        ),
+        (
+            "socketio_recycled",
+            Count,
+            socketio.recycled,
+            "Clients that made room for newcomers: they had no namespace, or had stopped to poll.",
+        ),
+    ]);
+}
+
+fn retained(shared: &Shared, metrics: &mut Metrics) {
+    let Shared { retained, catch_ups, .. } = shared;
+    let [values, bytes, newcomers] =
+        [retained.values(), retained.held(), catch_ups.len()].map(|count| count as u64);
+    metrics.gauges([
+        ("retained_values", Count, values, "Messages kept for newcomers."),
+        ("retained_bytes", Bytes, bytes, "Memory of these messages and their index in bytes."),
+        ("catching_up", Count, newcomers, "Subscriptions that have yet to get such messages."),
+    ]);
+    let evicted = "Retained messages that made room for others.";
+    let refused = "Messages of a retained channel that have no key or are too long.";
+    metrics.counters([
+        ("retained_evicted", Messages, retained.evicted, evicted),
+        ("retained_refused", Messages, retained.refused, refused),
+    ]);
 }
 
 fn subscriptions(shared: &Shared, metrics: &mut Metrics) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::encoding::Encoding;
 use super::shares::{SessionSources, SourceKey};
-use crate::clock::{Tick, Time};
+use crate::clock::Tick;
 use crate::service::ConnectionId;
 
 /// The id of one session. It matches no session after that one has ended.
@@ -40,15 +40,26 @@ pub enum PeerProtocol {
     WebSocket,
     /// Server-sent events.
     Events,
+    /// Socket.IO, by WebSocket or by polling.
+    SocketIo,
 }
 
 impl PeerProtocol {
     /// The names, in the order of the arms.
-    pub const NAMES: [&'static str; 5] = ["unknown", "resp", "http", "websocket", "events"];
+    pub const NAMES: [&'static str; 6] =
+        ["unknown", "resp", "http", "websocket", "events", "socketio"];
 
     pub fn name(self) -> &'static str {
         Self::NAMES[self as usize]
     }
+}
+
+/// Where the output of a session goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    Connection(ConnectionId),
+    /// The output waits for a poll of this client among [`PollClients`](super::polls::PollClients).
+    Poll(u32),
 }
 
 /// A session without its subscriptions, in 24 bytes.
@@ -56,7 +67,8 @@ impl PeerProtocol {
 pub struct Session {
     /// The number of the session; 0: the slot is free.
     pub serial: u32,
-    /// The attached connection, or [`NOTHING`]. In a free slot: the next free slot.
+    /// The connection, or [`NOTHING`]. With the flag [`POLLS`]: a number among
+    /// [`PollClients`](super::polls::PollClients). In a free slot: the next free slot.
     connection: u32,
     /// The time at which the session began.
     pub since: Tick,
@@ -88,6 +100,13 @@ pub const RESUMED: u8 = 1 << 3;
 
 /// Flag: a slow consumer misses messages and is not closed.
 pub const DROPS: u8 = 1 << 4;
+/// Flag: new subscriptions begin with the kept messages of their channel.
+pub const RETAINED: u8 = 1 << 7;
+
+/// Flag: the session has no connection of its own. Its output waits for the next poll.
+pub const POLLS: u8 = 1 << 5;
+/// Flag: a further namespace of a client, whose first session is attached to the connection.
+pub const FURTHER: u8 = 1 << 6;
 
 /// Stands for no connection, no session, or the end of the list of free slots.
 const NOTHING: u32 = u32::MAX;
@@ -114,9 +133,21 @@ impl Session {
         self.facts = if on { self.facts | fact } else { self.facts & !fact };
     }
 
-    /// Returns the attached connection.
+    /// Returns the connection, unless the session polls.
     pub fn connection(&self) -> Option<ConnectionId> {
-        (self.connection != NOTHING && self.serial != 0).then_some(ConnectionId(self.connection))
+        match self.destination()? {
+            Destination::Connection(connection) => Some(connection),
+            Destination::Poll(_) => None,
+        }
+    }
+
+    /// Returns the way by which the session gets its output, or `None` if it gets none any more.
+    pub fn destination(&self) -> Option<Destination> {
+        let is_reached = self.connection != NOTHING && self.serial != 0;
+        is_reached.then_some(match self.is(POLLS) {
+            true => Destination::Poll(self.connection),
+            false => Destination::Connection(ConnectionId(self.connection)),
+        })
     }
 
     /// Returns the peer's address if it is an IPv4 address.
@@ -131,8 +162,16 @@ impl Session {
         address << 16 | u64::from(rest)
     }
 
-    pub fn age(&self, now: Time) -> Duration {
-        Tick::LENGTH * now.tick().distance_from(self.since).max(0) as u32
+    pub fn set_destination(&mut self, destination: Destination) {
+        self.put(POLLS, matches!(destination, Destination::Poll(_)));
+        self.connection = match destination {
+            Destination::Connection(ConnectionId(slot)) => slot,
+            Destination::Poll(number) => number,
+        };
+    }
+
+    pub fn age(&self, now: Tick) -> Duration {
+        Tick::LENGTH * now.distance_from(self.since).max(0) as u32
     }
 }
 
@@ -194,6 +233,29 @@ impl Sessions {
             None => ([0; 4], 0),
         };
         let session = Session { serial: self.seen, since: now, address, port, ..NOBODY };
+        let id = self.insert(session);
+        self.attach(id, connection);
+        id
+    }
+
+    /// Opens a session beside that of a peer, with its address, its facts and its protocol. It is
+    /// attached to no connection, even if it is reached by one.
+    pub fn open_beside(
+        &mut self,
+        other: SessionId,
+        destination: Destination,
+        now: Tick,
+    ) -> SessionId {
+        self.seen = self.seen.wrapping_add(1).max(1);
+        let mut session = Session { serial: self.seen, since: now, ..self.get(other) };
+        session.facts &= AUTHENTICATED | OPERATOR;
+        (session.agent, session.protocol_state) = (0, 0);
+        session.set_destination(destination);
+        session.put(FURTHER, matches!(destination, Destination::Connection(_)));
+        self.insert(session)
+    }
+
+    fn insert(&mut self, session: Session) -> SessionId {
         let index = self.free;
         if index == NOTHING {
             reserve(&mut self.table, self.expected);
@@ -204,10 +266,8 @@ impl Sessions {
         }
         let index = if index == NOTHING { self.table.len() as u32 - 1 } else { index };
         self.live += 1;
-        self.by_protocol[PeerProtocol::Unknown as usize] += 1;
-        let id = SessionId { index, serial: self.seen };
-        self.attach(id, connection);
-        id
+        self.by_protocol[session.protocol as usize] += 1;
+        SessionId { index, serial: session.serial }
     }
 
     /// Attaches a session to a connection, and detaches it from the previous one.
@@ -215,7 +275,7 @@ impl Sessions {
         let slot = connection.0 as usize;
         self.detach(session);
         if let Some(own) = self.get_mut(session) {
-            own.connection = connection.0;
+            own.set_destination(Destination::Connection(connection));
             if slot >= self.attached.len() {
                 reserve(&mut self.attached, self.expected.max(slot + 1));
                 self.attached.resize(slot + 1, NOTHING);
@@ -224,11 +284,14 @@ impl Sessions {
         }
     }
 
-    /// Detaches a session from its connection.
+    /// Detaches a session from its connection, or from its polls.
     pub fn detach(&mut self, session: SessionId) {
         let Some(own) = self.get_mut(session) else { return };
-        let slot = std::mem::replace(&mut own.connection, NOTHING);
-        if let Some(attached) = self.attached.get_mut(slot as usize) {
+        let connection = own.connection();
+        own.connection = NOTHING;
+        own.put(POLLS, false);
+        let attached = connection.and_then(|slot| self.attached.get_mut(slot.0 as usize));
+        if let Some(attached) = attached.filter(|attached| **attached == session.index) {
             *attached = NOTHING;
         }
     }
@@ -283,11 +346,10 @@ impl Sessions {
             .filter(|own| own.serial == session.serial && own.serial != 0)
     }
 
-    /// Returns the connection and the encoding of the session in a slot, or `None` if it has no
-    /// connection.
-    pub fn route(&self, index: u32) -> Option<(ConnectionId, Encoding)> {
+    /// Returns the destination and the encoding of the session in a slot, or `None` if it has none.
+    pub fn destination(&self, index: u32) -> Option<(Destination, Encoding)> {
         let own = self.table.get(index as usize)?;
-        Some((own.connection()?, own.encoding))
+        Some((own.destination()?, own.encoding))
     }
 
     /// Sets the protocol of a session.
@@ -355,7 +417,8 @@ impl Sessions {
         let serials: HashSet<u32> =
             self.table.iter().map(|own| own.serial).filter(|serial| *serial != 0).collect();
         assert_eq!(serials.len(), self.live, "two live sessions have the same serial number");
-        for (own, index) in self.table.iter().zip(0..).filter(|(own, _)| own.serial != 0) {
+        let own = self.table.iter().zip(0..).filter(|(own, _)| own.serial != 0);
+        for (own, index) in own.filter(|(own, _)| !own.is(FURTHER)) {
             if let Some(ConnectionId(slot)) = own.connection() {
                 assert_eq!(
                     self.attached[slot as usize], index,
@@ -396,9 +459,9 @@ mod tests {
         let mut sessions = Sessions::new(4);
         let (one, other) = (ConnectionId(7), ConnectionId(2));
         let first = sessions.open(one, None, Tick(0));
-        assert_eq!((sessions.of(one), sessions.route(first.index).unwrap().0), (first, one));
+        assert_eq!((sessions.of(one), sessions.get(first).connection()), (first, Some(one)));
         sessions.detach(first);
-        assert_eq!((sessions.of(one), sessions.route(first.index)), (SessionId::NONE, None));
+        assert_eq!((sessions.of(one), sessions.destination(first.index)), (SessionId::NONE, None));
         sessions.attach(first, other);
         sessions.attach(first, one);
         assert_eq!(

@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::Shared;
 use super::access::{self, Attempt};
 use super::channels::{Kind, LimitReached, Refused, TopicLimits};
+use super::encoding::CatchUpForm;
 use super::patterns::TooDear;
-use super::sessions::{OPERATOR, SessionId};
+use super::sessions::{OPERATOR, RETAINED, SessionId};
 use crate::clock::Time;
 use crate::connection::Reason;
 use crate::limits::{Limits, PUBLISH_STEPS_MAX, SHARE};
@@ -23,25 +24,35 @@ pub enum VerbResult<T> {
 }
 
 impl Shared {
-    /// Publishes a message of a session whose protocol has no transactions. `is_held_up`: the EXEC
-    /// of another session has paused. Returns the number of receivers.
+    /// Publishes a message of a session whose protocol has no transactions. Returns the number of
+    /// receivers.
     pub fn publish_from(
         &mut self,
         session: SessionId,
         channel: &[u8],
         payload: &[u8],
-        is_held_up: bool,
         server: &dyn Server,
     ) -> VerbResult<usize> {
         if let Some(error) = too_long(Kind::Channel, channel, server.limits()) {
             return VerbResult::Refused(error);
         }
-        let is_busy = is_held_up || self.fanout.is_backlogged();
+        let is_busy = self.is_held_up || self.fanout.is_backlogged();
         if self.publishers.must_wait(&mut self.sessions, session, is_busy)
             || self.must_pace(session, Kind::Channel, channel, payload)
         {
             return VerbResult::Later;
         }
+        self.publish_now(session, channel, payload, server)
+    }
+
+    /// Publishes a message of a session, however large the backlog is.
+    pub fn publish_now(
+        &mut self,
+        session: SessionId,
+        channel: &[u8],
+        payload: &[u8],
+        server: &dyn Server,
+    ) -> VerbResult<usize> {
         match self.publish(channel, payload) {
             Ok(receivers) => {
                 if self.has_monitors() {
@@ -99,6 +110,27 @@ impl Shared {
         match limits.is_trusted {
             true => self.subscribe(session, kind, name, limits, out),
             false => Err(refused),
+        }
+    }
+
+    /// Sets whether new subscriptions of a session begin with the kept messages of their channel.
+    pub fn set_retained(&mut self, session: SessionId, on: bool) {
+        if let Some(own) = self.sessions.get_mut(session) {
+            own.put(RETAINED, on);
+        }
+    }
+
+    /// Gives a session the kept messages of a channel before its later ones. The session has just
+    /// subscribed to the channel.
+    pub fn catch_up(&mut self, session: SessionId, channel: &[u8], form: CatchUpForm) {
+        let log = self.retained.find(channel).filter(|log| !self.retained.has_none(*log));
+        let topic = self.channels.topic(Kind::Channel, channel);
+        if let (Some(log), Some(topic)) = (log, topic)
+            && self.channels.is_member(session.index, topic)
+        {
+            let mute = self.fanout.mutes.begin(session.index, topic);
+            self.retained.join(log);
+            self.catch_ups.begin(session, log, mute, form);
         }
     }
 

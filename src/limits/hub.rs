@@ -320,6 +320,13 @@ pub const NAMES_AT_ONCE_MAX: usize = 1024;
 /// slices.
 pub const WEB_PATTERNS_MAX: usize = 64;
 
+/// Maximum number of arguments of a Socket.IO event. One event may subscribe to as many channels as
+/// one message to `/ws`.
+pub const EVENT_ARGUMENTS_MAX: usize = NAMES_AT_ONCE_MAX;
+
+/// Maximum number of attachments of a Socket.IO packet, as in the official server.
+pub const ATTACHMENTS_MAX: usize = 10;
+
 /// Time after which a client of server-sent events connects again, in milliseconds.
 pub const EVENTS_RETRY: u64 = 2000;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::*;
-use crate::hosts::{Hosts, Origins};
+use crate::hosts::{Hosts, Origins, UrlPath};
 use crate::networks::Networks;
 use crate::setting::{Count, Notation, OrZero, one, settings, text, texts};
 use crate::units::{Size, Span};
@@ -223,6 +223,14 @@ settings! {
         /// A client library with a pattern for each of its namespaces has some hundreds.
         max_patterns_per_connection: Count<usize> = 1024, in |_| 0..=PATTERNS_MAX;
 
+        /// Memory for retained values, in bytes. Beyond it, the channel that holds most loses the
+        /// value that has not changed for longest.
+        ///
+        /// Enough for a million small values. They count against the memory budget.
+        retained_memory: Size = RETAINED_MEMORY, in |_| 0..,
+            follows "64MiB, or a quarter of the memory budget if that is less",
+            |limits| RETAINED_MEMORY.min(limits.memory_budget / 4);
+
         "Browsers":
         /// Maximum length of the head of an HTTP request, in bytes with its request line.
         ///
@@ -259,6 +267,28 @@ settings! {
         ///
         /// Clients and proxies give up a stream after 30 to 60 s without a byte.
         event_interval: Span = Duration::from_secs(20);
+
+        /// Path at which clients of Socket.IO are served.
+        ///
+        /// The official client asks there unless told otherwise.
+        socketio_path: UrlPath = UrlPath::default();
+
+        /// Time between two pings of a client of Socket.IO. The client takes the connection for
+        /// dead without a ping for this time and the timeout together.
+        ///
+        /// As in the Node server.
+        socketio_ping_interval: Span = Duration::from_secs(25), in |_| SOCKETIO_TIME_MIN..;
+
+        /// Time for the answer of a client of Socket.IO to a ping. Without one it is closed.
+        ///
+        /// As in the Node server.
+        socketio_ping_timeout: Span = Duration::from_secs(20), in |_| SOCKETIO_TIME_MIN..;
+
+        /// Time from the handshake of a client of Socket.IO until it must have connected to a
+        /// namespace.
+        ///
+        /// As in the Node server. A client connects at once.
+        socketio_connect_timeout: Span = Duration::from_secs(45), in |_| SOCKETIO_TIME_MIN..;
 
         "Budgets of one turn":
         /// Maximum number of connections accepted in one turn.
@@ -390,6 +420,7 @@ texts! {
     "recycle|refuse|random-drop" Policy;
     "ADDR[/PREFIX],…" Networks;
     "HOST,…" Hosts;
+    "PATH" UrlPath;
     "ORIGIN,…" Origins;
 }
 

@@ -98,6 +98,10 @@ impl<N: Net> Server for Core<N> {
         self.connections.get(connection.0 as usize).map_or(0, |one| self.pool.len(&one.output))
     }
 
+    fn is_serving(&self, connection: ConnectionId) -> bool {
+        self.connections.get(connection.0 as usize).is_some_and(|one| one.is_serving())
+    }
+
     fn is_under_pressure(&self) -> bool {
         Core::is_under_pressure(self)
     }

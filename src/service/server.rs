@@ -26,6 +26,9 @@ pub trait Server {
     /// Returns the bytes of a connection's unsent output.
     fn unsent(&self, connection: ConnectionId) -> usize;
 
+    /// Returns whether a connection takes further output.
+    fn is_serving(&self, connection: ConnectionId) -> bool;
+
     /// Returns whether silent connections or all connections fill half of their limit.
     fn is_under_pressure(&self) -> bool;
 
@@ -105,6 +108,7 @@ pub struct NoServer {
     pub limits: Limits,
     pub killed: Vec<(ConnectionId, Reason)>,
     pub exempt: Vec<ConnectionId>,
+    pub unsent: usize,
 }
 
 #[cfg(test)]
@@ -122,7 +126,11 @@ impl Server for NoServer {
     }
 
     fn unsent(&self, _connection: ConnectionId) -> usize {
-        0
+        self.unsent
+    }
+
+    fn is_serving(&self, _connection: ConnectionId) -> bool {
+        true
     }
 
     fn is_under_pressure(&self) -> bool {

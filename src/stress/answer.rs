@@ -22,6 +22,11 @@ pub enum Answer {
     Message { payload: Range<usize>, length: usize, is_error: bool },
     /// A ping of WebSocket, which wants a pong with the same payload.
     Ping { payload: Range<usize>, length: usize },
+    /// The server of Socket.IO has opened a session. The packet that connects to its namespace is
+    /// due.
+    Opened { length: usize },
+    /// A ping of Engine.IO, which wants a pong.
+    EnginePing { length: usize },
     /// The server closes the connection with this code and reason.
     Close { code: u16, reason: Range<usize>, length: usize },
     /// The answer cannot be complete with fewer than `needs` bytes.

@@ -6,12 +6,16 @@ use std::io;
 use super::answer::Answer;
 use super::driver::Driver;
 use super::meter::{REFUSAL_MAX, reason};
+use super::socketio::PONG;
 use super::world::PeerFlags;
 use crate::buffer::Use;
 use crate::net::Net;
 
 /// The kind of error of a request whose connection ended within the answer.
 const CUT_SHORT: &str = "answer cut short";
+
+/// The kind of error of a request that the server refused to take from a client that polls.
+const UNPOSTED: &str = "post refused";
 
 /// The kind of error of a request whose connection ended before the answer.
 const CLOSED: &str = "connection closed";
@@ -43,6 +47,7 @@ impl<N: Net> Driver<N> {
         if !has_memory {
             self.end(slot, "generator out of memory");
         }
+        self.world.poll_on(slot);
         self.world.chunk = chunk;
         self.joined = joined;
     }
@@ -92,6 +97,22 @@ impl<N: Net> Driver<N> {
                     self.answer_ping(slot, &bytes[payload]);
                     length
                 }
+                Answer::Opened { length } => {
+                    if peer.flags.has(PeerFlags::MUTE) {
+                        if !self.take_answer(slot, &[], false, false) {
+                            return &[];
+                        }
+                    } else if let Some(packet) =
+                        world.wire.socketio().map(|form| form.connect().to_vec())
+                    {
+                        world.emit(slot, &packet, 0);
+                    }
+                    length
+                }
+                Answer::EnginePing { length } => {
+                    self.answer_engine_ping(slot);
+                    length
+                }
                 Answer::Close { code, reason, .. } => {
                     self.take_close(slot, code, &bytes[reason]);
                     return &[];
@@ -127,6 +148,15 @@ impl<N: Net> Driver<N> {
         }
     }
 
+    /// Answers a ping of the server's Engine.IO with a pong.
+    fn answer_engine_ping(&mut self, slot: u32) {
+        let world = &mut self.world;
+        if !world.peers[slot as usize].flags.has(PeerFlags::MUTE) {
+            world.meter.pings += 1;
+            world.emit(slot, PONG, 0);
+        }
+    }
+
     /// Takes the close of a connection by the server's Close frame, and answers it.
     fn take_close(&mut self, slot: u32, code: u16, reason: &[u8]) {
         let world = &mut self.world;
@@ -142,6 +172,9 @@ impl<N: Net> Driver<N> {
 
     /// Ends a connection that did not get as far as its first request.
     pub(super) fn fail(&mut self, slot: u32, why: &str) {
+        if self.ends_courier(slot, Some(why)) {
+            return;
+        }
         let world = &mut self.world;
         world.meter.fail(why);
         world.close(slot);
@@ -151,6 +184,9 @@ impl<N: Net> Driver<N> {
     /// Takes an answer to the oldest outstanding request. The server closes the connection if it
     /// is the last. Returns false if the connection is closed then.
     fn take_answer(&mut self, slot: u32, answer: &[u8], is_error: bool, is_last: bool) -> bool {
+        if self.ends_courier(slot, is_error.then_some(UNPOSTED)) {
+            return false;
+        }
         let world = &mut self.world;
         let peer = &mut world.peers[slot as usize];
         if !is_error {
@@ -258,6 +294,9 @@ impl<N: Net> Driver<N> {
 
     /// Closes a connection and counts its outstanding requests as errors of this kind.
     pub(super) fn end(&mut self, slot: u32, kind: &str) {
+        if self.ends_courier(slot, Some(kind)) {
+            return;
+        }
         let world = &mut self.world;
         if world.peers[slot as usize].flags.has(PeerFlags::CLOSED) {
             return;

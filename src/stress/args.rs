@@ -16,7 +16,7 @@ Shapes of load:
   hold         opens connections and keeps them; reports what each costs the server
   churn        opens a connection for each request, and closes it after the answer
   fanout       subscribes many connections to a channel and publishes to it (resp://, ws://,
-               sse+http://)
+               socketio://, sse+http://)
 
 Floods, each with honest requests beside it:
   silent       connections that never send a byte, or over ws:// nothing after the upgrade
@@ -29,6 +29,9 @@ Floods, each with honest requests beside it:
                1 MiB, which common servers accept, over http:// and ws://
   rst          clients that send a request and reset the connection at once
   vanish       clients that disappear without closing their connections
+  sids         over socketio://: requests with guessed ids of sessions
+  unpolled     over socketio:// by polling: clients that connect and never poll again
+  half-upgrade over socketio:// by polling: upgrades to WebSocket that are never completed
 
 Targets:
   resp://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]   Redis, Valkey or slabd; port 6379
@@ -36,6 +39,9 @@ Targets:
   http://[USER:PASSWORD@]HOST[:PORT]/PATH?QUERY     HTTP/1.1; port 80
   ws://[USER:PASSWORD@]HOST[:PORT]/PATH?QUERY       WebSocket: a server that echoes or broadcasts
                                                     messages, or any with --send; port 80
+  socketio://[USER:PASSWORD@]HOST[:PORT][/NAMESPACE] Socket.IO, at /socket.io/ of the host; a server
+                                                    with slabd's events subscribe and publish, or
+                                                    any with --send; port 80
   sse+http://[USER:PASSWORD@]HOST[:PORT]/PATH?QUERY server-sent events; for hold and fanout; port 80
   tcp://HOST:PORT                                   a server that echoes lines, or any with --send
   udp://HOST:PORT                                   a server that echoes datagrams; only for ping
@@ -47,6 +53,7 @@ Examples:
   slabd stress resp://127.0.0.1:6379
   slabd stress hold http://127.0.0.1:8080/ -c 15000
   slabd stress fanout ws://127.0.0.1:9999/ws/news -c 10000
+  slabd stress churn socketio://127.0.0.1:9999 --transport polling
   slabd stress ping resp://127.0.0.1:6379 --rate 20000 --assert 'p99<5ms'
   slabd stress silent resp://127.0.0.1:6379 -c 10000
   slabd stress compare A.json B.json
@@ -120,16 +127,21 @@ pub struct StressArgs {
 
     /// Bytes to send as each request, with the escapes \r \n \t \0 \\ and \xHH, as in PING\r\n.
     /// The answer is then one line over tcp://, and one message over ws://. Over udp:// each {seq}
-    /// becomes a number of 16 digits, which the answer must contain.
+    /// becomes a number of 16 digits, which the answer must contain. Over socketio:// it is an
+    /// event with its arguments, as in ["chat","hi"], and its acknowledgement is the answer.
     /// [default: a request of the target's protocol]
     #[arg(long, value_name = "TEXT", help_heading = LOAD, verbatim_doc_comment)]
     pub send: Option<String>,
+
+    /// socketio://: how packets travel, websocket or polling. [default: websocket]
+    #[arg(long, value_name = "NAME", value_parser = transport, help_heading = LOAD)]
+    pub transport: Option<TransportName>,
 
     /// http://: method of each request. [default: GET; POST with --body]
     #[arg(long, value_name = "NAME", help_heading = LOAD)]
     pub method: Option<String>,
 
-    /// http://, ws://, sse+http://: header of each request, as in 'Accept: text/html'.
+    /// http://, ws://, socketio://, sse+http://: header of each request, as in 'Accept: text/html'.
     /// Give the flag again for each further header. A given Host or Authorization takes the place
     /// of the usual one.
     #[arg(short = 'H', long, value_name = "NAME: VALUE", help_heading = LOAD, verbatim_doc_comment)]
@@ -139,8 +151,8 @@ pub struct StressArgs {
     #[arg(long, value_name = "TEXT|@FILE", help_heading = LOAD, allow_hyphen_values = true)]
     pub body: Option<String>,
 
-    /// resp://, http://, ws://, sse+http://: file whose first line is the password of the target's
-    /// user.
+    /// resp://, http://, ws://, socketio://, sse+http://: file whose first line is the password of
+    /// the target's user.
     /// [default: the environment variable SLABD_STRESS_PASSWORD, if the target has none]
     #[arg(long, value_name = "FILE", value_parser = file())]
     #[arg(help_heading = LOAD, verbatim_doc_comment)]
@@ -180,8 +192,10 @@ pub struct StressArgs {
     #[arg(help_heading = SPECIAL)]
     pub in_flight: Option<usize>,
 
-    /// fanout, resp://: name of the channel. [default: slabd-stress]
-    #[arg(long, value_name = "NAME", help_heading = SPECIAL)]
+    /// fanout over resp://, and socketio://: name of the channel that clients join. Requests over
+    /// socketio:// are publishes to a channel of this name and -unread.
+    /// [default: slabd-stress]
+    #[arg(long, value_name = "NAME", help_heading = SPECIAL, verbatim_doc_comment)]
     pub channel: Option<String>,
 
     /// fanout, sse+http://: URL to publish at by POST, as in http://127.0.0.1:8080/pub?id=news.
@@ -248,6 +262,9 @@ pub enum ShapeName {
     Announce,
     Rst,
     Vanish,
+    Sids,
+    Unpolled,
+    HalfUpgrade,
 }
 
 impl ShapeName {
@@ -258,7 +275,7 @@ impl ShapeName {
     }
 
     /// All shapes by name, loads before floods.
-    pub const ALL: [(&'static str, ShapeName); 13] = [
+    pub const ALL: [(&'static str, ShapeName); 16] = [
         ("ping", ShapeName::Ping),
         ("search", ShapeName::Search),
         ("hold", ShapeName::Hold),
@@ -272,6 +289,9 @@ impl ShapeName {
         ("announce", ShapeName::Announce),
         ("rst", ShapeName::Rst),
         ("vanish", ShapeName::Vanish),
+        ("sids", ShapeName::Sids),
+        ("unpolled", ShapeName::Unpolled),
+        ("half-upgrade", ShapeName::HalfUpgrade),
     ];
 
     /// Returns the name on the command line.
@@ -299,6 +319,30 @@ impl ShapeName {
                 | ShapeName::Churn
         )
     }
+}
+
+/// The way in which the packets of Socket.IO travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransportName {
+    #[default]
+    WebSocket,
+    Polling,
+}
+
+impl TransportName {
+    /// Returns the name on the command line and in requests.
+    pub fn name(self) -> &'static str {
+        match self {
+            TransportName::WebSocket => "websocket",
+            TransportName::Polling => "polling",
+        }
+    }
+}
+
+fn transport(text: &str) -> Result<TransportName, String> {
+    let all = [TransportName::WebSocket, TransportName::Polling];
+    let found = all.into_iter().find(|transport| transport.name() == text);
+    found.ok_or_else(|| "expected websocket or polling".to_string())
 }
 
 /// Parses a number per second, which may end with k (thousands) or M (millions).

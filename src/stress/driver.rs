@@ -22,6 +22,7 @@ use super::meter::reason;
 use super::pace::Next;
 use super::record::Record;
 use super::shape::Shape;
+use super::wire::Incoming;
 use super::world::{Peer, PeerFlags, World};
 use crate::clock::Time;
 use crate::net::{Net, Signal};
@@ -198,10 +199,7 @@ impl<N: Net> Driver<N> {
             Ok(false) => return false,
             Ok(true) => {}
             Err(error) => {
-                let why = reason(&error);
-                world.meter.fail(&why);
-                world.close(slot);
-                self.shape.ended(world, slot);
+                self.fail(slot, &reason(&error));
                 return false;
             }
         }
@@ -210,6 +208,10 @@ impl<N: Net> Driver<N> {
         world.meter.connecting -= 1;
         world.meter.open += 1;
         world.meter.open_at_peak = world.meter.open_at_peak.max(world.meter.open);
+        if matches!(peer.incoming, Incoming::Courier(_)) {
+            world.flush_later(slot);
+            return true;
+        }
         let is_bare = peer.flags.has(PeerFlags::UNREAD) || peer.flags.has(PeerFlags::BARE);
         if world.wire.prelude_answers > 0 && !is_bare {
             world.say_prelude(slot);

@@ -25,7 +25,8 @@ impl GivenLoad<'_> {
 
     /// True if a connection begins with the head of a request of HTTP.
     fn makes_heads(&self) -> bool {
-        matches!(self.scheme, Scheme::WebSocket | Scheme::Events) || self.makes_requests()
+        matches!(self.scheme, Scheme::WebSocket | Scheme::SocketIo | Scheme::Events)
+            || self.makes_requests()
     }
 }
 
@@ -40,7 +41,7 @@ struct Rule {
 /// The reason why a part of an HTTP request has no effect.
 const REQUEST_PART: &str = "it is a part of a request over http:// that --send does not give whole";
 
-const RULES: [Rule; 25] = [
+const RULES: [Rule; 26] = [
     Rule {
         flag: "--requests",
         is_given: |args| args.requests.is_some(),
@@ -108,6 +109,12 @@ const RULES: [Rule; 25] = [
         reason: "fanout makes its own messages; give their size with --size",
     },
     Rule {
+        flag: "--transport",
+        is_given: |args| args.transport.is_some(),
+        has_effect: |load| load.scheme == Scheme::SocketIo,
+        reason: "only Socket.IO has several transports",
+    },
+    Rule {
         flag: "--method",
         is_given: |args| args.method.is_some(),
         has_effect: |load| load.makes_requests(),
@@ -124,13 +131,13 @@ const RULES: [Rule; 25] = [
         is_given: |args| !args.header.is_empty(),
         has_effect: |load| load.makes_heads(),
         reason: "it is a part of a request over http:// that --send does not give whole, of an \
-            upgrade over ws://, or of a request for events",
+            upgrade over ws://, or of a request of socketio:// or sse+http://",
     },
     Rule {
         flag: "--password-file",
         is_given: |args| args.password_file.is_some(),
         has_effect: |load| load.scheme == Scheme::Resp || load.makes_heads(),
-        reason: "only resp://, ws://, sse+http://, and http:// without --send, log in",
+        reason: "only resp://, ws://, socketio://, sse+http://, and http:// without --send, log in",
     },
     Rule {
         flag: "--connect-rate",
@@ -153,8 +160,12 @@ const RULES: [Rule; 25] = [
     Rule {
         flag: "--channel",
         is_given: |args| args.channel.is_some(),
-        has_effect: |load| load.shape == Fanout && load.scheme == Scheme::Resp,
-        reason: "only fanout over resp:// uses a channel that the target does not name",
+        has_effect: |load| match load.scheme {
+            Scheme::SocketIo => load.args.send.is_none(),
+            scheme => load.shape == Fanout && scheme == Scheme::Resp,
+        },
+        reason: "only fanout over resp:// and socketio:// without --send use a channel that the \
+            target does not name",
     },
     Rule {
         flag: "--publish",

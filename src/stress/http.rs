@@ -367,6 +367,14 @@ impl Head {
         Ok(())
     }
 
+    /// Returns the length of a body that is announced as such.
+    pub fn body(&self) -> Option<u64> {
+        match (self.coding, self.body_length) {
+            (Coding::None, BodyLength::Bytes(length)) => Some(length),
+            _ => None,
+        }
+    }
+
     /// True if the server closes the connection after the answer.
     fn closes(&self) -> bool {
         // A coding in HTTP/1.0 comes from a server that is not to be trusted with a second answer.

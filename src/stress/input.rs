@@ -35,7 +35,8 @@ pub fn add_password(target: &mut Target, file: Option<&Path>) -> Result<(), Stri
     };
     let Some(secret) = given else { return Ok(()) };
     let takes_none = matches!(target.scheme, Scheme::Tcp | Scheme::Udp);
-    if takes_none || (target.scheme.is_http() && target.user.is_none()) {
+    let needs_user = target.scheme.is_http() && target.scheme != Scheme::SocketIo;
+    if takes_none || (needs_user && target.user.is_none()) {
         // The variable may be meant for other targets.
         return match file {
             None => Ok(()),

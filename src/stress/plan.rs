@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use super::args::{ShapeName, StressArgs, unescape};
+use super::args::{ShapeName, StressArgs, TransportName, unescape};
 use super::flags::{self, within};
 use super::input;
 use super::pace::Arrivals;
+use super::protocols;
 use super::publish;
 use super::request::HttpRequest;
 use super::sources;
@@ -45,6 +46,9 @@ pub const PROBES_PER_TURN: usize = 64;
 /// Maximum number of honest requests in flight at once. At the default rate and timeout, a server
 /// that never answers keeps 100 waiting. Many more would be another flood.
 pub const PROBES_IN_FLIGHT_MAX: usize = 256;
+
+/// Maximum number of couriers at once: connections that each carry a post of a client that polls.
+pub const COURIERS_MAX: usize = 64;
 
 /// Duration of the honest requests before a flood.
 pub const BEFORE: Duration = Duration::from_secs(2);
@@ -100,6 +104,8 @@ pub struct Plan {
     pub send: Option<Vec<u8>>,
     /// Method, headers and body over http://.
     pub request: HttpRequest,
+    /// How the packets of Socket.IO travel.
+    pub transport: TransportName,
     /// Connects per second; `None` is as fast as the server accepts.
     pub connect_rate: Option<f64>,
     pub sources: Vec<IpAddr>,
@@ -170,6 +176,7 @@ impl Plan {
             size: size(args, shape, target.scheme)?,
             send: args.send.as_deref().map(unescape).transpose()?,
             request: HttpRequest::new(args.method.as_deref(), &args.header, args.body.as_deref())?,
+            transport: args.transport.unwrap_or_default(),
             connect_rate: rate("connect-rate", args.connect_rate)?,
             sources: sources::choose(args, &target, connections)?,
             timeout,
@@ -192,43 +199,9 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Fails on a shape that the protocol of the target cannot have.
-    fn check_protocol(&self) -> Result<(), String> {
-        use Scheme::{Events, Http, Resp, WebSocket};
-        let (shape, scheme, host) = (self.shape, self.target.scheme, &self.target.host);
-        let name = shape.name();
-        if scheme == Scheme::Udp && shape != ShapeName::Ping {
-            return Err(format!(
-                "{name} needs connections, and udp:// has none; \
-                 expected a target such as tcp://{host}, or the shape ping"
-            ));
-        }
-        if scheme == Events && !matches!(shape, ShapeName::Hold | ShapeName::Fanout) {
-            return Err(format!(
-                "{name} needs more than a stream of events; expected the shape hold or fanout, or \
-                 a target such as http://{host}"
-            ));
-        }
-        if shape == ShapeName::Fanout && !matches!(scheme, Resp | WebSocket | Events) {
-            return Err(format!(
-                "fanout subscribes and publishes, which {}:// cannot; \
-                 expected a target such as resp://{host} or ws://{host}/ws/CHANNEL",
-                scheme.name()
-            ));
-        }
-        if shape == ShapeName::Announce && !matches!(scheme, Resp | Http | WebSocket) {
-            return Err(format!(
-                "announce needs a protocol that announces lengths, and {}:// does not; \
-                 expected a target such as resp://{host} or http://{host}",
-                scheme.name()
-            ));
-        }
-        Ok(())
-    }
-
     /// Fails on a combination of shape, scheme and values that cannot run.
     fn check(&self, allowed: Option<&str>) -> Result<(), String> {
-        self.check_protocol()?;
+        protocols::check(self.shape, &self.target, self.transport, self.send.as_deref())?;
         let (shape, name) = (self.shape, self.shape.name());
         let is_unread = matches!(shape, ShapeName::SlowRead | ShapeName::ZeroWindow);
         if is_unread && self.size.saturating_mul(self.connections) > UNREAD_MAX {
@@ -309,6 +282,9 @@ impl Plan {
         if let Some(send) = &self.send {
             show("send", send.escape_ascii().to_string());
         }
+        if self.target.scheme == Scheme::SocketIo {
+            show("transport", self.transport.name().into());
+        }
         if let Some(publish) = &self.publish {
             show("publish", publish.to_string());
         }
@@ -351,7 +327,8 @@ impl Plan {
     /// Returns the number of files that the run may have open at once.
     pub fn files(&self) -> u64 {
         let probes = if self.shape.is_flood() { PROBES_IN_FLIGHT_MAX + PROBES_PER_TURN } else { 0 };
-        self.connections as u64 + probes as u64 + CLOSING_FILES + OWN_FILES
+        let couriers = if self.transport == TransportName::Polling { COURIERS_MAX } else { 0 };
+        self.connections as u64 + (probes + couriers) as u64 + CLOSING_FILES + OWN_FILES
     }
 }
 

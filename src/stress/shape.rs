@@ -42,6 +42,11 @@ pub trait Shape<N: Net> {
 
     /// Called with a message that answers no request. Returns false if the connection is closed.
     fn message(&mut self, world: &mut World<N>, slot: u32, message: &[u8], is_error: bool) -> bool {
+        self.unasked(world, slot, message, is_error)
+    }
+
+    /// Takes a message that no shape expects. Returns false if the connection is closed.
+    fn unasked(&mut self, world: &mut World<N>, slot: u32, message: &[u8], is_error: bool) -> bool {
         if world.wire.is_pushed_to() {
             return true;
         }

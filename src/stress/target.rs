@@ -1,7 +1,9 @@
 //! The server under test, as a URL: `http://[USER:PASSWORD@]HOST[:PORT]/PATH?QUERY`, the same with
-//! `ws://` or `sse+http://`, `resp://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, `tcp://HOST:PORT`
+//! `ws://` or `sse+http://`, `socketio://[USER:PASSWORD@]HOST[:PORT][/NAMESPACE]`,
+//! `resp://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, `tcp://HOST:PORT`
 //! or `udp://HOST:PORT`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
@@ -32,7 +34,7 @@ pub struct Target {
     pub addresses: Vec<SocketAddr>,
     /// The addresses that were tried before the one in use, each with the reason why it is not.
     pub failed: Vec<(SocketAddr, String)>,
-    /// Path and query of a request of HTTP, WebSocket or events.
+    /// Path and query of a request of HTTP, WebSocket or events; the namespace of Socket.IO.
     pub path: String,
     /// Number of the Redis database.
     pub database: Option<u32>,
@@ -49,12 +51,13 @@ pub enum Scheme {
     Resp,
     Http,
     WebSocket,
+    SocketIo,
     /// Server-sent events over HTTP.
     Events,
 }
 
 impl Scheme {
-    const ALL: [(&'static str, Scheme); 8] = [
+    const ALL: [(&'static str, Scheme); 9] = [
         ("tcp", Scheme::Tcp),
         ("udp", Scheme::Udp),
         ("resp", Scheme::Resp),
@@ -62,6 +65,7 @@ impl Scheme {
         ("valkey", Scheme::Resp),
         ("http", Scheme::Http),
         ("ws", Scheme::WebSocket),
+        ("socketio", Scheme::SocketIo),
         ("sse+http", Scheme::Events),
     ];
 
@@ -98,21 +102,22 @@ impl Scheme {
 
     /// True if a connection begins with a request of HTTP, which has a path and headers.
     pub fn is_http(self) -> bool {
-        matches!(self, Scheme::Http | Scheme::WebSocket | Scheme::Events)
+        use Scheme::{Events, Http, SocketIo, WebSocket};
+        matches!(self, Http | WebSocket | SocketIo | Events)
     }
 
     /// Returns the protocol's usual port, if it has one.
     fn port(self) -> Option<u16> {
         match self {
             Scheme::Resp => Some(6379),
-            Scheme::Http | Scheme::WebSocket | Scheme::Events => Some(80),
             Scheme::Tcp | Scheme::Udp => None,
+            _ => Some(80),
         }
     }
 }
 
-const EXAMPLE: &str = "expected resp://, redis://, http://, ws://, sse+http://, tcp:// or udp:// \
-    and HOST:PORT, such as resp://127.0.0.1:6379";
+const EXAMPLE: &str = "expected resp://, redis://, http://, ws://, sse+http://, tcp://, udp:// \
+    or socketio:// and HOST:PORT, such as resp://127.0.0.1:6379";
 
 impl Target {
     /// Parses a target and resolves its host. The error starts with the text and gives an example.
@@ -147,10 +152,14 @@ impl Target {
         let url = Url::parse(&format!("http://{host}{path}"))
             .map_err(|error| wrong(format!("{error}; {EXAMPLE}")))?;
         let host = url.host().ok_or_else(|| wrong(format!("no host; {EXAMPLE}")))?;
-        let database = match scheme {
-            scheme if scheme.is_http() => None,
-            _ => database(scheme, place, &url).map_err(wrong)?,
-        };
+        let (mut path, mut number) = (&url[Position::BeforePath..Position::AfterQuery], None);
+        let name;
+        if scheme == Scheme::SocketIo {
+            name = namespace(place, &url).map_err(wrong)?;
+            path = &name;
+        } else if !scheme.is_http() {
+            number = database(scheme, place, &url).map_err(wrong)?;
+        }
         let addresses = resolve(&host, port).map_err(wrong)?;
         let (user, password) =
             credentials.map_or((None, None), |words| user_and_password(scheme, words));
@@ -160,8 +169,8 @@ impl Target {
             address: addresses[0],
             addresses,
             failed: Vec::new(),
-            path: url[Position::BeforePath..Position::AfterQuery].to_string(),
-            database,
+            path: path.into(),
+            database: number,
             user,
             password,
         })
@@ -290,6 +299,20 @@ fn database(scheme: Scheme, place: &str, url: &Url) -> Result<Option<u32>, Strin
         }),
         _ => Err(format!("{name}:// takes no path; expected {name}://{place}")),
     }
+}
+
+/// Returns the namespace in the path of a target, as packets have it. Fails on a query, and on a
+/// path that cannot be a namespace.
+fn namespace(place: &str, url: &Url) -> Result<String, String> {
+    let name = percent_decode_str(url.path())
+        .decode_utf8()
+        .ok()
+        .filter(|name| !name.contains(|c: char| matches!(c, ',' | '?') || c.is_control()));
+    name.filter(|_| url.query().is_none()).map(Cow::into_owned).ok_or_else(|| {
+        format!(
+            "a namespace has neither a query nor a comma; expected socketio://{place}/NAMESPACE"
+        )
+    })
 }
 
 /// Returns the user and the password before the `@`. Of Redis, a single word is the password.
@@ -436,6 +459,7 @@ mod tests {
                 "/ws/a%20b?slow=drop",
                 "127.0.0.1",
             ),
+            ("socketio://127.0.0.1/chat", "127.0.0.1:80", "/chat", "127.0.0.1"),
             ("sse+http://127.0.0.1:9/events/a", "127.0.0.1:9", "/events/a", "127.0.0.1:9"),
         ] {
             let target = Target::parse(text).expect(text);
@@ -463,6 +487,7 @@ mod tests {
             ("http://me@127.0.0.1/x", Some("me"), None, "http://127.0.0.1:80/x"),
             ("http://127.0.0.1/x", None, None, "http://127.0.0.1:80/x"),
             ("ws://127.0.0.1/x?token=s3&a=b", None, None, "ws://127.0.0.1:80/x?token=…&a=b"),
+            ("socketio://:s3@127.0.0.1/x", None, Some("s3"), "socketio://127.0.0.1:80/x"),
             ("sse+http://me@127.0.0.1/x", Some("me"), None, "sse+http://127.0.0.1:80/x"),
         ] {
             let target = Target::parse(text).expect(text);
@@ -525,6 +550,13 @@ mod tests {
             ("resp://nowhere.invalid", "cannot resolve nowhere.invalid"),
             ("tcp://127.0.0.1:9/x", "takes no path"),
             ("tcp://127.0.0.1:9?x", "takes no query"),
+            (
+                "socketio://127.0.0.1:9/a?x",
+                "neither a query nor a comma; expected socketio://127.0",
+            ),
+            ("socketio://127.0.0.1:9/a,b", "neither a query nor a comma"),
+            ("socketio://127.0.0.1:9/a%2Cb", "neither a query nor a comma"),
+            ("socketio://127.0.0.1:9/a%0Ab", "neither a query nor a comma"),
             ("redis://127.0.0.1/x", "not the number of a database; expected resp://127.0.0.1/0"),
             ("redis://127.0.0.1/1/2", "not the number of a database"),
             ("redis://127.0.0.1?db=1", "takes no query"),

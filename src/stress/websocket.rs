@@ -11,6 +11,8 @@ use super::answer::{ANSWER_MAX, Answer};
 use super::args::ShapeName;
 use super::http::{Head, listed};
 use super::plan::{MESSAGE_DIGITS, Plan};
+use super::request::HttpRequest;
+use super::target::{Scheme, Target};
 use crate::codec::websocket::{
     Decoded, Decoder, Opcode, Role, accept_key, encode_masked, parse_close,
 };
@@ -61,6 +63,7 @@ impl WebSocketForm {
             expected: match plan.shape {
                 _ if plan.send.is_some() => AnswerKind::Message,
                 ShapeName::Fanout => AnswerKind::Message,
+                _ if plan.target.scheme == Scheme::SocketIo => AnswerKind::Message,
                 shape if shape.sends_messages() => {
                     AnswerKind::Echo(payload[MESSAGE_DIGITS.min(payload.len())..].into())
                 }
@@ -73,8 +76,8 @@ impl WebSocketForm {
     }
 
     /// Returns the request that begins a connection.
-    pub fn upgrade(&self, plan: &Plan) -> Vec<u8> {
-        let mut bytes = plan.request.head(&plan.target, "GET", None);
+    pub fn upgrade(&self, request: &HttpRequest, target: &Target) -> Vec<u8> {
+        let mut bytes = request.head(target, "GET", None);
         bytes.extend_from_slice(
             b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
         );
@@ -88,6 +91,12 @@ impl WebSocketForm {
             AnswerKind::Pong => self.frame(Opcode::Ping, PING),
             _ => self.message(payload),
         }
+    }
+
+    /// Returns the key of the upgrade.
+    #[cfg(test)]
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// Returns where the number of the connection lies in a request, if there is one.
@@ -290,6 +299,7 @@ mod tests {
                         (*length, payload.clone())
                     }
                     Answer::Close { reason, length, .. } => (*length, reason.clone()),
+                    Answer::Opened { .. } | Answer::EnginePing { .. } => panic!("{answer:?}"),
                     Answer::Wrong(_) => {
                         answers.push((answer, Vec::new()));
                         return (answers, 0);
@@ -315,7 +325,7 @@ mod tests {
     fn the_upgrade_is_a_request_of_the_rfc() {
         let plan = Plan::of("ping", "ws://me:pw@127.0.0.1:9/ws/a?b").unwrap();
         let form = WebSocketForm::new(&plan, b"");
-        let request = String::from_utf8(form.upgrade(&plan)).unwrap();
+        let request = String::from_utf8(form.upgrade(&plan.request, &plan.target)).unwrap();
         assert!(request.starts_with("GET /ws/a?b HTTP/1.1\r\nHost: 127.0.0.1:9\r\n"), "{request}");
         for line in [
             "Authorization: Basic bWU6cHc=",

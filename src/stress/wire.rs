@@ -5,6 +5,8 @@ use super::events::EventReader;
 use super::http::{Asked, Reader, is_idempotent};
 use super::plan::Plan;
 use super::resp::{command, resp_reply};
+use super::socketio::polling::{Courier, PollingPeer};
+use super::socketio::{SocketIoForm, SocketIoReader};
 use super::target::Scheme;
 use super::websocket::{FrameReader, WebSocketForm};
 
@@ -35,6 +37,7 @@ enum WireForm {
     /// The answer ends as the method of the request says.
     Http(Asked),
     WebSocket(WebSocketForm),
+    SocketIo(Box<SocketIoForm>),
     /// There are no requests but the one that asks for the stream.
     Events,
 }
@@ -46,6 +49,9 @@ pub enum Incoming {
     Answers(Reader),
     Frames(Box<FrameReader>),
     Events(Box<EventReader>),
+    SocketIo(Box<SocketIoReader>),
+    /// Before the answer to a post.
+    Courier(Box<Courier>),
 }
 
 impl Incoming {
@@ -54,7 +60,17 @@ impl Incoming {
         match self {
             Incoming::Answers(reader) => reader.is_within(),
             Incoming::Frames(reader) => reader.is_within(),
+            Incoming::SocketIo(reader) => reader.is_within(),
+            Incoming::Courier(courier) => courier.reader.is_within(),
             Incoming::Events(_) => false,
+        }
+    }
+
+    /// Returns the polls of the client, if it polls.
+    pub fn polls(&mut self) -> Option<&mut PollingPeer> {
+        match self {
+            Incoming::SocketIo(reader) => reader.polls(),
+            _ => None,
         }
     }
 
@@ -80,33 +96,39 @@ impl Wire {
             Some(request) => request.split(u8::is_ascii_whitespace).next().unwrap_or_default(),
             None => plan.request.method().as_bytes(),
         };
-        let websocket = WebSocketForm::new(plan, &payload);
         let form = match (target.scheme, &plan.send) {
             (Scheme::Tcp | Scheme::Udp, None) => WireForm::Echo,
             (Scheme::Tcp | Scheme::Udp, Some(_)) => WireForm::Line,
             (Scheme::Resp, _) => WireForm::Resp,
             (Scheme::Http, _) => WireForm::Http(Asked::of(method)),
-            (Scheme::WebSocket, _) => WireForm::WebSocket(websocket.clone()),
+            (Scheme::WebSocket, _) => WireForm::WebSocket(WebSocketForm::new(plan, &payload)),
+            (Scheme::SocketIo, _) => {
+                WireForm::SocketIo(Box::new(SocketIoForm::new(plan, &payload)))
+            }
             (Scheme::Events, _) => WireForm::Events,
         };
-        let request = match (&plan.send, target.scheme) {
-            (send, Scheme::WebSocket) => websocket.request(send.as_deref().unwrap_or(&payload)),
-            (_, Scheme::Events) => Vec::new(),
-            (Some(request), _) => request.clone(),
-            (None, Scheme::Tcp | Scheme::Udp) => [&payload[..payload.len() - 1], b"\n"].concat(),
+        let request = match (&form, &plan.send) {
+            (WireForm::WebSocket(form), send) => form.request(send.as_deref().unwrap_or(&payload)),
+            (WireForm::SocketIo(form), _) => form.request(plan, &payload),
+            (WireForm::Events, _) => Vec::new(),
+            (_, Some(request)) => request.clone(),
+            (WireForm::Echo | WireForm::Line, None) => {
+                [&payload[..payload.len() - 1], b"\n"].concat()
+            }
             // Without a payload, this is the request of redis-benchmark.
-            (None, Scheme::Resp) if plan.size <= 4 => command(&[b"PING"]),
-            (None, Scheme::Resp) => command(&[b"PING", &payload]),
-            (None, Scheme::Http) => plan.request.bytes(target),
+            (WireForm::Resp, None) if plan.size <= 4 => command(&[b"PING"]),
+            (WireForm::Resp, None) => command(&[b"PING", &payload]),
+            (WireForm::Http(_), None) => plan.request.bytes(target),
         };
-        let prelude = match target.scheme {
-            Scheme::Resp => target.login(),
-            Scheme::WebSocket => vec![websocket.upgrade(plan)],
-            Scheme::Events => vec![plan.request.events(target)],
+        let prelude = match &form {
+            WireForm::Resp => target.login(),
+            WireForm::WebSocket(form) => vec![form.upgrade(&plan.request, target)],
+            WireForm::SocketIo(form) => vec![form.open().to_vec()],
+            WireForm::Events => vec![plan.request.events(target)],
             _ => Vec::new(),
         };
-        let number_at = match target.scheme {
-            Scheme::WebSocket => websocket.number_at(&request),
+        let number_at = match &form {
+            WireForm::WebSocket(form) => form.number_at(&request),
             _ => None,
         };
         Wire {
@@ -135,6 +157,7 @@ impl Wire {
     pub fn prelude_name(&self) -> &'static str {
         match self.form {
             WireForm::WebSocket(_) => "upgrade",
+            WireForm::SocketIo(_) => "Socket.IO connect",
             WireForm::Events => "event stream",
             _ => "login",
         }
@@ -142,21 +165,33 @@ impl Wire {
 
     /// True if the server may send messages that nobody asked for.
     pub fn is_pushed_to(&self) -> bool {
-        matches!(self.form, WireForm::WebSocket(_) | WireForm::Events)
+        matches!(self.form, WireForm::WebSocket(_) | WireForm::SocketIo(_) | WireForm::Events)
     }
 
     /// Returns the frames of WebSocket; `None` in other forms.
     pub fn websocket(&self) -> Option<&WebSocketForm> {
         match &self.form {
             WireForm::WebSocket(form) => Some(form),
+            WireForm::SocketIo(form) => form.websocket(),
+            _ => None,
+        }
+    }
+
+    /// Returns the packets of Socket.IO; `None` in other forms.
+    pub fn socketio(&self) -> Option<&SocketIoForm> {
+        match &self.form {
+            WireForm::SocketIo(form) => Some(form),
             _ => None,
         }
     }
 
     /// Returns the place at which a connection with this number begins.
     pub fn incoming(&self, number: u32) -> Incoming {
-        match self.form {
+        match &self.form {
             WireForm::WebSocket(_) => Incoming::Frames(Box::new(FrameReader::new(number))),
+            WireForm::SocketIo(form) => {
+                Incoming::SocketIo(Box::new(SocketIoReader::new(form, number)))
+            }
             WireForm::Events => Incoming::Events(Box::default()),
             _ => Incoming::Answers(Reader::default()),
         }
@@ -198,14 +233,20 @@ impl Wire {
             (Incoming::Frames(reader), WireForm::WebSocket(form)) => {
                 return reader.take(form, bytes);
             }
-            (Incoming::Frames(_), _) => return Answer::Wrong(WRONG),
+            (Incoming::SocketIo(reader), WireForm::SocketIo(form)) => {
+                return reader.take(form, bytes);
+            }
+            (Incoming::Frames(_) | Incoming::SocketIo(_), _) => return Answer::Wrong(WRONG),
+            (Incoming::Courier(courier), _) => return courier.reader.take(Asked::Other, bytes),
             (Incoming::Events(reader), _) => return reader.take(bytes),
         };
         let bytes = &*bytes;
         let answer = match &self.form {
             WireForm::Http(asked) => return reader.take(*asked, bytes),
-            // The answers to a publisher.
-            WireForm::Events | WireForm::WebSocket(_) => return reader.take(Asked::Other, bytes),
+            // The answers to a publisher, or to guesses.
+            WireForm::Events | WireForm::WebSocket(_) | WireForm::SocketIo(_) => {
+                return reader.take(Asked::Other, bytes);
+            }
             WireForm::Echo => {
                 let request = self.request();
                 let known = bytes.len().min(request.len());

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::http::Reader;
 use super::meter::{Meter, reason};
+use super::socketio::polling::Couriers;
 use super::sources;
 use super::wire::{Incoming, Wire};
 use crate::buffer::{BufferId, BufferMode, BufferPool, Use};
@@ -102,7 +103,7 @@ impl PeerFlags {
     pub const SERVED: PeerFlags = PeerFlags(1 << 12);
     /// The server has sent error replies only, as one does that has no room for a connection.
     pub const UNSERVED: PeerFlags = PeerFlags(1 << 13);
-    /// The pings of the server get no pong.
+    /// The pings of the server get no pong, and a session that opens connects to no namespace.
     pub const MUTE: PeerFlags = PeerFlags(1 << 15);
     /// The connection has no prelude.
     pub const BARE: PeerFlags = PeerFlags(1 << 14);
@@ -134,6 +135,7 @@ pub struct World<N: Net> {
     pub(super) closed: Vec<u32>,
     pub(super) chunk: Box<[u8]>,
     pub(super) events: Vec<Ready>,
+    pub(super) couriers: Couriers,
     pub address: SocketAddr,
     pub timeout: Duration,
     sources: Vec<IpAddr>,
@@ -167,6 +169,7 @@ impl<N: Net> World<N> {
             closed: Vec::new(),
             chunk: vec![0; CHUNK].into_boxed_slice(),
             events: Vec::new(),
+            couriers: Couriers::default(),
             address,
             timeout,
             sources,
@@ -185,10 +188,10 @@ impl<N: Net> World<N> {
             self.sources.get(self.next_source).copied()
         });
         let slot = self.peers.vacant_key() as u32;
-        let address = options.publisher.unwrap_or(self.address);
+        let address = options.http.unwrap_or(self.address);
         // The sources are those of the target, and a publisher may have another server.
-        let source = source
-            .filter(|source| options.publisher.is_none() || sources::fits(*source, address.ip()));
+        let source =
+            source.filter(|source| options.http.is_none() || sources::fits(*source, address.ip()));
         let how = ConnectOptions { source, receive_buffer: options.receive_buffer };
         let stream = match self.net.connect(address, &how, Token::connection(slot, self.generation))
         {
@@ -206,7 +209,10 @@ impl<N: Net> World<N> {
         if options.unread {
             flags.set(PeerFlags::UNREAD);
         }
-        if options.bare || options.publisher.is_some() {
+        if options.mute {
+            flags.set(PeerFlags::MUTE);
+        }
+        if options.bare || options.http.is_some() {
             flags.set(PeerFlags::BARE);
         }
         self.peers.insert(Peer {
@@ -221,7 +227,7 @@ impl<N: Net> World<N> {
             due: options.due.unwrap_or(self.now),
             dialled: self.now,
             needs: 0,
-            incoming: match options.publisher {
+            incoming: match options.http {
                 Some(_) => Incoming::Answers(Reader::default()),
                 None => self.wire.incoming(self.generation.get()),
             },
@@ -304,7 +310,7 @@ impl<N: Net> World<N> {
         peer.outstanding = 0;
     }
 
-    fn flush_later(&mut self, slot: u32) {
+    pub(super) fn flush_later(&mut self, slot: u32) {
         let peer = &mut self.peers[slot as usize];
         if !peer.flags.has(PeerFlags::FLUSHING) {
             peer.flags.set(PeerFlags::FLUSHING);
@@ -338,13 +344,15 @@ impl<N: Net> World<N> {
         self.closed.push(slot);
     }
 
-    /// Closes a connection in the way of its protocol: over WebSocket, a Close frame says so first.
+    /// Closes a connection in the way of its protocol: a client of Socket.IO leaves its namespace,
+    /// and over WebSocket, a Close frame says so first.
     pub fn leave(&mut self, slot: u32) {
+        self.disconnect(slot);
         if let Some(close) = self.wire.websocket().map(|form| form.close(GOODBYE)) {
             self.send(slot, &close, 0, self.now);
-            // A connection that cannot take the frame is closed all the same.
-            let _ = self.write(slot);
         }
+        // A connection that cannot take this is closed all the same.
+        let _ = self.write(slot);
         self.close(slot);
     }
 
@@ -408,6 +416,8 @@ impl<N: Net> World<N> {
         {
             return Ok(());
         }
+        self.poll(slot)?;
+        let Some(peer) = self.peers.get_mut(slot as usize) else { return Ok(()) };
         let count = std::mem::take(&mut peer.to_send) as usize;
         let requests = self.wire.requests(count, peer.generation.get());
         let is_pending = self.pool.len(&peer.output) > 0;
@@ -462,6 +472,8 @@ pub struct Dial {
     pub due: Option<Time>,
     /// True if the connection has no prelude.
     pub bare: bool,
-    /// Address for the publisher of events. The connection speaks HTTP, without a prelude.
-    pub publisher: Option<SocketAddr>,
+    /// True if a client of Socket.IO only opens a session.
+    pub mute: bool,
+    /// Address of a connection that speaks HTTP without a prelude: of the publisher of events.
+    pub http: Option<SocketAddr>,
 }

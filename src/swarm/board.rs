@@ -104,6 +104,8 @@ pub struct Board {
     pub windows: Vec<Window>,
     /// Number of clients that have upgraded to WebSocket.
     pub upgrades: u64,
+    /// Number of times that a client has connected to a namespace of Socket.IO.
+    pub sockets: u64,
     /// The messages of each client in their order, each with the topic by which it came.
     received: Vec<Vec<(u32, TopicIndex)>>,
     /// The clients' numbers in the trace.

@@ -2,6 +2,7 @@
 //! output is not checked. The simulation checks that the loop serves honest clients beside them.
 
 mod http;
+mod socketio;
 mod web;
 
 use std::net::SocketAddr;
@@ -88,10 +89,32 @@ pub enum Attack {
     DrippedRequest,
     /// Hides a publish behind requests that two servers might read differently.
     Smuggler,
+    /// Polls, sends and upgrades with session ids of Socket.IO that it guesses.
+    GuessedSid,
+    /// Begins sessions of Socket.IO by polling without end, and never polls.
+    SidFlood,
+    /// Polls twice at once.
+    DoubledPoll,
+    /// Resets the connection of a poll that waits.
+    AbortedPoll,
+    /// Sends a part of a body, and another body at the same time.
+    DoubledPost,
+    /// Begins upgrades from polling to WebSocket without an end.
+    UnfinishedProbe,
+    /// Announces attachments and sends none, or other packets in their place.
+    LostAttachments,
+    /// Announces a body that is too large, and sends a part of it.
+    OversizedBody,
+    /// Sends bad packets of Socket.IO.
+    BadPackets,
+    /// Joins a room, publishes to it, and never polls.
+    SlowPoller,
+    /// Does the same by WebSocket, and reads little.
+    SlowSocket,
 }
 
 impl Attack {
-    pub const ALL: [Attack; 37] = [
+    pub const ALL: [Attack; 48] = [
         Attack::Silent,
         Attack::Dribble,
         Attack::Burst,
@@ -129,6 +152,17 @@ impl Attack {
         Attack::SlowDropper,
         Attack::DrippedRequest,
         Attack::Smuggler,
+        Attack::GuessedSid,
+        Attack::SidFlood,
+        Attack::DoubledPoll,
+        Attack::AbortedPoll,
+        Attack::DoubledPost,
+        Attack::UnfinishedProbe,
+        Attack::LostAttachments,
+        Attack::OversizedBody,
+        Attack::BadPackets,
+        Attack::SlowPoller,
+        Attack::SlowSocket,
     ];
 }
 
@@ -142,6 +176,8 @@ pub struct Hostile {
     /// The connection on which it has spoken last.
     spoken_on: Option<ClientId>,
     acts: u32,
+    /// The id of its latest session of Socket.IO; empty if it has none.
+    sid: String,
 }
 
 /// First lines of other protocols.
@@ -184,6 +220,7 @@ impl Hostile {
             clients: Vec::new(),
             spoken_on: None,
             acts: 0,
+            sid: String::new(),
         }
     }
 
@@ -198,8 +235,12 @@ impl Hostile {
             | Attack::Stranger
             | Attack::Squatter
             | Attack::Evictor
-            | Attack::SilentUpgrade => true,
+            | Attack::SilentUpgrade
+            | Attack::SidFlood
+            | Attack::AbortedPoll
+            | Attack::UnfinishedProbe => true,
             Attack::Burst => false,
+            Attack::DoubledPoll | Attack::DoubledPost => self.clients.len() < 3,
             _ => self.clients.is_empty() || scene.random.u8(0..16) == 0,
         };
         let count = if self.shape == Attack::Burst && self.acts % 16 == 1 {
@@ -208,7 +249,11 @@ impl Hostile {
             usize::from(wants_new)
         };
         (0..count).for_each(|_| self.connect(scene));
-        let Some(&client) = self.clients.last() else { return };
+        let Some(mut client) = self.clients.last().copied() else { return };
+        if socketio::needs_sid(self.shape) {
+            self.learn(scene);
+            client = self.clients[scene.random.usize(..self.clients.len())];
+        }
         let needs_password =
             (Attack::SlowSubscriber as u8..=Attack::Killer as u8).contains(&(self.shape as u8));
         if scene.plan.has_password && self.acts % 8 == 1 && needs_password {
@@ -231,7 +276,24 @@ impl Hostile {
                 scene.net.client_take(client, 1);
                 self.say(scene, client);
             }
+            Attack::AbortedPoll => {
+                self.say(scene, client);
+                if !self.sid.is_empty() && scene.random.bool() {
+                    scene.net.client_reset(client);
+                }
+            }
             _ => self.say(scene, client),
+        }
+    }
+
+    /// Reads the id of a new session, and gives up an old one from time to time.
+    fn learn(&mut self, scene: &mut Scene<'_>) {
+        if self.acts.is_multiple_of(8) {
+            self.sid.clear();
+        }
+        for client in &self.clients {
+            let answer = scene.net.client_received(*client);
+            self.sid = socketio::sid_in(&answer).unwrap_or(std::mem::take(&mut self.sid));
         }
     }
 
@@ -251,6 +313,7 @@ impl Hostile {
                 | Attack::PingFlood
                 | Attack::SlowReader
                 | Attack::SlowDropper
+                | Attack::SlowSocket
         ) {
             let window = scene.random.usize(0..100);
             scene.net.set_window(client, window);
@@ -266,7 +329,9 @@ impl Hostile {
         let is_first = self.spoken_on != Some(client);
         self.spoken_on = Some(client);
         let web = web::words(self.shape, is_first, scene);
-        if let Some(bytes) = web.or_else(|| http::words(self.shape, is_first, scene)) {
+        let web = web.or_else(|| http::words(self.shape, is_first, scene));
+        let web = web.or_else(|| socketio::words(self.shape, is_first, &self.sid, scene));
+        if let Some(bytes) = web {
             scene.net.client_send(client, &bytes);
             return;
         }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::board::{TOPICS, TopicIndex, TopicKind, topics_of};
 use super::replies::Value;
-use super::{PASSWORD, Scene};
+use super::{HonestClient, PASSWORD, Scene, Violation};
 use crate::net::sim::ClientId;
 
 /// An expected answer.
@@ -50,18 +50,18 @@ enum Expected {
 
 /// An honest client of the hub.
 pub struct HubClient {
-    pub id: ClientId,
+    id: ClientId,
     /// Its number on the board.
-    pub number: u32,
+    number: u32,
     /// Maximum number of bytes that the client receives at a time.
-    pub appetite: usize,
+    appetite: usize,
     // The state after the commands that were sent.
     is_resp3: bool,
     has_said_password: bool,
     has_spoken: bool,
     subscriptions: BTreeMap<TopicIndex, usize>,
     /// True once it has sent its last command.
-    pub has_finished: bool,
+    has_finished: bool,
     has_quit: bool,
     /// Number of answers that the client must have by the end of a drain.
     due: usize,
@@ -73,7 +73,7 @@ pub struct HubClient {
     /// True once it got a closing message, or the error that no slot is free.
     was_told: bool,
     /// True once the client or the server has closed or reset the stream.
-    pub is_cut: bool,
+    is_cut: bool,
     /// True once the loop has freed its connection.
     is_gone: bool,
 }
@@ -103,51 +103,6 @@ impl HubClient {
             is_cut: false,
             is_gone: false,
         }
-    }
-
-    /// True if the client has all its answers, or its connection has ended.
-    pub fn is_satisfied(&self) -> bool {
-        self.is_cut || self.expected.is_empty()
-    }
-
-    /// Returns the next expected answer and the unparsed input as text.
-    pub fn waits_for(&self) -> String {
-        format!(
-            "client {} waits for {:?} and has \"{}\"",
-            self.number,
-            self.expected.front(),
-            self.inbox.escape_ascii()
-        )
-    }
-
-    /// Sends some random commands at once. Sometimes half-closes the stream after them.
-    pub fn act(&mut self, scene: &mut Scene<'_>) {
-        if self.has_finished || self.is_cut {
-            return;
-        }
-        let mut bytes = Vec::new();
-        for _ in 0..scene.random.usize(1..=scene.plan.pipeline_max) {
-            if !self.has_finished {
-                self.command(scene, &mut bytes);
-            }
-        }
-        scene.board.tick();
-        scene.net.client_send(self.id, &bytes);
-        if !self.has_finished && scene.random.u8(..) < 2 {
-            self.has_finished = true;
-            scene.net.client_shutdown(self.id);
-            self.cut(scene);
-        }
-    }
-
-    /// Closes or resets the stream in any state.
-    pub fn leave(&mut self, scene: &mut Scene<'_>) {
-        match scene.random.bool() {
-            true => scene.net.client_close(self.id),
-            false => scene.net.client_reset(self.id),
-        }
-        self.cut(scene);
-        self.is_cut = true;
     }
 
     /// Notes on the board that messages to this client may be lost from now on.
@@ -215,11 +170,6 @@ impl HubClient {
                 Expected::Error("ERR unknown command 'NOSUCH'"),
             ),
         }
-    }
-
-    /// Notes the start of a drain. The loop must answer all commands that have arrived by now.
-    pub fn drain_begins(&mut self, scene: &mut Scene<'_>) {
-        self.due = if scene.all_has_arrived(self.id) { self.expected.len() } else { 0 };
     }
 
     /// Sends a command that needs the password, or the password itself.
@@ -412,6 +362,74 @@ impl HubClient {
         }
         self.has_spoken |= !is_wrong;
         self.expected.push_back(expected);
+    }
+}
+
+impl HonestClient for HubClient {
+    fn ids(&self) -> Vec<ClientId> {
+        if self.is_cut { Vec::new() } else { vec![self.id] }
+    }
+
+    fn set_appetite(&mut self, bytes: usize) {
+        self.appetite = bytes;
+    }
+
+    /// Sends some random commands at once. Sometimes half-closes the stream after them.
+    fn act(&mut self, scene: &mut Scene<'_>) {
+        if self.has_finished || self.is_cut {
+            return;
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..scene.random.usize(1..=scene.plan.pipeline_max) {
+            if !self.has_finished {
+                self.command(scene, &mut bytes);
+            }
+        }
+        scene.board.tick();
+        scene.net.client_send(self.id, &bytes);
+        if !self.has_finished && scene.random.u8(..) < 2 {
+            self.has_finished = true;
+            scene.net.client_shutdown(self.id);
+            self.cut(scene);
+        }
+    }
+
+    /// Closes or resets the stream in any state.
+    fn leave(&mut self, scene: &mut Scene<'_>) {
+        match scene.random.bool() {
+            true => scene.net.client_close(self.id),
+            false => scene.net.client_reset(self.id),
+        }
+        self.cut(scene);
+        self.is_cut = true;
+    }
+
+    /// Notes the start of a drain. The loop must answer all commands that have arrived by now.
+    fn drain_begins(&mut self, scene: &mut Scene<'_>) {
+        self.due = if scene.all_has_arrived(self.id) { self.expected.len() } else { 0 };
+    }
+
+    /// True if the client has all its answers, or its connection has ended.
+    fn is_satisfied(&self) -> bool {
+        self.is_cut || self.expected.is_empty()
+    }
+
+    /// Returns the next expected answer and the unparsed input as text.
+    fn waits_for(&self) -> String {
+        format!(
+            "client {} waits for {:?} and has \"{}\"",
+            self.number,
+            self.expected.front(),
+            self.inbox.escape_ascii()
+        )
+    }
+
+    fn receive(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
+        self.look(scene)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_cut && self.is_gone
     }
 }
 

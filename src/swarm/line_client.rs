@@ -1,22 +1,22 @@
 //! Honest clients of the small services. The expected output of each follows from the bytes it has
 //! sent.
 
-use super::{Scene, ServiceKind, Violation, ensure};
+use super::{HonestClient, Scene, ServiceKind, Violation, ensure};
 use crate::net::sim::{ClientId, End};
 
 /// An honest client of echo, hello or discard.
 pub struct LineClient {
-    pub id: ClientId,
+    id: ClientId,
     service: ServiceKind,
     /// Maximum number of bytes that the client receives at a time.
-    pub appetite: usize,
+    appetite: usize,
     sent: Vec<u8>,
     received: Vec<u8>,
     has_shut: bool,
     /// Minimum number of bytes that the client must have by the end of a drain.
     due: usize,
     /// True once the client or the server has closed or reset the stream.
-    pub is_cut: bool,
+    is_cut: bool,
 }
 
 impl LineClient {
@@ -33,8 +33,56 @@ impl LineClient {
         }
     }
 
+    /// Half-closes the stream.
+    fn shut(&mut self, scene: &mut Scene<'_>) {
+        if !self.is_cut && !self.has_shut {
+            self.has_shut = true;
+            scene.net.client_shutdown(self.id);
+        }
+    }
+
+    /// True if the client got an error in place of its output, because no slot was free or its line
+    /// was too long.
+    fn was_turned_away(&self, scene: &Scene<'_>) -> bool {
+        let lines = self.received.rsplit(|byte| *byte == b'\n');
+        let is_error = |line: &[u8]| line.starts_with(b"error: ");
+        !scene.plan.is_fair
+            && lines
+                .take(2)
+                .any(|line| is_error(line) || b"error: ".starts_with(line) && !line.is_empty())
+    }
+
+    /// Returns the expected output for all bytes sent so far.
+    fn expected(&self) -> Vec<u8> {
+        match self.service {
+            ServiceKind::Echo => self.sent.clone(),
+            ServiceKind::Discard | ServiceKind::Hub => Vec::new(),
+            ServiceKind::Hello => {
+                let mut expected = b"Hello\r\n".to_vec();
+                let mut lines: Vec<&[u8]> = self.sent.split(|byte| *byte == b'\n').collect();
+                // The end of the stream ends the last line.
+                let last = lines.pop().unwrap_or_default();
+                lines.extend((self.has_shut && !last.is_empty()).then_some(last));
+                for line in lines {
+                    expected.extend([b"Hello, ", line, b"!\r\n"].concat());
+                }
+                expected
+            }
+        }
+    }
+}
+
+impl HonestClient for LineClient {
+    fn ids(&self) -> Vec<ClientId> {
+        if self.is_cut { Vec::new() } else { vec![self.id] }
+    }
+
+    fn set_appetite(&mut self, bytes: usize) {
+        self.appetite = bytes;
+    }
+
     /// Sends some random bytes. Sometimes half-closes the stream after them.
-    pub fn act(&mut self, scene: &mut Scene<'_>) {
+    fn act(&mut self, scene: &mut Scene<'_>) {
         if self.is_cut || self.has_shut {
             return;
         }
@@ -51,21 +99,8 @@ impl LineClient {
         }
     }
 
-    /// Notes the start of a drain. The loop must answer all input that has arrived by now.
-    pub fn drain_begins(&mut self, scene: &mut Scene<'_>) {
-        self.due = if scene.all_has_arrived(self.id) { self.expected().len() } else { 0 };
-    }
-
-    /// Half-closes the stream.
-    pub fn shut(&mut self, scene: &mut Scene<'_>) {
-        if !self.is_cut && !self.has_shut {
-            self.has_shut = true;
-            scene.net.client_shutdown(self.id);
-        }
-    }
-
     /// Closes or resets the stream in any state.
-    pub fn leave(&mut self, scene: &mut Scene<'_>) {
+    fn leave(&mut self, scene: &mut Scene<'_>) {
         match scene.random.bool() {
             true => scene.net.client_close(self.id),
             false => scene.net.client_reset(self.id),
@@ -73,8 +108,13 @@ impl LineClient {
         self.is_cut = true;
     }
 
+    /// Notes the start of a drain. The loop must answer all input that has arrived by now.
+    fn drain_begins(&mut self, scene: &mut Scene<'_>) {
+        self.due = if scene.all_has_arrived(self.id) { self.expected().len() } else { 0 };
+    }
+
     /// Takes bytes from the server and compares them with the expected output.
-    pub fn receive(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
+    fn receive(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
         if self.is_cut {
             return Ok(());
         }
@@ -112,42 +152,16 @@ impl LineClient {
     }
 
     /// True if the client has all its expected output, or its connection has ended.
-    pub fn is_satisfied(&self) -> bool {
+    fn is_satisfied(&self) -> bool {
         self.is_cut || self.received == self.expected()
     }
 
-    pub fn waits_for(&self) -> String {
+    fn waits_for(&self) -> String {
         let (got, expected) = (self.received.len(), self.expected().len());
         format!("client {:?} of {} has {got} of {expected} bytes", self.id, self.service.name())
     }
 
-    /// True if the client got an error in place of its output, because no slot was free or its line
-    /// was too long.
-    fn was_turned_away(&self, scene: &Scene<'_>) -> bool {
-        let lines = self.received.rsplit(|byte| *byte == b'\n');
-        let is_error = |line: &[u8]| line.starts_with(b"error: ");
-        !scene.plan.is_fair
-            && lines
-                .take(2)
-                .any(|line| is_error(line) || b"error: ".starts_with(line) && !line.is_empty())
-    }
-
-    /// Returns the expected output for all bytes sent so far.
-    fn expected(&self) -> Vec<u8> {
-        match self.service {
-            ServiceKind::Echo => self.sent.clone(),
-            ServiceKind::Discard | ServiceKind::Hub => Vec::new(),
-            ServiceKind::Hello => {
-                let mut expected = b"Hello\r\n".to_vec();
-                let mut lines: Vec<&[u8]> = self.sent.split(|byte| *byte == b'\n').collect();
-                // The end of the stream ends the last line.
-                let last = lines.pop().unwrap_or_default();
-                lines.extend((self.has_shut && !last.is_empty()).then_some(last));
-                for line in lines {
-                    expected.extend([b"Hello, ", line, b"!\r\n"].concat());
-                }
-                expected
-            }
-        }
+    fn is_over(&self) -> bool {
+        self.is_cut
     }
 }

@@ -159,6 +159,9 @@ fn fair_limits(random: &mut fastrand::Rng) -> Limits {
         output_timeout: SECOND * 600,
         close_timeout: SECOND * 600,
         ping_interval: SECOND * 600,
+        socketio_ping_interval: SECOND * 600,
+        socketio_ping_timeout: SECOND * 600,
+        socketio_connect_timeout: SECOND * 600,
         ..budgets(random)
     }
 }
@@ -181,6 +184,9 @@ fn tight_limits(random: &mut fastrand::Rng) -> Limits {
         output_timeout: timeout(random, 20),
         close_timeout: timeout(random, 10),
         ping_interval: timeout(random, 40),
+        socketio_ping_interval: SECOND / 2 + timeout(random, 40),
+        socketio_ping_timeout: SECOND / 2 + timeout(random, 20),
+        socketio_connect_timeout: SECOND / 2 + timeout(random, 20),
         drain_timeout: SECOND * random.u32(1..10),
         max_line: random.usize(16..600),
         output_limit: random.usize(UNTRUSTED_INPUT_MAX..60_000),

@@ -20,8 +20,9 @@ use super::hostile::Hostile;
 use super::hub_client::HubClient;
 use super::line_client::LineClient;
 use super::plan::SeedPlan;
+use super::socketio_client::SocketIoClient;
 use super::web_client::WebClient;
-use super::{PASSWORD, Scene, ServiceKind, Tally, Violation, ensure};
+use super::{HonestClient, PASSWORD, Scene, ServiceKind, Tally, Violation, ensure};
 use checks::Wait;
 
 use crate::clock::{Tick, Time};
@@ -46,9 +47,7 @@ pub struct Simulation {
     board: Board,
     services: Vec<(ServiceKind, SocketAddr)>,
     operator: Option<SocketAddr>,
-    hub_clients: Vec<HubClient>,
-    web_clients: Vec<WebClient>,
-    line_clients: Vec<LineClient>,
+    honest: Vec<Box<dyn HonestClient>>,
     hostile: Vec<Hostile>,
     datagrams: Datagrams,
     clients: u64,
@@ -72,6 +71,8 @@ impl Simulation {
             password: plan.has_password.then(|| Secret(PASSWORD.as_bytes().into())),
             operators_by_door: plan.has_operator,
             max_connections: plan.limits.max_connections,
+            sid_key: Some(plan.seed),
+            ..Options::default()
         };
         let (mut services, mut operator) = (Vec::new(), None);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -104,9 +105,7 @@ impl Simulation {
             board,
             services,
             operator,
-            hub_clients: Vec::new(),
-            web_clients: Vec::new(),
-            line_clients: Vec::new(),
+            honest: Vec::new(),
             hostile,
             datagrams,
             clients: 0,
@@ -157,9 +156,7 @@ impl Simulation {
         self.drained_at = Some(self.reactor.now());
         let (mut scene, cast) = self.scene();
         scene.board.drain_begins();
-        cast.hub_clients.iter_mut().for_each(|client| client.drain_begins(&mut scene));
-        cast.web_clients.iter_mut().for_each(|client| client.drain_begins(&mut scene));
-        cast.line_clients.iter_mut().for_each(|client| client.drain_begins(&mut scene));
+        cast.honest.iter_mut().for_each(|client| client.drain_begins(&mut scene));
     }
 
     /// Lets some clients act and all of them read, then turns the loop a few times.
@@ -177,57 +174,29 @@ impl Simulation {
 
     fn scene(&mut self) -> (Scene<'_>, Cast<'_>) {
         let is_draining = self.reactor.is_draining();
-        let Self {
-            plan,
-            reactor,
-            random,
-            board,
-            hub_clients,
-            web_clients,
-            line_clients,
-            hostile,
-            datagrams,
-            services,
-            ..
-        } = self;
+        let Self { plan, reactor, random, board, honest, hostile, datagrams, services, .. } = self;
         let scene = Scene { net: reactor.net_mut(), random, board, plan, is_draining };
-        (scene, Cast { hub_clients, web_clients, line_clients, hostile, datagrams, services })
+        (scene, Cast { honest, hostile, datagrams, services })
     }
 
     /// Lets one client act, or lets time pass.
     fn act(&mut self) -> Result<(), Violation> {
-        let held = self.hub_clients.len() + self.web_clients.len() + self.line_clients.len();
+        let held = self.honest.len();
         let (mut scene, cast) = self.scene();
         match scene.random.u8(0..100) {
             0..15 if held < scene.plan.honest => self.connect(),
-            15..28 if !cast.web_clients.is_empty() => {
-                let chosen = scene.random.usize(..cast.web_clients.len());
-                cast.web_clients[chosen].act(&mut scene);
-            }
-            0..45 if !cast.hub_clients.is_empty() => {
-                let chosen = scene.random.usize(..cast.hub_clients.len());
-                cast.hub_clients[chosen].act(&mut scene);
-            }
-            45..60 if !cast.line_clients.is_empty() => {
-                let chosen = scene.random.usize(..cast.line_clients.len());
-                cast.line_clients[chosen].act(&mut scene);
+            0..60 if held > 0 => {
+                let chosen = scene.random.usize(..held);
+                cast.honest[chosen].act(&mut scene);
             }
             60..80 if !cast.hostile.is_empty() => {
                 let chosen = scene.random.usize(..cast.hostile.len());
                 cast.hostile[chosen].act(&mut scene);
             }
             80..90 => cast.datagrams.act(&mut scene, cast.services),
-            90..91 if !cast.hub_clients.is_empty() => {
-                let chosen = scene.random.usize(..cast.hub_clients.len());
-                cast.hub_clients[chosen].leave(&mut scene);
-            }
-            91..92 if !cast.line_clients.is_empty() => {
-                let chosen = scene.random.usize(..cast.line_clients.len());
-                cast.line_clients[chosen].leave(&mut scene);
-            }
-            92..93 if !cast.web_clients.is_empty() => {
-                let chosen = scene.random.usize(..cast.web_clients.len());
-                cast.web_clients[chosen].leave(&mut scene);
+            90..92 if held > 0 => {
+                let chosen = scene.random.usize(..held);
+                cast.honest[chosen].leave(&mut scene);
             }
             92..96 => {
                 let most = scene.plan.pause_max.as_micros() as u64;
@@ -268,41 +237,31 @@ impl Simulation {
         }
         self.clients += 1;
         let [.., high, low] = (self.clients as u32).to_be_bytes();
-        let Some(id) = self
-            .reactor
-            .net_mut()
-            .client_from(address, SocketAddr::from(([127, 1, high, low], 5000)))
-        else {
-            return;
-        };
+        let source = SocketAddr::from(([127, 1, high, low], 5000));
+        let Some(id) = self.reactor.net_mut().client_from(address, source) else { return };
         let appetite = if self.random.bool() { usize::MAX } else { self.random.usize(1..400) };
-        match service {
-            ServiceKind::Hub if self.random.u8(0..3) == 0 => {
-                self.web_clients.push(WebClient::new(id, self.board.enrol(id.number()), appetite))
-            }
-            ServiceKind::Hub => {
-                self.hub_clients.push(HubClient::new(id, self.board.enrol(id.number()), appetite))
-            }
-            _ => self.line_clients.push(LineClient::new(id, service, appetite)),
+        if service != ServiceKind::Hub {
+            return self.honest.push(Box::new(LineClient::new(id, service, appetite)));
         }
+        let number = self.board.enrol(id.number());
+        self.honest.push(match self.random.u8(0..6) {
+            0..2 => Box::new(WebClient::new(id, number, appetite)),
+            2..4 => {
+                let (ends, random) = ((address, source), &mut self.random);
+                Box::new(SocketIoClient::new(id, ends, number, appetite, random))
+            }
+            _ => Box::new(HubClient::new(id, number, appetite)),
+        });
     }
 
     /// Lets all honest clients read. Forgets finished ones.
     fn look(&mut self) -> Result<(), Violation> {
         let (mut scene, cast) = self.scene();
-        for client in cast.hub_clients.iter_mut() {
-            client.receive(&mut scene)?;
-        }
-        for client in cast.web_clients.iter_mut() {
-            client.receive(&mut scene)?;
-        }
-        for client in cast.line_clients.iter_mut() {
+        for client in cast.honest.iter_mut() {
             client.receive(&mut scene)?;
         }
         cast.datagrams.receive(&mut scene, cast.services)?;
-        cast.hub_clients.retain(|client| !client.is_over());
-        cast.web_clients.retain(|client| !client.is_over());
-        cast.line_clients.retain(|client| !client.is_cut);
+        cast.honest.retain(|client| !client.is_over());
         Ok(())
     }
 
@@ -343,33 +302,16 @@ impl Simulation {
         let (mut scene, cast) = self.scene();
         cast.hostile.iter_mut().for_each(|hostile| hostile.retire(&mut scene));
         // Slow readers become fast.
-        let hubs = cast.hub_clients.iter_mut().map(|client| (client.id, &mut client.appetite));
-        let webs = cast.web_clients.iter_mut().map(|client| (client.id, &mut client.appetite));
-        let lines = cast.line_clients.iter_mut().map(|client| (client.id, &mut client.appetite));
-        for (client, appetite) in hubs.chain(webs).chain(lines) {
-            *appetite = usize::MAX;
-            scene.net.set_window(client, WINDOW);
+        for client in cast.honest.iter_mut() {
+            client.set_appetite(usize::MAX);
+            client.ids().into_iter().for_each(|id| scene.net.set_window(id, WINDOW));
         }
         let start = self.reactor.now();
         loop {
             self.pass(Duration::from_millis(20))?;
             self.look()?;
-            let hubs = self
-                .hub_clients
-                .iter()
-                .filter(|client| !client.is_satisfied())
-                .map(HubClient::waits_for);
-            let webs = self
-                .web_clients
-                .iter()
-                .filter(|client| !client.is_satisfied())
-                .map(WebClient::waits_for);
-            let lines = self
-                .line_clients
-                .iter()
-                .filter(|client| !client.is_satisfied())
-                .map(LineClient::waits_for);
-            let Some(waiting) = hubs.chain(webs).chain(lines).next() else { break };
+            let unsatisfied = self.honest.iter().find(|client| !client.is_satisfied());
+            let Some(waiting) = unsatisfied.map(|client| client.waits_for()) else { break };
             ensure(self.reactor.now().since(start) < CALM, || {
                 format!("not served within {CALM:?}: {waiting}")
             })?;
@@ -398,27 +340,25 @@ impl Simulation {
         cast.datagrams.check_answers(&mut scene, cast.services)
     }
 
-    /// True if nothing is under way to an honest client of the hub.
+    /// True if nothing is under way to an honest client.
     fn is_quiet(&self) -> bool {
         let net = self.reactor.net();
-        let hubs = self.hub_clients.iter().filter(|client| !client.is_cut).map(|client| client.id);
-        let webs = self.web_clients.iter().filter(|client| !client.is_cut).map(|client| client.id);
-        let present: BTreeSet<ClientId> = hubs.chain(webs).collect();
+        let present: BTreeSet<ClientId> =
+            self.honest.iter().flat_map(|client| client.ids()).collect();
         let mut unsent = 0;
         self.reactor.each_stream(|_, stream, watch| {
             unsent += if present.contains(&net.client_at(stream)) { watch.unsent } else { 0 };
         });
         !self.reactor.has_output()
             && unsent == 0
+            && self.honest.iter().all(|client| client.is_quiet())
             && present.iter().all(|client| net.client_has_taken_all(*client))
     }
 
     /// Makes all clients leave. Then no connection and no buffer may be left.
     fn end(&mut self) -> Result<(), Violation> {
         let (mut scene, cast) = self.scene();
-        cast.hub_clients.iter_mut().for_each(|client| client.leave(&mut scene));
-        cast.web_clients.iter_mut().for_each(|client| client.leave(&mut scene));
-        cast.line_clients.iter_mut().for_each(|client| client.leave(&mut scene));
+        cast.honest.iter_mut().for_each(|client| client.leave(&mut scene));
         cast.hostile.iter_mut().for_each(|hostile| hostile.leave(&mut scene));
         let start = self.reactor.now();
         while self.reactor.connections() > 0 {
@@ -465,6 +405,7 @@ impl Simulation {
             seconds: self.reactor.now().since(Time::ZERO).as_secs(),
             clients: self.clients,
             upgrades: self.board.upgrades,
+            sockets: self.board.sockets,
             messages: stats.work.messages,
             publishes: self.board.publishes.len() as u64,
             receipts: self.board.receipts() as u64,
@@ -478,9 +419,7 @@ impl Simulation {
 
 /// The participants of a run, borrowed apart from the scene.
 struct Cast<'a> {
-    hub_clients: &'a mut Vec<HubClient>,
-    web_clients: &'a mut Vec<WebClient>,
-    line_clients: &'a mut Vec<LineClient>,
+    honest: &'a mut Vec<Box<dyn HonestClient>>,
     hostile: &'a mut Vec<Hostile>,
     datagrams: &'a mut Datagrams,
     services: &'a [(ServiceKind, SocketAddr)],

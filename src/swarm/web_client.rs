@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde_json::json;
 
 use super::board::{TOPICS, TopicIndex, TopicKind, topics_of};
-use super::{PASSWORD, Scene};
+use super::{HonestClient, PASSWORD, Scene, Violation};
 use crate::codec::websocket::{Decoder, Opcode, Role, encode_close, encode_masked};
 use crate::net::sim::ClientId;
 
@@ -39,11 +39,11 @@ enum ExpectedEvent {
 
 /// An honest WebSocket client.
 pub struct WebClient {
-    pub id: ClientId,
+    id: ClientId,
     /// Its number on the board.
-    pub number: u32,
+    number: u32,
     /// Maximum number of bytes that the client receives at a time.
-    pub appetite: usize,
+    appetite: usize,
     /// The channel of its path and its subscription there. `None`: it speaks JSON.
     channel: Option<(TopicIndex, usize)>,
     // The state after what was sent.
@@ -66,7 +66,7 @@ pub struct WebClient {
     /// True once a Close frame, or the refusal of a handshake, has come.
     was_told: bool,
     /// True once the client or the server has closed or reset the stream.
-    pub is_cut: bool,
+    is_cut: bool,
     /// True once the loop has freed its connection.
     is_gone: bool,
 }
@@ -100,83 +100,12 @@ impl WebClient {
         }
     }
 
-    /// True if the client has all its answers, or its connection has ended.
-    pub fn is_satisfied(&self) -> bool {
-        self.is_cut || self.expected.is_empty() && self.echoes.is_empty()
-    }
-
-    /// True if the client is finished and the loop has freed its connection.
-    pub fn is_over(&self) -> bool {
-        self.is_cut && self.is_gone
-    }
-
-    /// Returns the next expected answer and the input not decoded as text.
-    pub fn waits_for(&self) -> String {
-        format!(
-            "web client {} waits for {:?} and messages {:?}, and has \"{}\"",
-            self.number,
-            self.expected.front(),
-            self.echoes,
-            self.inbox.escape_ascii()
-        )
-    }
-
-    /// Sends the handshake, or some random frames at once. Sometimes sends a Close frame, or
-    /// half-closes the stream, after them.
-    pub fn act(&mut self, scene: &mut Scene<'_>) {
-        if self.has_finished || self.is_cut {
-            return;
-        }
-        let mut out = Vec::new();
-        let count = if self.has_begun { 1 } else { scene.random.usize(..2) };
-        if !self.has_begun {
-            self.shake_hands(scene, &mut out);
-        }
-        for _ in 0..count * scene.random.usize(1..=scene.plan.pipeline_max) {
-            match (scene.random.u8(0..8), self.channel) {
-                (0, _) => self.ping(scene, &mut out),
-                (1, _) => frame(scene, &mut out, 0x80 | Opcode::Pong as u8, b"unasked"),
-                (_, Some((topic, _))) => self.publish_raw(scene, topic, &mut out),
-                (_, None) => self.command(scene, &mut out),
-            }
-        }
-        let finish = scene.random.u8(..);
-        if finish < 4 {
-            let mut close = Vec::new();
-            encode_close(&mut close, 1000, "bye");
-            frame(scene, &mut out, 0x80 | Opcode::Close as u8, &close[2..]);
-            self.expected.push_back(ExpectedEvent::Close);
-            self.finish(scene);
-        }
-        scene.board.tick();
-        scene.net.client_send(self.id, &out);
-        if finish == 4 {
-            scene.net.client_shutdown(self.id);
-            self.finish(scene);
-        }
-    }
-
     /// Notes that the client sends nothing more. Its messages may be lost.
     fn finish(&mut self, scene: &mut Scene<'_>) {
         self.has_finished = true;
         self.echoes.clear();
         scene.board.leave(self.number);
         scene.board.cut(self.number);
-    }
-
-    /// Notes the start of a drain. The loop must answer all that has arrived by now.
-    pub fn drain_begins(&mut self, scene: &mut Scene<'_>) {
-        self.due = if scene.all_has_arrived(self.id) { self.expected.len() } else { 0 };
-    }
-
-    /// Closes or resets the stream in any state.
-    pub fn leave(&mut self, scene: &mut Scene<'_>) {
-        match scene.random.bool() {
-            true => scene.net.client_close(self.id),
-            false => scene.net.client_reset(self.id),
-        }
-        scene.board.cut(self.number);
-        self.is_cut = true;
     }
 
     fn shake_hands(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) {
@@ -300,6 +229,91 @@ impl WebClient {
     ) {
         self.message(scene, out, command.to_string().as_bytes());
         self.expected.push_back(expected);
+    }
+}
+
+impl HonestClient for WebClient {
+    fn ids(&self) -> Vec<ClientId> {
+        if self.is_cut { Vec::new() } else { vec![self.id] }
+    }
+
+    fn set_appetite(&mut self, bytes: usize) {
+        self.appetite = bytes;
+    }
+
+    /// Sends the handshake, or some random frames at once. Sometimes sends a Close frame, or
+    /// half-closes the stream, after them.
+    fn act(&mut self, scene: &mut Scene<'_>) {
+        if self.has_finished || self.is_cut {
+            return;
+        }
+        let mut out = Vec::new();
+        let count = if self.has_begun { 1 } else { scene.random.usize(..2) };
+        if !self.has_begun {
+            self.shake_hands(scene, &mut out);
+        }
+        for _ in 0..count * scene.random.usize(1..=scene.plan.pipeline_max) {
+            match (scene.random.u8(0..8), self.channel) {
+                (0, _) => self.ping(scene, &mut out),
+                (1, _) => frame(scene, &mut out, 0x80 | Opcode::Pong as u8, b"unasked"),
+                (_, Some((topic, _))) => self.publish_raw(scene, topic, &mut out),
+                (_, None) => self.command(scene, &mut out),
+            }
+        }
+        let finish = scene.random.u8(..);
+        if finish < 4 {
+            let mut close = Vec::new();
+            encode_close(&mut close, 1000, "bye");
+            frame(scene, &mut out, 0x80 | Opcode::Close as u8, &close[2..]);
+            self.expected.push_back(ExpectedEvent::Close);
+            self.finish(scene);
+        }
+        scene.board.tick();
+        scene.net.client_send(self.id, &out);
+        if finish == 4 {
+            scene.net.client_shutdown(self.id);
+            self.finish(scene);
+        }
+    }
+
+    /// Closes or resets the stream in any state.
+    fn leave(&mut self, scene: &mut Scene<'_>) {
+        match scene.random.bool() {
+            true => scene.net.client_close(self.id),
+            false => scene.net.client_reset(self.id),
+        }
+        scene.board.cut(self.number);
+        self.is_cut = true;
+    }
+
+    /// Notes the start of a drain. The loop must answer all that has arrived by now.
+    fn drain_begins(&mut self, scene: &mut Scene<'_>) {
+        self.due = if scene.all_has_arrived(self.id) { self.expected.len() } else { 0 };
+    }
+
+    /// True if the client has all its answers, or its connection has ended.
+    fn is_satisfied(&self) -> bool {
+        self.is_cut || self.expected.is_empty() && self.echoes.is_empty()
+    }
+
+    /// True if the client is finished and the loop has freed its connection.
+    fn is_over(&self) -> bool {
+        self.is_cut && self.is_gone
+    }
+
+    /// Returns the next expected answer and the input not decoded as text.
+    fn waits_for(&self) -> String {
+        format!(
+            "web client {} waits for {:?} and messages {:?}, and has \"{}\"",
+            self.number,
+            self.expected.front(),
+            self.echoes,
+            self.inbox.escape_ascii()
+        )
+    }
+
+    fn receive(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
+        self.look(scene)
     }
 }
 

@@ -6,13 +6,13 @@ use std::process::Stdio;
 
 use crate::support::Server;
 use crate::support::programs::{available, bounded, installed, ours};
-use crate::{hub, node};
+use crate::{hub, node, node_with};
 
 /// Debian's Chromium.
-const CHROMIUM: &str = "/usr/bin/chromium";
+pub const CHROMIUM: &str = "/usr/bin/chromium";
 
 /// Returns true if Chromium and its driver are here.
-fn browser() -> bool {
+pub fn browser() -> bool {
     installed("node_modules/playwright-core").is_some() && available("chromium", "chromium")
 }
 
@@ -32,6 +32,23 @@ fn the_page_works_in_chromium() {
         let picture = folder.join(format!("page-{name}.png"));
         assert!(picture.exists(), "{}", picture.display());
     }
+}
+
+/// The checkboxes of two pages agree, with each other and with redis-cli. The page shows changes
+/// while it stays smooth. A screenshot is in cargo's folder for test files, `demo`.
+#[test]
+fn the_checkboxes_of_the_demo_work_in_chromium() {
+    if !browser() || !available("redis-cli", "redis-tools") {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo");
+    std::fs::create_dir_all(&folder).expect("the folder of test files is writable");
+    let folder = folder.to_str().expect("the path is text");
+    let said = node_with(&["demo", "checkboxes"], "demo.js", &[CHROMIUM, folder]);
+    let said = said.expect("the modules of Node are installed");
+    let [frame, kill, done] = &said[..] else { panic!("{said:?}") };
+    assert_eq!((kill.as_str(), done.as_str()), ("kill", "done"));
+    println!("the longest time between two frames: {frame} ms");
 }
 
 /// A page of another origin cannot publish, subscribe or listen, whatever it sends. A page of an

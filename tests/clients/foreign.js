@@ -27,6 +27,13 @@ const attempts = {
     image.onerror = () => done("refused");
     image.src = `http://${hub}/publish/news?image`;
   }),
+  polling: (hub) => fetch(`http://${hub}/socket.io/?EIO=4&transport=polling`)
+    .then((answer) => answer.text().then((text) => text.slice(0, 8)), () => "refused"),
+  socketio: (hub) => new Promise((done) => {
+    const socket = new WebSocket(`ws://${hub}/socket.io/?EIO=4&transport=websocket`);
+    socket.onmessage = ({ data }) => done(data.slice(0, 8));
+    socket.onclose = () => done("refused");
+  }),
   events: (hub) => new Promise((done) => {
     const source = new EventSource(`http://${hub}/events/news`);
     source.onopen = () => done("open");
@@ -123,7 +130,7 @@ const tryAll = async (context, origin, hub) => {
   const { seen, statuses } = await tryAll(context, `${origin}/`, `127.0.0.1:${strict}`);
   assert.deepStrictEqual(seen, {
     fetch: "refused", blind: "opaque", beacon: true, preflight: "refused", image: "refused",
-    events: "refused", raw: "refused", json: "refused",
+    polling: "refused", socketio: "refused", events: "refused", raw: "refused", json: "refused",
   });
   assert.deepStrictEqual(await watched.read(), ["last"]);
   assert(statuses.length >= 5, `${statuses}`);
@@ -141,6 +148,9 @@ const tryAll = async (context, origin, hub) => {
   assert.strictEqual(receivers(permitted.seen.fetch), 1);
   assert.strictEqual(receivers(permitted.seen.preflight), 1);
   for (const name of ["events", "raw", "json"]) assert.strictEqual(permitted.seen[name], "open");
+  for (const name of ["polling", "socketio"]) {
+    assert.strictEqual(permitted.seen[name], '0{"sid":');
+  }
   const published = await allowed.read();
   const expected = ["fetch", "blind", "beacon", "{}", "raw", "json"];
   for (const payload of expected) assert(published.includes(payload), `${payload}: ${published}`);

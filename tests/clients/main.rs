@@ -1,5 +1,6 @@
 //! The hub with foreign clients: redis-py with its own tests, ioredis, node-redis, redis-benchmark,
-//! nc, datagrams from Python, Chromium, curl, wrk, libraries of WebSocket, and Autobahn.
+//! nc, datagrams from Python, Chromium, curl, wrk, libraries of WebSocket and of Socket.IO, and
+//! Autobahn.
 //! `tests/clients/install target/clients` installs what they need. A test whose client is missing
 //! prints SKIPPED.
 
@@ -7,6 +8,7 @@ mod against_redis;
 mod autobahn;
 mod browser;
 mod replay;
+mod socketio;
 #[path = "../support/mod.rs"]
 mod support;
 mod transactions;
@@ -14,7 +16,7 @@ mod web;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use support::Server;
 use support::programs::{available, bounded, installed, ours, succeeded};
@@ -85,11 +87,24 @@ fn redis_py_passes_its_own_tests() {
     }
 }
 
-/// Runs a client program. When it prints `terminate` or `kill`, the server is ended that way and
-/// restarted on the same port.
+/// Runs a client program against a hub, which it restarts twice.
 fn node(program: &str, arguments: &[&str]) {
-    let Some(modules) = installed("node_modules") else { return };
-    let mut server = hub();
+    if let Some(said) = node_with(&["serve"], program, arguments) {
+        assert_eq!(said, ["terminate", "kill", "done"], "{program} {arguments:?}");
+    }
+}
+
+/// Runs a client program against a server that these words start, and returns what it prints. When
+/// it prints `terminate` or `kill`, the server is ended that way and restarted on the same port.
+/// Returns `None` if the program cannot run here.
+fn node_with(server: &[&str], program: &str, arguments: &[&str]) -> Option<Vec<String>> {
+    let modules = installed("node_modules")?;
+    let start = |listen: &str| {
+        let mut command = Command::new(support::program());
+        command.args(server).args(["--listen", listen]).env("RUST_LOG", "info");
+        Server::start_by(command)
+    };
+    let mut server = start("hub=127.0.0.1:0");
     let address = server.address("hub");
     let mut command = bounded("node");
     command.arg(ours(program)).arg(address.port().to_string()).args(arguments);
@@ -114,13 +129,13 @@ fn node(program: &str, arguments: &[&str]) {
             }
         }
         said.push(line);
-        server = Server::start(&["--listen", &format!("hub={address}")]);
+        server = start(&format!("hub={address}"));
         // If the client has ended, its output below gives the reason.
         let _ = writeln!(answers, "restarted");
     }
     let output = child.wait_with_output().expect("waiting works");
     succeeded(&format!("{program} {arguments:?}, after {said:?}"), &output);
-    assert_eq!(said, ["terminate", "kill", "done"], "{program} {arguments:?}");
+    Some(said)
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //!     cargo test --test drills -- --nocapture
 
 mod cgroup;
+mod checkboxes;
 mod course;
 mod datagram_flood;
 #[path = "../support/flood.rs"]

@@ -1,4 +1,5 @@
-//! Floods by HTTP and WebSocket against 4,096 slots, beside honest clients of WebSocket and RESP.
+//! Floods by HTTP, WebSocket and Socket.IO against 4,096 slots, beside honest clients of the same
+//! protocol and of RESP.
 //!
 //!     cargo test --test drills web_floods -- --nocapture
 //!
@@ -17,10 +18,15 @@ const ATTACKERS: &str = "8000";
 const CONNECT_RATE: &str = "4000";
 
 /// Time of the attacks.
-const FLOOD: &str = "6s";
+const FLOOD: &str = "4s";
 
 /// Time of the honest requests beside them.
-const BESIDE: &str = "8s";
+const BESIDE: &str = "6s";
+
+/// Raises the limit of open files for the programs that a test starts. The test itself opens few.
+fn raise_limit() {
+    drop(all_files());
+}
 
 fn start(message_timeout: &str) -> Server {
     let mut arguments = vec!["--listen", "hub=127.0.0.1:0", "--max-connections", "4096"];
@@ -37,7 +43,7 @@ fn serve_honest(target: &str) {
 }
 
 fn flood(kind: &str, path: &str) {
-    let _all_files = all_files();
+    raise_limit();
     flood_at(&start("5s"), kind, path, &["-c", ATTACKERS, "--connect-rate", CONNECT_RATE]);
 }
 
@@ -85,7 +91,7 @@ fn endless_fragments_of_one_byte_lock_no_client_out() {
 
 #[test]
 fn announced_bodies_that_are_dripped_lock_no_client_out() {
-    let _all_files = all_files();
+    raise_limit();
     // With fewer attackers than slots, none is recycled before its timeout.
     let mut server = start("1s");
     // The honest requests publish, too.
@@ -99,7 +105,7 @@ fn announced_bodies_that_are_dripped_lock_no_client_out() {
 
 #[test]
 fn a_torrent_of_one_byte_messages_locks_no_client_out() {
-    let _all_files = all_files();
+    raise_limit();
     let server = start("5s");
     let address = server.address("hub");
     let target = format!("ws://{address}/echo");
@@ -113,4 +119,49 @@ fn a_torrent_of_one_byte_messages_locks_no_client_out() {
         let rate = output.lines().find(|line| line.contains("answers")).unwrap_or_default();
         println!("one-byte messages: {}", rate.trim());
     });
+}
+
+/// Fewer attackers than there are slots, so the slots are not what the flood exhausts.
+const SOCKETIO_ATTACKERS: &str = "3000";
+
+/// Memory that a flood of Socket.IO may leave behind. Sessions of clients that polled last until
+/// they have not answered a ping. There are at most as many as slots.
+const SOCKETIO_MEMORY_MAX: u64 = 1 << 20;
+
+/// Floods with clients of Socket.IO by this transport.
+fn flood_socketio(kind: &str, transport: &str, attackers: &str) {
+    raise_limit();
+    let mut server = start("5s");
+    let more = ["--transport", transport, "-c", attackers, "--connect-rate", CONNECT_RATE];
+    flood_at(&server, kind, "socketio://HUB", &more);
+    let held = server.count("user memory, bytes/ledger, without fixed");
+    println!("{kind} by {transport}: {held} bytes held");
+    assert!(held <= SOCKETIO_MEMORY_MAX, "{kind} by {transport}: {held} bytes");
+}
+
+#[test]
+fn sessions_that_connect_to_no_namespace_lock_no_client_out() {
+    flood_socketio("silent", "websocket", ATTACKERS);
+    flood_socketio("silent", "polling", ATTACKERS);
+}
+
+#[test]
+fn guessed_ids_of_sessions_lock_no_client_out() {
+    flood_socketio("sids", "websocket", SOCKETIO_ATTACKERS);
+    flood_socketio("sids", "polling", SOCKETIO_ATTACKERS);
+}
+
+#[test]
+fn clients_that_never_poll_again_lock_no_client_out() {
+    flood_socketio("unpolled", "polling", ATTACKERS);
+}
+
+#[test]
+fn upgrades_from_polling_that_are_never_completed_lock_no_client_out() {
+    flood_socketio("half-upgrade", "polling", SOCKETIO_ATTACKERS);
+}
+
+#[test]
+fn attachments_that_never_come_lock_no_client_out() {
+    flood_socketio("announce", "websocket", SOCKETIO_ATTACKERS);
 }

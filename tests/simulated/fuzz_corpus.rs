@@ -29,7 +29,10 @@ macro_rules! targets {
     };
 }
 
-targets!(resp, inline, sniff, http, glob, config, datagram, connection, hub, websocket);
+targets!(
+    resp, inline, sniff, http, glob, config, datagram, connection, hub, websocket, engineio,
+    socketio
+);
 
 fn folder(name: &str) -> impl Iterator<Item = std::path::PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);

@@ -47,6 +47,7 @@ fn seeds_under_a_harsh_network() {
         (tally.datagram_answers, 10),
         (tally.closed_early, 10),
         (tally.upgrades, 3),
+        (tally.sockets, 3),
     ];
     assert!(
         floors.iter().all(|(count, each)| *count >= each * seeds || seeds < 1000),

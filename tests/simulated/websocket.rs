@@ -14,14 +14,14 @@ use slabd::service::{Options, Secret};
 use crate::sim::{SECOND, Sim, hub, limits};
 
 /// A client behind its handshake.
-struct Web {
-    id: ClientId,
+pub struct Web {
+    pub id: ClientId,
     decoder: Decoder,
     inbox: Vec<u8>,
 }
 
 /// A message or control frame.
-type Got = (Opcode, Vec<u8>);
+pub type Got = (Opcode, Vec<u8>);
 
 fn handshake(target: &str) -> String {
     format!(
@@ -33,7 +33,7 @@ fn handshake(target: &str) -> String {
 
 impl Web {
     /// Connects a client, and takes the answer to its handshake.
-    fn open(sim: &mut Sim, target: &str) -> Web {
+    pub fn open(sim: &mut Sim, target: &str) -> Web {
         let id = sim.accepted();
         sim.send(id, handshake(target));
         sim.turns(2);
@@ -49,12 +49,12 @@ impl Web {
         assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", head.escape_ascii());
     }
 
-    fn send(&self, sim: &mut Sim, first: u8, payload: &[u8]) {
+    pub fn send(&self, sim: &mut Sim, first: u8, payload: &[u8]) {
         sim.send(self.id, frame(first, payload));
     }
 
     /// Makes two turns, and returns what has come.
-    fn got(&mut self, sim: &mut Sim) -> Vec<Got> {
+    pub fn got(&mut self, sim: &mut Sim) -> Vec<Got> {
         sim.turns(2);
         self.inbox.extend(sim.net().client_received(self.id));
         let mut got = Vec::new();
@@ -78,7 +78,7 @@ impl Web {
     }
 
     /// Asserts that the last frame is a Close with this code, and that the stream has ended.
-    fn assert_closed(&mut self, sim: &mut Sim, code: u16, about: &str) {
+    pub fn assert_closed(&mut self, sim: &mut Sim, code: u16, about: &str) {
         let got = self.got(sim);
         let (opcode, payload) = got.last().unwrap_or_else(|| panic!("{about}: nothing came"));
         assert_eq!(*opcode, Opcode::Close, "{about}");
@@ -100,7 +100,7 @@ fn close(code: u16, reason: &str) -> Vec<u8> {
     frame(0x88, &out[2..])
 }
 
-fn text(text: &str) -> Got {
+pub fn text(text: &str) -> Got {
     (Opcode::Text, text.into())
 }
 

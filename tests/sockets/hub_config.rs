@@ -18,6 +18,8 @@ fn config_get_accepts_patterns() {
         "idle-timeout",
         "message-timeout",
         "output-timeout",
+        "socketio-connect-timeout",
+        "socketio-ping-timeout",
         "user-timeout",
         "timeout",
     ];

@@ -9,6 +9,7 @@ mod stress_faults;
 mod stress_flags;
 mod stress_floods;
 mod stress_http;
+mod stress_socketio;
 mod stress_websocket;
 #[path = "../support/mod.rs"]
 mod support;

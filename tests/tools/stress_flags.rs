@@ -21,6 +21,7 @@ fn plan(words: &str) -> Result<Plan, String> {
 #[test]
 fn a_flag_without_effect_is_refused_by_name() {
     let (resp, http, udp) = ("resp://127.0.0.1:9", "http://127.0.0.1:9", "udp://127.0.0.1:9");
+    let io = "socketio://127.0.0.1:9";
     let (ws, sse) = ("ws://127.0.0.1:9/ws/a", "sse+http://127.0.0.1:9/events/a");
     for (words, flag) in [
         (format!("hold {resp} -n 9"), "--requests"),
@@ -58,6 +59,10 @@ fn a_flag_without_effect_is_refused_by_name() {
         (format!("fanout {ws} --publish {http}"), "--publish"),
         (format!("hold {sse} --publish {http}"), "--publish"),
         (format!("ping {ws} --method GET"), "--method"),
+        (format!("ping {ws} --transport polling"), "--transport"),
+        (format!("ping {io} --method GET"), "--method"),
+        (format!("ping {io} --channel a --send x"), "--channel"),
+        (format!("fanout {io} --send x"), "--send"),
         (format!("hold {sse} --body x"), "--body"),
         (format!("half-request {resp} --drip 1s"), "--drip"),
     ] {
@@ -78,6 +83,12 @@ fn a_flag_without_effect_is_refused_by_name() {
         format!("zero-window {ws} --size 9"),
         format!("announce {ws} --drip 1s"),
         format!("hold {ws} --send x"),
+        format!("fanout {io} --size 9 --channel a --transport polling -H Origin:http://x"),
+        format!("churn {io} --size 9 --channel a --transport websocket"),
+        format!("ping {io} --send [\"chat\",1]"),
+        format!("half-upgrade {io} --transport polling"),
+        format!("unpolled {io} --transport polling"),
+        format!("sids {io}"),
         format!("fanout {ws} --size 9 --in-flight 4"),
         format!("fanout {sse} --size 9 --publish {http}/x -H a:b"),
         format!("half-request {http} --probe-rate 9"),
@@ -197,6 +208,7 @@ fn a_bare_number_is_a_time_in_seconds() {
 #[test]
 fn a_wrong_command_line_gets_one_line_with_the_reason_and_an_example() {
     const R: &str = "resp://127.0.0.1:9";
+    const IO: &str = "socketio://127.0.0.1:9";
     let cases: &[(&[&str], i32, &[&str])] = &[
         (&[], 2, &["no target", "slabd stress ping resp://127.0.0.1:6379"]),
         (&["hodl", R], 2, &["'hodl' is not a shape", "ping, search, hold"]),
@@ -256,6 +268,15 @@ fn a_wrong_command_line_gets_one_line_with_the_reason_and_an_example() {
         (&[""], 2, &["the target is empty", "resp://127.0.0.1:6379"]),
         (&["https://127.0.0.1"], 2, &["needs TLS", "expected http://"]),
         (&["wss://127.0.0.1"], 2, &["needs TLS", "expected ws://"]),
+        (&["slow-read", IO], 2, &["slow-read needs large answers", "ws://127.0.0.1:9/echo"]),
+        (
+            &["half-upgrade", IO],
+            2,
+            &["half-upgrade needs clients that poll", "--transport polling"],
+        ),
+        (&["sids", R], 2, &["sids needs the sessions of Socket.IO", "socketio://127.0.0.1:9"]),
+        (&[IO, "--transport", "tcp"], 2, &["tcp", "--transport", "websocket or polling"]),
+        (&[IO, "--send", "hi"], 2, &["--send", "a JSON array", "[\"chat\",\"hi\"]"]),
         (&["sse+http://127.0.0.1"], 2, &["ping needs more", "the shape hold or fanout"]),
         (&["fanout", "sse+http://127.0.0.1/x"], 2, &["--publish http://127.0.0.1:80/PATH"]),
         (&["resp://:s3cret@h", "resp://x"], 2, &["two targets", "resp://…@h"]),

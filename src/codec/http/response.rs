@@ -37,6 +37,14 @@ impl Response<'_> {
         }
     }
 
+    /// Appends the head of an answer up to the value of its last field, Content-Length.
+    pub fn write_head_to_length(&self, out: &mut Vec<u8>) {
+        self.begin(out);
+        self.end(out);
+        out.truncate(out.len() - 2);
+        out.extend_from_slice(b"Content-Length: ");
+    }
+
     /// Appends the head of an answer whose body ends with the connection, such as events.
     pub fn write_stream_head(&self, out: &mut Vec<u8>) {
         debug_assert!(!self.keep_alive, "only the end of the connection ends such a body");

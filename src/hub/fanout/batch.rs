@@ -24,6 +24,8 @@ pub(super) struct Batch {
     pub range: Range<u32>,
     /// The payload of a large message, and the range in the outbox that follows it.
     pub large: Option<(Rc<Payload>, Range<u32>)>,
+    /// True if the receiver catches up with kept messages. Others have another batch.
+    pub is_private: bool,
     /// The batch was cut at a large message, so the next one follows at once.
     pub goes_on: bool,
     /// Number of posts.
@@ -45,21 +47,31 @@ impl Fanout {
         &mut self,
         session: u32,
         encoding: Encoding,
+        is_slow: bool,
         channels: &Channels,
         output: &mut Output<'_>,
     ) {
         self.looked_through += self.find_queues(channels, session);
-        let had = self.had(session);
+        let (had, is_private) = (self.had(session), self.mutes.has(session) || is_slow);
         let batch = &self.batch;
-        if batch.encoding == Some(encoding) && batch.had == had && batch.queues == batch.found {
+        let is_shared = !is_private && !batch.is_private;
+        if is_shared
+            && batch.encoding == Some(encoding)
+            && batch.had == had
+            && batch.queues == batch.found
+        {
             return;
         }
-        self.find_posts(had);
+        self.find_posts(session);
+        if is_slow {
+            self.leave_out_volatile(encoding, channels);
+        }
         self.cut_batch();
         self.encode(encoding, channels, output);
         let batch = &mut self.batch;
         mem::swap(&mut batch.queues, &mut batch.found);
         (batch.had, batch.encoding, batch.count) = (had, Some(encoding), batch.posts.len());
+        batch.is_private = is_private;
         // Messages that were encoded for other receivers may lie apart in the outbox; copy them.
         let mut parts = batch.parts.drain(..);
         let first = parts.next().unwrap_or_default();
@@ -122,27 +134,30 @@ impl Fanout {
             if post.turn != self.turn {
                 (post.turn, post.encoded) = (self.turn, Default::default());
             }
-            let (start, end) = &mut post.encoded[encoding as usize];
-            let is_large = self.messages.large(post.message).is_some();
+            let message = post.message;
+            let is_large = self.messages.large(message).is_some();
             if is_large && !encoding.keeps_payload() {
                 let (channel, payload) = self.messages.get(post.message);
                 let (by, at) = (By::topic(channels, *topic), (*queue, post.number));
-                if let Some(made) = self.rendered.make(at, encoding, by, channel, payload) {
+                let encode =
+                    |out: &mut Vec<u8>| encoding.encode(out, by, channel, payload, &self.routes);
+                if let Some(made) = self.rendered.make(at, encoding, payload.len(), encode) {
                     self.in_flight.add(made, &[*topic]);
                 }
                 continue;
             }
+            let (start, end) = post.range(encoding);
             if start == end {
                 let bytes = output.bytes_mut();
                 *start = bytes.len() as u32;
-                let (channel, payload) = self.messages.get(post.message);
+                let (channel, payload) = self.messages.get(message);
                 let by = By::topic(channels, *topic);
-                if let Some(payload) = self.messages.large(post.message) {
+                if let Some(payload) = self.messages.large(message) {
                     encoding.encode_head(bytes, by, channel, payload);
                     *end = bytes.len() as u32;
                     bytes.extend_from_slice(encoding.end());
                 } else {
-                    encoding.encode(bytes, by, channel, payload);
+                    encoding.encode(bytes, by, channel, payload, &self.routes);
                     *end = bytes.len() as u32;
                 }
             }
@@ -151,6 +166,16 @@ impl Fanout {
                 _ => parts.push(*start..*end),
             }
         }
+    }
+
+    /// Leaves out the messages that a slow socket misses.
+    fn leave_out_volatile(&mut self, encoding: Encoding, channels: &Channels) {
+        let Some(namespace) = encoding.namespace() else { return };
+        let Fanout { batch, queues, routes, .. } = self;
+        batch.posts.retain(|(_, queue, _)| {
+            let channel = channels.name(queues[*queue as usize].topic);
+            routes.from(namespace, channel).is_none_or(|from| !from.volatile)
+        });
     }
 
     /// Finds the queues of a session's topics. Scans the queues or the subscriptions, whichever are
@@ -171,18 +196,20 @@ impl Fanout {
         self.order.len().min(subscriptions)
     }
 
-    /// Finds the posts of these queues above a watermark, in the order of their publishes.
-    pub(super) fn find_posts(&mut self, had: u32) {
-        let Batch { found, posts, .. } = &mut self.batch;
+    /// Finds the posts of these queues above a session's watermark, in the order of their
+    /// publishes. A session that catches up gets kept messages from the log.
+    pub(super) fn find_posts(&mut self, session: u32) {
+        let had = self.had(session);
+        let is_muted = self.mutes.has(session);
+        let Fanout { batch: Batch { found, posts, .. }, queues, messages, mutes, .. } = self;
         posts.clear();
         for queue in found.iter() {
-            let own = &self.queues[*queue as usize].posts;
-            let first = own.partition_point(|post| post.number <= had);
-            posts.extend(
-                (first..)
-                    .zip(&own[first..])
-                    .map(|(place, post)| (post.number, *queue, place as u32)),
-            );
+            let own = &queues[*queue as usize];
+            let is_logged = is_muted && mutes.covers(session, own.topic);
+            let first = own.posts.partition_point(|post| post.number <= had);
+            let behind = (first as u32..).zip(&own.posts[first..]);
+            let wanted = behind.filter(|(_, post)| !is_logged || !messages.is_logged(post.message));
+            posts.extend(wanted.map(|(place, post)| (post.number, *queue, place)));
         }
         if found.len() > 1 {
             posts.sort_unstable();

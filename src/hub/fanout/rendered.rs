@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::super::encoding::{By, Encoding};
+use super::super::encoding::Encoding;
 use crate::payload::Payload;
 
 /// The encoded messages.
@@ -26,20 +26,20 @@ impl Rendered {
         known.map(|known| &known.payload)
     }
 
-    /// Encodes the message of a post, unless it is encoded already. Returns a new payload.
+    /// Encodes the message of a post, unless it is encoded already. Its payload has about `length`
+    /// bytes. Returns a new payload.
     pub fn make(
         &mut self,
         (queue, post): (u32, u32),
         encoding: Encoding,
-        by: By<'_>,
-        channel: &[u8],
-        payload: &[u8],
+        length: usize,
+        encode: impl FnOnce(&mut Vec<u8>),
     ) -> Option<&Rc<Payload>> {
         if self.get(post, encoding).is_some() {
             return None;
         }
-        let mut bytes = Vec::with_capacity(payload.len() + payload.len() / 8);
-        encoding.encode(&mut bytes, by, channel, payload);
+        let mut bytes = Vec::with_capacity(length + length / 8);
+        encode(&mut bytes);
         let payload = Rc::new(Payload::new(&bytes));
         self.0.push(RenderedPost { queue, post, encoding, payload });
         self.0.last().map(|last| &last.payload)

@@ -8,7 +8,10 @@
 mod access;
 mod exchange;
 mod page;
+mod polling;
+mod retained;
 mod routes;
+mod script;
 mod serving;
 mod target;
 mod upgrade;
@@ -25,13 +28,15 @@ use crate::codec::http::{
 use crate::connection::Reason;
 use crate::hub::Shared;
 use crate::hub::json;
+use crate::hub::protocol::progress::MessageProgress;
+use crate::hub::protocol::socketio::SocketIo;
 use crate::hub::sessions::SessionId;
 use crate::limits::{HEADERS_MAX, Limits, UNTRUSTED_INPUT_MAX};
 use crate::service::server::Server;
 use crate::service::{Reply, Taken};
 use exchange::{HeadDecision, HttpExchange, JSON};
 
-pub use routes::path_of;
+pub use routes::{POLLED, path_of, plain};
 
 /// The HTTP side of the hub.
 #[derive(Default)]
@@ -60,15 +65,6 @@ struct Pending {
 struct Date {
     made: Option<Tick>,
     text: [u8; 29],
-}
-
-/// How far a request was served.
-pub enum RequestProgress {
-    Answered,
-    /// The answer is sent, and the connection counts as silent until the client speaks again.
-    StaysSilent,
-    /// The request must wait, and nothing is sent.
-    Waits,
 }
 
 impl Pending {
@@ -102,8 +98,7 @@ impl Date {
 }
 
 impl Http {
-    /// Serves the request at the front of the input. `is_held_up`: publishes must wait for an EXEC
-    /// that has paused.
+    /// Serves the request at the front of the input.
     pub fn receive(
         &mut self,
         shared: &mut Shared,
@@ -111,7 +106,7 @@ impl Http {
         (input, scanned): (&mut [u8], usize),
         reply: &mut Reply<'_>,
         server: &mut dyn Server,
-        is_held_up: bool,
+        socketio: &mut SocketIo,
     ) -> Taken {
         let Limits { max_message: most, max_head: bytes, max_headers: headers, .. } =
             *server.limits();
@@ -126,10 +121,7 @@ impl Http {
         let is_new = pending.framing.is_none();
         match pending.receive(body) {
             Ok(is_complete) if is_complete || is_new => {}
-            Ok(_) => {
-                self.pending.insert(session, pending);
-                return Taken::Incomplete;
-            }
+            Ok(_) => return self.keep(session, pending, Taken::Incomplete),
             Err(error) => return self.refuse(shared, session, error, reply, server),
         }
         let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
@@ -139,46 +131,46 @@ impl Http {
         };
         let mut exchange = HttpExchange {
             http: self,
+            socketio,
             shared,
             session,
             reply,
             server,
             head: &head,
-            is_held_up,
             is_admitted: false,
             has_password: false,
         };
         let route = match exchange.admit() {
             HeadDecision::Route(route) => route,
-            HeadDecision::Waits => {
-                self.pending.insert(session, pending);
-                return Taken::Later;
-            }
+            HeadDecision::Waits => return self.keep(session, pending, Taken::Later),
             HeadDecision::Refused => return Taken::Message(pending.head),
         };
         pending.framing = Some(head.framing);
-        pending.most = if route.takes_body() { most } else { most.min(UNTRUSTED_INPUT_MAX) };
+        let takes_body = route.takes_body() || polling::takes_body(&exchange, &route);
+        pending.most = if takes_body { most } else { most.min(UNTRUSTED_INPUT_MAX) };
         match pending.receive(body) {
             Ok(true) => {}
             Ok(false) => {
                 if head.expects_continue {
                     exchange.reply.send(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
-                self.pending.insert(session, pending);
-                return Taken::Incomplete;
+                return self.keep(session, pending, Taken::Incomplete);
             }
             Err(error) => return self.refuse(shared, session, error, reply, server),
         }
         exchange.is_admitted = true;
         let (length, used) = pending.whole.unwrap_or_default();
         match serving::serve(&mut exchange, &route, &body[..length]) {
-            RequestProgress::Answered => Taken::Message(pending.head + used),
-            RequestProgress::StaysSilent => Taken::Skip(pending.head + used),
-            RequestProgress::Waits => {
-                self.pending.insert(session, pending);
-                Taken::Later
-            }
+            MessageProgress::Taken => Taken::Message(pending.head + used),
+            MessageProgress::StaysSilent => Taken::Skip(pending.head + used),
+            MessageProgress::Waits => self.keep(session, pending, Taken::Later),
         }
+    }
+
+    /// Keeps what is known of a request until its connection is served again.
+    fn keep(&mut self, session: SessionId, pending: Pending, taken: Taken) -> Taken {
+        self.pending.insert(session, pending);
+        taken
     }
 
     /// Answers a request that cannot be told from the next one, and closes the connection.

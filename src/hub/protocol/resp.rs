@@ -319,7 +319,10 @@ impl RespState {
     fn of(session: &Session) -> RespState {
         let packed = match session.protocol {
             PeerProtocol::Unknown | PeerProtocol::Resp => session.protocol_state,
-            PeerProtocol::Http | PeerProtocol::WebSocket | PeerProtocol::Events => 0,
+            PeerProtocol::Http
+            | PeerProtocol::WebSocket
+            | PeerProtocol::Events
+            | PeerProtocol::SocketIo => 0,
         };
         RespState { command: packed & ((1 << COMMAND_BITS) - 1), flags: packed >> COMMAND_BITS }
     }

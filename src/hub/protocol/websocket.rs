@@ -15,7 +15,9 @@ use crate::codec::websocket::{
 use crate::connection::Reason;
 use crate::hub::Shared;
 use crate::hub::encoding::Encoding;
-use crate::hub::sessions::{AUTHENTICATED, Session, SessionId};
+use crate::hub::protocol::progress::MessageProgress;
+use crate::hub::protocol::socketio::SocketIo;
+use crate::hub::sessions::{AUTHENTICATED, PeerProtocol, Session, SessionId};
 use crate::hub::verbs::VerbResult;
 use crate::limits::{Limits, PING_SPREAD};
 use crate::service::server::Server;
@@ -34,13 +36,11 @@ pub struct WebSockets {
 }
 
 /// A client of WebSocket, for the time of one message.
-struct Client<'a, 'b> {
+struct WebSocketClient<'a, 'b> {
     shared: &'a mut Shared,
     session: SessionId,
     reply: &'a mut Reply<'b>,
     server: &'a mut dyn Server,
-    /// True if publishes must wait for an EXEC that has paused.
-    is_held_up: bool,
 }
 
 impl WebSockets {
@@ -52,7 +52,7 @@ impl WebSockets {
         input: &mut [u8],
         reply: &mut Reply<'_>,
         server: &mut dyn Server,
-        is_held_up: bool,
+        socketio: &mut SocketIo,
     ) -> Taken {
         let mut decoder = match self.decoders.is_empty() {
             true => Decoder::default(),
@@ -64,14 +64,18 @@ impl WebSockets {
             false => crate::limits::UNTRUSTED_INPUT_MAX,
         };
         let taken = loop {
-            let mut client = Client { shared, session, reply, server, is_held_up };
+            let mut client = WebSocketClient { shared, session, reply, server };
             match decoder.decode(input, most) {
                 Ok(Decoded::Message { opcode, payload, used }) => {
-                    if !client.take(opcode, &input[payload]) {
+                    let progress = client.take(opcode, &input[payload], socketio);
+                    if progress == MessageProgress::Waits {
                         break Taken::Later;
                     }
                     decoder.taken();
-                    break Taken::Message(used);
+                    break match progress {
+                        MessageProgress::StaysSilent => Taken::Skip(used),
+                        _ => Taken::Message(used),
+                    };
                 }
                 Ok(Decoded::Control { opcode, payload, used }) => {
                     client.answer(opcode, &input[payload]);
@@ -139,14 +143,19 @@ impl WebSockets {
     }
 }
 
-impl Client<'_, '_> {
-    /// Takes a whole message. Returns false if it must wait.
-    fn take(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
-        self.shared.websocket_messages += 1;
+impl WebSocketClient<'_, '_> {
+    /// Takes a whole message.
+    fn take(&mut self, opcode: Opcode, payload: &[u8], socketio: &mut SocketIo) -> MessageProgress {
         let own = self.shared.sessions.get(self.session);
+        if own.protocol == PeerProtocol::SocketIo {
+            let WebSocketClient { shared, session, reply, server } = self;
+            let message = (opcode, payload);
+            return socketio.message(shared, *session, message, reply, *server);
+        }
+        self.shared.websocket_messages += 1;
         if is_echo(&own) {
             encode(self.reply.bytes_mut(), opcode, payload);
-            return true;
+            return MessageProgress::Taken;
         }
         let outcome = match own.encoding {
             Encoding::WebSocket => self.publish(payload),
@@ -159,22 +168,22 @@ impl Client<'_, '_> {
             }
             VerbResult::Later => {
                 self.shared.websocket_messages -= 1;
-                return false;
+                return MessageProgress::Waits;
             }
         }
-        true
+        MessageProgress::Taken
     }
 
     /// Publishes to the channel of a session of `/ws/CHANNEL`.
     fn publish(&mut self, payload: &[u8]) -> VerbResult<()> {
-        let Client { shared, session, server, is_held_up, .. } = self;
+        let WebSocketClient { shared, session, server, .. } = self;
         let Some(topic) = shared.channels.topics_of(session.index).next() else {
             return VerbResult::Done(());
         };
         let mut channel = std::mem::take(&mut shared.channel_name);
         channel.clear();
         channel.extend_from_slice(shared.channels.name(topic));
-        let outcome = shared.publish_from(*session, &channel, payload, *is_held_up, *server);
+        let outcome = shared.publish_from(*session, &channel, payload, *server);
         shared.channel_name = channel;
         match outcome {
             VerbResult::Done(_) => VerbResult::Done(()),
@@ -225,6 +234,10 @@ pub fn begin(shared: &mut Shared, session: SessionId, must_answer: bool, reply: 
 /// whole, may have to be pinged sooner than its timer fires.
 fn hear(shared: &mut Shared, session: SessionId, had_begun: bool, reply: &mut Reply<'_>) {
     let Some(own) = shared.sessions.get_mut(session) else { return };
+    // A client of Socket.IO is pinged by its own packets, which say when the next one is due.
+    if own.protocol == PeerProtocol::SocketIo {
+        return;
+    }
     if had_begun || own.protocol_state & PINGED != 0 {
         own.protocol_state &= !PINGED;
         reply.wake_by(reply.now.tick());

@@ -1,8 +1,9 @@
 //! `fanout`: subscribes connections to one channel, publishes to it, and checks each delivery.
 //!
 //! This shape parses all replies itself. A subscriber of RESP gets the confirmation of SUBSCRIBE,
-//! then messages. One of WebSocket or of events is subscribed as soon as it is open. The publisher
-//! of RESP or HTTP gets an answer to each publish, in order; that of WebSocket gets none.
+//! then messages. One of Socket.IO joins by an event, and gets its acknowledgement first. One of
+//! WebSocket or of events is subscribed as soon as it is open. The publisher gets an answer to each
+//! publish, in order; only that of WebSocket gets none.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -71,7 +72,7 @@ impl FanoutShape {
             publisher: Dialer::once(
                 PUBLISHER,
                 Dial {
-                    publisher: plan.publish.as_ref().map(|target| target.address),
+                    http: plan.publish.as_ref().map(|target| target.address),
                     ..Dial::default()
                 },
                 1,
@@ -117,15 +118,18 @@ impl FanoutShape {
             format!("{:016x}{:016x}", self.published, due.as_nanos()).as_bytes(),
         );
         text.extend_from_slice(&self.padding);
+        if self.is_answered() {
+            self.unanswered.push_back(due);
+            world.meter.sent += 1;
+        }
+        if let Some(packet) = world.wire.socketio().map(|form| form.publish(&text)) {
+            return world.emit(publisher, &packet, 0);
+        }
         let request = match (world.wire.websocket(), &self.plan.publish) {
             (Some(form), _) => form.message(&text),
             (_, Some(target)) => self.plan.request.publish(target, &text),
             _ => command(&[b"PUBLISH", self.plan.channel.as_bytes(), &text]),
         };
-        if self.is_answered() {
-            self.unanswered.push_back(due);
-            world.meter.sent += 1;
-        }
         world.send(publisher, &request, 0, due);
     }
 
@@ -193,7 +197,7 @@ impl FanoutShape {
         if is_error {
             world.meter.refused(answer);
             world.meter.fail("not subscribed");
-        } else if memchr::memmem::find(answer, b"\r\nsubscribe\r\n").is_some() {
+        } else if self.is_confirmation(answer) {
             world.settle(slot);
             self.subscribed += 1;
             return true;
@@ -203,6 +207,12 @@ impl FanoutShape {
         world.settle(slot);
         world.close(slot);
         false
+    }
+
+    /// True for the answer to a subscription. A client of Socket.IO gets no messages before.
+    fn is_confirmation(&self, answer: &[u8]) -> bool {
+        self.plan.target.scheme == Scheme::SocketIo
+            || memchr::memmem::find(answer, b"\r\nsubscribe\r\n").is_some()
     }
 
     fn is_complete(&self) -> bool {
@@ -265,10 +275,19 @@ impl<N: Net> Shape<N> for FanoutShape {
         let peer = &mut world.peers[slot as usize];
         peer.flags.set(PeerFlags::LISTENS);
         match peer.role {
-            SUBSCRIBER if self.plan.target.scheme != Scheme::Resp => self.subscribed += 1,
             SUBSCRIBER => {
                 let now = world.now;
-                world.send(slot, &self.subscribe, 1, now);
+                match (self.plan.target.scheme, world.wire.socketio()) {
+                    (Scheme::Resp, _) => world.send(slot, &self.subscribe, 1, now),
+                    (_, Some(form)) => {
+                        let packet = form.subscribe();
+                        world.emit(slot, &packet, 1);
+                    }
+                    _ => {
+                        self.subscribed += 1;
+                        return;
+                    }
+                }
                 world.meter.sent -= 1;
             }
             _ => self.publishes = Some(slot),

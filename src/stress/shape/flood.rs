@@ -9,12 +9,13 @@ use super::Shape;
 use super::probes::{PROBE, Probes};
 use crate::clock::Time;
 use crate::net::Net;
-use crate::stress::args::ShapeName;
+use crate::stress::args::{ShapeName, TransportName};
 use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
 use crate::stress::pace::{Next, earliest};
 use crate::stress::plan::{AFTER, BEFORE, Plan};
 use crate::stress::record::Record;
+use crate::stress::socketio::SocketIoForm;
 use crate::stress::target::Scheme;
 use crate::stress::websocket::{ANNOUNCED, WebSocketForm};
 use crate::stress::wire::Wire;
@@ -102,6 +103,8 @@ impl Flood {
                 unread,
                 receive_buffer: if unread { TINY_BUFFER } else { 0 },
                 bare: kind == ShapeName::HalfRequest,
+                mute: matches!(kind, ShapeName::Silent | ShapeName::HalfUpgrade),
+                http: (kind == ShapeName::Sids).then_some(plan.target.address),
                 ..Dial::default()
             },
             attackers: None,
@@ -180,9 +183,14 @@ impl Flood {
         match self.kind {
             ShapeName::Slowloris => self.drip(world, slot),
             ShapeName::HalfRequest => world.send(slot, &self.bait, 0, now),
+            ShapeName::Sids => self.guess(world, slot),
+            ShapeName::HalfUpgrade => self.send_bait(world, slot),
+            ShapeName::Unpolled => world.wake(slot, Duration::ZERO),
             ShapeName::Announce => {
-                world.send(slot, &self.bait, 0, now);
-                world.wake(slot, self.plan.drip);
+                self.send_bait(world, slot);
+                if !self.withholds_attachments() {
+                    world.wake(slot, self.plan.drip);
+                }
             }
             ShapeName::SlowRead | ShapeName::ZeroWindow => {
                 world.send(slot, &self.bait, 0, now);
@@ -192,14 +200,14 @@ impl Flood {
                 );
             }
             ShapeName::Rst => {
-                world.send(slot, &self.bait, 0, now);
+                self.send_bait(world, slot);
                 // The request leaves in this turn; the reset follows in the next.
                 world.wake(slot, Duration::ZERO);
             }
             ShapeName::Vanish => {
                 // Every second client vanishes at once and leaves unacknowledged data behind.
                 // Keepalive does not detect such a peer.
-                world.send(slot, &self.bait, 0, now);
+                self.send_bait(world, slot);
                 if slot.is_multiple_of(2) {
                     self.vanish(world, slot);
                 } else {
@@ -208,6 +216,29 @@ impl Flood {
             }
             _ => {}
         }
+    }
+
+    /// Sends the first bytes of the attack. Those of a client that polls name its session.
+    fn send_bait<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
+        let polls = world.peers[slot as usize].incoming.polls();
+        let own =
+            polls.zip(world.wire.socketio()).map(|(polls, form)| polls.attack(form, self.kind));
+        let now = world.now;
+        world.send(slot, own.as_deref().unwrap_or(&self.bait), 0, now);
+    }
+
+    /// Sends a request with a guessed id of a session.
+    fn guess<N: Net>(&mut self, world: &mut World<N>, slot: u32) {
+        if let Some(guess) = world.wire.socketio().map(SocketIoForm::guess) {
+            world.send(slot, &guess, 0, world.now);
+        }
+    }
+
+    /// True if the attackers announce attachments, and are clients like others beside that.
+    fn withholds_attachments(&self) -> bool {
+        let Plan { target, transport, .. } = &self.plan;
+        self.kind == ShapeName::Announce
+            && (target.scheme, *transport) == (Scheme::SocketIo, TransportName::WebSocket)
     }
 
     /// Sends the next byte of a request that never ends.
@@ -305,7 +336,7 @@ fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
             [upgrade, &requests].concat()
         }
         (ShapeName::HalfRequest, scheme) => {
-            let is_upgrade = scheme == Scheme::WebSocket;
+            let is_upgrade = matches!(scheme, Scheme::WebSocket | Scheme::SocketIo);
             let request = if is_upgrade { wire.prelude() } else { wire.request() };
             request[..request.len().div_ceil(2)].to_vec()
         }
@@ -314,6 +345,10 @@ fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
         }
         // The header's value never ends.
         (ShapeName::Slowloris, Scheme::Http) => [head("GET", None), b"X-a: ".to_vec()].concat(),
+        (ShapeName::Slowloris, Scheme::SocketIo) => {
+            let request = wire.prelude();
+            [&request[..request.len() - 2], b"X-a: "].concat()
+        }
         // The line never ends.
         (ShapeName::Slowloris, _) => {
             let request = wire.request();
@@ -321,6 +356,9 @@ fn bait(kind: ShapeName, plan: &Plan) -> Vec<u8> {
         }
         (ShapeName::Announce, Scheme::Http) => {
             [head("POST", Some(ANNOUNCED)), b"\r\n".to_vec()].concat()
+        }
+        (ShapeName::Announce, Scheme::SocketIo) => {
+            wire.socketio().map(SocketIoForm::announcement).unwrap_or_default()
         }
         (ShapeName::Announce, Scheme::WebSocket) => {
             wire.websocket().map(WebSocketForm::announcement).unwrap_or_default()
@@ -357,10 +395,23 @@ impl<N: Net> Shape<N> for Flood {
             _ => {
                 // Frames are read, because a Close frame says why the server closes.
                 let has_frames = world.wire.websocket().is_some() && !self.dial.bare;
-                peer.flags.set(if has_frames { PeerFlags::MUTE } else { PeerFlags::DISCARDS });
+                match self.kind {
+                    ShapeName::Sids => peer.flags.set(PeerFlags::LISTENS),
+                    _ if self.withholds_attachments() => {}
+                    _ if has_frames => peer.flags.set(PeerFlags::MUTE),
+                    _ => peer.flags.set(PeerFlags::DISCARDS),
+                }
                 self.attack(world, slot);
             }
         }
+    }
+
+    fn message(&mut self, world: &mut World<N>, slot: u32, message: &[u8], is_error: bool) -> bool {
+        if self.kind == ShapeName::Sids && world.peers[slot as usize].role == ATTACKER {
+            self.guess(world, slot);
+            return true;
+        }
+        self.unasked(world, slot, message, is_error)
     }
 
     fn answered(&mut self, world: &mut World<N>, slot: u32, _goes_on: bool) {
@@ -385,8 +436,11 @@ impl<N: Net> Shape<N> for Flood {
                 world.send(slot, &self.bait[at..=at], 0, now);
                 world.wake(slot, KNOCK);
             }
-            ShapeName::Rst => {
-                world.reset(slot);
+            ShapeName::Rst | ShapeName::Unpolled => {
+                match self.kind {
+                    ShapeName::Rst => world.reset(slot),
+                    _ => world.close(slot),
+                }
                 if let Some(attackers) = &mut self.attackers {
                     attackers.replace(world, slot);
                 }

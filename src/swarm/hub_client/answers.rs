@@ -3,13 +3,13 @@
 
 use super::super::board::{TOPICS, TopicIndex, TopicKind, topics_of};
 use super::super::replies::{Front, Value, parse};
-use super::super::{Scene, Violation, ensure};
+use super::super::{HonestClient, Scene, Violation, ensure};
 use super::{Expected, HubClient};
 use crate::net::sim::End;
 
 impl HubClient {
     /// Takes bytes from the server, and checks each answer and message.
-    pub fn receive(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
+    pub fn look(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
         if self.is_cut {
             return self.look_for_the_end(scene);
         }
@@ -73,11 +73,6 @@ impl HubClient {
             scene.board.gone(self.number);
         }
         Ok(())
-    }
-
-    /// True if the client is finished and the loop has freed its connection.
-    pub fn is_over(&self) -> bool {
-        self.is_cut && self.is_gone
     }
 
     fn take(&mut self, value: Value, scene: &mut Scene<'_>) -> Result<(), Violation> {

@@ -109,7 +109,9 @@ impl Simulation {
     pub(super) fn check_deadlines(&mut self) -> Result<(), Violation> {
         self.most_held = self.most_held.max(self.reactor.connections());
         let (before, turns) = self.overdue;
-        let overdue = self.reactor.overdue();
+        // A timer that a message armed for this very tick fires in the next turn.
+        let now = self.reactor.now().tick();
+        let overdue = self.reactor.overdue().filter(|due| due.distance_from(now) < 0);
         self.overdue =
             (overdue, if overdue.is_some() && overdue == before { turns + 1 } else { 0 });
         // Each turn expires a budget of timers. All connections may be due at the same tick, and

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::super::board::{TOPICS, TopicIndex, TopicKind, topics_of};
-use super::super::{Scene, Violation, ensure};
+use super::super::{HonestClient, Scene, Violation, ensure};
 use super::{ACCEPT, ExpectedEvent, WebClient, frame};
 use crate::codec::websocket::{Decoded, Opcode, parse_close};
 use crate::net::sim::End;
@@ -14,7 +14,7 @@ const MESSAGE_MAX: usize = 1 << 20;
 
 impl WebClient {
     /// Takes bytes from the server, and checks each answer and message.
-    pub fn receive(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
+    pub fn look(&mut self, scene: &mut Scene<'_>) -> Result<(), Violation> {
         if self.is_cut {
             return self.look_for_the_end(scene);
         }

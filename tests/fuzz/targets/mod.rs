@@ -4,6 +4,7 @@
 pub mod config;
 pub mod connection;
 pub mod datagram;
+pub mod engineio;
 pub mod glob;
 pub mod http;
 pub mod hub;
@@ -12,4 +13,5 @@ pub mod inline;
 mod no_server;
 pub mod resp;
 pub mod sniff;
+pub mod socketio;
 pub mod websocket;

@@ -33,6 +33,10 @@ impl Server for NoServer {
         0
     }
 
+    fn is_serving(&self, _connection: ConnectionId) -> bool {
+        true
+    }
+
     fn is_under_pressure(&self) -> bool {
         false
     }

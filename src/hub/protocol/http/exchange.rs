@@ -4,9 +4,11 @@ use log::{debug, log_enabled};
 
 use super::routes::Route;
 use super::{Http, access, error_body, target};
+use crate::codec::engineio::EngineError;
 use crate::codec::http::{BodyFraming, RequestHead, Response};
 use crate::hub::Shared;
 use crate::hub::access::Attempt;
+use crate::hub::protocol::socketio::SocketIo;
 use crate::hub::sessions::SessionId;
 use crate::hub::verbs::VerbResult;
 use crate::service::Reply;
@@ -27,18 +29,18 @@ const PREFLIGHT: [(&str, &str); 3] = [
 /// A request that is served, and the means to answer it.
 pub struct HttpExchange<'a, 'b> {
     pub http: &'a mut Http,
+    pub socketio: &'a mut SocketIo,
     pub shared: &'a mut Shared,
     pub session: SessionId,
     pub reply: &'a mut Reply<'b>,
     pub server: &'a mut dyn Server,
     pub head: &'a RequestHead<'a>,
-    /// True if publishes must wait for an EXEC that has paused.
-    pub is_held_up: bool,
     /// True once the head is admitted and the body is complete. Before that, the answer to a
     /// request with a body closes the connection.
     pub is_admitted: bool,
-    /// True if the request has the right password. A proxy may send requests of several clients
-    /// over a connection, so only an upgrade makes the whole session authenticated.
+    /// True if the request has the right password, or the sid of a client that gave it. A proxy may
+    /// send requests of several clients over a connection, so only an upgrade makes the whole
+    /// session authenticated.
     pub has_password: bool,
 }
 
@@ -56,11 +58,16 @@ impl<'a> HttpExchange<'a, '_> {
     /// origin must learn nothing.
     pub fn admit(&mut self) -> HeadDecision<'a> {
         let head = self.head;
-        let route = Route::of(head.target);
+        let route = Route::of(head.target, &self.server.limits().socketio_path);
         if !route.as_ref().is_ok_and(Route::is_harmless)
             && let Err(text) = self.check_origin()
         {
-            return self.refused(403, text);
+            let body = match route {
+                Ok(Route::SocketIo) => EngineError::Forbidden.body_with(text),
+                _ => error_body(text),
+            };
+            self.answer(403, JSON, &body, &[]);
+            return HeadDecision::Refused;
         }
         if !METHODS.contains(&head.method) {
             return self.refused(501, "unknown method; expected GET, HEAD, POST or OPTIONS");
@@ -176,18 +183,37 @@ impl<'a> HttpExchange<'a, '_> {
 
     /// Appends an answer, and closes the connection if it is the last one.
     pub fn answer(&mut self, status: u16, content_type: &str, body: &[u8], extra: &[(&str, &str)]) {
-        let head = self.head;
-        let is_readable = self.is_admitted || head.framing == BodyFraming::None;
-        // A session without the password is closed at a deadline, so it had better end in order.
-        let may_stay = self.has_password || !self.shared.access.needs_password();
-        let keep_alive = head.keep_alive && is_readable && may_stay && !self.server.is_draining();
-        let head_only = head.method == "HEAD";
+        let keep_alive = self.keeps_alive();
+        let head_only = self.head.method == "HEAD";
         self.write(status, content_type, keep_alive, extra, |response, out| {
             response.write(out, body, head_only);
         });
         if !keep_alive {
             self.reply.close();
         }
+    }
+
+    /// Appends the head of an answer to `head`, up to the value of Content-Length. The answer
+    /// follows later. Returns false if the connection closes behind it.
+    pub fn begin_answer(
+        &mut self,
+        content_type: &str,
+        extra: &[(&str, &str)],
+        head: &mut Vec<u8>,
+    ) -> bool {
+        let keep_alive = self.keeps_alive();
+        self.write(200, content_type, keep_alive, extra, |response, _| {
+            response.write_head_to_length(head);
+        });
+        keep_alive
+    }
+
+    /// Returns whether the connection stays behind the answer.
+    fn keeps_alive(&self) -> bool {
+        let is_readable = self.is_admitted || self.head.framing == BodyFraming::None;
+        // A session without the password is closed at a deadline, so it had better end in order.
+        let may_stay = self.has_password || !self.shared.access.needs_password();
+        self.head.keep_alive && is_readable && may_stay && !self.server.is_draining()
     }
 
     /// Appends an answer, whose form `write` decides, with the headers that all answers have.

@@ -1,21 +1,39 @@
-//! The page at `/`: one file, without a request to anywhere else.
+//! The page at `/`: the hub's own, or that of a demo. Each is one file. It requests nothing but
+//! what this server has.
 
-/// The page, as it is sent.
-pub const PAGE: &[u8] = include_bytes!("page.html");
+use crate::demo::Demo;
+
+const PAGE: &str = include_str!("page.html");
+
+/// Returns the page, as it is sent, and its content security policy.
+pub fn of(demo: Option<Demo>) -> (&'static str, &'static str) {
+    match demo {
+        None => (PAGE, POLICY),
+        Some(demo) => (demo.page(), DEMO_POLICY),
+    }
+}
 
 /// The headers that keep other pages away from this one, and this one from others. The page runs
 /// its own script alone, and talks with this server alone.
-pub const HEADERS: &[(&str, &str)] = &[
-    ("Content-Security-Policy", POLICY),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Cache-Control", "no-cache"),
-];
+pub fn headers(policy: &str) -> [(&'static str, &str); 5] {
+    [
+        ("Content-Security-Policy", policy),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cross-Origin-Resource-Policy", "same-origin"),
+        ("Cache-Control", "no-cache"),
+    ]
+}
 
 const POLICY: &str = "default-src 'none'; \
     script-src 'sha256-HAcvXAk3qyu6uoPTIxAxyFkxFbWuhin4sOhFkWA1h8E='; \
     style-src 'sha256-UhT/HATrKFRtkIYHQY1kFmaskGQTG/DQp4DcLEzOvlQ='; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The script of the demo, and the client that the server has.
+const DEMO_POLICY: &str = "default-src 'none'; \
+    script-src 'self' 'sha256-P+juzqCylFCiie5heRHTXbhqCGLGcnqZZo2aZiWawl4='; \
+    style-src 'sha256-7fU1vPpA0zP+lCJ0WOhd7CklxD1Z4UubGdQbpZq+NtY='; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 #[cfg(test)]
@@ -28,9 +46,10 @@ mod tests {
 
     use super::*;
 
-    /// Returns what stands between the tags of an element of the page.
-    fn inside(tag: &str) -> &'static str {
-        let page = std::str::from_utf8(PAGE).unwrap();
+    const PAGES: [Option<Demo>; 2] = [None, Some(Demo::Checkboxes)];
+
+    /// Returns what stands between the tags of an element of a page.
+    fn inside<'a>(page: &'a str, tag: &str) -> &'a str {
         let open = format!("<{tag}>");
         let mut parts = page.split(&open).skip(1);
         let part = parts.next().unwrap();
@@ -51,18 +70,25 @@ mod tests {
 
     #[test]
     fn the_policy_allows_the_script_and_the_style_of_the_page() {
-        for tag in ["script", "style"] {
-            let allowed = format!("{tag}-src {};", hash(inside(tag)));
-            assert!(POLICY.contains(&allowed), "the page has changed: {allowed} in {POLICY}");
+        for (page, policy) in PAGES.map(of) {
+            for tag in ["script", "style"] {
+                let allowed = format!("{};", hash(inside(page, tag)));
+                let allows = |rule: &str| rule.contains(&format!("{tag}-src"));
+                let rule = policy.split_inclusive(';').find(|rule| allows(rule)).unwrap();
+                assert!(rule.ends_with(&allowed), "the page has changed: {allowed} in {rule}");
+            }
         }
     }
 
     #[test]
     fn the_page_is_small_and_names_no_other_place() {
-        assert!(PAGE.len() <= 8 << 10, "{} bytes", PAGE.len());
-        let page = std::str::from_utf8(PAGE).unwrap();
-        for word in ["http://", "https://", "src=", "url(", "@import", "innerHTML", "style="] {
-            assert!(!page.contains(word), "{word}");
+        for (page, _) in PAGES.map(of) {
+            assert!(page.len() <= 8 << 10, "{} bytes", page.len());
+            for word in ["http://", "https://", "url(", "@import", "innerHTML", "style="] {
+                assert!(!page.contains(word), "{word}");
+            }
         }
+        assert!(!PAGE.contains("src="));
+        assert_eq!(of(Some(Demo::Checkboxes)).0.matches("src=").count(), 1);
     }
 }

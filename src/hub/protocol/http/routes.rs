@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::target;
+use crate::hosts::UrlPath;
 use crate::hub::Shared;
 use crate::hub::channels::Kind;
 use crate::hub::encoding::Encoding;
@@ -26,6 +27,12 @@ pub enum Route<'a> {
     Metrics,
     Health,
     Ready,
+    /// The kept messages of a channel, behind a cursor.
+    Retained(Cow<'a, [u8]>, u64),
+    /// A request of a client of Socket.IO.
+    SocketIo,
+    /// The official client of Socket.IO, for pages.
+    Script,
 }
 
 /// The form of server-sent events.
@@ -48,6 +55,8 @@ pub enum NoRoute {
     NoNames,
     /// More names than [`NAMES_AT_ONCE_MAX`], or more patterns than [`WEB_PATTERNS_MAX`].
     TooManyNames,
+    /// `after` is no number.
+    BadCursor,
 }
 
 impl NoRoute {
@@ -59,12 +68,14 @@ impl NoRoute {
         match self {
             NoRoute::NotFound => {
                 "no such path; expected /, /ws, /ws/CHANNEL, /events, /events/CHANNEL, \
-                 /publish/CHANNEL, /echo, /metrics, /healthz or /readyz"
+                 /publish/CHANNEL, /retained/CHANNEL, /echo, /metrics, /healthz, /readyz or the \
+                 path of Socket.IO"
             }
             NoRoute::BadEscape => {
                 "a percent sign without two hexadecimal digits; expected one such as %20"
             }
             NoRoute::NoNames => "no channel; expected one such as /events?channel=news",
+            NoRoute::BadCursor => "after is no cursor; expected the next of the page before",
             NoRoute::TooManyNames => {
                 "too many names; accepted: up to 1024 channels and patterns, and 64 patterns"
             }
@@ -73,9 +84,16 @@ impl NoRoute {
 }
 
 impl<'a> Route<'a> {
-    /// Returns the route of a request's target.
-    pub fn of(target: &'a str) -> Result<Route<'a>, NoRoute> {
+    /// Returns the route of a request's target. `socketio` is the path of Socket.IO.
+    pub fn of(target: &'a str, socketio: &UrlPath) -> Result<Route<'a>, NoRoute> {
         let (path, query) = target::split(target);
+        if socketio.is(path) {
+            return Ok(Route::SocketIo);
+        }
+        // The names that the script has on Node's server.
+        if let Some("socket.io.js" | "socket.io.min.js") = socketio.below(path) {
+            return Ok(Route::Script);
+        }
         let channel = |name: &'a str| match target::decode(name) {
             None => Err(NoRoute::BadEscape),
             Some(name) if name.is_empty() => Err(NoRoute::NotFound),
@@ -96,6 +114,8 @@ impl<'a> Route<'a> {
                     Route::Events(vec![(Kind::Channel, channel(name)?)], EventsForm::Payload)
                 } else if let Some(name) = path.strip_prefix("/publish/") {
                     Route::Publish(channel(name)?)
+                } else if let Some(name) = path.strip_prefix("/retained/") {
+                    Route::Retained(channel(name)?, cursor(query)?)
                 } else {
                     return Err(NoRoute::NotFound);
                 }
@@ -107,6 +127,7 @@ impl<'a> Route<'a> {
     pub fn allows(&self) -> &'static str {
         match self {
             Route::Publish(_) => "POST, OPTIONS",
+            Route::SocketIo => "GET, POST, OPTIONS",
             Route::WebSocket(_) | Route::Echo => "GET, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
@@ -114,8 +135,16 @@ impl<'a> Route<'a> {
 
     /// Returns true if the route needs the password where one is set.
     pub fn needs_password(&self) -> bool {
-        // A client of /ws may send the password as its first message.
-        !matches!(self, Route::Page | Route::Health | Route::Ready | Route::WebSocket(None))
+        // Clients of /ws and of Socket.IO may send the password as their first message.
+        !matches!(
+            self,
+            Route::Page
+                | Route::Health
+                | Route::Ready
+                | Route::WebSocket(None)
+                | Route::SocketIo
+                | Route::Script
+        )
     }
 
     /// Returns true if the body of a request is used. Other bodies are read and dropped.
@@ -125,7 +154,7 @@ impl<'a> Route<'a> {
 
     /// Returns true if pages of other origins, and other names of the server, are no danger.
     pub fn is_harmless(&self) -> bool {
-        matches!(self, Route::Health | Route::Ready)
+        matches!(self, Route::Health | Route::Ready | Route::Script)
     }
 
     /// Returns the number of the route's path among [`PATHS`].
@@ -136,13 +165,28 @@ impl<'a> Route<'a> {
             Route::Metrics => 2,
             Route::Health => 3,
             Route::Ready => 4,
-            Route::WebSocket(_) | Route::Echo | Route::Events(..) => 5,
+            Route::SocketIo | Route::Script => 5,
+            Route::Retained(..) => 6,
+            Route::WebSocket(_) | Route::Echo | Route::Events(..) => 7,
         }
     }
 }
 
 /// The paths of the last request of a session, as CLIENT LIST shows them.
-const PATHS: [&str; 6] = ["/", "/publish", "/metrics", "/healthz", "/readyz", "-"];
+const PATHS: [&str; 9] = [
+    "/",
+    "/publish",
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/socket.io/",
+    "/retained",
+    "-",
+    "/socket.io/",
+];
+
+/// The number of a poll that waits or has waited, until the next request of its connection.
+pub const POLLED: u8 = 8;
 
 /// Returns the channels and patterns in the query of `/events`.
 fn names(query: &str) -> Result<NamedTopics<'_>, NoRoute> {
@@ -167,18 +211,28 @@ fn names(query: &str) -> Result<NamedTopics<'_>, NoRoute> {
     }
 }
 
+/// Returns a name for the lines of CLIENT LIST, which have blanks between their fields.
+pub fn plain(name: &[u8]) -> String {
+    let is_plain = |c: char| c.is_ascii_graphic();
+    String::from_utf8_lossy(name).chars().map(|c| if is_plain(c) { c } else { '_' }).collect()
+}
+
+/// Returns the cursor in the query of `/retained/CHANNEL`; 0 if there is none.
+fn cursor(query: &str) -> Result<u64, NoRoute> {
+    let after = target::pairs(query).flatten().find(|(key, _)| **key == *b"after");
+    let Some((_, value)) = after else { return Ok(0) };
+    let text = std::str::from_utf8(&value).ok();
+    text.and_then(|text| text.parse().ok()).ok_or(NoRoute::BadCursor)
+}
+
 /// Returns the path of a session, as CLIENT LIST shows it. The channel of a WebSocket or of events
 /// is that of its subscription.
 pub fn path_of(shared: &Shared, session: SessionId) -> String {
     let own = shared.sessions.get(session);
     let with_channel = |prefix: &str| {
         let topic = shared.channels.topics_of(session.index).next();
-        let name = topic.map_or_else(Default::default, |topic| {
-            String::from_utf8_lossy(shared.channels.name(topic))
-        });
-        let is_plain = |c: char| c.is_ascii_graphic();
-        let name: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
-        format!("{prefix}{name}")
+        let name = topic.map(|topic| plain(shared.channels.name(topic)));
+        format!("{prefix}{}", name.unwrap_or_default())
     };
     match (own.protocol, own.encoding) {
         (PeerProtocol::Unknown | PeerProtocol::Resp, _) => "-".into(),
@@ -190,6 +244,10 @@ pub fn path_of(shared: &Shared, session: SessionId) -> String {
         (PeerProtocol::WebSocket, _) => "/ws".into(),
         (PeerProtocol::Events, Encoding::Events) => with_channel("/events/"),
         (PeerProtocol::Events, _) => "/events".into(),
+        (PeerProtocol::SocketIo, encoding) => {
+            let namespace = encoding.namespace().unwrap_or_default();
+            format!("/socket.io{}", shared.fanout.routes().namespace_name(namespace))
+        }
     }
 }
 
@@ -204,6 +262,9 @@ mod tests {
         for (target, expected) in [
             ("/", Ok(Route::Page)),
             ("/?x=1", Ok(Route::Page)),
+            ("/socket.io/socket.io.js", Ok(Route::Script)),
+            ("/socket.io/socket.io.min.js?v=4", Ok(Route::Script)),
+            ("/socket.io/socket.io.esm.min.js", Err(NoRoute::NotFound)),
             ("/ws", Ok(Route::WebSocket(None))),
             ("/ws/news", Ok(Route::WebSocket(Some(named("news"))))),
             ("/ws/a%2Fb%2525", Ok(Route::WebSocket(Some(named("a/b%25"))))),
@@ -218,10 +279,16 @@ mod tests {
             ("/events?channel=%", Err(NoRoute::BadEscape)),
             ("/publish/n", Ok(Route::Publish(named("n")))),
             ("/publish", Err(NoRoute::NotFound)),
+            ("/retained/a%20b", Ok(Route::Retained(named("a b"), 0))),
+            ("/retained/n?after=17&x=", Ok(Route::Retained(named("n"), 17))),
+            ("/retained/n?after=", Err(NoRoute::BadCursor)),
+            ("/retained/n?after=-1", Err(NoRoute::BadCursor)),
+            ("/retained/n?after=18446744073709551616", Err(NoRoute::BadCursor)),
+            ("/retained/", Err(NoRoute::NotFound)),
             ("/healthz", Ok(Route::Health)),
             ("//", Err(NoRoute::NotFound)),
         ] {
-            assert_eq!(Route::of(target), expected, "{target}");
+            assert_eq!(Route::of(target, &UrlPath::default()), expected, "{target}");
         }
     }
 

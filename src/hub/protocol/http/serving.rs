@@ -4,7 +4,8 @@ use std::io::Write;
 
 use super::exchange::{HttpExchange, JSON, NO_STORE};
 use super::routes::Route;
-use super::{RequestProgress, error_body, page, upgrade};
+use super::{error_body, page, polling, retained, script, upgrade};
+use crate::hub::protocol::progress::MessageProgress;
 use crate::hub::verbs::VerbResult;
 use crate::limits::INFO_STEPS;
 use crate::metrics::prometheus::{self, MetricsForm};
@@ -14,10 +15,11 @@ pub fn serve(
     exchange: &mut HttpExchange<'_, '_>,
     route: &Route<'_>,
     body: &[u8],
-) -> RequestProgress {
+) -> MessageProgress {
     note_request(exchange, route);
     match route {
         Route::Page => answer_page(exchange),
+        Route::Script => answer_script(exchange),
         Route::Health => exchange.answer(200, JSON, b"{\"status\":\"ok\"}\n", NO_STORE),
         Route::Ready if exchange.server.is_draining() => {
             exchange.answer(503, JSON, b"{\"status\":\"draining\"}\n", NO_STORE);
@@ -27,9 +29,11 @@ pub fn serve(
         Route::Publish(channel) => return publish(exchange, channel, body),
         Route::WebSocket(channel) => return upgrade::to_websocket(exchange, channel.as_deref()),
         Route::Echo => return upgrade::to_echo(exchange),
+        Route::SocketIo => return polling::serve(exchange, body),
+        Route::Retained(channel, after) => return retained::serve(exchange, channel, *after),
         Route::Events(names, form) => return upgrade::to_events(exchange, names, *form),
     }
-    RequestProgress::Answered
+    MessageProgress::Taken
 }
 
 fn note_request(exchange: &mut HttpExchange<'_, '_>, route: &Route<'_>) {
@@ -45,14 +49,28 @@ fn note_request(exchange: &mut HttpExchange<'_, '_>, route: &Route<'_>) {
 }
 
 fn answer_page(exchange: &mut HttpExchange<'_, '_>) {
-    exchange.answer(200, "text/html; charset=utf-8", page::PAGE, page::HEADERS);
+    let (page, policy) = page::of(exchange.shared.demo);
+    exchange.answer(200, "text/html; charset=utf-8", page.as_bytes(), &page::headers(policy));
+}
+
+/// Answers with the official client, unless the browser has it.
+fn answer_script(exchange: &mut HttpExchange<'_, '_>) {
+    let has_script = exchange.head.values("if-none-match").any(|tags| {
+        tags.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|tag| {
+            tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == script::TAG.as_bytes()
+        })
+    });
+    match has_script {
+        true => exchange.answer(304, "", b"", script::HEADERS),
+        false => exchange.answer(200, script::CONTENT_TYPE, script::SCRIPT, script::HEADERS),
+    }
 }
 
 /// Answers with all metrics. It counts as an INFO, and waits as one if clients have asked for
 /// enough in this turn.
-fn answer_metrics(exchange: &mut HttpExchange<'_, '_>) -> RequestProgress {
+fn answer_metrics(exchange: &mut HttpExchange<'_, '_>) -> MessageProgress {
     if exchange.shared.must_wait_to_search(exchange.session) {
-        return RequestProgress::Waits;
+        return MessageProgress::Waits;
     }
     exchange.shared.asked += INFO_STEPS;
     let mut sections = exchange.server.metrics(&|_| true);
@@ -61,12 +79,12 @@ fn answer_metrics(exchange: &mut HttpExchange<'_, '_>) -> RequestProgress {
     let mut text = Vec::new();
     prometheus::render(&sections, form, &mut text);
     exchange.answer(200, form.content_type(), &text, NO_STORE);
-    RequestProgress::Answered
+    MessageProgress::Taken
 }
 
-fn publish(exchange: &mut HttpExchange<'_, '_>, channel: &[u8], payload: &[u8]) -> RequestProgress {
-    let HttpExchange { shared, session, is_held_up, server, .. } = exchange;
-    match shared.publish_from(*session, channel, payload, *is_held_up, *server) {
+fn publish(exchange: &mut HttpExchange<'_, '_>, channel: &[u8], payload: &[u8]) -> MessageProgress {
+    let HttpExchange { shared, session, server, .. } = exchange;
+    match shared.publish_from(*session, channel, payload, *server) {
         VerbResult::Done(receivers) => {
             let mut body = [0; 40];
             let mut rest = &mut body[..];
@@ -76,7 +94,7 @@ fn publish(exchange: &mut HttpExchange<'_, '_>, channel: &[u8], payload: &[u8]) 
             exchange.answer(200, JSON, &body[..length], NO_STORE);
         }
         VerbResult::Refused(text) => exchange.answer(400, JSON, &error_body(&text), &[]),
-        VerbResult::Later => return RequestProgress::Waits,
+        VerbResult::Later => return MessageProgress::Waits,
     }
-    RequestProgress::Answered
+    MessageProgress::Taken
 }

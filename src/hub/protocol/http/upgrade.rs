@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::RequestProgress;
 use super::error_body;
 use super::exchange::{HttpExchange, JSON};
 use super::routes::EventsForm;
@@ -10,7 +9,8 @@ use super::target;
 use crate::codec::events;
 use crate::codec::websocket::accept_key;
 use crate::hub::channels::Kind;
-use crate::hub::encoding::Encoding;
+use crate::hub::encoding::{CatchUpForm, Encoding};
+use crate::hub::protocol::progress::MessageProgress;
 use crate::hub::protocol::{events as streams, websocket};
 use crate::hub::sessions::{DROPS, PeerProtocol};
 use crate::hub::verbs::too_long;
@@ -23,7 +23,7 @@ const SUBPROTOCOL: &str = "slabd.v1.json";
 pub fn to_websocket(
     exchange: &mut HttpExchange<'_, '_>,
     channel: Option<&[u8]>,
-) -> RequestProgress {
+) -> MessageProgress {
     let (_, query) = target::split(exchange.head.target);
     let slow = target::pairs(query).flatten().find(|(key, _)| **key == *b"slow");
     let drops = match slow.as_ref().map(|(_, value)| &**value) {
@@ -32,22 +32,26 @@ pub fn to_websocket(
         Some(_) => {
             let text = "unknown value of slow; accepted: drop and close";
             exchange.answer(400, JSON, &error_body(text), &[]);
-            return RequestProgress::Answered;
+            return MessageProgress::Taken;
         }
     };
-    let Some(accept) = handshake(exchange) else { return RequestProgress::Answered };
+    let Some(wants_retained) = wants_retained(exchange) else { return MessageProgress::Taken };
+    let Some(accept) = handshake(exchange) else { return MessageProgress::Taken };
     let mut pending = Vec::new();
     if let Some(channel) = channel {
         let HttpExchange { shared, session, server, .. } = exchange;
         if let Some(text) = too_long(Kind::Channel, channel, server.limits()) {
             exchange.answer_last(400, &text);
-            return RequestProgress::Answered;
+            return MessageProgress::Taken;
         }
         let subscribed =
             shared.subscribe_to(*session, Kind::Channel, channel, *server, &mut pending);
         if let Err(text) = subscribed {
             exchange.answer_last(429, &text);
-            return RequestProgress::Answered;
+            return MessageProgress::Taken;
+        }
+        if wants_retained {
+            shared.catch_up(*session, channel, CatchUpForm::Messages);
         }
     }
     let is_json = channel.is_none();
@@ -57,11 +61,33 @@ pub fn to_websocket(
     finish(exchange, encoding, 0, drops)
 }
 
+/// Returns whether the query asks for the kept messages, or answers with an error.
+fn wants_retained(exchange: &mut HttpExchange<'_, '_>) -> Option<bool> {
+    let (_, query) = target::split(exchange.head.target);
+    let value = target::pairs(query).flatten().find(|(key, _)| **key == *b"retained");
+    match value.as_ref().map(|(_, value)| &**value) {
+        None | Some(b"0") => Some(false),
+        Some(b"1") => Some(true),
+        Some(_) => {
+            let text = "unknown value of retained; accepted: 0 and 1";
+            exchange.answer(400, JSON, &error_body(text), &[]);
+            None
+        }
+    }
+}
+
 /// Upgrades to a WebSocket that echoes.
-pub fn to_echo(exchange: &mut HttpExchange<'_, '_>) -> RequestProgress {
-    let Some(accept) = handshake(exchange) else { return RequestProgress::Answered };
+pub fn to_echo(exchange: &mut HttpExchange<'_, '_>) -> MessageProgress {
+    let Some(accept) = handshake(exchange) else { return MessageProgress::Taken };
     switch(exchange, &accept, None);
     finish(exchange, Encoding::WebSocket, websocket::ECHO, false)
+}
+
+/// Checks an opening handshake, and answers it. Returns false if the answer is an error.
+pub fn accept_websocket(exchange: &mut HttpExchange<'_, '_>) -> bool {
+    let accept = handshake(exchange);
+    accept.iter().for_each(|accept| switch(exchange, accept, None));
+    accept.is_some()
 }
 
 /// Checks an opening handshake (RFC 6455, section 4.2.1). Returns the answer to its key, or answers
@@ -109,7 +135,7 @@ fn finish(
     encoding: Encoding,
     state: u8,
     drops: bool,
-) -> RequestProgress {
+) -> MessageProgress {
     let HttpExchange { shared, session, server, reply, has_password, .. } = exchange;
     if *has_password {
         shared.set_authenticated(*session, true);
@@ -122,7 +148,7 @@ fn finish(
         own.put(DROPS, drops);
     }
     websocket::begin(shared, *session, must_answer, reply);
-    if must_answer { RequestProgress::StaysSilent } else { RequestProgress::Answered }
+    if must_answer { MessageProgress::StaysSilent } else { MessageProgress::Taken }
 }
 
 /// Begins a stream of server-sent events. The head leaves before any message.
@@ -130,21 +156,29 @@ pub fn to_events(
     exchange: &mut HttpExchange<'_, '_>,
     names: &[(Kind, Cow<'_, [u8]>)],
     form: EventsForm,
-) -> RequestProgress {
+) -> MessageProgress {
     let is_head = exchange.head.method == "HEAD";
     let mut pending = Vec::new();
+    let Some(wants_retained) = wants_retained(exchange) else { return MessageProgress::Taken };
     if exchange.shared.must_wait_to_search(exchange.session) {
-        return RequestProgress::Waits;
+        return MessageProgress::Waits;
     }
     for (kind, name) in names.iter().filter(|_| !is_head) {
         let HttpExchange { shared, session, server, .. } = exchange;
         if let Some(text) = too_long(*kind, name, server.limits()) {
             exchange.answer_last(400, &text);
-            return RequestProgress::Answered;
+            return MessageProgress::Taken;
         }
-        if let Err(text) = shared.subscribe_to(*session, *kind, name, *server, &mut pending) {
-            exchange.answer_last(429, &text);
-            return RequestProgress::Answered;
+        let is_new = shared.subscribe_to(*session, *kind, name, *server, &mut pending);
+        match is_new {
+            Ok(true) if wants_retained && *kind == Kind::Channel => {
+                shared.catch_up(*session, name, CatchUpForm::Messages);
+            }
+            Ok(_) => {}
+            Err(text) => {
+                exchange.answer_last(429, &text);
+                return MessageProgress::Taken;
+            }
         }
     }
     let extra = [("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")];
@@ -157,7 +191,7 @@ pub fn to_events(
     });
     if is_head {
         exchange.reply.close();
-        return RequestProgress::Answered;
+        return MessageProgress::Taken;
     }
     let HttpExchange { shared, session, server, reply, has_password, .. } = exchange;
     if *has_password {
@@ -172,5 +206,5 @@ pub fn to_events(
         own.protocol_state = 0;
     }
     streams::begin(shared, *session, reply, *server);
-    RequestProgress::Answered
+    MessageProgress::Taken
 }

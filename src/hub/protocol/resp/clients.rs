@@ -157,6 +157,7 @@ pub fn reset(shared: &mut Shared, _words: Command<'_>, call: &mut Call<'_, '_>) 
     shared.set_authenticated(call.session, trusted);
     shared.set_protocol(call.session, Protocol::Resp2);
     RespState::put(shared, call.session, MUTE | SKIP_NEXT, false);
+    shared.set_retained(call.session, false);
     call.muted = false;
     call.reply.trust(trusted);
     exempt(call, false);
@@ -207,6 +208,7 @@ pub fn client(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) 
         }
         name if is(name, "list") => list(shared, words, call),
         name if is(name, "kill") && count >= 3 => kill(shared, words, call),
+        name if is(name, "retained") && count == 3 => retained(shared, word(words, 2), call),
         name if is(name, "reply") && count == 3 => reply_mode(shared, word(words, 2), call),
         name if is(name, "tracking") && count >= 3 => tracking::tracking(shared, words, call),
         name if is(name, "caching") && count == 3 => tracking::caching(words, call),
@@ -241,7 +243,7 @@ fn bad_label(error: &[u8], text: &[u8], call: &mut Call<'_, '_>) {
     call.error(&error);
 }
 
-fn list(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+fn list(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     let filter = match Filter::parse(words, 2, call.reply.now) {
         Ok(filter) => filter,
         Err(error) => return call.error(&error),
@@ -259,7 +261,7 @@ fn list(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
 
 /// Runs `CLIENT KILL addr:port`, or CLIENT KILL with filters, which returns the number of killed
 /// connections.
-fn kill(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
+fn kill(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
     let own = shared.sessions.get(call.session);
     let (old_form, now) = (words.len() == 3, call.reply.now);
     let filter = match old_form {
@@ -288,6 +290,16 @@ fn kill(shared: &Shared, words: Command<'_>, call: &mut Call<'_, '_>) {
         (true, _) => resp::simple(call.out(), "OK"),
         (false, count) => resp::integer(call.out(), count as i64),
     }
+}
+
+/// Runs `CLIENT RETAINED ON|OFF`: whether new subscriptions begin with the kept messages.
+fn retained(shared: &mut Shared, mode: &[u8], call: &mut Call<'_, '_>) {
+    let on = is(mode, "on");
+    if !on && !is(mode, "off") {
+        return call.error("ERR syntax error");
+    }
+    shared.set_retained(call.session, on);
+    resp::simple(call.out(), "OK");
 }
 
 fn reply_mode(shared: &mut Shared, mode: &[u8], call: &mut Call<'_, '_>) {

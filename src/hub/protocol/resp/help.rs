@@ -41,6 +41,7 @@ const TEXTS: &[(&str, &[Subcommand])] = &[
             sub("NO-EVICT", 3, "on|off -- exempts the connection from eviction by memory."),
             sub("NO-TOUCH", 3, "on|off -- accepted without effect."),
             sub("REPLY", 3, "on|off|skip -- turn replies on or off, or skip the next one."),
+            sub("RETAINED", 3, "on|off -- begin new subscriptions with the retained messages."),
             sub("SETINFO", 4, "LIB-NAME|LIB-VER text -- set name or version of the library."),
             sub("SETNAME", 3, "name -- set the name of this connection."),
             sub(

@@ -10,8 +10,9 @@ use crate::codec::resp::{self, Command, Protocol};
 use crate::hub::Shared;
 use crate::hub::channels::Kind;
 use crate::hub::labels::Attribute;
-use crate::hub::protocol::path_of;
-use crate::hub::sessions::{PeerProtocol, SessionId};
+use crate::hub::protocol::{path_of, plain};
+use crate::hub::sessions::{Destination, PeerProtocol, SessionId};
+use crate::limits::ROOMS_SHOWN;
 use crate::service::server::Server;
 
 /// Cost of asking the kernel for an address, in steps. Visiting a session costs one step.
@@ -141,7 +142,7 @@ impl Filter {
             && self
                 .is_pubsub
                 .is_none_or(|wanted| wanted == shared.channels.is_subscribed(session.index))
-            && own.age(self.now).as_secs() >= self.age_min
+            && own.age(self.now.tick()).as_secs() >= self.age_min
             && !(self.skips_asker && session == asker)
             && self.protocol.as_deref().is_none_or(|name| name == own.protocol.name().as_bytes())
             && self.agent.as_deref().is_none_or(|agent| agent == shared.agents.get(own.agent))
@@ -173,7 +174,7 @@ fn id(word: &[u8]) -> Result<u32, String> {
 pub fn describe(shared: &Shared, server: &dyn Server, session: SessionId, line: &mut String) {
     let own = shared.sessions.get(session);
     let Some(facts) = own.connection().and_then(|connection| server.connection(connection)) else {
-        return;
+        return describe_polling(shared, session, line);
     };
     let address =
         |address: Option<SocketAddr>| address.map_or("?:0".into(), |address| address.to_string());
@@ -201,12 +202,12 @@ pub fn describe(shared: &Shared, server: &dyn Server, session: SessionId, line: 
          ssub={} multi=-1 qbuf={} qbuf-free={} argv-mem=0 multi-mem=0 obl={} oll={} omem={} \
          tot-mem={user_bytes} events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={} \
          tot-net-in={} tot-net-out={} user-mem={user_bytes} kernel-mem={} protocol={} path={} \
-         agent={}",
+         agent={}{}",
         session.serial,
         address(facts.peer),
         address(facts.local),
         facts.file,
-        own.age(facts.now).as_secs(),
+        own.age(facts.now.tick()).as_secs(),
         facts.idle.as_secs(),
         counts[0],
         counts[1],
@@ -228,5 +229,38 @@ pub fn describe(shared: &Shared, server: &dyn Server, session: SessionId, line: 
         own.protocol.name(),
         path_of(shared, session),
         String::from_utf8_lossy(shared.agents.get(own.agent)),
+        rooms(shared, session),
     );
+}
+
+/// Appends the line of a session without a connection of its own: the facts of the hub.
+fn describe_polling(shared: &Shared, session: SessionId, line: &mut String) {
+    let own = shared.sessions.get(session);
+    let Some(Destination::Poll(client)) = own.destination() else { return };
+    let counts = shared.channels.counts(session.index);
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        line,
+        "id={} addr={} age={} flags={} db=0 sub={} omem={} user-mem={} protocol={} path={}{}",
+        session.serial,
+        own.peer().map_or("?:0".into(), |peer| peer.to_string()),
+        own.age(shared.now).as_secs(),
+        if counts[0] > 0 { 'P' } else { 'N' },
+        counts[0],
+        shared.polls.waits(client),
+        shared.bytes_of(session),
+        own.protocol.name(),
+        path_of(shared, session),
+        rooms(shared, session),
+    );
+}
+
+/// Returns the field with the first rooms of a socket; empty for other sessions.
+fn rooms(shared: &Shared, session: SessionId) -> String {
+    if shared.sessions.get(session).protocol != PeerProtocol::SocketIo {
+        return String::new();
+    }
+    let names = shared.channels.topics_of(session.index).take(ROOMS_SHOWN);
+    let names = names.map(|topic| plain(shared.channels.name(topic)));
+    format!(" rooms={}", names.collect::<Vec<_>>().join(","))
 }

@@ -5,8 +5,9 @@ use super::words::{is, word};
 use super::{Call, SlicedWork};
 use crate::codec::resp::{self, Command, Protocol};
 use crate::hub::channels::{Kind, Refused, TopicLimits};
+use crate::hub::encoding::CatchUpForm;
 use crate::hub::patterns::TooDear;
-use crate::hub::sessions::SessionId;
+use crate::hub::sessions::{RETAINED, SessionId};
 use crate::hub::verbs::{too_dear, too_long, too_many};
 use crate::hub::{Shared, glob};
 use crate::limits::{LIST_MAX, LIST_STEPS_MAX, Limits, SEARCHED_MAX};
@@ -88,10 +89,14 @@ pub fn serve(
 ) -> Result<(), Refused> {
     let (protocol, word) = (shared.protocol(session), confirmation(kind, subscribes));
     let mut limits = TopicLimits::of(server.limits());
+    let wants_retained = shared.sessions.get(session).is(RETAINED);
     shared.deliver_now(session, out);
     for name in names.iter() {
         if subscribes {
-            shared.subscribe_within(session, kind, name, &mut limits, server, out)?;
+            let is_new = shared.subscribe_within(session, kind, name, &mut limits, server, out)?;
+            if is_new && kind == Kind::Channel && wants_retained {
+                shared.catch_up(session, name, CatchUpForm::Messages);
+            }
         } else {
             shared.channels.unsubscribe(&shared.sessions, session.index, kind, name);
         }

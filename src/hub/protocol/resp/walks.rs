@@ -64,7 +64,7 @@ impl Call<'_, '_> {
     /// not started yet. Returns `None` and defers the command if the walk needs more turns.
     pub fn walk(
         &mut self,
-        shared: &Shared,
+        shared: &mut Shared,
         task: WalkTask,
         filter: impl FnOnce() -> Filter,
     ) -> Option<Found> {
@@ -97,7 +97,7 @@ impl Walks {
 
     /// Continues the walks with the rest of this turn's steps, and resumes the commands of finished
     /// walks.
-    pub fn collect(&mut self, shared: &Shared, output: &mut Output<'_>) {
+    pub fn collect(&mut self, shared: &mut Shared, output: &mut Output<'_>) {
         self.go_on(shared, output.server);
         self.used = 0;
         let connections =
@@ -128,7 +128,7 @@ impl Walks {
     }
 
     /// Continues the walks, up to this turn's budget of steps.
-    fn go_on(&mut self, shared: &Shared, server: &mut dyn Server) {
+    fn go_on(&mut self, shared: &mut Shared, server: &mut dyn Server) {
         while self.used < WALK_STEPS_PER_TURN {
             let Some(walk) = self.queue.front_mut() else { return };
             let is_wanted = shared.sessions.get(walk.asker).serial != 0;
@@ -153,15 +153,16 @@ fn is_out_of_reach(shared: &Shared, session: SessionId, asker: SessionId) -> boo
 
 impl Walk {
     /// Visits the next session. Returns the steps taken.
-    fn step(&mut self, shared: &Shared, server: &mut dyn Server) -> usize {
+    fn step(&mut self, shared: &mut Shared, server: &mut dyn Server) -> usize {
         let session = shared.sessions.at(self.at);
         self.at += 1;
         let mut steps = 1;
         let is_spared = self.task == WalkTask::Kill && is_out_of_reach(shared, session, self.asker);
+        let destination = shared.sessions.get(session).destination();
         let connection = shared.sessions.get(session).connection();
-        // A session without a connection has ended.
+        // A session without a destination has ended.
         if session.serial == 0
-            || connection.is_none()
+            || destination.is_none()
             || is_spared
             || !self.filter.means(shared, server, session, self.asker, &mut steps)
         {
@@ -175,9 +176,10 @@ impl Walk {
             }
             WalkTask::List => {}
             WalkTask::Kill if session == self.asker => self.found.asker = true,
-            WalkTask::Kill => connection
-                .into_iter()
-                .for_each(|connection| server.kill(connection, Reason::Killed)),
+            WalkTask::Kill => match connection {
+                Some(connection) => server.kill(connection, Reason::Killed),
+                None => shared.polls.doom(session),
+            },
             WalkTask::Usage => {
                 steps += DESCRIBE_STEPS;
                 let facts = connection.and_then(|connection| server.connection(connection));

@@ -11,15 +11,16 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::Client;
+use super::WebSocketClient;
 use crate::codec::websocket::{Opcode, frame};
 use crate::hub::access::Attempt;
 use crate::hub::channels::Kind;
+use crate::hub::encoding::CatchUpForm;
 use crate::hub::json::{self, JsonText};
 use crate::hub::verbs::VerbResult;
 use crate::limits::{JSON_DEPTH_MAX, LABEL_MAX, NAMES_AT_ONCE_MAX, WEB_PATTERNS_MAX};
 
-/// A message of a client. Exactly one key but `id`, `data` and `base64` is set.
+/// A message of a client. Exactly one key but `id`, `data`, `base64` and `retained` is set.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ClientMessage<'a> {
@@ -39,6 +40,7 @@ struct ClientMessage<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     base64: Option<JsonText<'a>>,
+    retained: Option<bool>,
     #[serde(borrow)]
     ping: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -102,7 +104,7 @@ const EXPECTED: &str = "expected one of subscribe, psubscribe, unsubscribe, puns
                         with data or base64, ping and auth, such as {\"subscribe\":\"news\"}";
 
 /// Runs the command of one message. A refusal closes the connection.
-pub fn run(client: &mut Client<'_, '_>, text: &[u8]) -> VerbResult<()> {
+pub fn run(client: &mut WebSocketClient<'_, '_>, text: &[u8]) -> VerbResult<()> {
     if json::is_too_deep(text) {
         return VerbResult::Refused(format!("JSON deeper than {JSON_DEPTH_MAX} levels"));
     }
@@ -126,7 +128,7 @@ pub fn run(client: &mut Client<'_, '_>, text: &[u8]) -> VerbResult<()> {
         return VerbResult::Done(());
     }
     if !client.shared.is_authenticated(client.session) && message.auth.is_none() {
-        let Client { shared, session, server, .. } = client;
+        let WebSocketClient { shared, session, server, .. } = client;
         shared.note_refused(*session, *server);
         send_error(client, id, "the password is missing; send {\"auth\":\"PASSWORD\"} first");
         return VerbResult::Done(());
@@ -157,7 +159,8 @@ pub fn run(client: &mut Client<'_, '_>, text: &[u8]) -> VerbResult<()> {
     ];
     for (names, kind, subscribes, outcome) in verbs {
         if let Some(Names(names)) = names {
-            return change(client, id, &names, (kind, subscribes, outcome));
+            let form = (kind, subscribes, message.retained == Some(true));
+            return change(client, id, &names, form, outcome);
         }
     }
     if let Some(JsonText(channel)) = message.publish {
@@ -180,10 +183,11 @@ fn fits(id: &&RawValue) -> bool {
 
 /// Begins or ends the subscriptions to some names. After an error, what is confirmed stands.
 fn change(
-    client: &mut Client<'_, '_>,
+    client: &mut WebSocketClient<'_, '_>,
     id: Option<&RawValue>,
     names: &[Cow<'_, str>],
-    (kind, subscribes, outcome): (Kind, bool, &str),
+    (kind, subscribes, wants_retained): (Kind, bool, bool),
+    outcome: &str,
 ) -> VerbResult<()> {
     if kind == Kind::Pattern && names.len() > WEB_PATTERNS_MAX {
         let text = format!("{} patterns; accepted: up to {WEB_PATTERNS_MAX}", names.len());
@@ -194,11 +198,16 @@ fn change(
         return VerbResult::Later;
     }
     for name in names {
-        let Client { shared, session, reply, server, .. } = client;
+        let WebSocketClient { shared, session, reply, server, .. } = client;
         let changed = match subscribes {
             true => {
                 let out = reply.bytes_mut();
-                shared.subscribe_to(*session, kind, name.as_bytes(), *server, out).map(drop)
+                let name = name.as_bytes();
+                let is_new = shared.subscribe_to(*session, kind, name, *server, out);
+                if is_new == Ok(true) && kind == Kind::Channel && wants_retained {
+                    shared.catch_up(*session, name, CatchUpForm::Messages);
+                }
+                is_new.map(drop)
             }
             false => {
                 shared.deliver_now(*session, reply.bytes_mut());
@@ -221,7 +230,7 @@ fn change(
 }
 
 fn publish(
-    client: &mut Client<'_, '_>,
+    client: &mut WebSocketClient<'_, '_>,
     id: Option<&RawValue>,
     channel: &str,
     data: Option<&RawValue>,
@@ -247,9 +256,9 @@ fn publish(
             return VerbResult::Done(());
         }
     };
-    let Client { shared, session, server, is_held_up, .. } = client;
+    let WebSocketClient { shared, session, server, .. } = client;
     let channel_name = channel.as_bytes();
-    match shared.publish_from(*session, channel_name, &payload, *is_held_up, *server) {
+    match shared.publish_from(*session, channel_name, &payload, *server) {
         VerbResult::Done(receivers) => send(client, id, |out| {
             out.extend_from_slice(b"\"published\":");
             json::string(out, channel);
@@ -262,8 +271,12 @@ fn publish(
     VerbResult::Done(())
 }
 
-fn log_in(client: &mut Client<'_, '_>, id: Option<&RawValue>, password: &str) -> VerbResult<()> {
-    let Client { shared, session, reply, server, .. } = client;
+fn log_in(
+    client: &mut WebSocketClient<'_, '_>,
+    id: Option<&RawValue>,
+    password: &str,
+) -> VerbResult<()> {
+    let WebSocketClient { shared, session, reply, server, .. } = client;
     match shared.log_in(*session, None, password.as_bytes(), reply.now, *server) {
         VerbResult::Done(Attempt::Right | Attempt::NoPassword) => {
             shared.set_authenticated(*session, true);
@@ -281,7 +294,11 @@ fn log_in(client: &mut Client<'_, '_>, id: Option<&RawValue>, password: &str) ->
 }
 
 /// Sends an object with the members that `write` appends, and with the id of the command.
-fn send(client: &mut Client<'_, '_>, id: Option<&RawValue>, write: impl FnOnce(&mut Vec<u8>)) {
+fn send(
+    client: &mut WebSocketClient<'_, '_>,
+    id: Option<&RawValue>,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
     let out = client.reply.bytes_mut();
     let start = out.len();
     out.push(b'{');
@@ -294,7 +311,7 @@ fn send(client: &mut Client<'_, '_>, id: Option<&RawValue>, write: impl FnOnce(&
     frame(out, Opcode::Text, start);
 }
 
-fn send_error(client: &mut Client<'_, '_>, id: Option<&RawValue>, text: &str) {
+fn send_error(client: &mut WebSocketClient<'_, '_>, id: Option<&RawValue>, text: &str) {
     send(client, id, |out| {
         out.extend_from_slice(b"\"error\":");
         json::string(out, text);

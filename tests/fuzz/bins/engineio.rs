@@ -1,0 +1,5 @@
+#![no_main]
+
+use slabd_fuzz::engineio::engineio;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| engineio(data));
