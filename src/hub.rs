@@ -442,6 +442,10 @@ impl Service for Hub {
             + self.protocols.bytes()
     }
 
+    fn waiting_bytes(&self) -> usize {
+        self.shared.polls.held()
+    }
+
     fn fixed_bytes(&self) -> usize {
         let Shared { access, history, .. } = &self.shared;
         let timers = self.shared.polls.fixed_bytes();

@@ -45,7 +45,7 @@ use crate::buffer::Use;
 use crate::clock::Time;
 use crate::connection::{Flags, Reason};
 use crate::limits::{
-    DATAGRAMS_PER_BATCH, REAPS_PER_TURN, RECYCLES_PER_TURN, TRIM_BYTES, TRIM_DELAY, TRIM_FRACTION,
+    DATAGRAMS_PER_BATCH, REAPS_PER_TURN, RECYCLES_PER_TURN, TRIM_BYTES, TRIM_DELAY,
     UNTRUSTED_OUTPUT_MAX,
 };
 use crate::net::Net;
@@ -342,7 +342,9 @@ impl<N: Net> Reactor<N> {
             let service = core.connections[*slot as usize].flags.service();
             services[service as usize].closing(ConnectionId(*slot));
         }
-        core.upkeep.peak_bytes = core.upkeep.peak_bytes.max(core.bytes_in_use());
+        let waiting = Core::<N>::waiting_bytes(services);
+        core.upkeep.waiting.note(waiting);
+        core.upkeep.in_use.note(core.bytes_in_use());
         let any_closed = !core.carry.closed.is_empty();
         for _ in 0..REAPS_PER_TURN {
             let Some((slot, state)) = self.core.carry.closed.pop() else { break };
@@ -359,8 +361,8 @@ impl<N: Net> Reactor<N> {
             }
         }
         // The heap is trimmed a while after a load drop, or after the last connection has gone.
-        let (used, peak) = (core.bytes_in_use(), core.upkeep.peak_bytes);
-        let dropped = peak >= TRIM_BYTES && used <= peak / TRIM_FRACTION;
+        let dropped = core.upkeep.in_use.has_fallen_to(core.bytes_in_use())
+            || core.upkeep.waiting.has_fallen_to(waiting);
         let emptied = any_closed
             && core.connections.is_empty()
             && self.ledger().for_connections() >= TRIM_BYTES;

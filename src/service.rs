@@ -120,6 +120,12 @@ pub trait Service {
         0
     }
 
+    /// Returns the bytes of output that wait in the service, because no connection is theirs yet.
+    /// When they have gone, the loop trims the heap. Must be O(1).
+    fn waiting_bytes(&self) -> usize {
+        0
+    }
+
     /// Frees unused memory. Called some time after a load drop.
     fn shrink(&mut self) {}
 

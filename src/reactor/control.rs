@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use super::core::{Core, Drained, Flush, LoopTimer, Port};
+use super::core::{Core, Drained, Flush, LoopTimer, Peak, Port};
 use super::{Reactor, push_once};
 use crate::admission::Gate;
 use crate::buffer::BufferMode;
@@ -205,6 +205,7 @@ impl<N: Net> Reactor<N> {
         self.services.iter_mut().for_each(|service| service.shrink());
         self.outbox.shrink_to_fit();
         self.datagrams.shrink();
+        self.core.upkeep.waiting = Peak(Core::<N>::waiting_bytes(&self.services));
         self.core.trim();
     }
 
@@ -275,7 +276,7 @@ impl<N: Net> Core<N> {
             // Reserving nothing cannot fail.
             let _ = self.reserve(0);
         }
-        self.upkeep.peak_bytes = self.bytes_in_use();
+        self.upkeep.in_use = Peak(self.bytes_in_use());
         sys::trim_heap();
         // The trim comes first, because room reserved before it would occupy pages that it gives
         // back.

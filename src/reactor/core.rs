@@ -17,7 +17,8 @@ use crate::datagram_gate::DatagramGate;
 use crate::kernel;
 use crate::limits::{
     ACCEPT_RETRY, CATCH_UP_MAX, EVENTS_PER_POLL, KERNEL_RECEIVE_BUFFER_MAX, KERNEL_SEND_BUFFER_MAX,
-    Limits, PENALTY_MAX, RECYCLES_PER_TURN, SocketOptions, WARNING_INTERVAL,
+    Limits, PENALTY_MAX, RECYCLES_PER_TURN, SocketOptions, TRIM_BYTES, TRIM_FRACTION,
+    WARNING_INTERVAL,
 };
 use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
@@ -88,11 +89,27 @@ pub struct Turn {
     pub(super) drained: Vec<Drained>,
 }
 
+/// The highest number of bytes since the last trim, of one kind of memory.
+#[derive(Default)]
+pub struct Peak(pub(super) usize);
+
+impl Peak {
+    pub(super) fn note(&mut self, bytes: usize) {
+        self.0 = self.0.max(bytes);
+    }
+
+    /// Returns true if a fall to these bytes is worth a trim.
+    pub(super) fn has_fallen_to(&self, bytes: usize) -> bool {
+        self.0 >= TRIM_BYTES && bytes <= self.0 / TRIM_FRACTION
+    }
+}
+
 /// Periodic upkeep: memory, warnings, reports, signals.
 #[derive(Default)]
 pub struct Upkeep {
-    /// Highest number of bytes in use since the last trim.
-    pub(super) peak_bytes: usize,
+    pub(super) in_use: Peak,
+    /// Of the output that waits in the services.
+    pub(super) waiting: Peak,
     /// Bytes that the services held at the end of the last turn: for sessions, and fixed.
     pub(super) services_bytes: (usize, usize),
     pub(super) warned_at: Option<Time>,
@@ -345,6 +362,11 @@ impl<N: Net> Core<N> {
     pub(super) fn reserve(&mut self, connections: usize) -> Result<(), BudgetExceeded> {
         let kernel = self.start.kernel_objects.bytes as usize * connections;
         self.pool.set_reserved(self.slots_used * Self::BYTES_PER_CONNECTION + kernel)
+    }
+
+    /// Returns the bytes of output that wait in the services.
+    pub(super) fn waiting_bytes(services: &[Box<dyn Service>]) -> usize {
+        services.iter().map(|service| service.waiting_bytes()).sum()
     }
 
     /// Asks the services for the memory that they hold. That takes some hundred instructions, so a
