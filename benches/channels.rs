@@ -10,6 +10,8 @@
 //! - `spread`: 50 publishers to 1, 2, 4 or 8 channels in turn, with subscribers of all channels.
 //! - `readers`: up to 1,000 publishers to one channel.
 //! - `large`: one publisher with messages of 100 KB, and of 8 MiB to 100 subscribers.
+//! - `broker`: redis-server with the subscribers, beside a slabd with the subscribers whose broker
+//!   is a redis-server. All servers share one core.
 //!
 //! Each publisher has one PUBLISH in flight and sends the next when it has its reply. Each
 //! subscriber has all channels. A round ends when all messages are delivered, after `--seconds`
@@ -81,6 +83,10 @@ const READERS: [Load; 4] = [
     Load { subscribers: 20, publishers: 400, publishes: 200_000, beside_redis: Some(1.4), ..LOAD },
     Load { publishers: 1000, publishes: 20_000, beside_redis: Some(4.0), ping: Some(20.0), ..LOAD },
 ];
+const BROKER: [Load; 2] = [
+    Load { beside_redis: Some(0.8), ..LOAD },
+    Load { beside_redis: Some(0.8), channels: 8, ..LOAD },
+];
 const LARGE: [Load; 2] = [
     Load { subscribers: 10, publishers: 1, publishes: 500, payload: 100_000, ..LOAD },
     Load {
@@ -94,7 +100,8 @@ const LARGE: [Load; 2] = [
 ];
 
 fn main() -> Result<()> {
-    let sections = [("spread", &SPREADS[..]), ("readers", &READERS), ("large", &LARGE)];
+    let sections =
+        [("spread", &SPREADS[..]), ("readers", &READERS), ("large", &LARGE), ("broker", &BROKER)];
     let names = sections.map(|(name, _)| name);
     let Some(options) = Options::read(&names, &[("rounds", 3), ("seconds", 20)])? else {
         return Ok(());
@@ -104,7 +111,8 @@ fn main() -> Result<()> {
     for (name, loads) in sections {
         if options.wants(name) {
             println!("## {name}: subscribers, publishers, publishes of bytes; channels\n");
-            compare(&options, loads)?;
+            let labels = if name == "broker" { ["redis", BROKERED] } else { ["redis", "slabd"] };
+            compare(&options, loads, labels)?;
         }
     }
     Ok(())
@@ -128,21 +136,32 @@ enum End {
     Closed,
 }
 
-fn compare(options: &Options, loads: &[Load]) -> Result<()> {
-    let labels: Vec<&str> =
-        ["redis", "slabd"].into_iter().filter(|label| options.includes(label)).collect();
+/// A slabd whose broker is a redis-server.
+const BROKERED: &str = "slabd broker";
+
+/// Starts the server of a label, with its broker.
+fn start(label: &str) -> Result<Option<(Server, Option<Server>)>> {
+    if label == "redis" {
+        return Ok(Server::redis()?.map(|redis| (redis, None)));
+    }
+    if label != BROKERED {
+        return Ok(Some((Server::slabd_with_deadlines("hub", &[])?, None)));
+    }
+    let Some(broker) = Server::redis()? else { return Ok(None) };
+    let url = format!("redis://{}", broker.address);
+    let server = Server::slabd_with_deadlines("hub", &["--broker", &url])?;
+    Ok(Some((server, Some(broker))))
+}
+
+fn compare(options: &Options, loads: &[Load], labels: [&'static str; 2]) -> Result<()> {
+    let labels: Vec<&str> = labels.into_iter().filter(|label| options.includes(label)).collect();
     // The rounds, by load and server.
     let mut rounds: Vec<Vec<Vec<Round>>> =
         loads.iter().map(|_| labels.iter().map(|_| Vec::new()).collect()).collect();
     for _ in 0..options.number("rounds") {
         for (load, rounds) in loads.iter().zip(&mut rounds) {
             for (label, rounds) in labels.iter().zip(rounds) {
-                let server = if *label == "redis" {
-                    Server::redis()?
-                } else {
-                    Some(Server::slabd_with_deadlines("hub", &[])?)
-                };
-                if let Some(server) = server {
+                if let Some((server, _broker)) = start(label)? {
                     let round = Crowd::connect(server.address, load)?
                         .run(&server, options.number("seconds"));
                     rounds.push(round.with_context(|| format!("{label}, {}", load.name()))?);
@@ -194,7 +213,7 @@ fn report(loads: &[Load], labels: &[&str], rounds: &[Vec<Vec<Round>>]) {
             };
             let target = |target: Option<f64>| {
                 target
-                    .filter(|_| *label == "slabd")
+                    .filter(|_| *label != "redis")
                     .map_or("–".into(), |target| target.to_string())
             };
             let redis = labels

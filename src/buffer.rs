@@ -16,7 +16,7 @@ mod memory;
 mod stalled;
 mod tail;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use slab::Slab;
@@ -25,6 +25,8 @@ use crate::clock::Tick;
 use crate::limits::EVICTION_MARGIN;
 use stalled::{Ends, LISTS, ListPlace};
 use tail::Tail;
+
+pub use stalled::Keep;
 
 /// How connections get buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +112,8 @@ pub struct BufferPool {
     buffers: Slab<Buffer>,
     /// The lent buffers by weight.
     stalled: [Ends; LISTS],
-    /// Slots that are exempt from eviction.
-    exempt: HashSet<u32>,
+    /// Slots that are exempt from eviction, or never evicted.
+    exempt: HashMap<u32, Keep>,
     /// Weight of the buffers of exempt slots.
     exempt_bytes: usize,
     spare: [Vec<Vec<u8>>; CLASSES],
@@ -140,7 +142,7 @@ impl BufferPool {
             mode,
             buffers: Slab::new(),
             stalled: [Ends::EMPTY; LISTS],
-            exempt: HashSet::new(),
+            exempt: HashMap::new(),
             exempt_bytes: 0,
             spare: std::array::from_fn(|_| Vec::new()),
             spare_bytes: 0,
@@ -395,7 +397,7 @@ impl BufferPool {
     pub fn table_bytes(&self) -> usize {
         self.buffers.capacity() * size_of::<Buffer>()
             + self.spare.iter().map(|class| class.capacity() * size_of::<Vec<u8>>()).sum::<usize>()
-            + self.exempt.capacity() * 2 * size_of::<u32>()
+            + self.exempt.capacity() * 3 * size_of::<u32>()
     }
 
     /// Returns the number of buffers lent.
@@ -608,7 +610,7 @@ mod tests {
         for (bytes, first) in [(1 << 20, None), ((1 << 20) + 1, Some(0))] {
             let mut pool = BufferPool::new(BufferMode::Pooled, 4 << 20);
             let mut slots: Vec<Option<BufferId>> = (0..2).map(|_| None).collect();
-            assert!(pool.exempt(0, true));
+            assert!(pool.keep_slot(0, Keep::Exempt));
             pool.append(&mut slots[0], Use::Read(0), &vec![0; bytes]).unwrap();
             assert_eq!(pool.most_stalled(), first);
             pool.append(&mut slots[1], Use::Write(1), &[0; 10]).unwrap();
@@ -734,9 +736,9 @@ mod tests {
         pool.spare[3].reserve_exact(20);
         let entry = size_of::<Buffer>();
         assert_eq!(pool.table_bytes(), 3 * entry + 20 * size_of::<Vec<u8>>());
-        pool.exempt(1, true);
+        pool.keep_slot(1, Keep::Exempt);
         assert!(pool.table_bytes() > 3 * entry + 20 * size_of::<Vec<u8>>());
-        pool.exempt(1, false);
+        pool.keep_slot(1, Keep::No);
         pool.shrink_to_fit();
         assert_eq!(pool.table_bytes(), 0);
     }

@@ -1,11 +1,14 @@
 //! The command line: reads flags into a [`Request`], and turns errors into one line.
 
+mod pages;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::pages::{CompletionsArgs, ManArgs};
 use crate::config::{SettingSources, Settings};
 use crate::demo::Demo;
 use crate::lab::LabArgs;
@@ -43,6 +46,10 @@ enum Task {
     /// Run an experiment on both ends of a connection: a claim, a measurement and a verdict.
     /// Without a name, list the experiments
     Lab(LabArgs),
+    /// Print the man page of slabd or of one of its commands
+    Man(ManArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -77,7 +84,7 @@ pub enum Request {
     Check(SettingSources),
     Stress(Box<StressArgs>),
     Lab(LabArgs),
-    /// Print the help or the version and exit with 0.
+    /// Print the help, the version, a man page or completions, and exit with 0.
     Print(String),
 }
 
@@ -105,6 +112,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
         }
         Some(Task::Stress(args)) => return Ok(Request::Stress(args)),
         Some(Task::Lab(options)) => return Ok(Request::Lab(options)),
+        Some(Task::Man(args)) => return args.page(Cli::command()).map(Request::Print),
+        Some(Task::Completions(args)) => return Ok(Request::Print(args.script(Cli::command()))),
         None => cli.serve,
     };
     let sources = SettingSources { flags: args.settings, file: args.config, demo: None };
@@ -190,7 +199,7 @@ fn one_line(error: &clap::Error, args: &[OsString]) -> String {
 }
 
 /// Returns an error without the words that may be a password: those of a flag that resembles
-/// `--requirepass`, and those after it up to the next flag.
+/// `--requirepass`, those after it up to the next flag, and the login of a URL.
 fn without_passwords(line: String, args: &[OsString]) -> String {
     let mut line = line;
     let mut follows = false;
@@ -212,6 +221,12 @@ fn without_passwords(line: String, args: &[OsString]) -> String {
             if secret.len() >= SECRET_MIN {
                 line = line.replace(secret, "…");
             }
+        }
+        // As in redis://user:password@host.
+        let login = arg.rsplit_once('@').map_or("", |(login, _)| login);
+        let login = login.rsplit_once("//").map_or(login, |(_, login)| login);
+        if let Some((_, password)) = login.split_once(':').filter(|(_, text)| !text.is_empty()) {
+            line = line.replace(&format!(":{password}@"), ":…@");
         }
     }
     line
@@ -298,6 +313,13 @@ mod tests {
             "serve --requirepass my SECRET",
             "--max-silent x --requirepass SECRET",
             "--check=SECRET --requirepass=SECRET",
+            "--broker redis://u:SECRET@host:x",
+            "--broker=redis://u:SECRET@host/x",
+            "--broker http://u:SECRET@host",
+            "--broker u:SECRET@host",
+            "--brokers redis://u:SECRET@host",
+            "--brokers=redis://:p@SECRET@host",
+            "redis://u:SECRET@host",
         ] {
             let error = parse_words(&line.replace("SECRET", SECRET)).unwrap_err();
             assert!(!error.contains(SECRET) && !error.contains("8472916355"), "{line}: {error}");
@@ -316,7 +338,7 @@ mod tests {
             ("--buffers huge", "--buffers", "fixed:4096"),
             ("--backlog", "--backlog", "<COUNT>"),
             ("--max-connections many", "--max-connections", "many"),
-            ("frobnicate", "frobnicate", "serve, demo, stress, lab"),
+            ("frobnicate", "frobnicate", "serve, demo, stress, lab, man, completions"),
             ("demo nope", "nope", "accepted: checkboxes"),
             ("--check slabd.toml", "slabd.toml", "after --config"),
             ("--idle-timeout", "--idle-timeout", "such as 30s"),

@@ -168,6 +168,12 @@ impl Clock {
     pub fn cpu_time() -> Duration {
         crate::sys::cpu_time()
     }
+
+    /// Returns the time since the machine started, on the clock that service managers compare with
+    /// their own (CLOCK_MONOTONIC).
+    pub fn since_boot() -> Duration {
+        crate::sys::monotonic_time()
+    }
 }
 
 #[cfg(test)]

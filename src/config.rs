@@ -5,6 +5,7 @@
 //! start are here, and the other rows are in [`crate::limits`].
 
 mod capacity;
+mod inherited;
 mod password;
 mod running;
 mod settings;
@@ -19,6 +20,7 @@ use std::rc::Rc;
 
 use toml::Value;
 
+use crate::broker_settings::{BrokerPrefix, BrokerSettings, BrokerUrl, SharedPattern};
 use crate::buffer::BufferMode;
 use crate::demo::Demo;
 use crate::escape;
@@ -51,6 +53,12 @@ settings! {
         ///
         /// A burst of connections survives a busy turn. net.core.somaxconn has the same default.
         backlog: Count<u32> = ACCEPT_QUEUE_DEFAULT, in |_| 1..=ACCEPT_QUEUE_MAX;
+
+        /// Share the ports of --listen with other processes that have this flag and the same user.
+        /// The kernel spreads connections and datagrams over them.
+        ///
+        /// Without it, a second server by mistake is an error. One process serves one core.
+        reuse_port: bool = false;
 
         /// Buffers of connections. pooled takes a buffer from a pool while a connection needs one.
         /// fixed:BYTES gives each connection two buffers of 64B to 1MiB for its life.
@@ -89,7 +97,30 @@ settings! {
         /// field of the message. Repeatable.
         retain: Vec<RetainRule> = Vec::new();
 
-        with limits: Limits, routes: Rc<EventRoutes>, demo: Option<Demo>, warnings: Vec<String>;
+        "Broker":
+        /// Join all servers that use this Redis or Valkey into one hub:
+        /// redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], or
+        /// redis+sentinel://HOST[:PORT][,HOST[:PORT]...]/NAME[/DATABASE]. Repeatable: if one fails,
+        /// the next is tried.
+        ///
+        /// A server alone needs no broker.
+        broker: Vec<BrokerUrl> = Vec::new();
+
+        /// File whose first line is the password for the broker. In production use it,
+        /// SLABD_BROKER_PASSWORD, or a systemd credential named broker-password, because the
+        /// process list shows a URL.
+        broker_password_file: Option<PathBuf> = None;
+
+        /// Share the channels that match this pattern over the broker. Others stay local.
+        /// Repeatable.
+        broker_channels: Vec<SharedPattern> = vec![SharedPattern::default()];
+
+        /// Text put before the names of channels and patterns at the broker. It keeps the hubs of
+        /// one broker apart.
+        broker_prefix: BrokerPrefix = BrokerPrefix::default();
+
+        with limits: Limits, routes: Rc<EventRoutes>, demo: Option<Demo>,
+            broker_password: Option<Secret>, warnings: Vec<String>;
     }
 }
 
@@ -200,6 +231,8 @@ impl Settings {
             }
         }
         config.routes = self.routes();
+        let inherited = machine.inherited.as_ref().map_err(|why| ConfigError(why.clone()))?;
+        config.inherit(inherited)?;
         config.check()?;
         let is_given = |name| self.texts(name).is_some();
         config.fit_files(machine.files, is_given("max-connections"));
@@ -216,11 +249,15 @@ impl Settings {
                 ConfigError(error.0 + &reserved)
             })?;
         }
-        config.requirepass = password::resolve(
+        config.requirepass = password::REQUIREPASS.resolve(
             config.requirepass,
             config.requirepass_file.as_deref(),
             &mut config.warnings,
         )?;
+        if !config.broker.is_empty() {
+            let file = config.broker_password_file.as_deref();
+            config.broker_password = password::BROKER.resolve(None, file, &mut config.warnings)?;
+        }
         if let (None, Some(open)) =
             (&config.requirepass, config.listen.iter().find(|listen| listen.is_open_hub()))
         {
@@ -270,6 +307,17 @@ impl Config {
         let routes: BTreeSet<&[u8]> = routes.collect();
         let own = self.retain.iter().map(|rule| rule.channel.as_bytes());
         retain_rule::check(own.chain(routes)).map_err(|why| ConfigError(format!("retain: {why}")))
+    }
+
+    /// Returns the settings of the link to a broker, if there is one.
+    pub fn broker_settings(&self) -> Option<BrokerSettings> {
+        (!self.broker.is_empty()).then(|| BrokerSettings {
+            urls: self.broker.clone(),
+            prefix: self.broker_prefix.clone(),
+            channels: self.broker_channels.clone(),
+            password: self.broker_password.clone(),
+            max_message: self.limits.max_message,
+        })
     }
 
     /// Returns the configuration as a file. `--check` prints it, and `--config` reads it.
@@ -357,8 +405,8 @@ impl SettingSources {
                 warnings.push(password::open_to_others(path));
             }
         }
-        if password::is_in_environment() {
-            file.forget_password();
+        for source in password::SOURCES.iter().filter(|source| source.is_in_environment()) {
+            file.forget(source.settings);
         }
         let mut config = self.flags.clone().over(file).resolve(machine).map_err(|error| {
             // The file is at fault if the flags alone are usable.
@@ -373,6 +421,13 @@ impl SettingSources {
         if self.flags.texts("requirepass").is_some() {
             let warning =
                 "--requirepass shows the password in the process list; see --requirepass-file";
+            config.warnings.push(warning.into());
+        }
+        let has_password =
+            |text: &String| text.parse().is_ok_and(|url: BrokerUrl| url.password.is_some());
+        if self.flags.texts("broker").is_some_and(|texts| texts.iter().any(has_password)) {
+            let warning =
+                "--broker shows the password in the process list; see --broker-password-file";
             config.warnings.push(warning.into());
         }
         Ok(config)
@@ -654,6 +709,12 @@ mod tests {
                 format!("requirepass = \"{secret}\"\nlow-watermark = \"1GiB\""),
                 format!("requirepass = \"{}\"", secret.repeat(100)),
                 format!("requirepass = \"{secret}\"\nbacklog = 0"),
+                format!("broker = [\"redis://u:{secret}@host:x\"]"),
+                format!("broker = [\"redis://host\", \"{secret}\"]"),
+                format!("broker = \"redis://u:{secret}@host\""),
+                format!("broker = [\"redis://u:{secret}@host\"]\nbacklog = 0"),
+                format!("broker = [\"rediss://u:{secret}@host\"]"),
+                format!("brokers = [\"redis://u:{secret}@host\"]"),
             ] {
                 // Some letters happen to be an escape.
                 let Err(ConfigError(error)) = resolve(&text) else {
@@ -666,6 +727,51 @@ mod tests {
             }
         }
         assert!(accepted < errors / 50, "{accepted} of the wrong files were accepted");
+    }
+
+    #[test]
+    fn a_broker_is_shown_without_its_password_and_read_again() {
+        let config = resolve("").unwrap();
+        assert_eq!((config.broker_settings(), config.broker_password.clone()), (None, None));
+        assert!(!config.to_toml().contains("broker ="));
+        let file = "broker = [\"redis://u:S3cret@a/1\", \"redis+sentinel://b,c/m\"]\n\
+                    broker-prefix = \"app:\"\nbroker-channels = [\"news.*\", \"chat\"]";
+        let config = resolve(file).unwrap();
+        let text = config.to_toml();
+        for line in [
+            "broker = [\"redis://u@a:6379/1\", \"redis+sentinel://b:26379,c:26379/m/0\"]\n",
+            "broker-prefix = \"app:\"\n",
+            "broker-channels = [\"news.*\", \"chat\"]\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("S3cret") && !format!("{config:?}").contains("S3cret"));
+        let mut again = resolve(&text).unwrap();
+        again.broker[0].password = config.broker[0].password.clone();
+        assert_eq!(again, config);
+        let settings = config.broker_settings().unwrap();
+        assert_eq!((settings.urls.len(), &*settings.prefix.0), (2, "app:"));
+        assert_eq!(settings.max_message, config.limits.max_message);
+        let changes = config.changes(&resolve("").unwrap());
+        assert!(changes.iter().all(|(_, old, new)| !format!("{old}{new}").contains("S3cret")));
+    }
+
+    #[test]
+    fn a_file_gives_the_password_of_the_broker() {
+        let path = std::env::temp_dir().join(format!("slabd-broker-{}", std::process::id()));
+        std::fs::write(&path, "S3cret\nmore").unwrap();
+        let file = format!("broker-password-file = \"{}\"", path.display());
+        // Without a broker, the file is not even read.
+        assert_eq!(
+            resolve("broker-password-file = \"/nonexistent\"").unwrap().broker_password,
+            None
+        );
+        let config = resolve(&format!("broker = [\"redis://a\"]\n{file}")).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(config.broker_password, Some(Secret(b"S3cret"[..].into())));
+        let error = resolve("broker = [\"redis://a\"]\nbroker-password-file = \"/nonexistent\"");
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("cannot use broker-password-file /nonexistent: "), "{error}");
     }
 
     #[test]

@@ -10,8 +10,10 @@
 //! ```
 //!
 //! If the next message must wait for its service, the connection goes to `Waiting` and later to
-//! `Partial`. A timeout, a reset or an error leads from any state to `Closed`.
+//! `Partial`. A timeout, a reset or an error leads from any state to `Closed`. A connection that
+//! the loop dials goes from `Connecting` to `Open`.
 
+mod flags;
 mod reason;
 
 use crate::buffer::BufferId;
@@ -21,6 +23,7 @@ use crate::net::Ready;
 use crate::sources::SourceId;
 use crate::token::Generation;
 
+pub use flags::{Flags, SERVICES_MAX};
 pub use reason::{Farewell, Reason};
 
 /// The state of a connection. Each arm says what has happened, what may follow, and which deadline
@@ -39,6 +42,9 @@ pub enum State {
     /// The next message waits for its service. The loop does not read the connection, and no
     /// deadline for input runs.
     Waiting,
+    /// The loop dials, and the peer has not answered. Its service does not know it yet. Deadline:
+    /// none of its own. The dial has one.
+    Connecting,
     /// No more messages are read, and pending output is still sent. Deadline: close.
     Closing(Reason),
     /// All output is sent and the server's side is shut down, but input may be unread. Closing now
@@ -52,8 +58,8 @@ pub enum State {
 
 impl State {
     /// Names of the states that may outlast a turn.
-    pub const NAMES: [&'static str; 7] =
-        ["silent", "begun", "open", "partial", "waiting", "closing", "lingering"];
+    pub const NAMES: [&'static str; 8] =
+        ["silent", "begun", "open", "partial", "waiting", "closing", "lingering", "connecting"];
 
     /// Returns the index in [`State::NAMES`]. For `Closed`, that is the index after the last.
     pub fn index(self) -> usize {
@@ -65,73 +71,9 @@ impl State {
             State::Waiting => 4,
             State::Closing(_) => 5,
             State::Lingering(_) => 6,
-            State::Closed(_) => 7,
+            State::Connecting => 7,
+            State::Closed(_) => 8,
         }
-    }
-}
-
-/// Maximum number of services: the flags hold their index in three bits.
-pub const SERVICES_MAX: usize = 1 << (u16::BITS - Flags::SERVICE_SHIFT);
-
-/// The flags of a connection, which do not depend on its state.
-#[derive(Clone, Copy, Default)]
-pub struct Flags(u16);
-
-impl Flags {
-    /// The kernel may hold input that no further edge will announce.
-    pub const READABLE: Flags = Flags(1);
-    /// A short read does not mean drained ([`Ready::read_on`]).
-    pub const READ_ON: Flags = Flags(1 << 1);
-    /// On the carry list.
-    pub const QUEUED: Flags = Flags(1 << 2);
-    /// The input buffer may hold a complete message, because decoding stopped at a budget.
-    pub const UNDECODED: Flags = Flags(1 << 3);
-    /// Not read, because too much output is unsent.
-    pub const PAUSED: Flags = Flags(1 << 4);
-    /// The last write was short. A writable edge will announce room for more.
-    pub const BLOCKED: Flags = Flags(1 << 5);
-    /// Registered for writable edges, which happens at most once.
-    pub const WATCHES_WRITABLE: Flags = Flags(1 << 6);
-    /// The server is draining. The connection closes when its input has been answered.
-    pub const DRAINING: Flags = Flags(1 << 7);
-    /// On the flush list with a range of the outbox. More output goes to the connection's buffer.
-    pub const IN_OUTBOX: Flags = Flags(1 << 8);
-    /// Not authenticated yet: smaller limits on its input and output apply.
-    pub const UNTRUSTED: Flags = Flags(1 << 9);
-    /// Unsent output exceeds the soft limit, which is allowed only for a time.
-    pub const OVER_SOFT_LIMIT: Flags = Flags(1 << 10);
-
-    /// In the silent set of [`admission`](crate::admission).
-    pub const SILENT: Flags = Flags(1 << 11);
-
-    /// The reason for the close has been sent. A reset could destroy that message.
-    pub const TOLD: Flags = Flags(1 << 12);
-
-    /// The bits from here up hold the index of the connection's service.
-    const SERVICE_SHIFT: u32 = 13;
-
-    pub fn of_service(index: u8) -> Flags {
-        Flags(u16::from(index) << Flags::SERVICE_SHIFT)
-    }
-
-    pub fn service(self) -> u8 {
-        (self.0 >> Flags::SERVICE_SHIFT) as u8
-    }
-
-    pub fn has(self, flag: Flags) -> bool {
-        self.0 & flag.0 != 0
-    }
-
-    pub fn set(&mut self, flag: Flags) {
-        self.0 |= flag.0;
-    }
-
-    pub fn clear(&mut self, flag: Flags) {
-        self.0 &= !flag.0;
-    }
-
-    pub fn put(&mut self, flag: Flags, on: bool) {
-        if on { self.set(flag) } else { self.clear(flag) }
     }
 }
 
@@ -228,13 +170,37 @@ impl<S> Connection<S> {
         }
     }
 
+    /// Returns a connection that the loop dials. Its stream is watched for room to write already.
+    pub fn dialled(stream: S, generation: Generation, service: u8, now: Tick) -> Connection<S> {
+        let mut dialled = Connection::new(stream, generation, service, SourceId::DIALLED, now);
+        dialled.state = State::Connecting;
+        dialled.flags.set(Flags::WATCHES_WRITABLE);
+        dialled
+    }
+
     pub fn state(&self) -> State {
         self.state
     }
 
+    /// Returns whether the loop has dialled the connection.
+    pub fn is_dialled(&self) -> bool {
+        self.source == SourceId::DIALLED
+    }
+
+    /// Records that the peer has answered the dial.
+    pub fn answered(&mut self, now: Tick) {
+        debug_assert_eq!(self.state, State::Connecting);
+        self.state = State::Open;
+        self.since = now;
+    }
+
     /// Returns whether the loop reads input, even if only to drop it.
     pub fn reads(&self) -> bool {
-        self.is_serving() && !self.is_waiting() || matches!(self.state, State::Lingering(_))
+        match self.state {
+            State::Silent | State::Begun | State::Open | State::Partial => true,
+            State::Lingering(_) => true,
+            State::Waiting | State::Connecting | State::Closing(_) | State::Closed(_) => false,
+        }
     }
 
     /// Returns whether the connection still takes messages and output.
@@ -258,7 +224,8 @@ impl<S> Connection<S> {
             State::Closing(reason) | State::Lingering(reason) | State::Closed(reason) => {
                 Some(reason)
             }
-            State::Silent | State::Begun | State::Open | State::Partial | State::Waiting => None,
+            State::Silent | State::Begun | State::Open | State::Partial => None,
+            State::Waiting | State::Connecting => None,
         }
     }
 
@@ -277,6 +244,7 @@ impl<S> Connection<S> {
             // connection begins a message.
             (State::Waiting, ..) => return self.flags.has(Flags::UNTRUSTED),
             (State::Closing(_) | State::Lingering(_) | State::Closed(_), ..) => return false,
+            (State::Connecting, ..) => return false,
             (State::Silent, 0, false) => State::Silent,
             (State::Silent | State::Begun, 0, _) => State::Begun,
             (_, _, true) => State::Partial,
@@ -440,6 +408,7 @@ impl<S> Connection<S> {
     /// Returns when the peer must have sent something or must have closed.
     fn input_deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
         let (ticks, reason) = match self.state {
+            _ if self.is_dialled() && self.is_serving() => return None,
             State::Begun | State::Open | State::Partial | State::Waiting
                 if self.flags.has(Flags::UNTRUSTED) =>
             {
@@ -450,7 +419,7 @@ impl<S> Connection<S> {
             State::Closing(_) => (timeouts.close, Reason::CloseTimeout),
             // All output is sent. If the peer does not close in time, the original reason stands.
             State::Lingering(reason) => (timeouts.close, reason),
-            State::Silent | State::Waiting | State::Closed(_) => return None,
+            State::Silent | State::Waiting | State::Connecting | State::Closed(_) => return None,
         };
         // The server does not read a paused connection, so its input deadline does not run.
         let waits_for_input = ticks != 0 && !self.flags.has(Flags::PAUSED);
@@ -459,7 +428,8 @@ impl<S> Connection<S> {
 
     /// Returns when the peer must have taken some output, or must be back below the soft limit.
     fn output_deadline(&self, timeouts: &Timeouts) -> Option<(Tick, Reason)> {
-        if let State::Closed(_) = self.state {
+        // The service that dialled judges its peer itself.
+        if matches!(self.state, State::Closed(_)) || self.is_dialled() {
             return None;
         }
         let output = (self.flags.has(Flags::BLOCKED) && timeouts.output != 0)

@@ -16,6 +16,7 @@ use crate::limits::PORT_ATTEMPTS;
 use crate::machine::Machine;
 use crate::net::mio::MioNet;
 use crate::net::{Net, Signal};
+use crate::notifier::Notifier;
 use crate::reactor::Reactor;
 use crate::service::Options;
 use crate::services::SERVICES;
@@ -36,6 +37,8 @@ pub fn serve(sources: &SettingSources, config: Config, machine: Machine) -> Resu
     config.warnings.iter().for_each(|warning| warn!("{}", escape::line(warning)));
     let mut net = MioNet::new().context("cannot set up epoll")?;
     net.watch_signals().context("cannot install signal handlers")?;
+    net.inherit(machine.inherited.clone().unwrap_or_default());
+    net.share_ports(config.reuse_port);
     let mut reactor = Reactor::new(net, config.limits.clone(), config.buffers);
     open(&mut reactor, &config)?;
     reactor.set_report_every(config.limits.report_every);
@@ -43,14 +46,16 @@ pub fn serve(sources: &SettingSources, config: Config, machine: Machine) -> Resu
     let unfit = kernel.warnings(config.backlog, slots);
     unfit.iter().for_each(|warning| warn!("{warning}"));
     let capacity = Capacity::of(&config, &machine, &kernel, (slots, in_budget));
-    let mut daemon =
-        Daemon { reporter: Reporter::new(reactor.now()), reactor, sources, config, machine };
-    info!("ready: up to {capacity}");
+    let (reporter, mut notifier) = (Reporter::new(reactor.now()), Notifier::from_environment());
+    let status = format!("up to {capacity}");
+    info!("ready: {status}");
+    notifier.ready(&status, reactor.began());
+    let mut daemon = Daemon { reporter, notifier, reactor, sources, config, machine, status };
     daemon.run()
 }
 
 /// Opens the configured listeners. All addresses of one service share one instance.
-fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
+fn open(reactor: &mut Reactor<MioNet>, config: &Config) -> Result<()> {
     let mut made: Vec<(&str, u8)> = Vec::new();
     let options = Options {
         password: config.requirepass.clone(),
@@ -59,6 +64,7 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
         retain: config.retain.clone(),
         routes: Rc::clone(&config.routes),
         demo: config.demo,
+        broker: config.broker_settings(),
         sid_key: None,
     };
     for listen in &config.listen {
@@ -73,7 +79,7 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
                 index
             }
         };
-        let address = listen_on(reactor, listen, config.backlog, service)?;
+        let address = listen_on(reactor, listen, config, service)?;
         if let Some(demo) = config.demo.filter(|_| listen.tcp && listen.service == "hub") {
             info!("demo {demo}: open http://{address}/ in two windows");
         }
@@ -84,8 +90,10 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
             Some(&(_, index)) => index,
             None => reactor.add_service(Box::new(Hub::new(&options))),
         };
+        // The operator speaks to one process, so this address is not shared.
+        reactor.net_mut().share_ports(false);
         let bound = reactor.listen_for_operator(address, config.backlog, service);
-        let address = bound.map_err(|error| bind_error(error, "tcp", address, "admin"))?;
+        let address = bound.map_err(|error| bind_error(error, "tcp", address, "admin", false))?;
         info!(
             "listening on admin {address} (tcp); try: redis-cli -h {} -p {}",
             address.ip(),
@@ -98,9 +106,12 @@ fn open<N: Net>(reactor: &mut Reactor<N>, config: &Config) -> Result<()> {
 fn listen_on<N: Net>(
     reactor: &mut Reactor<N>,
     listen: &Listen,
-    backlog: u32,
+    config: &Config,
     service: u8,
 ) -> Result<SocketAddr> {
+    let failed = |error: io::Error, transport: &str| {
+        bind_error(error, transport, listen.address, &listen.service, config.reuse_port)
+    };
     let mut address = listen.address;
     // With port 0 the kernel picks a port for TCP, and UDP needs the same. If another program holds
     // it, the next attempt picks another.
@@ -108,8 +119,8 @@ fn listen_on<N: Net>(
         address = listen.address;
         if listen.tcp {
             address = reactor
-                .listen(address, backlog, service)
-                .map_err(|error| bind_error(error, "tcp", listen.address, &listen.service))?;
+                .listen(address, config.backlog, service)
+                .map_err(|error| failed(error, "tcp"))?;
         }
         if !listen.udp {
             break;
@@ -126,12 +137,10 @@ fn listen_on<N: Net>(
             {
                 reactor.unlisten_last();
                 if attempt + 1 == PORT_ATTEMPTS {
-                    return Err(bind_error(error, "udp", listen.address, &listen.service));
+                    return Err(failed(error, "udp"));
                 }
             }
-            Err(error) => {
-                return Err(bind_error(error, "udp", listen.address, &listen.service));
-            }
+            Err(error) => return Err(failed(error, "udp")),
         }
     }
     let transport = match (listen.tcp, listen.udp) {
@@ -149,8 +158,14 @@ fn bind_error(
     transport: &str,
     address: SocketAddr,
     service: &str,
+    shares: bool,
 ) -> anyhow::Error {
     let why = match error.kind() {
+        io::ErrorKind::AddrInUse if shares => {
+            "the address is already in use; to share it, every process must have reuse-port and \
+             run as the same user"
+                .into()
+        }
         io::ErrorKind::AddrInUse => {
             "the address is already in use; give another port, or 0 for any free one".into()
         }
@@ -168,14 +183,21 @@ fn bind_error(
 struct Daemon<'a> {
     reactor: Reactor<MioNet>,
     reporter: Reporter,
+    notifier: Notifier,
     sources: &'a SettingSources,
     config: Config,
     machine: Machine,
+    /// The connections that the server can hold, in words.
+    status: String,
 }
 
 impl Daemon<'_> {
     fn run(&mut self) -> Result<Ended> {
         while !self.reactor.is_drained() {
+            let (began, connections) = (self.reactor.began(), self.reactor.connections());
+            if let Some(time) = self.notifier.turned(began, connections) {
+                self.reactor.wake_after(time);
+            }
             self.reactor.turn().context("poll failed")?;
             let mut signals = self.reactor.take_signals();
             // TERM and INT in one turn count once.
@@ -190,9 +212,19 @@ impl Daemon<'_> {
                         return Ok(Ended::AtOnce);
                     }
                     Signal::Stop => self.drain(),
-                    Signal::Reload => self.reload(),
+                    Signal::Reload => {
+                        self.notifier.reloading(self.reactor.began());
+                        self.reload();
+                        self.notifier.ready(&self.status, self.reactor.began());
+                    }
                     Signal::Status => info!("status:{}", self.reporter.status(&self.reactor)),
                 }
+            }
+            // A client may have stopped it, too.
+            if self.reactor.is_draining() {
+                let connections = self.reactor.connections();
+                let status = format!("stopping: {connections} connections to finish");
+                self.notifier.stopping(&status, self.reactor.began());
             }
             if self.reactor.take_report_due() {
                 info!("{}", self.reporter.report(&self.reactor));

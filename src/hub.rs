@@ -5,7 +5,9 @@
 //! published message to the subscribers in [`channels`], in the [`encoding`] of each subscriber.
 
 mod access;
+pub mod broker;
 pub mod channels;
+mod counters;
 mod encoding;
 mod fanout;
 mod feed;
@@ -25,14 +27,16 @@ mod retained;
 mod sections;
 mod sessions;
 mod shares;
+mod sharing;
 mod subscriptions;
 mod texts;
 mod verbs;
 mod waiting;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::clock::{Tick, Time};
+use crate::clock::Tick;
 use crate::connection::Reason;
 use crate::demo::Demo;
 use crate::limits::{ASKED_MAX, ASKERS_RESUMED, COMPILE_STEPS, Limits, RESUMED_PER_TURN};
@@ -41,6 +45,7 @@ use crate::service::server::{Parting, Server};
 use crate::service::{ConnectionId, Options, Output, Reply, Service, Taken};
 use access::Access;
 use channels::{Channels, Kind, Refused, TopicId, TopicLimits};
+use counters::{Rate, SocketIoCounters};
 use fanout::Fanout;
 use feed::Feed;
 use history::History;
@@ -51,6 +56,7 @@ use protocol::Protocols;
 use retained::Retained;
 use retained::catch_up::{CatchUpWorld, CatchUps};
 use sessions::{AUTHENTICATED, OPERATOR, PeerProtocol, SessionId, Sessions};
+use sharing::Sharing;
 use texts::SharedTexts;
 use waiting::Waiting;
 
@@ -68,6 +74,8 @@ struct Shared {
     agents: SharedTexts,
     channels: Channels,
     fanout: Fanout,
+    /// The link to a broker; `None`: the hub is alone.
+    sharing: Option<Box<Sharing>>,
     /// Clients that poll, with their output.
     polls: PollClients,
     /// The kept messages, and the sessions that catch up with them.
@@ -92,6 +100,8 @@ struct Shared {
     /// The time of the last turn.
     now: Tick,
     history: History,
+    /// The session that the current publish leaves out.
+    except: Option<SessionId>,
     /// Scratch list: the topics of the current publish. Reused, so a publish allocates nothing.
     topics: Vec<TopicId>,
     /// Steps of commands about the server in this turn.
@@ -112,39 +122,6 @@ struct Shared {
     commands_not_shown: u64,
 }
 
-/// What clients of Socket.IO have done.
-#[derive(Default)]
-struct SocketIoCounters {
-    events: u64,
-    /// Events without a route, and events that a route or a verb refused.
-    refused: u64,
-    /// Clients that changed from polling to WebSocket.
-    upgrades: u64,
-    /// Clients that polled, had no namespace, and made room for newcomers.
-    recycled: u64,
-}
-
-/// How fast a counter grows, measured between two looks at it.
-#[derive(Default)]
-struct Rate {
-    since: Time,
-    count: u64,
-    per_second: u64,
-}
-
-impl Rate {
-    /// Returns the growth per second, over at least the last second.
-    fn per_second(&mut self, count: u64, now: Time) -> u64 {
-        let seconds = now.since(self.since).as_secs_f64();
-        if seconds >= 1.0 {
-            // CONFIG RESETSTAT sets the counter to zero.
-            self.per_second = (count.saturating_sub(self.count) as f64 / seconds) as u64;
-            (self.since, self.count) = (now, count);
-        }
-        self.per_second
-    }
-}
-
 /// Returns the rules of the settings and those of the routes.
 fn retain_rules(options: &Options) -> impl Iterator<Item = RetainRule> {
     options.retain.iter().chain(options.routes.retained()).cloned()
@@ -158,6 +135,7 @@ impl Hub {
             agents: SharedTexts::default(),
             channels: Channels::default(),
             fanout: Fanout::new(options.routes.clone()),
+            sharing: None,
             polls: PollClients::default(),
             retained: Retained::new(retain_rules(options)),
             catch_ups: CatchUps::default(),
@@ -172,6 +150,7 @@ impl Hub {
             leaving: Leaving::default(),
             now: Tick(0),
             history: History::default(),
+            except: None,
             topics: Vec::new(),
             asked: 0,
             channel_name: Vec::new(),
@@ -184,7 +163,11 @@ impl Hub {
             http_requests: 0,
             commands_not_shown: 0,
         };
-        Hub { protocols: Protocols::new(options.sid_key), shared }
+        let mut hub = Hub { protocols: Protocols::new(options.sid_key), shared };
+        if let Some(settings) = &options.broker {
+            hub.shared.join_broker(settings, options);
+        }
+        hub
     }
 }
 
@@ -292,10 +275,17 @@ impl Service for Hub {
         reply: &mut Reply<'_>,
         server: &mut dyn Server,
     ) -> Taken {
+        if let Some(wire) = self.shared.wire(reply.connection) {
+            return self.shared.hear(wire, input, reply.now);
+        }
         let session = reply
             .connection
             .map_or(SessionId::NONE, |connection| self.shared.sessions.of(connection));
         self.protocols.receive(&mut self.shared, session, input, scanned, reply, server)
+    }
+
+    fn dialled(&mut self, number: u32, outcome: Result<SocketAddr, String>, reply: &mut Reply<'_>) {
+        self.shared.dialled(number, outcome, reply);
     }
 
     fn datagram(&mut self, datagram: &[u8], reply: &mut Reply<'_>, server: &mut dyn Server) {
@@ -333,7 +323,7 @@ impl Service for Hub {
     fn closed(&mut self, connection: ConnectionId, parting: &Parting) {
         let Hub { protocols, shared } = self;
         let session = shared.sessions.of(connection);
-        if session == SessionId::NONE {
+        if shared.lost_wire(connection, parting.now.tick()) || session == SessionId::NONE {
             return;
         }
         shared.remember_closed(session, parting);
@@ -348,10 +338,12 @@ impl Service for Hub {
     fn has_output(&self) -> bool {
         let Shared { fanout, publishers, searchers, leaving, .. } = &self.shared;
         fanout.has_output()
+            || self.shared.sharing.as_ref().is_some_and(|sharing| sharing.has_work())
             || self.shared.catch_ups.has_work()
             || self.shared.retained.has_work()
             || !leaving.is_empty()
-            || !publishers.is_empty()
+            // The link wakes the loop when there is room again.
+            || !publishers.is_empty() && !fanout.is_link_full
             || !searchers.is_empty()
             || self.protocols.has_output(&self.shared)
     }
@@ -366,6 +358,7 @@ impl Service for Hub {
             access.guesses.wakes_at(),
             fanout.wakes_at(),
             polls.wakes_at(),
+            self.shared.sharing.as_ref().and_then(|sharing| sharing.link.poll_timeout()),
             self.protocols.socketio.wakes_at(),
         ];
         next.into_iter()
@@ -388,6 +381,7 @@ impl Service for Hub {
         self.shared.publish_feed();
         self.shared.now = output.now.tick();
         self.protocols.answer_polls(&mut self.shared, output);
+        self.shared.collect_sharing(output);
         let Shared {
             sessions,
             channels,
@@ -431,6 +425,7 @@ impl Service for Hub {
             + labels.bytes()
             + channels.bytes()
             + fanout.bytes()
+            + self.shared.sharing.as_ref().map_or(0, |sharing| sharing.bytes())
             + waiting
             + access.guesses.bytes()
             + self.shared.retained.bytes()
@@ -455,6 +450,7 @@ impl Service for Hub {
     }
 
     fn shrink(&mut self) {
+        self.shared.sharing.iter_mut().for_each(|sharing| sharing.shrink());
         let Shared { sessions, labels, channels, fanout, feed, access, .. } = &mut self.shared;
         feed.shrink();
         sessions.shrink();
@@ -488,6 +484,7 @@ impl Service for Hub {
 mod tests {
     use super::history::Closed;
     use super::*;
+    use crate::clock::Time;
     use crate::limits::CLOSED_KEPT;
     use crate::net::Transferred;
     use crate::outbox::Outbox;

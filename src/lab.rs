@@ -12,6 +12,7 @@ mod half_open;
 mod limits;
 mod memory;
 mod restart;
+mod scale_out;
 mod server;
 mod sim;
 mod subscriber;
@@ -103,7 +104,7 @@ struct Experiment {
 
 /// The experiments in the order of learning: streams, connections, their cost, and large numbers of
 /// them.
-const EXPERIMENTS: [Experiment; 8] = [
+const EXPERIMENTS: [Experiment; 9] = [
     Experiment {
         name: "framing",
         line: "TCP does not keep the boundaries of writes, and UDP does",
@@ -152,6 +153,13 @@ const EXPERIMENTS: [Experiment; 8] = [
         seconds: 20,
         has_size: false,
         run: half_open::run,
+    },
+    Experiment {
+        name: "scale-out",
+        line: "clients of two servers without a broker, with one, and while it fails",
+        seconds: 14,
+        has_size: false,
+        run: scale_out::run,
     },
     Experiment {
         name: "sim",
@@ -353,7 +361,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let named = |name: &str| LabArgs { name: Some(name.into()), ..LabArgs::default() };
-        let all = "framing, restart, memory, limits, turns, fanout, half-open, sim";
+        let all = "framing, restart, memory, limits, turns, fanout, half-open, scale-out, sim";
         for (options, named_thing, accepted) in [
             (named("nope"), "'nope' is not an experiment", all),
             (LabArgs { quick: true, ..LabArgs::default() }, "--quick needs the name", all),

@@ -5,6 +5,7 @@
 //! ```text
 //! main ─► cli ─► config ─► daemon ─┬─► services ─► hub                  protocols, sessions
 //!                                  ├─► status ─► metrics                reports for operators
+//!                                  ├─► notifier, inherited              the service manager
 //!                                  └─► reactor ─┬─► service, outbox     input and output
 //!                                               ├─► connection, timer   states, deadlines
 //!                                               ├─► admission, sources  newcomers, floods
@@ -23,6 +24,8 @@
 
 #[forbid(unsafe_code)]
 pub mod admission;
+#[forbid(unsafe_code)]
+pub mod broker_settings;
 #[forbid(unsafe_code)]
 pub mod buffer;
 #[forbid(unsafe_code)]
@@ -50,6 +53,8 @@ mod hosts;
 #[forbid(unsafe_code)]
 pub mod hub;
 #[forbid(unsafe_code)]
+pub mod inherited;
+#[forbid(unsafe_code)]
 pub mod kernel;
 #[forbid(unsafe_code)]
 pub mod lab;
@@ -70,6 +75,8 @@ pub mod net;
 #[forbid(unsafe_code)]
 pub mod networks;
 #[forbid(unsafe_code)]
+pub mod notifier;
+#[forbid(unsafe_code)]
 pub mod outbox;
 #[forbid(unsafe_code)]
 pub mod payload;
@@ -83,6 +90,8 @@ pub mod report;
 pub mod retain_rule;
 #[forbid(unsafe_code)]
 pub mod routes;
+#[forbid(unsafe_code)]
+pub mod secret;
 #[forbid(unsafe_code)]
 pub mod service;
 #[forbid(unsafe_code)]

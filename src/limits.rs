@@ -2,8 +2,10 @@
 //!
 //! [`Limits`] come from the configuration, under the same names, and can change while the server
 //! runs. Their rows are in `table`. The constants are bounds that cannot be configured; those of
-//! the hub are in `hub`, those of HTTP in `http`, those of routes in `routes`.
+//! the hub are in `hub`, those of HTTP in `http`, those of routes in `routes`, those of the link to
+//! a broker in `broker`.
 
+mod broker;
 mod http;
 mod hub;
 mod policy;
@@ -14,6 +16,7 @@ mod table;
 
 use std::time::Duration;
 
+pub use broker::*;
 pub use http::*;
 pub use hub::*;
 pub use policy::Policy;
@@ -107,6 +110,30 @@ pub const REAPS_PER_TURN: usize = 256;
 /// until the turn ends, so there must be reserved files for all of them.
 pub const RECYCLES_PER_TURN: usize = 32;
 
+/// Maximum number of connections that services may dial at a time, open ones included. A broker
+/// takes two, and a change of broker takes two more. They have slots and files of their own, so
+/// they take none from clients.
+pub const DIALLED_MAX: usize = 8;
+
+/// Slots beyond `max-connections`. A recycled connection keeps its slot until the turn ends, and so
+/// does a failed attempt of a dial that tries the next address.
+pub const SPARE_SLOTS: usize = RECYCLES_PER_TURN + 2 * DIALLED_MAX;
+
+/// Maximum size of the unsent output of a dialled connection, in bytes. It is what a broker that
+/// stands still may cost.
+pub const DIALLED_OUTPUT_MAX: usize = 8 << 20;
+
+/// Maximum size of the incomplete input of a dialled connection, in bytes. Redis closes a
+/// subscriber that it owes 32 MiB, so no message from it is larger.
+pub const DIALLED_INPUT_MAX: usize = 32 << 20;
+
+/// Maximum number of addresses of a name that one dial tries. They share its timeout.
+pub const DIAL_ADDRESSES_MAX: usize = 4;
+
+/// Maximum number of names that are looked up at a time. Each takes a thread, which waits for up to
+/// half a minute if no name server answers.
+pub const LOOKUPS_MAX: usize = 4;
+
 /// Evictions of silent connections that are penalised like one late message.
 pub const RECYCLED_PER_PENALTY: u32 = 5;
 
@@ -133,6 +160,10 @@ pub const SILENT_MAX: usize = u16::MAX as usize;
 
 /// Maximum number of listening addresses. Their index is one byte of a token.
 pub const LISTENERS_MAX: usize = 64;
+
+/// Delay before the service manager is told again what its queue had no room for. The queue is
+/// shared by all services of the machine, which are never that busy for long.
+pub const NOTIFY_RETRY: Duration = Duration::from_millis(100);
 
 /// Longest keepalive time and interval that Linux accepts (MAX_TCP_KEEPIDLE, linux/tcp.h).
 pub const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
@@ -338,7 +369,9 @@ const _: () = {
     assert!(IN_FLIGHT_MAX + MAX_MESSAGE < OUTPUT_LIMIT && 2 * MAX_MESSAGE <= OUTPUT_LIMIT);
     // A datagram is never large, because it cannot wait.
     assert!(DATAGRAM_MAX < LARGE_PAYLOAD && LARGE_PAYLOAD < BACKLOG_MAX);
-    assert!(RECYCLES_PER_TURN < FILES_RESERVED as usize);
+    assert!(SPARE_SLOTS < FILES_RESERVED as usize);
+    // All names that are dialled at a time can be looked up by half of the dials.
+    assert!(2 * LOOKUPS_MAX <= DIALLED_MAX);
     assert!(LISTENERS_MAX <= u8::MAX as usize);
     assert!(CONNECTIONS_MAX < u32::MAX as usize / 2);
 };

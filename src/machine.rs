@@ -1,5 +1,5 @@
-//! The resources that the machine offers this process: files, memory, and the kernel's price of a
-//! connection.
+//! The resources that the machine offers this process: files, memory, sockets of the service
+//! manager, and the kernel's price of a connection.
 //!
 //! Memory is limited by the machine, by control groups, and by the process's own limits. The least
 //! of them counts, and the server names it in its warnings.
@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::inherited::{self, InheritedSocket};
 use crate::limits::{DEFAULT_FILE_LIMIT, MEMORY_BUDGET_DEFAULT, MEMORY_BUDGET_MIN, OFFER_SHARE};
 use crate::memory::{self, OBJECTS_BYTES_DEFAULT};
 use crate::sys;
@@ -22,6 +23,8 @@ pub struct Machine {
     pub available: Option<u64>,
     /// Bytes of the kernel's structures for one connection.
     pub objects: u64,
+    /// The sockets that a service manager has opened, or why one of them cannot be used.
+    pub inherited: Result<Vec<InheritedSocket>, String>,
 }
 
 /// A limit on the memory of this process.
@@ -48,12 +51,19 @@ impl Machine {
             offers,
             available: meminfo("MemAvailable:"),
             objects: memory::kernel_objects().bytes,
+            inherited: inherited::read(),
         }
     }
 
     /// Returns a machine of which only the number of files is known.
     pub fn with_files(files: u64) -> Machine {
-        Machine { files, offers: Vec::new(), available: None, objects: OBJECTS_BYTES_DEFAULT }
+        Machine {
+            files,
+            offers: Vec::new(),
+            available: None,
+            objects: OBJECTS_BYTES_DEFAULT,
+            inherited: Ok(Vec::new()),
+        }
     }
 
     /// Returns the lowest limit beyond which the kernel refuses memory, or the lowest beyond which

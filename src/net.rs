@@ -15,6 +15,7 @@
 //! - Only [`Net::poll`] blocks. It may return early without an event.
 
 pub mod mio;
+mod resolver;
 pub mod sim;
 
 use std::io;
@@ -136,6 +137,16 @@ pub trait Net {
     /// Returns whether a stream from [`Net::connect`] is connected. Fails once, with the error of
     /// the attempt (SO_ERROR, socket(7)).
     fn connected(&mut self, stream: &Self::Stream) -> io::Result<bool>;
+
+    /// Looks up the addresses of a name, beside the loop. Readiness of [`Token::RESOLVED`]
+    /// announces the answer, which carries the caller's number. At most
+    /// [`LOOKUPS_MAX`](crate::limits::LOOKUPS_MAX) look-ups may be under way. Fails if the look-up
+    /// cannot begin.
+    fn resolve(&mut self, number: u32, host: &str, port: u16) -> io::Result<()>;
+
+    /// Returns the number and the answer of a look-up that has ended. The error of a name that has
+    /// no address is [`io::ErrorKind::NotFound`].
+    fn resolved(&mut self) -> Option<(u32, io::Result<Vec<SocketAddr>>)>;
 
     /// Drops everything that arrives for this stream from now on, with acknowledgements and resets,
     /// as if the line were cut. Fails on a network that cannot do it.

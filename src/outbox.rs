@@ -1,11 +1,12 @@
-//! The output of all services in one turn: the bytes in one buffer, and the connections they are
-//! for, in the order of the calls.
+//! The output of all services in one turn: the bytes in one buffer, the connections they are for,
+//! in the order of the calls, and the dials.
 //!
 //! At the end of the turn, bytes are written from here straight to the sockets. Only the part that
 //! a socket does not take is copied to a buffer of its connection.
 
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::connection::Reason;
 use crate::limits::SPARE_OUTBOX_MAX;
@@ -18,6 +19,7 @@ pub struct Outbox {
     entries: Vec<Entry>,
     payloads: Vec<Rc<Payload>>,
     resumed: Vec<u32>,
+    dials: Vec<(u8, Dial)>,
 }
 
 /// Output for one connection.
@@ -32,6 +34,18 @@ pub struct Entry {
     pub is_own: bool,
     /// The reason to close the connection once the output is sent.
     pub close: Option<Reason>,
+}
+
+/// A connection that a service asks the loop to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// The service's own number of the dial, which comes back with its outcome.
+    pub number: u32,
+    /// An IP address or a name.
+    pub host: String,
+    pub port: u16,
+    /// Time for the whole dial, with the look-up of the name.
+    pub timeout: Duration,
 }
 
 impl Outbox {
@@ -97,6 +111,21 @@ impl Outbox {
         self.resumed.drain(..)
     }
 
+    /// Asks the loop to dial for the service with this index.
+    pub fn dial(&mut self, service: u8, dial: Dial) {
+        self.dials.push((service, dial));
+    }
+
+    /// Returns whether a service has asked for a dial.
+    pub fn has_dials(&self) -> bool {
+        !self.dials.is_empty()
+    }
+
+    /// Takes the dials, each with the index of its service.
+    pub fn take_dials(&mut self) -> Vec<(u8, Dial)> {
+        std::mem::take(&mut self.dials)
+    }
+
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -116,7 +145,7 @@ impl Outbox {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.entries.is_empty()
+        self.bytes.is_empty() && self.entries.is_empty() && self.dials.is_empty()
     }
 
     pub fn clear(&mut self) {
@@ -132,7 +161,12 @@ impl Outbox {
     pub fn capacity_bytes(&self) -> usize {
         let resumed = self.resumed.capacity() * size_of::<u32>();
         let payloads = self.payloads.capacity() * size_of::<Rc<Payload>>();
-        resumed + payloads + self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+        let dials = self.dials.capacity() * size_of::<(u8, Dial)>();
+        resumed
+            + payloads
+            + dials
+            + self.bytes.capacity()
+            + self.entries.capacity() * size_of::<Entry>()
     }
 
     /// Frees the part of that memory that is unused.

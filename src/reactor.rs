@@ -23,6 +23,9 @@ mod connections; // phases 5, 7 and 9 for one connection
 mod control; // between turns: setup, signals, drain; in phase 7: the loop's own timers
 mod core; // the half without protocols
 mod datagrams; // phase 6 for one batch
+mod dial_table; // the dials under way
+mod dials; // the connections that the loop opens: begun in phase 8, answered in phase 5
+mod drain; // between turns: begins a drain; phase 10: goes on with it
 mod intake; // phase 5: reads and decodes the input of one connection
 mod invariants; // checked by tests and simulations after every turn
 mod newcomers; // phase 4 for one new connection
@@ -43,10 +46,10 @@ use self::core::{Core, Flush, LoopTimer};
 use crate::admission::Gate;
 use crate::buffer::Use;
 use crate::clock::Time;
-use crate::connection::{Flags, Reason};
+use crate::connection::{Flags, Reason, State};
 use crate::limits::{
-    DATAGRAMS_PER_BATCH, REAPS_PER_TURN, RECYCLES_PER_TURN, TRIM_BYTES, TRIM_DELAY,
-    UNTRUSTED_OUTPUT_MAX,
+    DATAGRAMS_PER_BATCH, DIALLED_OUTPUT_MAX, REAPS_PER_TURN, RECYCLES_PER_TURN, TRIM_BYTES,
+    TRIM_DELAY, UNTRUSTED_OUTPUT_MAX,
 };
 use crate::net::Net;
 use crate::outbox::{Entry, Outbox};
@@ -132,6 +135,7 @@ impl<N: Net> Reactor<N> {
                 Source::Listener(index) => push_once(&mut core.carry.acceptable, index),
                 Source::Socket(index) => push_once(&mut core.carry.receivable, index),
                 Source::Signals => core.upkeep.signals_due = true,
+                Source::Names => core.dials.names_due = true,
             }
         }
         core.turn.events = events;
@@ -243,14 +247,16 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Phase 8: collects the services' output and hands it to its connections. Output is bytes to
-    /// send, closes, and connections to read again.
+    /// send, closes, connections to read again, and dials.
     fn collect(&mut self, now: Time) {
         self.close_drained();
         let (writes, bytes) =
             (self.core.limits.deliveries_per_turn, self.core.limits.output_per_turn);
-        for service in &mut self.services {
-            service.collect(&mut Output::new(now, &mut self.core, &mut self.outbox, writes, bytes));
+        for (index, service) in self.services.iter_mut().enumerate() {
+            let output = Output::new(now, &mut self.core, &mut self.outbox, writes, bytes);
+            service.collect(&mut output.of_service(index as u8));
         }
+        self.dial(now);
         self.core.stats.work.deliveries += self.outbox.entries().len() as u64;
         for index in 0..self.outbox.entries().len() {
             self.hand_over(self.outbox.entries()[index].clone(), now);
@@ -281,8 +287,13 @@ impl<N: Net> Reactor<N> {
             // Answers to the connection's own requests may exceed the limit by the high watermark.
             // The loop stops reading at the watermark, but one answer may still pass it.
             let own = if is_own { core.limits.high_watermark } else { 0 };
-            let most =
-                if untrusted { UNTRUSTED_OUTPUT_MAX } else { core.limits.output_limit + own };
+            let most = match untrusted {
+                true => UNTRUSTED_OUTPUT_MAX,
+                false if connection.is_dialled() => {
+                    dials::dialled_max(DIALLED_OUTPUT_MAX, &core.limits)
+                }
+                false => core.limits.output_limit + own,
+            };
             // Shared payloads wait for a peer that takes output. One that is alone always fits.
             let shared = core.pool.shared_len(&connection.output);
             let is_over = unsent > 0 && unsent + added > most;
@@ -338,7 +349,10 @@ impl<N: Net> Reactor<N> {
         core.count_services(services);
         core.evict();
         // Services stop delivering to closed connections now, even if a later turn reaps them.
-        for (slot, _) in &core.carry.closed[core.carry.told..] {
+        for (slot, state) in &core.carry.closed[core.carry.told..] {
+            if *state == State::Connecting {
+                continue;
+            }
             let service = core.connections[*slot as usize].flags.service();
             services[service as usize].closing(ConnectionId(*slot));
         }
@@ -351,6 +365,7 @@ impl<N: Net> Reactor<N> {
             self.part(slot, state, now);
         }
         self.core.carry.told = self.core.carry.closed.len();
+        self.core.drain_dialled();
         let Reactor { core, services, .. } = self;
         if any_closed {
             core.count_services(services);

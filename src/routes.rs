@@ -238,6 +238,11 @@ impl EventRoutes {
         !self.forwards.is_empty()
     }
 
+    /// Returns the channels whose messages may go to a room.
+    pub fn forwarded(&self) -> impl Iterator<Item = &[u8]> {
+        self.forwards.keys().map(Vec::as_slice)
+    }
+
     /// Returns the rooms that a message goes to, each with the payload to publish there. What is
     /// published there is not forwarded again.
     pub fn forward(

@@ -6,7 +6,8 @@
 //!
 //! The order of calls for each connection: one [`Service::connected`], any number of
 //! [`Service::receive`], and one [`Service::closed`]. Then another connection may get the same
-//! [`ConnectionId`]. [`Service::collect`] runs once per turn, after all input.
+//! [`ConnectionId`]. A connection that the service has dialled begins with [`Service::dialled`].
+//! [`Service::collect`] runs once per turn, after all input.
 
 pub mod discard;
 pub mod echo;
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::broker_settings::BrokerSettings;
 use crate::clock::{Tick, Time};
 use crate::codec::line;
 use crate::connection::Reason;
@@ -28,6 +30,9 @@ use crate::retain_rule::RetainRule;
 use crate::routes::EventRoutes;
 use server::{Parting, Server};
 
+pub use crate::outbox::Dial;
+pub use crate::secret::Secret;
+
 /// The number of a connection. It is unique until [`Service::closed`] has reported the end of the
 /// connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +42,18 @@ pub struct ConnectionId(pub u32);
 pub trait Service {
     /// Handles a new connection from [`Reply::peer`]. Bytes appended to the reply are its greeting.
     fn connected(&mut self, _reply: &mut Reply<'_>) {}
+
+    /// Handles the outcome of a dial that the service asked for with [`Output::dial`]: the peer's
+    /// address, or the reason of the failure, such as "connection refused". After a success,
+    /// [`Reply::connection`] is the connection, and bytes appended to the reply are the first that
+    /// it sends. Its input comes by [`Self::receive`], and its end by [`Self::closed`].
+    fn dialled(
+        &mut self,
+        _number: u32,
+        _outcome: Result<SocketAddr, String>,
+        _reply: &mut Reply<'_>,
+    ) {
+    }
 
     /// Serves the message at the front of a stream's input, if it is complete. The service may
     /// change the bytes of a message that it serves. The first `scanned` bytes have not changed
@@ -133,7 +150,8 @@ pub trait Service {
     fn check_invariants(&self) {}
 
     /// Panics unless the open connections and the sessions of the service match. `held` lists all
-    /// connections of the service. The flag is true if the connection is open. For tests.
+    /// connections of the service that were not dialled. The flag is true if the connection is
+    /// open. For tests.
     fn check_connections(&self, _held: &[(ConnectionId, bool)]) {}
 
     /// Returns a command line that tries the service by hand, over a stream or a datagram.
@@ -190,6 +208,8 @@ pub struct Output<'a> {
     pub now: Time,
     pub server: &'a mut dyn Server,
     outbox: &'a mut Outbox,
+    /// The index of the service that puts out.
+    service: u8,
     /// Writes left in the turn's budget.
     writes: usize,
     /// Bytes left in the turn's budget.
@@ -207,7 +227,18 @@ impl<'a> Output<'a> {
         writes: usize,
         bytes: usize,
     ) -> Output<'a> {
-        Output { now, server, outbox, writes, bytes, first: true }
+        Output { now, server, outbox, service: 0, writes, bytes, first: true }
+    }
+
+    /// Sets the index of the service that puts out.
+    pub fn of_service(self, service: u8) -> Output<'a> {
+        Output { service, ..self }
+    }
+
+    /// Asks the loop to open a connection. [`Service::dialled`] gets the outcome, in this turn or a
+    /// later one. At most [`DIALLED_MAX`](crate::limits::DIALLED_MAX) may be open at a time.
+    pub fn dial(&mut self, dial: Dial) {
+        self.outbox.dial(self.service, dial);
     }
 
     /// Returns whether a delivery of `length` bytes fits the budget. The first delivery of a turn
@@ -303,18 +334,10 @@ pub struct Options {
     pub routes: Rc<EventRoutes>,
     /// The application whose page is at `/`.
     pub demo: Option<Demo>,
+    /// The link to a broker. `None`: the hub is alone.
+    pub broker: Option<BrokerSettings>,
     /// The key of the sids of Socket.IO, for simulations. `None`: a secret one.
     pub sid_key: Option<u64>,
-}
-
-/// A text that is never shown: it has no `Display`, and `Debug` prints a placeholder.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(pub Box<[u8]>);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(secret)")
-    }
 }
 
 /// The answer to a message. Its bytes are in the loop's outbox, and leave at the end of the turn.
@@ -358,6 +381,11 @@ impl<'a> Reply<'a> {
     pub fn to_datagram(peer: SocketAddr, now: Time, bytes: &'a mut Vec<u8>) -> Reply<'a> {
         let reply = Reply::to(ConnectionId(u32::MAX), now, bytes);
         Reply { connection: None, peer: Some(peer), ..reply }
+    }
+
+    /// Creates a reply that goes nowhere, for a dial that failed.
+    pub fn to_nobody(now: Time, bytes: &'a mut Vec<u8>) -> Reply<'a> {
+        Reply { connection: None, ..Reply::to(ConnectionId(u32::MAX), now, bytes) }
     }
 
     /// Sets the address of the peer.

@@ -25,7 +25,7 @@ use crate::limits::{
 /// Places per set: three cache lines.
 const SET: usize = 8;
 
-/// A place in the table. The last two numbers name no place.
+/// A place in the table. The last three numbers name no place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SourceId(u16);
 
@@ -34,9 +34,11 @@ impl SourceId {
     pub const NONE: SourceId = SourceId(u16::MAX);
     /// The operator, from any address.
     pub const OPERATOR: SourceId = SourceId(u16::MAX - 1);
+    /// The loop itself: the connection was dialled.
+    pub const DIALLED: SourceId = SourceId(u16::MAX - 2);
 
     fn place(self) -> Option<usize> {
-        (self.0 < SourceId::OPERATOR.0).then_some(usize::from(self.0))
+        (self.0 < SourceId::DIALLED.0).then_some(usize::from(self.0))
     }
 }
 
@@ -137,11 +139,19 @@ pub struct Sources {
     hasher: RandomState,
     /// Number of connections of the operator.
     operators: usize,
+    /// Number of connections that the loop has dialled, or is dialling.
+    dialled: usize,
 }
 
 impl Default for Sources {
     fn default() -> Sources {
-        Sources { sets: Vec::new(), sets_used: 0, hasher: RandomState::new(), operators: 0 }
+        Sources {
+            sets: Vec::new(),
+            sets_used: 0,
+            hasher: RandomState::new(),
+            operators: 0,
+            dialled: 0,
+        }
     }
 }
 
@@ -192,7 +202,7 @@ impl Sources {
         let id = |place: usize| SourceId((number * SET + place) as u16);
         let own = set.iter().position(|entry| entry.key == key && !entry.is_free(now));
         let place = own.or_else(|| {
-            // The last two places are never used, because their numbers have another meaning.
+            // The last three places are never used, because their numbers have another meaning.
             let open = set.iter().enumerate().filter(|(place, entry)| {
                 let id = id(*place);
                 entry.connections == 0 && id != taken && id.place().is_some()
@@ -212,6 +222,11 @@ impl Sources {
     /// Returns the number of connections of the operator.
     pub fn operators(&self) -> usize {
         self.operators
+    }
+
+    /// Returns the number of connections that the loop has dialled, or is dialling.
+    pub fn dialled(&self) -> usize {
+        self.dialled
     }
 
     /// Returns the connections of a source, and how many of them are silent.
@@ -287,6 +302,7 @@ impl Sources {
     /// Counts a new connection.
     pub fn connected(&mut self, source: SourceId, is_silent: bool) {
         self.operators += usize::from(source == SourceId::OPERATOR);
+        self.dialled += usize::from(source == SourceId::DIALLED);
         self.change(source, |entry| {
             entry.connections += 1;
             entry.silent = entry.silent.saturating_add(u16::from(is_silent));
@@ -306,6 +322,7 @@ impl Sources {
     /// Counts a closed connection.
     pub fn closed(&mut self, source: SourceId) {
         self.operators -= usize::from(source == SourceId::OPERATOR);
+        self.dialled -= usize::from(source == SourceId::DIALLED);
         self.change(source, |entry| entry.connections = entry.connections.saturating_sub(1));
         let network = self.network(source);
         let is_last = self.counts(source).0 == 0;
@@ -372,10 +389,11 @@ impl Sources {
         connections: impl Iterator<Item = (SourceId, bool)>,
         walks_table: bool,
     ) {
-        let mut operators = 0;
+        let (mut operators, mut dialled) = (0, 0);
         let mut expected: HashMap<SourceId, (usize, usize)> = HashMap::new();
         for (source, is_silent) in connections {
             operators += usize::from(source == SourceId::OPERATOR);
+            dialled += usize::from(source == SourceId::DIALLED);
             for scope in [source, self.network(source)] {
                 if scope.place().is_some() {
                     let counts = expected.entry(scope).or_default();
@@ -384,6 +402,7 @@ impl Sources {
             }
         }
         assert_eq!(self.operators, operators, "the operator's connections are miscounted");
+        assert_eq!(self.dialled, dialled, "the dialled connections are miscounted");
         for (source, counts) in &expected {
             assert_eq!(
                 self.counts(*source),

@@ -52,6 +52,9 @@ pub struct Stats {
     pub accept_exhausted: u64,
     pub accept_shed: u64,
     pub accept_over_budget: u64,
+    /// Connections that the loop has opened for services.
+    pub dialled: u64,
+    pub dials_failed: u64,
     /// Connections by [`State::index`]. A closed connection counts until it is reaped.
     pub states: [u64; State::NAMES.len()],
     /// Closed connections by [`Reason`].
@@ -103,11 +106,11 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Resets the counters, except those of connections: accepted ones must equal open and closed
-    /// ones.
+    /// Resets the counters, except those of connections: accepted and dialled ones must equal open
+    /// and closed ones.
     pub fn reset(&mut self) {
-        let Stats { accepted, states, closed, resets, .. } = *self;
-        *self = Stats { accepted, states, closed, resets, ..Stats::default() };
+        let Stats { accepted, dialled, states, closed, resets, .. } = *self;
+        *self = Stats { accepted, dialled, states, closed, resets, ..Stats::default() };
     }
 
     /// Moves a connection from one state to another. The new state `Closed` has no count.

@@ -5,6 +5,7 @@
 
 mod child;
 mod datagrams;
+mod inherited;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use child::{SIGCONT, SIGSTOP, end_with_parent, limit_files, signal};
 pub use datagrams::{Address, DatagramBatch, report_local_address};
+pub use inherited::{adopt, borrow};
 
 /// Flags of open(2): neither wait for the other end of a FIFO, nor take a terminal as one's own.
 pub const O_NONBLOCK: i32 = libc::O_NONBLOCK;
@@ -126,6 +128,16 @@ pub fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid, writable timespec for the length of the call.
     match check(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) }) {
+        Ok(_) => Duration::new(time.tv_sec as u64, time.tv_nsec as u32),
+        Err(_) => Duration::ZERO,
+    }
+}
+
+/// Returns the time since the machine started. clock_gettime(2), CLOCK_MONOTONIC.
+pub fn monotonic_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid, writable timespec for the length of the call.
+    match check(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) }) {
         Ok(_) => Duration::new(time.tv_sec as u64, time.tv_nsec as u32),
         Err(_) => Duration::ZERO,
     }

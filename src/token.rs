@@ -13,18 +13,25 @@ const NOT_A_CONNECTION: u32 = 0;
 /// The object that a token names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    Connection { slot: u32, generation: u32 },
+    Connection {
+        slot: u32,
+        generation: u32,
+    },
     Listener(u8),
     Socket(u8),
     Signals,
+    /// Names that were looked up.
+    Names,
 }
 
 const LISTENERS: u32 = 0;
 const SOCKETS: u32 = 1 << 8;
 const SIGNALS: u32 = 2 << 8;
+const NAMES: u32 = 3 << 8;
 
 impl Token {
     pub const SIGNALS: Token = Token::pack(SIGNALS, NOT_A_CONNECTION);
+    pub const RESOLVED: Token = Token::pack(NAMES, NOT_A_CONNECTION);
 
     pub const fn connection(slot: u32, generation: Generation) -> Token {
         Token::pack(slot, generation.0)
@@ -47,6 +54,7 @@ impl Token {
         let (slot, generation) = (self.0 as u32, (self.0 >> 32) as u32);
         match (generation, slot) {
             (NOT_A_CONNECTION, SIGNALS) => Source::Signals,
+            (NOT_A_CONNECTION, NAMES) => Source::Names,
             (NOT_A_CONNECTION, slot) if slot >= SOCKETS => Source::Socket(slot as u8),
             (NOT_A_CONNECTION, slot) => Source::Listener(slot as u8),
             (generation, slot) => Source::Connection { slot, generation },
@@ -96,6 +104,7 @@ mod tests {
             assert_eq!(Token::socket(index).source(), Source::Socket(index));
         }
         assert_eq!(Token::SIGNALS.source(), Source::Signals);
+        assert_eq!(Token::RESOLVED.source(), Source::Names);
         for (slot, generation) in [(0, 1), (SIGNALS, 1), (u32::MAX, u32::MAX)] {
             let token = Token::connection(slot, Generation(generation));
             assert_eq!(

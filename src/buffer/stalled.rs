@@ -10,10 +10,20 @@ use crate::limits::EXEMPT_SHARE;
 
 const NONE: u32 = u32::MAX;
 
-/// Number of lists: one for each power of two, for connections that may be evicted and for exempt
-/// ones.
-pub(super) const LISTS: usize = 2 * WEIGHTS;
+/// Number of lists: one for each power of two, for each [`Keep`].
+pub(super) const LISTS: usize = 3 * WEIGHTS;
 const WEIGHTS: usize = u32::BITS as usize;
+
+/// Whether a connection is evicted when memory runs out, in the order of the lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// It may be evicted.
+    No,
+    /// It is exempt, unless all exempt ones hold too much.
+    Exempt,
+    /// It is never evicted, because its buffers have limits of their own.
+    Always,
+}
 
 /// The keys of the first and the last buffer of a list. The first has stalled for longest.
 #[derive(Clone, Copy)]
@@ -51,7 +61,8 @@ impl BufferPool {
         if self.is_fixed() {
             return None;
         }
-        let lists = if self.exempt_bytes > self.budget / EXEMPT_SHARE { LISTS } else { WEIGHTS };
+        let is_too_much = self.exempt_bytes > self.budget / EXEMPT_SHARE;
+        let lists = if is_too_much { 2 * WEIGHTS } else { WEIGHTS };
         let score = |list: usize, place: &ListPlace| {
             let stalled = self.now.distance_from(place.since).max(0) as u64 + 1;
             (stalled << (list % WEIGHTS), list)
@@ -63,10 +74,12 @@ impl BufferPool {
         first.max_by_key(|(score, _)| *score).map(|(_, slot)| slot)
     }
 
-    /// Exempts a connection from eviction, or ends that.
-    /// Returns true if that changes anything.
-    pub fn exempt(&mut self, slot: u32, on: bool) -> bool {
-        if on { self.exempt.insert(slot) } else { self.exempt.remove(&slot) }
+    /// Sets whether a connection may be evicted. Returns true if that changes anything.
+    pub fn keep_slot(&mut self, slot: u32, keep: Keep) -> bool {
+        match keep {
+            Keep::No => self.exempt.remove(&slot).is_some(),
+            _ => self.exempt.insert(slot, keep) != Some(keep),
+        }
     }
 
     /// Moves buffers to the right lists after their connection became exempt or lost that.
@@ -87,7 +100,7 @@ impl BufferPool {
         }
         self.buffers[key].place =
             ListPlace { before, after: NONE, since: self.now, list: list as u8, weight };
-        self.exempt_bytes += if list >= WEIGHTS { weight } else { 0 };
+        self.exempt_bytes += if is_exempt(list) { weight } else { 0 };
     }
 
     /// Removes a buffer from its list.
@@ -102,7 +115,7 @@ impl BufferPool {
             NONE => self.stalled[list].last = before,
             after => self.buffers[after as usize].place.before = before,
         }
-        self.exempt_bytes -= if list >= WEIGHTS { weight } else { 0 };
+        self.exempt_bytes -= if is_exempt(list) { weight } else { 0 };
     }
 
     /// Moves a buffer to the list of its new weight. It keeps its place if its list is the same.
@@ -112,7 +125,7 @@ impl BufferPool {
         let place = &mut self.buffers[key].place;
         if usize::from(place.list) == list {
             let before = std::mem::replace(&mut place.weight, weight);
-            if list >= WEIGHTS {
+            if is_exempt(list) {
                 self.exempt_bytes = self.exempt_bytes - before + weight;
             }
         } else {
@@ -134,8 +147,11 @@ impl BufferPool {
 
     fn list_of(&self, buffer: &Buffer) -> usize {
         let class = buffer.weight().max(1).next_power_of_two().ilog2() as usize;
-        let is_exempt = !self.exempt.is_empty() && self.exempt.contains(&buffer.used_for.slot());
-        class.min(WEIGHTS - 1) + if is_exempt { WEIGHTS } else { 0 }
+        let keep = match self.exempt.is_empty() {
+            true => None,
+            false => self.exempt.get(&buffer.used_for.slot()).copied(),
+        };
+        class.min(WEIGHTS - 1) + keep.unwrap_or(Keep::No) as usize * WEIGHTS
     }
 
     /// Panics unless each buffer is in one list, in the order of progress. For tests.
@@ -159,7 +175,7 @@ impl BufferPool {
                     "a list is out of order"
                 );
                 (since, listed) = (Some(place.since), listed + 1);
-                exempt += if list >= WEIGHTS { place.weight } else { 0 };
+                exempt += if is_exempt(list) { place.weight } else { 0 };
                 (before, next) = (next, place.after);
             }
             assert_eq!(ends.last, before, "a list ends at the wrong buffer");
@@ -167,4 +183,9 @@ impl BufferPool {
         assert_eq!(listed, self.buffers.len(), "a buffer is missing from the lists");
         assert_eq!(exempt, self.exempt_bytes, "the exempt bytes are miscounted");
     }
+}
+
+/// Returns whether a list is one of exempt connections, whose bytes are counted.
+fn is_exempt(list: usize) -> bool {
+    list / WEIGHTS == Keep::Exempt as usize
 }

@@ -1,5 +1,5 @@
 //! RESP, the protocol of Redis: splits a stream into commands, and a command into arguments. The
-//! module `reply` writes replies.
+//! module `reply` writes replies, and [`reader`] reads those of another server.
 //!
 //! Parsing is sans-IO and has two steps. [`frame`] finds the end of the first command and examines
 //! no byte after it. [`Parser::parse`] then finds the arguments of that command.
@@ -11,6 +11,7 @@
 //! Sources: <https://redis.io/docs/latest/develop/reference/protocol-spec/>, and `networking.c` and
 //! `sds.c` of Redis 7 for inline commands, limits and error texts.
 
+pub mod reader;
 mod reply;
 mod unquoted;
 
@@ -23,7 +24,8 @@ use reply::without_line_break;
 use unquoted::{is_space, unquote_argument};
 
 pub use reply::{
-    Protocol, array, bulk, error, integer, map, null, push, push_before, pushed, simple, verbatim,
+    Protocol, array, bulk, bulk_length, bulk_of, error, integer, map, null, push, push_before,
+    pushed, simple, verbatim,
 };
 
 /// Maximum length of a command in bytes. Ranges are stored as two `u32` to save half of their

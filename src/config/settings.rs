@@ -84,7 +84,7 @@ impl Settings {
                 settings.add(setting, text).map_err(wrong)?;
             }
         }
-        if password::NAMES.iter().all(|name| settings.given.contains_key(name)) {
+        if password::REQUIREPASS.settings.iter().all(|name| settings.given.contains_key(name)) {
             return Err(ConfigError(format!(
                 "config file {}: requirepass and requirepass-file are both set; give one of them",
                 shown_path(path)
@@ -95,7 +95,11 @@ impl Settings {
 
     /// Adds one value of a setting. Fails if the value cannot be understood.
     pub fn add(&mut self, setting: Setting, text: String) -> Result<(), String> {
-        readable(setting, &text).map_err(|why| format!("invalid value '{text}': {why}"))?;
+        readable(setting, &text).map_err(|why| match setting.name() {
+            // A URL may have a password.
+            "broker" => why,
+            _ => format!("invalid value '{text}': {why}"),
+        })?;
         self.given.entry(setting.name()).or_default().push(text);
         Ok(())
     }
@@ -108,8 +112,10 @@ impl Settings {
     /// Returns these settings, and those of `below` that these do not set.
     pub fn over(self, mut below: Settings) -> Settings {
         // Two settings can give the password, but there is only one password.
-        if password::NAMES.iter().any(|name| self.given.contains_key(name)) {
-            below.forget_password();
+        for source in password::SOURCES {
+            if source.settings.iter().any(|name| self.given.contains_key(name)) {
+                below.forget(source.settings);
+            }
         }
         below.given.extend(self.given);
         Settings { routes: self.routes.or(below.routes), ..below }
@@ -120,9 +126,9 @@ impl Settings {
         self.routes.clone().unwrap_or_default()
     }
 
-    /// Removes the settings that give the password.
-    pub fn forget_password(&mut self) {
-        self.given.retain(|name, _| !password::NAMES.contains(name));
+    /// Removes the settings of these names.
+    pub fn forget(&mut self, names: &[&str]) {
+        self.given.retain(|name, _| !names.contains(name));
     }
 }
 

@@ -7,12 +7,13 @@ use std::str::FromStr;
 
 use toml::Value;
 
+use crate::broker_settings::{self, BrokerPrefix, BrokerUrl, SharedPattern};
 use crate::buffer::BufferMode;
 use crate::limits::{FIXED_BUFFER_MAX, FIXED_BUFFER_MIN};
 use crate::retain_rule::{self, RetainRule};
 use crate::service::Secret;
 use crate::services::SERVICES;
-use crate::setting::{Notation, ValueForm, text, texts};
+use crate::setting::{Notation, ValueForm, one, text, texts};
 use crate::units::Size;
 
 /// The value of one `--listen`.
@@ -166,6 +167,55 @@ impl Notation for Vec<RetainRule> {
             }
         });
         (!value.is_empty()).then(|| Value::Array(rules.collect()))
+    }
+}
+
+impl Notation for Vec<BrokerUrl> {
+    type Value = Vec<BrokerUrl>;
+    const HINT: &'static str = "URL";
+    const FORM: ValueForm = ValueForm::List;
+
+    fn read(texts: &[String]) -> Result<Vec<BrokerUrl>, String> {
+        let urls: Vec<BrokerUrl> =
+            texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        broker_settings::check_urls(&urls)?;
+        Ok(urls)
+    }
+
+    /// Writes the URLs without their passwords, because a password is never shown.
+    fn write(value: &Vec<BrokerUrl>) -> Option<Value> {
+        (!value.is_empty()).then(|| Value::Array(value.iter().filter_map(text).collect()))
+    }
+}
+
+impl Notation for Vec<SharedPattern> {
+    type Value = Vec<SharedPattern>;
+    const HINT: &'static str = "PATTERN";
+    const FORM: ValueForm = ValueForm::List;
+
+    fn read(texts: &[String]) -> Result<Vec<SharedPattern>, String> {
+        let patterns: Vec<SharedPattern> =
+            texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        broker_settings::check_patterns(&patterns)?;
+        Ok(patterns)
+    }
+
+    fn write(value: &Vec<SharedPattern>) -> Option<Value> {
+        Some(Value::Array(value.iter().map(|one| &one.0).filter_map(text).collect()))
+    }
+}
+
+impl Notation for BrokerPrefix {
+    type Value = BrokerPrefix;
+    const HINT: &'static str = "TEXT";
+    const FORM: ValueForm = ValueForm::Text;
+
+    fn read(texts: &[String]) -> Result<BrokerPrefix, String> {
+        one(texts)
+    }
+
+    fn write(value: &BrokerPrefix) -> Option<Value> {
+        text(value)
     }
 }
 

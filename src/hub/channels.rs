@@ -82,8 +82,17 @@ pub struct Channels {
     shares: Shares,
     /// Queues of removed topics: see [`Self::take_orphan`].
     orphans: Vec<u32>,
+    /// The topics that came and went, for the broker. `None`: nobody asks.
+    changes: Option<Vec<TopicChange>>,
     /// Memory of topics and sessions outside their tables, in bytes: a running sum.
     held: usize,
+}
+
+/// A topic has got its first subscriber, or lost its last one.
+pub struct TopicChange {
+    pub kind: Kind,
+    pub name: Rc<[u8]>,
+    pub has_subscribers: bool,
 }
 
 /// Charged to a session's source for each subscription beyond the first few.
@@ -238,6 +247,22 @@ impl Channels {
         self.orphans.pop()
     }
 
+    /// Notes each topic that comes or goes from now on, for [`Self::take_changes`].
+    pub fn note_changes(&mut self) {
+        self.changes = Some(Vec::new());
+    }
+
+    /// Takes the topics that came and went since the last call, in that order.
+    pub fn take_changes(&mut self) -> Vec<TopicChange> {
+        self.changes.as_mut().map(mem::take).unwrap_or_default()
+    }
+
+    fn note_change(&mut self, kind: Kind, name: &Rc<[u8]>, has_subscribers: bool) {
+        if let Some(changes) = &mut self.changes {
+            changes.push(TopicChange { kind, name: name.clone(), has_subscribers });
+        }
+    }
+
     /// Returns the memory held, in bytes, without the allocator's overhead. Hash tables are
     /// estimated from their capacity. O(1).
     pub fn bytes(&self) -> usize {
@@ -246,14 +271,17 @@ impl Channels {
         let sessions = self.sessions.capacity() * size_of::<Subscriptions>();
         let large = table_bytes(&self.large);
         let names: usize = self.names.iter().map(table_bytes).sum();
-        sessions + large + topics + names + self.patterns.bytes() + self.shares.bytes() + self.held
+        let changes = self.changes.as_ref().map_or(0, Vec::capacity) * size_of::<TopicChange>();
+        let own = sessions + large + topics + names + changes;
+        own + self.patterns.bytes() + self.shares.bytes() + self.held
     }
 
     /// Frees all memory if there are no subscriptions. The lists of subscriptions and subscribers
     /// shrink whenever they lose entries.
     pub fn shrink(&mut self) {
         if self.topics.is_empty() {
-            *self = Channels { orphans: mem::take(&mut self.orphans), ..Channels::default() };
+            let (orphans, changes) = (mem::take(&mut self.orphans), self.changes.take());
+            *self = Channels { orphans, changes, ..Channels::default() };
         }
     }
 
@@ -300,6 +328,7 @@ impl Channels {
     ) -> TopicId {
         self.shares.charge(sources.source(session), &price(kind, name));
         let name: Rc<[u8]> = name.into();
+        self.note_change(kind, &name, true);
         let topic = Topic {
             name: name.clone(),
             kind,
@@ -427,6 +456,7 @@ impl Channels {
         let removed = self.topics.remove(topic.index());
         self.held -= removed.bytes();
         self.orphans.extend(Some(removed.queue).filter(|queue| *queue != NO_QUEUE));
+        self.note_change(removed.kind, &removed.name, false);
         let names = &mut self.names[removed.kind as usize];
         names.remove(&removed.name);
         release_table(names);

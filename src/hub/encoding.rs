@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::channels::{Channels, Kind, TopicId};
 use super::json;
+use super::messages::MessageKind;
 use crate::codec::engineio::Framing;
 use crate::codec::events;
 use crate::codec::resp::{self, Protocol};
@@ -54,12 +55,16 @@ pub enum By<'a> {
     Pattern(&'a [u8]),
     /// MONITOR: the payload is a finished line.
     Feed,
+    /// No message: the subscriber may have missed some, and the broker's link is up again. The
+    /// channel is the name of the topic.
+    Gap,
 }
 
 impl<'a> By<'a> {
-    /// Returns the kind of subscription that the subscribers of a topic have.
-    pub fn topic(channels: &'a Channels, topic: TopicId) -> By<'a> {
+    /// Returns how the subscribers of a topic get a message.
+    pub fn topic(channels: &'a Channels, topic: TopicId, kind: MessageKind) -> By<'a> {
         match topic.kind() {
+            _ if kind == MessageKind::Gap => By::Gap,
             Kind::Channel => By::Channel,
             Kind::Shard => By::Shard,
             Kind::Pattern => By::Pattern(channels.name(topic)),
@@ -70,7 +75,7 @@ impl<'a> By<'a> {
     fn pattern(self) -> Option<&'a [u8]> {
         match self {
             By::Pattern(pattern) => Some(pattern),
-            By::Channel | By::Shard | By::Feed => None,
+            By::Channel | By::Shard | By::Feed | By::Gap => None,
         }
     }
 }
@@ -121,7 +126,7 @@ impl Encoding {
                 resp::push_before(out, protocol, &[b"pmessage", pattern, channel], length);
             }
             // A line of MONITOR is never large.
-            By::Feed => {}
+            By::Feed | By::Gap => {}
         }
     }
 
@@ -156,6 +161,30 @@ impl Encoding {
         }
     }
 
+    /// Appends the notice that messages of a topic may be missing. A client of RESP2, or of one
+    /// channel by WebSocket, has no form for it.
+    fn encode_gap(self, out: &mut Vec<u8>, topic: &[u8], routes: &EventRoutes) {
+        match self {
+            Encoding::Resp2 | Encoding::WebSocket => {}
+            Encoding::Resp3 => resp::pushed(out, Protocol::Resp3, &[b"gap", topic]),
+            Encoding::WebSocketJson => {
+                let start = out.len();
+                json::gap(out, topic);
+                websocket::frame(out, Opcode::Text, start);
+            }
+            Encoding::Events | Encoding::EventsJson => {
+                out.extend_from_slice(b"event: gap\n");
+                events::event_of(out, |out| json::gap(out, topic));
+            }
+            Encoding::SocketIo(namespace) => {
+                event::gap(out, Framing::Frames, namespace, topic, routes)
+            }
+            Encoding::SocketIoPolling(namespace) => {
+                event::gap(out, Framing::Poll, namespace, topic, routes)
+            }
+        }
+    }
+
     /// Appends a message in this encoding.
     pub fn encode(
         self,
@@ -165,6 +194,9 @@ impl Encoding {
         payload: &[u8],
         routes: &EventRoutes,
     ) {
+        if by == By::Gap {
+            return self.encode_gap(out, channel, routes);
+        }
         match self {
             Encoding::Resp2 | Encoding::Resp3 => {
                 encode_resp(out, self.resp(), by, channel, payload)
@@ -197,6 +229,7 @@ fn encode_resp(out: &mut Vec<u8>, protocol: Protocol, by: By<'_>, channel: &[u8]
             resp::pushed(out, protocol, &[b"pmessage", pattern, channel, payload]);
         }
         By::Feed => out.extend_from_slice(payload),
+        By::Gap => {}
     }
 }
 

@@ -20,7 +20,7 @@ mod mutes;
 mod posts;
 mod rendered;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -74,10 +74,14 @@ pub struct Fanout {
     routes: Rc<EventRoutes>,
     /// The sessions that catch up with kept messages.
     pub mutes: Mutes,
+    /// Sessions that an undelivered post leaves out.
+    excepted: HashSet<u32>,
     /// Search steps of commands in this turn.
     searched: usize,
     /// Search steps of deliveries in this turn.
     looked_through: usize,
+    /// True while much waits to be sent to the broker.
+    pub is_link_full: bool,
     /// Messages published.
     pub published: u64,
     /// Messages delivered, counted per receiver.
@@ -104,9 +108,14 @@ impl Fanout {
         self.messages.held()
     }
 
-    /// Returns true if a publish must wait: the backlog is full, or this turn's search budget is
-    /// used up.
+    /// Returns true if a publish must wait: the backlog is full, much waits to be sent to the
+    /// broker, or this turn's search budget is used up.
     pub fn is_backlogged(&self) -> bool {
+        self.is_link_full || self.has_backlog()
+    }
+
+    /// Returns true if messages must wait that do not go to the broker.
+    pub fn has_backlog(&self) -> bool {
         self.messages.held() >= BACKLOG_MAX
             || self.posts.max(self.messages.len()) >= BACKLOG_POSTS_MAX
             || self.latest > u32::MAX / 2
@@ -143,42 +152,6 @@ impl Fanout {
         self.in_flight.collect(now)
     }
 
-    /// Queues a message for the subscribers of some topics. `is_logged`: it is in the log of its
-    /// channel. Returns the number of receivers. A session counts once for each topic that it is
-    /// subscribed to.
-    pub fn publish(
-        &mut self,
-        channels: &mut Channels,
-        topics: &[TopicId],
-        channel: &[u8],
-        payload: &[u8],
-        is_logged: bool,
-    ) -> usize {
-        self.forget_orphans(channels);
-        if topics.is_empty() {
-            return 0;
-        }
-        let message = self.messages.push(channel, payload, topics.len(), is_logged);
-        if let Some(payload) = self.messages.large(message) {
-            self.in_flight.add(payload, topics);
-        }
-        let mut receivers = 0;
-        for topic in topics {
-            receivers += channels.subscribers(*topic).len();
-            self.latest += 1;
-            self.posts += 1;
-            let queue =
-                channels.queue(*topic).unwrap_or_else(|| self.start_queue(channels, *topic));
-            let (encoded, namespaces) = Default::default();
-            let post = Post { number: self.latest, message, turn: self.turn, encoded, namespaces };
-            let posts = &mut self.queues[queue as usize].posts;
-            let before = posts.capacity();
-            posts.push(post);
-            self.post_bytes += (posts.capacity() - before) * size_of::<Post>();
-        }
-        receivers
-    }
-
     /// Notes a new subscription: the session gets no messages published before it. The caller has
     /// delivered the session's pending messages.
     pub fn subscribed(&mut self, session: u32) {
@@ -205,8 +178,10 @@ impl Fanout {
         self.find_posts(session);
         for (_, queue, place) in &self.batch.posts {
             let Queue { topic, posts, .. } = &self.queues[*queue as usize];
-            let (channel, payload) = self.messages.get(posts[*place as usize].message);
-            encoding.encode(out, By::topic(channels, *topic), channel, payload, &self.routes);
+            let message = posts[*place as usize].message;
+            let by = By::topic(channels, *topic, self.messages.kind(message));
+            let (channel, payload) = self.messages.get(message);
+            encoding.encode(out, by, channel, payload, &self.routes);
         }
         self.delivered += self.batch.posts.len() as u64;
         self.has_had_all(session);
@@ -374,20 +349,6 @@ impl Fanout {
         self.had[index] = last;
     }
 
-    /// Gives a topic a queue and appends it to the order of walks. Returns its number.
-    fn start_queue(&mut self, channels: &mut Channels, topic: TopicId) -> u32 {
-        let queue = self.spare.pop_back().unwrap_or_else(|| {
-            self.queues.push(Queue { topic, posts: Vec::new(), unvisited: 0, until: 0 });
-            self.queues.len() as u32 - 1
-        });
-        self.warm = self.warm.saturating_sub(1);
-        let own = &mut self.queues[queue as usize];
-        (own.topic, own.unvisited, own.until) = (topic, 0, 0);
-        channels.set_queue(topic, Some(queue));
-        self.order.push_back(queue);
-        queue
-    }
-
     /// Ends the walk of the first topic, whose subscribers have all been visited. Posts added since
     /// the walk began stay for the next walk.
     fn end_walk(&mut self, channels: &mut Channels) {
@@ -444,6 +405,7 @@ impl Fanout {
     fn start_anew_if_empty(&mut self) {
         if self.order.is_empty() {
             self.latest = 0;
+            self.excepted.clear();
             self.met.drain(..).for_each(|session| self.had[session as usize] = 0);
         }
     }
@@ -461,7 +423,7 @@ impl Fanout {
             + parts.capacity() * size_of::<Range<u32>>();
         let own =
             self.post_bytes + self.in_flight.bytes() + self.rendered.bytes() + self.missed_bytes();
-        let own = own + self.mutes.bytes();
+        let own = own + self.mutes.bytes() + self.excepted.capacity() * size_of::<u64>();
         self.messages.bytes() + own + queues + batch + words * size_of::<u32>()
     }
 
@@ -472,6 +434,7 @@ impl Fanout {
         self.rendered.shrink();
         self.missed.shrink();
         self.mutes.shrink();
+        self.excepted.shrink_to_fit();
         if self.order.is_empty() {
             (self.queues, self.spare, self.order) = Default::default();
             (self.had, self.met, self.batch) = Default::default();

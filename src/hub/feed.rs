@@ -5,6 +5,7 @@
 
 use super::Shared;
 use super::channels::Kind;
+use super::messages::MessageKind;
 use super::sessions::SessionId;
 use crate::limits::{FEED_LINES_MAX, MONITOR_LINE_MAX};
 use crate::service::server::Server;
@@ -100,7 +101,8 @@ impl Shared {
             return;
         }
         if let Some(feed) = self.channels.topic(Kind::Feed, b"") {
-            self.fanout.publish(&mut self.channels, &[feed], b"", &self.feed.lines, false);
+            let Shared { fanout, channels, feed: own, .. } = self;
+            fanout.publish(channels, &[feed], b"", &own.lines, MessageKind::Plain);
         }
         self.feed.lines.clear();
         self.feed.start_of = None;

@@ -40,6 +40,13 @@ pub fn message(out: &mut Vec<u8>, pattern: Option<&[u8]>, channel: &[u8], payloa
     out.push(b'}');
 }
 
+/// Appends the notice that messages of a channel or pattern may be missing: `{"gap":"news"}`.
+pub fn gap(out: &mut Vec<u8>, topic: &[u8]) {
+    out.push(b'{');
+    name(out, "gap", topic);
+    out.push(b'}');
+}
+
 /// Appends the value that stands for a payload of UTF-8. The caller has checked the encoding,
 /// because the parser does not check the bytes inside strings that it skips.
 pub fn value(out: &mut Vec<u8>, payload: &str) {

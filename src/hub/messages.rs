@@ -34,14 +34,29 @@ struct Message {
     large: Option<Rc<Payload>>,
     /// Number of topics that have not released the message.
     topics: u32,
-    /// True if the message is in the log of its channel.
-    is_logged: bool,
+    kind: MessageKind,
+}
+
+/// What a message is to its receivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageKind {
+    /// A publish.
+    Plain,
+    /// A publish that is in the log of its channel.
+    Logged,
+    /// A notice: the subscribers of the topic may have missed messages.
+    Gap,
 }
 
 impl Messages {
-    /// Stores a message until `topics` topics have released it. `is_logged`: it is in the log of
-    /// its channel. Returns its number.
-    pub fn push(&mut self, channel: &[u8], payload: &[u8], topics: usize, is_logged: bool) -> u32 {
+    /// Stores a message until `topics` topics have released it. Returns its number.
+    pub fn push(
+        &mut self,
+        channel: &[u8],
+        payload: &[u8],
+        topics: usize,
+        kind: MessageKind,
+    ) -> u32 {
         let at = self.start + self.bytes.len() as u64;
         self.bytes.extend_from_slice(channel);
         let is_large = payload.len() >= LARGE_PAYLOAD;
@@ -51,7 +66,7 @@ impl Messages {
         self.bytes.extend_from_slice(payload);
         let (channel, payload) = (channel.len() as u32, payload.len() as u32);
         let topics = topics as u32;
-        self.entries.push_back(Message { at, channel, payload, large, topics, is_logged });
+        self.entries.push_back(Message { at, channel, payload, large, topics, kind });
         self.first.wrapping_add(self.entries.len() as u32 - 1)
     }
 
@@ -69,9 +84,8 @@ impl Messages {
         self.entries[number.wrapping_sub(self.first) as usize].large.as_ref()
     }
 
-    /// Returns whether a message is in the log of its channel.
-    pub fn is_logged(&self, number: u32) -> bool {
-        self.entries[number.wrapping_sub(self.first) as usize].is_logged
+    pub fn kind(&self, number: u32) -> MessageKind {
+        self.entries[number.wrapping_sub(self.first) as usize].kind
     }
 
     /// Releases a message for one of its topics, and frees the messages at the front that no topic
@@ -169,7 +183,10 @@ mod tests {
         let mut numbers = Vec::new();
         for round in 0..100usize {
             let payload = vec![round as u8; 10 * round];
-            numbers.push((messages.push(b"channel", &payload, 1 + round % 3, false), round));
+            numbers.push((
+                messages.push(b"channel", &payload, 1 + round % 3, MessageKind::Plain),
+                round,
+            ));
             if round % 2 == 1 {
                 let (number, round) = numbers.remove(numbers.len() / 2);
                 (0..1 + round % 3).for_each(|_| messages.release(number));
@@ -189,16 +206,16 @@ mod tests {
         let capacity = messages.bytes.capacity();
         assert!(capacity <= SPARE_MESSAGES_MAX);
         for _ in 0..1000 {
-            let number = messages.push(b"c", b"p", 1, false);
+            let number = messages.push(b"c", b"p", 1, MessageKind::Plain);
             assert_eq!(messages.held(), 2);
             messages.release(number);
         }
         assert_eq!(messages.bytes.capacity(), capacity, "a warm buffer does not grow");
-        let number = messages.push(b"c", &[0; 1 << 20], 1, false);
+        let number = messages.push(b"c", &[0; 1 << 20], 1, MessageKind::Plain);
         messages.release(number);
         assert_eq!((messages.bytes.capacity(), messages.large), (capacity, 0), "a large message");
         for length in [LARGE_PAYLOAD - 1, LARGE_PAYLOAD] {
-            let number = messages.push(b"c", &vec![b'x'; length], 2, false);
+            let number = messages.push(b"c", &vec![b'x'; length], 2, MessageKind::Plain);
             assert_eq!(messages.large(number).is_some(), length == LARGE_PAYLOAD);
             assert_eq!(messages.get(number), (&b"c"[..], &vec![b'x'; length][..]));
             assert_eq!(messages.held(), length + 1);

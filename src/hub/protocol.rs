@@ -152,7 +152,10 @@ impl Protocols {
 
     /// Returns whether [`Self::collect`] has something to do.
     pub fn has_output(&self, shared: &Shared) -> bool {
-        self.resp.has_work() || self.socketio.has_answers() || shared.polls.has_work()
+        // A transaction that publishes waits for room on the link, which wakes the loop.
+        self.resp.has_work(shared.fanout.is_link_full)
+            || self.socketio.has_answers()
+            || shared.polls.has_work()
     }
 
     /// Drops what the tables hold for a session that has ended.

@@ -2,9 +2,36 @@
 
 use super::Shared;
 use super::channels::Kind;
+use super::messages::MessageKind;
 use super::patterns::TooDear;
 use super::sessions::SessionId;
-use crate::limits::{LARGE_PAYLOAD, MATCH_STEP, PUBLISH_STEPS_MAX};
+use crate::limits::{BROKER_QUEUE_MAX, LARGE_PAYLOAD, MATCH_STEP, PUBLISH_STEPS_MAX};
+
+/// The reason why a message was not published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unpublished {
+    /// Too many patterns would have to be tried for it.
+    TooDear,
+    /// Too much waits to be sent to the broker.
+    QueueFull,
+}
+
+impl Unpublished {
+    /// Returns the error for the publisher.
+    pub fn text(self, channel: &[u8]) -> String {
+        match self {
+            Unpublished::TooDear => format!(
+                "matching a channel name of {} bytes with the patterns would take too long; the \
+                 limit is {PUBLISH_STEPS_MAX} steps: use a shorter name",
+                channel.len()
+            ),
+            Unpublished::QueueFull => format!(
+                "the broker does not take messages: {BROKER_QUEUE_MAX} bytes wait to be sent to \
+                 it; publish again later"
+            ),
+        }
+    }
+}
 
 impl Shared {
     /// Returns true if the publish of a large message must wait, so that receivers that read all
@@ -39,9 +66,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Publishes to a channel and to the patterns that match it. Returns the number of receivers.
-    pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, TooDear> {
-        self.find_topics(channel)?;
+    /// Publishes to a channel and to the patterns that match it. Returns the number of receivers
+    /// here.
+    pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<usize, Unpublished> {
+        self.find_topics(channel).map_err(|TooDear| Unpublished::TooDear)?;
+        if self.share(channel, payload)? {
+            return Ok(self.receivers());
+        }
         let receivers = self.post(channel, payload);
         if self.fanout.routes().has_forwards() {
             self.forward(channel, payload);
@@ -54,7 +85,13 @@ impl Shared {
     pub(super) fn post(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         self.fanout.published += 1;
         let is_logged = !self.retained.is_empty() && self.retained.store(channel, payload);
-        self.fanout.publish(&mut self.channels, &self.topics, channel, payload, is_logged)
+        let kind = if is_logged { MessageKind::Logged } else { MessageKind::Plain };
+        let Shared { fanout, channels, topics, .. } = self;
+        let receivers = fanout.publish(channels, topics, channel, payload, kind);
+        if let Some(session) = self.except {
+            fanout.leave_out(session.index, channels, topics);
+        }
+        receivers
     }
 
     /// Publishes a message to the rooms that routes of Socket.IO name for it. That publish goes to
@@ -72,6 +109,7 @@ impl Shared {
     pub(super) fn publish_shard(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         let topic = self.channels.topic(Kind::Shard, channel);
         self.fanout.published += 1;
-        self.fanout.publish(&mut self.channels, topic.as_slice(), channel, payload, false)
+        let Shared { fanout, channels, .. } = self;
+        fanout.publish(channels, topic.as_slice(), channel, payload, MessageKind::Plain)
     }
 }

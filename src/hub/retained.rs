@@ -168,6 +168,11 @@ impl Retained {
         !self.to_sweep.is_empty()
     }
 
+    /// Returns the channels that have a rule.
+    pub fn channels(&self) -> impl Iterator<Item = &[u8]> {
+        self.logs.iter().map(|own| own.rule.channel.as_bytes())
+    }
+
     /// Returns the name of the channel of a log.
     pub fn channel(&self, id: LogId) -> &[u8] {
         self.logs[usize::from(id)].rule.channel.as_bytes()

@@ -1,15 +1,18 @@
 //! The hub's own metrics, section by section. Nothing here walks all sessions.
 
+use super::broker::LinkCounters;
 use super::sessions::PeerProtocol;
+use super::sharing::Sharing;
 use super::{Hub, Shared};
 use crate::metrics::MetricKind::Gauge;
 use crate::metrics::MetricUnit::{Bytes, Connections, Count, Datagrams, Messages};
 use crate::metrics::{self, MetricSection, Metrics};
 
-const SECTIONS: [MetricSection<Shared>; 4] = [
+const SECTIONS: [MetricSection<Shared>; 5] = [
     ("pubsub", subscriptions),
     ("retained", retained),
     ("socketio", socketio),
+    ("broker", broker),
     ("passwords", passwords),
 ];
 
@@ -65,6 +68,31 @@ fn socketio(shared: &Shared, metrics: &mut Metrics) {
             socketio.recycled,
             "Clients that made room for newcomers: they had no namespace, or had stopped to poll.",
         ),
+    ]);
+}
+
+/// Without a broker, all are zero.
+fn broker(shared: &Shared, metrics: &mut Metrics) {
+    let sharing = shared.sharing.as_deref();
+    let [is_up, names, queued, dropped_here] = sharing.map_or([0; 4], Sharing::gauges);
+    metrics.gauges([
+        ("broker_up", Count, is_up, "1 while the link to the broker is up."),
+        ("broker_names", Count, names, "Channels and patterns wanted at the broker."),
+        ("broker_queued_bytes", Bytes, queued, "Commands that wait to be sent to the broker."),
+    ]);
+    let own = sharing.map_or_else(LinkCounters::default, |sharing| *sharing.link.counters());
+    metrics.counters([
+        ("broker_ups", Count, own.ups, "Times that the link came up."),
+        ("broker_failures", Count, own.failures, "Times that the link went or stayed down."),
+        ("broker_published", Messages, own.published, "Publishes that went to the broker."),
+        ("broker_local", Messages, own.local, "Publishes that stayed here, as the link was down."),
+        ("broker_dropped", Messages, own.dropped, "Publishes refused because the queue was full."),
+        ("broker_lost", Messages, own.lost, "Publishes without a reply when the link went down."),
+        ("broker_refused", Messages, own.refused, "Publishes that the broker refused."),
+        ("broker_refused_names", Count, own.refused_names, "Names that the broker refused."),
+        ("broker_received", Messages, own.received, "Messages from the broker."),
+        ("broker_too_long", Messages, own.too_long, "Messages from the broker above the limit."),
+        ("broker_overrun", Messages, dropped_here, "Messages that came faster than they left."),
     ]);
 }
 

@@ -7,11 +7,10 @@ use super::Shared;
 use super::access::{self, Attempt};
 use super::channels::{Kind, LimitReached, Refused, TopicLimits};
 use super::encoding::CatchUpForm;
-use super::patterns::TooDear;
 use super::sessions::{OPERATOR, RETAINED, SessionId};
 use crate::clock::Time;
 use crate::connection::Reason;
-use crate::limits::{Limits, PUBLISH_STEPS_MAX, SHARE};
+use crate::limits::{Limits, SHARE};
 use crate::service::server::Server;
 
 /// The outcome of a verb that may have to wait. After [`VerbResult::Later`], the same bytes are
@@ -60,7 +59,7 @@ impl Shared {
                 }
                 VerbResult::Done(receivers)
             }
-            Err(TooDear) => VerbResult::Refused(too_dear(channel)),
+            Err(unpublished) => VerbResult::Refused(unpublished.text(channel)),
         }
     }
 
@@ -194,15 +193,6 @@ pub fn too_long(kind: Kind, name: &[u8], limits: &Limits) -> Option<String> {
     (length > most).then(|| {
         format!("the {what} has {length} bytes; accepted: up to {most} bytes (--{setting})")
     })
-}
-
-/// Returns the error for a publish that too many patterns would have to be tried for.
-pub fn too_dear(channel: &[u8]) -> String {
-    format!(
-        "matching a channel name of {} bytes with the patterns would take too long; the limit is \
-         {PUBLISH_STEPS_MAX} steps: use a shorter name",
-        channel.len()
-    )
 }
 
 /// Returns the error for a subscription beyond a limit.

@@ -169,7 +169,7 @@ impl Drop for ServerProcess {
 }
 
 /// The running program. The link works even after the program's file was replaced.
-const THIS_PROGRAM: &str = "/proc/self/exe";
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Reads the log to its end, so the server never blocks on a full pipe.
 fn follow(log: ChildStderr) -> Receiver<String> {

@@ -11,10 +11,11 @@ use super::{Metric, MetricKind, MetricUnit, MetricValue, Metrics, key};
 
 /// The names that differ from section and title: section, title, and name without prefix and unit.
 /// Names with `process_` are those of Prometheus's own client libraries, and have no prefix.
-pub const NAMES: [(&str, &str, &str); 20] = [
+pub const NAMES: [(&str, &str, &str); 21] = [
     ("process", "version", "build"),
     ("process", "start time, s", "process_start_time"),
     ("connections", "accept gate", "accept_gate"),
+    ("connections", "dials failed", "dials_failed"),
     ("closed by reason", "of all, by a reset", "connections_reset"),
     ("user memory, bytes", "ledger, without fixed", "user_memory_without_fixed"),
     ("user memory, bytes", "resident set", "process_resident_memory"),

@@ -7,12 +7,14 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use ::mio::net::{TcpListener, TcpStream, UdpSocket};
-use ::mio::{Events, Interest, Poll, Token as MioToken};
+use ::mio::{Events, Interest, Poll, Token as MioToken, Waker};
 use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
+use super::resolver::Resolver;
 use super::{ConnectOptions, Net, Ready, Signal, Transferred};
 use crate::clock::{Clock, Time};
+use crate::inherited::InheritedSocket;
 use crate::kernel;
 use crate::limits::{EVENTS_PER_POLL, SocketOptions, UDP_RECEIVE_BUFFER};
 use crate::memory::{self, KernelObjects};
@@ -28,6 +30,12 @@ pub struct MioNet {
     /// A spare file. Closing it frees a file number, so that one connection can be accepted and
     /// reset.
     spare: Option<File>,
+    /// Created for the first name.
+    resolver: Option<Resolver>,
+    /// Sockets to use in place of new ones at their addresses.
+    inherited: Vec<InheritedSocket>,
+    /// True if new listeners and datagram sockets share their ports (SO_REUSEPORT, socket(7)).
+    shares_ports: bool,
 }
 
 impl MioNet {
@@ -39,7 +47,42 @@ impl MioNet {
             clock: Clock::start(),
             signals: None,
             spare: open_spare().ok(),
+            resolver: None,
+            inherited: Vec::new(),
+            shares_ports: false,
         })
+    }
+
+    /// Uses these sockets in place of new ones at their addresses. Call it once.
+    pub fn inherit(&mut self, sockets: Vec<InheritedSocket>) {
+        self.inherited = sockets;
+    }
+
+    /// Shares the ports of the listeners and datagram sockets opened from now on with other
+    /// processes, or no longer does.
+    pub fn share_ports(&mut self, shares: bool) {
+        self.shares_ports = shares;
+    }
+
+    /// Returns the inherited socket of this kind at the address, or else a new bound one.
+    fn bound(&mut self, address: SocketAddr, kind: Type) -> io::Result<Socket> {
+        let is_it = |one: &InheritedSocket| {
+            one.address == address && one.is_stream == (kind == Type::STREAM)
+        };
+        if let Some(at) = self.inherited.iter().position(is_it) {
+            let socket = Socket::from(sys::adopt(self.inherited.remove(at).number)?);
+            socket.set_nonblocking(true)?;
+            return Ok(socket);
+        }
+        let socket = new_socket(address, kind)?;
+        if kind == Type::STREAM {
+            socket.set_reuse_address(true)?;
+        }
+        if self.shares_ports {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&SockAddr::from(address))?;
+        Ok(socket)
     }
 
     /// Turns SIGTERM, SIGINT, SIGHUP and SIGUSR1 of this process into events.
@@ -115,14 +158,12 @@ impl Net for MioNet {
         options: &SocketOptions,
         token: Token,
     ) -> io::Result<TcpListener> {
-        let socket = new_socket(address, Type::STREAM)?;
-        socket.set_reuse_address(true)?;
+        let socket = self.bound(address, Type::STREAM)?;
         // One write carries a turn's output, so Nagle's algorithm has nothing to collect.
         socket.set_tcp_nodelay(true)?;
         // Options come before listening, because the kernel's first answer to a peer depends on the
         // receive buffer.
         apply(SockRef::from(&socket), options, address)?;
-        socket.bind(&SockAddr::from(address))?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let mut listener = TcpListener::from_std(socket.into());
         self.poll.registry().register(&mut listener, mio_token(token), Interest::READABLE)?;
@@ -192,6 +233,22 @@ impl Net for MioNet {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    fn resolve(&mut self, number: u32, host: &str, port: u16) -> io::Result<()> {
+        let resolver = match self.resolver.take() {
+            Some(resolver) => resolver,
+            None => {
+                let waker = Waker::new(self.poll.registry(), mio_token(Token::RESOLVED))?;
+                // Writing to an eventfd fails only without memory. The dial then times out.
+                Resolver::new(move || waker.wake().unwrap_or_default())
+            }
+        };
+        self.resolver.insert(resolver).start(number, host, port)
+    }
+
+    fn resolved(&mut self) -> Option<(u32, io::Result<Vec<SocketAddr>>)> {
+        self.resolver.as_ref()?.take()
     }
 
     /// Attaches a filter that drops every packet before TCP sees it (SO_ATTACH_FILTER, socket(7)).
@@ -292,8 +349,7 @@ impl Net for MioNet {
     }
 
     fn bind(&mut self, address: SocketAddr, token: Token) -> io::Result<UdpSocket> {
-        let socket = new_socket(address, Type::DGRAM)?;
-        socket.bind(&SockAddr::from(address))?;
+        let socket = self.bound(address, Type::DGRAM)?;
         // The buffer holds a burst that arrives while the loop is busy. The kernel lowers it to
         // net.core.rmem_max, so failure is ignored.
         let _ = SockRef::from(&socket).set_recv_buffer_size(UDP_RECEIVE_BUFFER);

@@ -17,6 +17,7 @@
 
 mod calls;
 mod connection;
+mod dialled;
 mod far_side;
 mod faults;
 mod files;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use self::calls::Calls;
 use self::connection::{Segment, Side, SimConnection};
+use self::dialled::Dialled;
 use self::files::{FIRST_FREE_PORT, File, FileKind, claim, reachable};
 use super::{ConnectOptions, Net, Ready, Signal, Transferred};
 use crate::clock::Time;
@@ -41,6 +43,7 @@ use crate::token::Token;
 
 pub use self::calls::SystemCall;
 pub use self::connection::End;
+pub use self::dialled::DialAnswer;
 pub use self::faults::Faults;
 pub use self::files::Readiness;
 pub use self::trace::{Trace, TraceEntry};
@@ -93,6 +96,7 @@ pub struct SimNet {
     segments_sent: u64,
     /// The streams from [`Net::connect`] that the far side has not answered yet.
     connecting: Vec<(SocketAddr, ClientId)>,
+    dialled: Dialled,
     /// The loop's datagrams by receiver, each with its sender and its bytes.
     mailboxes: BTreeMap<SocketAddr, Vec<(SocketAddr, Vec<u8>)>>,
 
@@ -140,6 +144,7 @@ impl SimNet {
             arrivals: BTreeMap::new(),
             segments_sent: 0,
             connecting: Vec::new(),
+            dialled: Dialled::default(),
             mailboxes: BTreeMap::new(),
             injected: Vec::new(),
             stale: Vec::new(),
@@ -164,11 +169,6 @@ impl SimNet {
         self.held_at = Some(moment);
     }
 
-    /// Makes the next poll report this event as well. The event may name a closed source.
-    pub fn inject(&mut self, event: Ready) {
-        self.injected.push(event);
-    }
-
     /// Lets time pass while the loop does not poll. Segments that are due in this time arrive.
     pub fn advance(&mut self, by: Duration) {
         self.now = self.now + by;
@@ -179,17 +179,6 @@ impl SimNet {
     pub fn raise(&mut self, signal: Signal) {
         self.signals.push(signal);
         self.signals_edge = true;
-    }
-
-    /// Replaces the faults from now on. Existing clients keep their windows.
-    pub fn set_faults(&mut self, faults: Faults) {
-        self.faults = faults;
-    }
-
-    /// Limits file numbers to values below `limit`, as RLIMIT_NOFILE does. Only the loop's files
-    /// count.
-    pub fn set_file_limit(&mut self, limit: usize) {
-        self.file_limit = limit;
     }
 
     /// Returns the number of listeners, streams and sockets that the loop holds.
@@ -223,7 +212,7 @@ impl Net for SimNet {
             self.wake_any_file_for_nothing();
         }
         while !self.report(ready) {
-            let arrival = self.arrivals.first_key_value().map(|(&(at, _), _)| at);
+            let arrival = self.next_arrival();
             let next = arrival.into_iter().chain(deadline).chain(self.held_at).min();
             let Some(next) = next.filter(|&next| next > self.now) else { break };
             if self.chance(self.faults.poll_interrupted) {
@@ -306,11 +295,22 @@ impl Net for SimNet {
         _options: &ConnectOptions,
         token: Token,
     ) -> io::Result<Stream> {
+        self.calls.attempt(SystemCall::Connect)?;
         let client = ClientId(self.connections.len() as u32);
         let file = self.open(token, FileKind::Stream { client, watches_writable: true })?;
         self.new_connection(address, Side::Connecting(file));
         self.connecting.push((address, client));
+        self.answer_dial(address, client);
         Ok(Stream(file))
+    }
+
+    fn resolve(&mut self, number: u32, host: &str, port: u16) -> io::Result<()> {
+        self.look_up(number, host, port);
+        Ok(())
+    }
+
+    fn resolved(&mut self) -> Option<(u32, io::Result<Vec<SocketAddr>>)> {
+        self.dialled.take_answer()
     }
 
     fn connected(&mut self, stream: &Stream) -> io::Result<bool> {

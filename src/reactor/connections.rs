@@ -35,6 +35,7 @@ impl<N: Net> Reactor<N> {
         }
         match connection.state() {
             State::Lingering(reason) => core.drop_input(slot, reason, &mut self.chunk),
+            State::Connecting => self.dial_ready(slot, now),
             _ if connection.reads() && !connection.flags.has(Flags::PAUSED) => {
                 self.take_input(slot, now);
             }
@@ -82,7 +83,8 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Closes finished connections during a drain. For the first half of `drain-timeout`, a
-    /// subscriber stays open while its service has output to deliver. This runs after all
+    /// subscriber stays open while its service has output to deliver, and so does a dialled
+    /// connection. This runs after all
     /// connections were served, because a publish acknowledged in this turn may be for any of them.
     pub(super) fn close_drained(&mut self) {
         let Reactor { core, services, outbox, .. } = self;
@@ -96,7 +98,8 @@ impl<N: Net> Reactor<N> {
             if !connection.is_serving() {
                 continue;
             }
-            if waits && service.has_output() && service.listens(ConnectionId(slot)) {
+            let gets_more = connection.is_dialled() || service.listens(ConnectionId(slot));
+            if waits && service.has_output() && gets_more {
                 core.enqueue(slot);
                 continue;
             }
@@ -116,8 +119,9 @@ impl<N: Net> Reactor<N> {
 
     /// Returns whether the connection is a subscriber. Subscribers have no idle timeout.
     pub(super) fn listens(&self, slot: u32) -> bool {
-        let service = self.core.connections[slot as usize].flags.service();
-        self.services[service as usize].listens(ConnectionId(slot))
+        let connection = &self.core.connections[slot as usize];
+        let service = &self.services[connection.flags.service() as usize];
+        !connection.is_dialled() && service.listens(ConnectionId(slot))
     }
 
     /// Returns the nearest deadline of a connection, and the reason to close it when that deadline
@@ -171,6 +175,9 @@ impl<N: Net> Reactor<N> {
     /// Returns when the service wants to be woken for a connection, if it does.
     pub(super) fn wakes(&self, slot: u32) -> Option<Tick> {
         let connection = &self.core.connections[slot as usize];
+        if connection.state() == State::Connecting {
+            return None;
+        }
         let service = &self.services[connection.flags.service() as usize];
         let wakes = service.wakes(ConnectionId(slot), connection.waits_since(), &self.core.limits);
         // A paused client is not read, so its answer to a ping cannot arrive.
@@ -263,6 +270,7 @@ impl<N: Net> Core<N> {
         {
             return self.enqueue(slot);
         }
+        let has_waited = bytes.is_empty();
         let written = match self.write(slot, bytes, now) {
             Ok(written) => written,
             Err(reason) => return self.close(slot, reason),
@@ -279,7 +287,13 @@ impl<N: Net> Core<N> {
             // The kernel did not report a full buffer, so no writable edge will come.
             Written::Part => self.enqueue(slot),
             Written::UntilFull => self.block(slot, now),
-            Written::All => self.all_written(slot, now),
+            Written::All => {
+                // A service that dials has more to send when what waited is sent.
+                if has_waited && self.connections[slot as usize].is_dialled() {
+                    self.enqueue(slot);
+                }
+                self.all_written(slot, now);
+            }
         }
     }
 

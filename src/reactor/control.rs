@@ -13,7 +13,7 @@ use crate::buffer::BufferMode;
 use crate::clock::Time;
 use crate::connection::{Reason, SERVICES_MAX, State};
 use crate::ledger::Ledger;
-use crate::limits::{Limits, PENALTY_MAX, READ_CHUNK, REAPS_PER_TURN, RECYCLES_PER_TURN};
+use crate::limits::{Limits, PENALTY_MAX, READ_CHUNK, REAPS_PER_TURN, SPARE_SLOTS};
 use crate::net::{Net, Ready, Signal};
 use crate::outbox::Outbox;
 use crate::service::Service;
@@ -135,6 +135,11 @@ impl<N: Net> Reactor<N> {
         std::mem::take(&mut self.core.upkeep.report_due)
     }
 
+    /// Ends a turn after this time at the latest, even if nothing happens.
+    pub fn wake_after(&mut self, time: Duration) {
+        self.core.arm_loop_timer(LoopTimer::Wake, time, self.core.now);
+    }
+
     /// Returns the signals received since the last call.
     pub fn take_signals(&mut self) -> Vec<Signal> {
         if std::mem::take(&mut self.core.upkeep.signals_due) {
@@ -187,6 +192,11 @@ impl<N: Net> Reactor<N> {
         self.core.now
     }
 
+    /// Returns when the last turn began, on the system's time: a stop of the process counts.
+    pub fn began(&self) -> Time {
+        self.core.turn.began
+    }
+
     pub fn gate(&self) -> Gate {
         self.core.admission.gate
     }
@@ -236,7 +246,10 @@ impl<N: Net> Reactor<N> {
                 }
             }
             LoopTimer::Silent => self.close_overdue_silent(now),
+            LoopTimer::Dials => self.expire_dials(now.tick()),
+            LoopTimer::Wake => {}
             LoopTimer::DrainTimeout => {
+                self.core.stop_dials();
                 self.core
                     .slots()
                     .into_iter()
@@ -281,7 +294,7 @@ impl<N: Net> Core<N> {
         // The trim comes first, because room reserved before it would occupy pages that it gives
         // back.
         if self.connections.is_empty() {
-            let slots = self.limits.max_connections + RECYCLES_PER_TURN;
+            let slots = self.limits.max_connections + SPARE_SLOTS;
             self.connections.reserve_exact(slots);
             self.timers.reserve(slots + LoopTimer::ALL.len());
         }
@@ -305,6 +318,7 @@ impl<N: Net> Core<N> {
             fixed: self.timers.fixed_bytes()
                 + self.admission.sources.bytes()
                 + self.datagram_gate.bytes()
+                + self.dials.bytes()
                 + loop_timers
                 + self.turn.events.capacity() * size_of::<Ready>()
                 + services_fixed,
@@ -403,7 +417,7 @@ mod tests {
     fn an_idle_loop_that_trims_keeps_room_for_the_next_load() {
         let mut reactor = reactor(0);
         reactor.core.trim();
-        let slots = reactor.core.limits.max_connections + RECYCLES_PER_TURN;
+        let slots = reactor.core.limits.max_connections + SPARE_SLOTS;
         assert_eq!(reactor.core.connections.capacity(), slots);
         assert_eq!(reactor.core.timers.capacity(), slots + LoopTimer::ALL.len());
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use log::warn;
 use slab::Slab;
 
+use super::dial_table::Dials;
 use super::readings::Readings;
 use crate::admission::{Admission, Gate};
 use crate::buffer::{BudgetExceeded, BufferMode, BufferPool, Use};
@@ -17,8 +18,7 @@ use crate::datagram_gate::DatagramGate;
 use crate::kernel;
 use crate::limits::{
     ACCEPT_RETRY, CATCH_UP_MAX, EVENTS_PER_POLL, KERNEL_RECEIVE_BUFFER_MAX, KERNEL_SEND_BUFFER_MAX,
-    Limits, PENALTY_MAX, RECYCLES_PER_TURN, SocketOptions, TRIM_BYTES, TRIM_FRACTION,
-    WARNING_INTERVAL,
+    Limits, PENALTY_MAX, SPARE_SLOTS, SocketOptions, TRIM_BYTES, TRIM_FRACTION, WARNING_INTERVAL,
 };
 use crate::memory::KernelObjects;
 use crate::net::{Net, Ready};
@@ -40,6 +40,7 @@ pub struct Core<N: Net> {
     pub(super) sockets: Vec<Port<N::Socket>>,
     pub(super) admission: Admission,
     pub(super) datagram_gate: DatagramGate,
+    pub(super) dials: Dials,
 
     pub(super) connections: Slab<Connection<N::Stream>>,
     pub(super) generation: Generation,
@@ -165,16 +166,22 @@ pub enum LoopTimer {
     Penalties,
     /// Closes overdue silent connections under pressure.
     Silent,
+    /// Gives up dials that have run out of time.
+    Dials,
+    /// Ends a poll, for the caller of the loop.
+    Wake,
 }
 
 impl LoopTimer {
-    pub(super) const ALL: [LoopTimer; 6] = [
+    pub(super) const ALL: [LoopTimer; 8] = [
         LoopTimer::Retry,
         LoopTimer::Trim,
         LoopTimer::Report,
         LoopTimer::DrainTimeout,
         LoopTimer::Penalties,
         LoopTimer::Silent,
+        LoopTimer::Dials,
+        LoopTimer::Wake,
     ];
     pub(super) const COUNT: u32 = LoopTimer::ALL.len() as u32;
 }
@@ -198,7 +205,7 @@ impl<N: Net> Core<N> {
         // The tables need no room for connections that the memory budget has no room for.
         let fit = limits.memory_budget
             / (Self::BYTES_PER_CONNECTION + start.kernel_objects.bytes as usize);
-        let slots = limits.max_connections.min(fit) + RECYCLES_PER_TURN;
+        let slots = limits.max_connections.min(fit) + SPARE_SLOTS;
         Core {
             timeouts: Timeouts::new(&limits),
             now,
@@ -208,6 +215,7 @@ impl<N: Net> Core<N> {
             sockets: Vec::new(),
             admission: Admission::default(),
             datagram_gate: DatagramGate::default(),
+            dials: Dials::default(),
             connections: Slab::with_capacity(slots),
             generation: Generation::FIRST,
             slots_used: 0,
@@ -316,32 +324,6 @@ impl<N: Net> Core<N> {
             if let Err(error) = self.net.configure(&listener.handle, &self.limits.sockets) {
                 warn!("cannot change the socket options of listener {}: {error}", listener.address);
             }
-        }
-    }
-
-    /// Starts a drain. It closes the listeners and datagram sockets, and queues every connection.
-    /// Each connection gets the answers to input that has arrived and its pending output, and then
-    /// closes.
-    pub(super) fn drain(&mut self) {
-        // A second request must not postpone the end of the drain.
-        if self.draining_since.is_some() {
-            return;
-        }
-        self.draining_since = Some(self.now);
-        for listener in self.listeners.drain(..) {
-            self.net.close_listener(listener.handle);
-        }
-        for socket in self.sockets.drain(..) {
-            self.net.close_socket(socket.handle);
-        }
-        self.carry.acceptable.clear();
-        self.carry.receivable.clear();
-        self.arm_loop_timer(LoopTimer::DrainTimeout, self.limits.drain_timeout, self.now);
-        for slot in self.slots() {
-            let flags = &mut self.connections[slot as usize].flags;
-            flags.set(Flags::DRAINING);
-            flags.set(Flags::READABLE);
-            self.enqueue(slot);
         }
     }
 

@@ -6,10 +6,11 @@
 use std::io;
 
 use super::core::{Core, timer_id};
+use super::dials::dialled_max;
 use crate::buffer::Use;
 use crate::clock::Tick;
 use crate::connection::{Flags, Reason, State};
-use crate::limits::INPUT_SHARE;
+use crate::limits::{DIALLED_INPUT_MAX, INPUT_SHARE};
 use crate::net::Net;
 use crate::outbox::Outbox;
 use crate::service::{ConnectionId, Reply, Service, Taken};
@@ -60,7 +61,7 @@ impl<'a, N: Net> Intake<'a, N> {
         let grace = self.core.timeouts.first_message();
         self.core.connections[self.slot as usize].begins_to_log_in(grace, now);
         let ended = loop {
-            if self.unsent() >= self.core.limits.high_watermark {
+            if self.unsent() >= self.core.limits.high_watermark && !self.is_dialled() {
                 self.flags().set(Flags::PAUSED);
                 break Ok(None);
             }
@@ -106,6 +107,12 @@ impl<'a, N: Net> Intake<'a, N> {
         self.core.connections[self.slot as usize].is_waiting()
     }
 
+    /// Returns whether the loop has dialled the connection. It is then read whatever else waits:
+    /// a server that sends more than is read closes the connection.
+    fn is_dialled(&self) -> bool {
+        self.core.connections[self.slot as usize].is_dialled()
+    }
+
     /// Returns whether the rest of a large message must stay in the kernel. While any connection
     /// waits for its service, large messages must not fill the memory budget.
     fn must_hold_off(&self) -> bool {
@@ -114,6 +121,7 @@ impl<'a, N: Net> Intake<'a, N> {
         held >= core.limits.high_watermark
             && core.pool.read_bytes() >= core.limits.memory_budget / INPUT_SHARE
             && core.stats.states[State::Waiting.index()] > 0
+            && !self.is_dialled()
     }
 
     /// Returns the bytes of unsent output, with the answers of this turn.
@@ -170,8 +178,16 @@ impl<'a, N: Net> Intake<'a, N> {
         Ok(ended)
     }
 
-    /// Copies a part of the chunk to the connection's buffer.
+    /// Copies a part of the chunk to the connection's buffer. Services bound the messages of their
+    /// clients. The bound here is that of a server that the loop has dialled.
     fn hold(&mut self, bytes: &[u8]) -> Result<(), Reason> {
+        if self.is_dialled() {
+            let core = &*self.core;
+            let held = core.pool.len(&core.connections[self.slot as usize].input);
+            if held + bytes.len() > dialled_max(DIALLED_INPUT_MAX, &core.limits) {
+                return Err(Reason::ProtocolError);
+            }
+        }
         self.core.hold(Use::Read(self.slot), bytes)
     }
 

@@ -81,6 +81,7 @@ impl<N: Net> Reactor<N> {
         self.check_sources();
         self.check_buffers();
         self.check_timers();
+        self.check_dials();
         self.check_slots();
         self.check_services();
         self.check_budget();
@@ -203,10 +204,11 @@ impl<N: Net> Reactor<N> {
             states[state.index()] += 1;
         }
         assert_eq!(core.stats.states, states, "the counts by state differ from the connections");
-        let accounted = core.connections.len() as u64 + core.stats.closed_total();
+        let open = core.connections.len() as u64 - states[State::Connecting.index()];
         assert_eq!(
-            core.stats.accepted, accounted,
-            "the accepted connections are not the open plus the closed ones"
+            core.stats.accepted + core.stats.dialled,
+            open + core.stats.closed_total(),
+            "the accepted and dialled connections are not the open plus the closed ones"
         );
     }
 
@@ -267,6 +269,24 @@ impl<N: Net> Reactor<N> {
         );
     }
 
+    /// Each dial that connects has a connection, and each connection in this state has a dial. The
+    /// timer of the dials fires by the earliest deadline.
+    fn check_dials(&self) {
+        let core = &self.core;
+        let connecting = core.connections.iter().filter_map(|(slot, connection)| {
+            (connection.state() == State::Connecting).then_some(slot as u32)
+        });
+        let mut slots = core.dials.slots();
+        slots.sort_unstable();
+        assert_eq!(slots, connecting.collect::<Vec<_>>(), "dials and connections disagree");
+        let due = core.dials.next_due(core.now.tick());
+        let fires = core.timers.fires(LoopTimer::Dials as u32);
+        assert!(
+            due.is_none_or(|due| fires.is_some_and(|fires| fires.distance_from(due) <= 0)),
+            "the timer of the dials fires later than the first deadline"
+        );
+    }
+
     /// The slots in use are below `slots_used`, which is at most the capacity of the slab.
     fn check_slots(&self) {
         let core = &self.core;
@@ -286,7 +306,8 @@ impl<N: Net> Reactor<N> {
                 .core
                 .connections
                 .iter()
-                .filter(|(_, connection)| usize::from(connection.flags.service()) == index);
+                .filter(|(_, connection)| usize::from(connection.flags.service()) == index)
+                .filter(|(_, connection)| !connection.is_dialled());
             let held: Vec<(ConnectionId, bool)> = own
                 .map(|(slot, connection)| {
                     let is_closed = matches!(connection.state(), State::Closed(_));

@@ -34,7 +34,6 @@ impl<N: Net> Reactor<N> {
         let core = &mut self.core;
         let Port { service, for_operator, .. } = core.listeners[listener as usize];
         let now = time.tick();
-        let held = core.connections.len() - core.carry.closed.len();
         if for_operator {
             self.make_way_at_the_door(now);
             return self.admit(stream, peer, service, SourceId::OPERATOR, time);
@@ -46,7 +45,7 @@ impl<N: Net> Reactor<N> {
         let others = core.others_held();
         let is_full = core.admission.gate == Gate::Full
             || others >= core.public_slots()
-            || held >= core.limits.max_connections;
+            || core.peers_held() >= core.limits.max_connections;
         let verdict = core.admission.judge(source, is_full, &core.limits, now);
         let has_place = match verdict {
             Decision::Admit => true,
@@ -206,19 +205,10 @@ impl<N: Net> Core<N> {
         let is_operator = source == SourceId::OPERATOR;
         self.stats.accepted += 1;
         self.stats.work.accepts += 1;
-        self.stats.states[State::Silent.index()] += 1;
-        let slot = self.connections.vacant_key() as u32;
-        self.slots_used = self.slots_used.max(slot as usize + 1);
-        let slots_fit = self.reserve(self.connections.len() + 1);
+        let token = Token::connection(self.connections.vacant_key() as u32, self.generation);
         let mut connection = Connection::new(stream, self.generation, service, source, now);
-        self.generation = self.generation.next();
-        let input = self.pool.open(Use::Read(slot));
-        let output = self.pool.open(Use::Write(slot));
-        let over_budget = slots_fit.is_err() || input.is_err() || output.is_err();
-        connection.input = input.unwrap_or_default();
-        connection.output = output.unwrap_or_default();
         connection.flags.put(Flags::SILENT, !is_operator);
-        let token = Token::connection(slot, connection.generation);
+        let (slot, has_room) = self.occupy(connection);
         match is_operator {
             true => {
                 self.admission.sources.connected(source, false);
@@ -226,8 +216,7 @@ impl<N: Net> Core<N> {
             }
             false => self.admission.enters(token, source),
         }
-        self.connections.insert(connection);
-        if over_budget {
+        if !has_room {
             self.close(slot, Reason::MemoryBudget);
             self.stats.accept_over_budget += 1;
             let (held, budget) = (self.connections.len(), self.limits.memory_budget);
@@ -245,6 +234,23 @@ impl<N: Net> Core<N> {
             }
         }
         Some(slot)
+    }
+
+    /// Puts a connection into a free slot, with the buffers that it starts with. Returns the slot,
+    /// and false if the memory budget has no room for the connection.
+    pub(super) fn occupy(&mut self, mut connection: Connection<N::Stream>) -> (u32, bool) {
+        let slot = self.connections.vacant_key() as u32;
+        self.slots_used = self.slots_used.max(slot as usize + 1);
+        self.stats.states[connection.state().index()] += 1;
+        self.generation = self.generation.next();
+        let slots_fit = self.reserve(self.connections.len() + 1);
+        let input = self.pool.open(Use::Read(slot));
+        let output = self.pool.open(Use::Write(slot));
+        let has_room = slots_fit.is_ok() && input.is_ok() && output.is_ok();
+        connection.input = input.unwrap_or_default();
+        connection.output = output.unwrap_or_default();
+        self.connections.insert(connection);
+        (slot, has_room)
     }
 
     /// Returns the slots that are open to every newcomer. A listener for the operator reserves
@@ -272,15 +278,21 @@ impl<N: Net> Core<N> {
     pub(super) fn has_room_again(&self) -> bool {
         let slots = self.public_slots();
         let free = (slots / GATE_REOPENS).max(1);
-        let held = self.connections.len();
+        let held = self.connections.len().saturating_sub(self.admission.sources.dialled());
         held.saturating_sub(self.admission.sources.operators()) + free <= slots
             && held + free <= self.limits.max_connections
     }
 
-    /// Returns the connections that count against the public slots: all but those of the operator.
+    /// Returns the connections that count against the public slots: all accepted ones but those of
+    /// the operator.
     fn others_held(&self) -> usize {
+        self.peers_held().saturating_sub(self.admission.sources.operators())
+    }
+
+    /// Returns the connections that count against `max-connections`: all that were accepted.
+    fn peers_held(&self) -> usize {
         let held = self.connections.len() - self.carry.closed.len();
-        held.saturating_sub(self.admission.sources.operators())
+        held.saturating_sub(self.admission.sources.dialled())
     }
 
     /// Returns whether silent connections harm others: half of the silent set or of the slots is
@@ -348,7 +360,7 @@ impl<N: Net> Core<N> {
         let idle = now.distance_from(connection.waits_since()).max(0) as u32;
         let owes = flags.has(Flags::IN_OUTBOX) || self.pool.len(&connection.output) > 0;
         let may_go = connection.state() == State::Open
-            && connection.source != SourceId::OPERATOR
+            && !matches!(connection.source, SourceId::OPERATOR | SourceId::DIALLED)
             && !connection.has_input_waiting()
             && !owes
             && idle >= Tick::count(IDLE_MIN);

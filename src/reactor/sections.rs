@@ -98,6 +98,8 @@ impl<N: Net> Core<N> {
             ("accept shed", Connections, stats.accept_shed, "Closed because no file was free."),
             ("accept over budget", Connections, over_budget, "Closed because of memory-budget."),
             ("evicted", Connections, stats.evicted, "Closed for holding the most memory."),
+            ("dialled", Connections, stats.dialled, "Connections that the server opened itself."),
+            ("dials failed", Count, stats.dials_failed, "Dials that opened no connection."),
         ]);
     }
 

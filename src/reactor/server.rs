@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Reactor;
 use super::core::{Core, timer_id};
+use crate::buffer::Keep;
 use crate::clock::{Tick, Time};
 use crate::config;
 use crate::connection::{Farewell, Flags, Reason, State};
@@ -17,7 +18,8 @@ use crate::sources::SourceId;
 use log::debug;
 
 impl<N: Net> Reactor<N> {
-    /// Frees a closed connection: tells its service, and closes or resets its socket.
+    /// Frees a closed connection: tells its service, and closes or resets its socket. `state` is
+    /// its state before the close.
     pub(super) fn part(&mut self, slot: u32, state: State, now: Time) {
         let Reactor { core, services, .. } = self;
         core.leaves_silent_set(slot);
@@ -30,7 +32,11 @@ impl<N: Net> Reactor<N> {
         core.timers.disarm(timer_id(slot));
         core.pool.release(&mut connection.input);
         core.pool.release(&mut connection.output);
-        core.pool.exempt(slot, false);
+        core.pool.keep_slot(slot, Keep::No);
+        // The service does not know of an attempt that failed.
+        if state == State::Connecting {
+            return core.net.close(connection.stream);
+        }
         let Some(reason) = connection.reason() else { return };
         debug!("closed slot {slot}: {}", reason.name());
         core.stats.closed[reason as usize] += 1;
@@ -126,7 +132,8 @@ impl<N: Net> Server for Core<N> {
 
     fn exempt(&mut self, connection: ConnectionId, on: bool) {
         let Some(own) = self.connections.get(connection.0 as usize) else { return };
-        if self.pool.exempt(connection.0, on) {
+        let keep = if on { Keep::Exempt } else { Keep::No };
+        if !own.is_dialled() && self.pool.keep_slot(connection.0, keep) {
             self.pool.reweigh_all([&own.input, &own.output]);
         }
     }

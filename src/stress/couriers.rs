@@ -8,7 +8,7 @@ use super::http::Reader;
 use super::plan::COURIERS_MAX;
 use super::socketio::polling::{Courier, PollStep, PollingPeer};
 use super::wire::Incoming;
-use super::world::{Dial, Peer, PeerFlags, World};
+use super::world::{Peer, PeerFlags, StressDial, World};
 use crate::buffer::Use;
 use crate::net::Net;
 use crate::token::{Source, Token};
@@ -85,7 +85,7 @@ impl<N: Net> World<N> {
 
     fn dial_courier(&mut self, client: Token, request: &[u8]) -> io::Result<()> {
         let none = io::ErrorKind::AddrNotAvailable;
-        let slot = self.dial(0, Dial { bare: true, ..Dial::default() }).ok_or(none)?;
+        let slot = self.dial(0, StressDial { bare: true, ..StressDial::default() }).ok_or(none)?;
         let courier = Courier { client, reader: Reader::default() };
         self.peers[slot as usize].incoming = Incoming::Courier(Box::new(courier));
         self.couriers.busy += 1;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::pace::{Arrivals, Next, Pace, earliest};
-use super::world::{Dial, PeerFlags, PeerRole, World};
+use super::world::{PeerFlags, PeerRole, StressDial, World};
 use crate::clock::Time;
 use crate::net::Net;
 
@@ -26,7 +26,7 @@ pub const UNANSWERED_RATE: f64 = 10_000.0;
 /// The dialer of one role of connections.
 pub struct Dialer {
     role: PeerRole,
-    dial: Dial,
+    dial: StressDial,
     /// Connections still to dial.
     left: usize,
     pace: Option<Pace>,
@@ -39,13 +39,25 @@ pub struct Dialer {
 impl Dialer {
     /// Returns a dialer of `count` connections. `rate` is connects per second; `None` is as fast as
     /// the server accepts.
-    pub fn new(role: PeerRole, dial: Dial, count: usize, rate: Option<f64>, now: Time) -> Dialer {
+    pub fn new(
+        role: PeerRole,
+        dial: StressDial,
+        count: usize,
+        rate: Option<f64>,
+        now: Time,
+    ) -> Dialer {
         let pace = rate.map(|rate| Pace::new(rate, Arrivals::Even, 0, now));
         Dialer { role, dial, left: count, pace, retries: VecDeque::new(), tries_again: true }
     }
 
     /// Returns a dialer that tries each connection once, for runs that show failures.
-    pub fn once(role: PeerRole, dial: Dial, count: usize, rate: Option<f64>, now: Time) -> Dialer {
+    pub fn once(
+        role: PeerRole,
+        dial: StressDial,
+        count: usize,
+        rate: Option<f64>,
+        now: Time,
+    ) -> Dialer {
         Dialer { tries_again: false, ..Dialer::new(role, dial, count, rate, now) }
     }
 
@@ -107,7 +119,7 @@ impl Dialer {
                 pace.take();
             }
             self.left -= 1;
-            if world.dial(self.role, Dial { due: Some(due), ..self.dial }).is_none() {
+            if world.dial(self.role, StressDial { due: Some(due), ..self.dial }).is_none() {
                 match self.tries_again {
                     true => self.again(world.now),
                     // This machine can open no more connections, so each further dial would fail

@@ -142,7 +142,7 @@ impl<N: Net> Driver<N> {
                     self.interrupted |=
                         signals.contains(&Signal::Stop) || signals.contains(&Signal::Reload);
                 }
-                Source::Listener(_) => {}
+                Source::Listener(_) | Source::Names => {}
             }
         }
         world.events = events;

@@ -182,7 +182,7 @@ impl<N: Net> World<N> {
 
     /// Dials the target, from the next source address unless `options` names one. Returns the slot.
     /// If the dial fails at once, counts the failure and returns `None`.
-    pub fn dial(&mut self, role: PeerRole, options: Dial) -> Option<u32> {
+    pub fn dial(&mut self, role: PeerRole, options: StressDial) -> Option<u32> {
         let source = options.source.or_else(|| {
             self.next_source = (self.next_source + 1) % self.sources.len().max(1);
             self.sources.get(self.next_source).copied()
@@ -461,7 +461,7 @@ impl<N: Net> World<N> {
 
 /// The options of a dial.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Dial {
+pub struct StressDial {
     /// Source address; `None` is the next of the run.
     pub source: Option<IpAddr>,
     /// Receive buffer in bytes; 0 is the kernel's default.

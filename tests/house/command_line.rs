@@ -22,7 +22,8 @@ const WRONG: &[(&str, &str)] = &[
     (
         "srve",
         "unrecognized subcommand 'srve'; tip: some similar subcommands exist: 'stress', 'serve'; \
-         accepted: serve, demo, stress, lab or flags; a config file goes after --config",
+         accepted: serve, demo, stress, lab, man, completions or flags; \
+         a config file goes after --config",
     ),
     (
         "--check slabd.toml",

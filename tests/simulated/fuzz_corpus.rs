@@ -30,8 +30,8 @@ macro_rules! targets {
 }
 
 targets!(
-    resp, inline, sniff, http, glob, config, datagram, connection, hub, websocket, engineio,
-    socketio
+    resp, replies, inline, sniff, http, glob, config, datagram, connection, hub, websocket,
+    engineio, socketio
 );
 
 fn folder(name: &str) -> impl Iterator<Item = std::path::PathBuf> {

@@ -15,6 +15,7 @@ mod datagrams;
 mod deadlines;
 mod defences;
 mod deliveries;
+mod dials;
 mod door;
 mod extension;
 mod first_line;

@@ -91,19 +91,22 @@ fn datagrams_of_one_network_are_accepted_up_to_the_rate() {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "this machine is too slow");
-            let mut server =
-                Server::start(&["--listen", "hub=127.0.0.1:0", "--datagram-rate", "4"]);
+            let server = Server::start(&["--listen", "hub=127.0.0.1:0", "--datagram-rate", "4"]);
             let mut observer = connect(&server);
             let begun = Instant::now();
             for source in 0..sent {
                 from([127, 0, 0, 10 + source], &server).send(b"PUBLISH news x").unwrap();
             }
-            server.wait_for_count("datagrams/in", |count| count == u64::from(sent));
+            // A datagram of another test, to a server that had the port before, may arrive as well.
+            let (mut published, mut dropped) = (0, 0);
+            while published + dropped < u64::from(sent) && Instant::now() < deadline {
+                published = info_number(&mut observer, "published_messages");
+                dropped = info_number(&mut observer, "dropped_rate");
+            }
             // The server accepts one more datagram each quarter of a second, so only a faster try
             // counts.
             if begun.elapsed() < Duration::from_millis(200) {
-                assert_eq!(info_number(&mut observer, "published_messages"), taken, "of {sent}");
-                assert_eq!(info_number(&mut observer, "dropped_rate"), u64::from(sent) - taken);
+                assert_eq!((published, dropped), (taken, u64::from(sent) - taken), "of {sent}");
                 break;
             }
         }

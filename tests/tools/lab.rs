@@ -60,6 +60,11 @@ fn the_sim_experiment_holds_and_replays_a_seed() {
 }
 
 #[test]
+fn the_scale_out_experiment_holds() {
+    assert!(holds("scale-out", 5).contains("4 "));
+}
+
+#[test]
 fn the_limits_experiment_holds() {
     let text = holds("limits", 3);
     for name in [
@@ -90,7 +95,17 @@ fn the_half_open_experiment_holds() {
 #[test]
 fn lab_lists_its_experiments_without_a_name_or_for_an_unknown_one() {
     let (code, text, _) = run(&["lab"]);
-    let names = ["framing", "restart", "memory", "limits", "turns", "fanout", "half-open", "sim"];
+    let names = [
+        "framing",
+        "restart",
+        "memory",
+        "limits",
+        "turns",
+        "fanout",
+        "half-open",
+        "scale-out",
+        "sim",
+    ];
     assert_eq!(code, Some(0));
     for name in names {
         assert_eq!(
@@ -109,7 +124,7 @@ fn lab_lists_its_experiments_without_a_name_or_for_an_unknown_one() {
 
 #[test]
 fn a_wrong_argument_exits_with_2_and_names_the_accepted_values() {
-    let names = "framing, restart, memory, limits, turns, fanout, half-open, sim";
+    let names = "framing, restart, memory, limits, turns, fanout, half-open, scale-out, sim";
     for (line, named, accepted) in [
         ("nosuch", "'nosuch' is not an experiment", names),
         ("--quick", "--quick needs the name of an experiment", names),

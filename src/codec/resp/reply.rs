@@ -33,6 +33,19 @@ pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a bulk string of several parts.
+pub fn bulk_of(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    head(out, b'$', parts.iter().map(|part| part.len() as u64).sum(), false);
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Returns the length of a bulk string of `length` bytes with its framing.
+pub fn bulk_length(length: usize) -> usize {
+    let digits = length.checked_ilog10().unwrap_or(0) as usize + 1;
+    digits + length + 5
+}
+
 /// Appends a text for people: a verbatim string in RESP3, a bulk string in RESP2.
 pub fn verbatim(out: &mut Vec<u8>, text: &str, protocol: Protocol) {
     match protocol {

@@ -50,6 +50,16 @@ impl Channels {
         own.into_iter().flat_map(Subscriptions::iter).map(|subscription| subscription.topic)
     }
 
+    /// Returns the number of places in the table of topics. Some are vacant.
+    pub fn places(&self) -> usize {
+        self.topics.capacity()
+    }
+
+    /// Returns the topic at a place of the table.
+    pub fn topic_at(&self, place: usize) -> Option<TopicId> {
+        Some(TopicId::new(self.topics.get(place)?.kind, place))
+    }
+
     /// Returns true if a session is subscribed to a topic.
     pub fn is_member(&self, session: u32, topic: TopicId) -> bool {
         self.slot_of(session, topic).is_some()

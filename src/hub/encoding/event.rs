@@ -78,3 +78,14 @@ pub fn message(
         framing.binary(out, payload);
     }
 }
+
+/// Appends the event `gap(topic)`: messages of the topic may be missing.
+pub fn gap(out: &mut Vec<u8>, framing: Framing, namespace: u8, topic: &[u8], routes: &EventRoutes) {
+    framing.text(out, |out| {
+        let name = routes.namespace_name(namespace);
+        socketio::write_head(out, PacketKind::Event, 0, name, None);
+        out.extend_from_slice(b"[\"gap\",");
+        json::string(out, &String::from_utf8_lossy(topic));
+        out.push(b']');
+    });
+}

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::super::channels::Channels;
 use super::super::encoding::{By, Encoding};
+use super::super::messages::MessageKind;
 use super::{Fanout, Queue};
 use crate::limits::BATCH_MAX;
 use crate::payload::Payload;
@@ -52,7 +53,7 @@ impl Fanout {
         output: &mut Output<'_>,
     ) {
         self.looked_through += self.find_queues(channels, session);
-        let (had, is_private) = (self.had(session), self.mutes.has(session) || is_slow);
+        let (had, is_private) = (self.had(session), self.is_apart(session) || is_slow);
         let batch = &self.batch;
         let is_shared = !is_private && !batch.is_private;
         if is_shared
@@ -98,6 +99,12 @@ impl Fanout {
         };
     }
 
+    /// Returns true if a session may get fewer messages than others of its topics.
+    fn is_apart(&self, session: u32) -> bool {
+        let is_excepted = !self.excepted.is_empty() && self.excepted.contains(&session);
+        is_excepted || self.mutes.has(session)
+    }
+
     /// Cuts a batch at `BATCH_MAX` bytes and at large messages, which go alone; the rest goes in
     /// the next turn. Overlapping patterns can multiply a backlog beyond the amount that a reader
     /// takes at once.
@@ -135,10 +142,11 @@ impl Fanout {
                 (post.turn, post.encoded) = (self.turn, Default::default());
             }
             let message = post.message;
+            let kind = self.messages.kind(message);
             let is_large = self.messages.large(message).is_some();
             if is_large && !encoding.keeps_payload() {
                 let (channel, payload) = self.messages.get(post.message);
-                let (by, at) = (By::topic(channels, *topic), (*queue, post.number));
+                let (by, at) = (By::topic(channels, *topic, kind), (*queue, post.number));
                 let encode =
                     |out: &mut Vec<u8>| encoding.encode(out, by, channel, payload, &self.routes);
                 if let Some(made) = self.rendered.make(at, encoding, payload.len(), encode) {
@@ -151,7 +159,7 @@ impl Fanout {
                 let bytes = output.bytes_mut();
                 *start = bytes.len() as u32;
                 let (channel, payload) = self.messages.get(message);
-                let by = By::topic(channels, *topic);
+                let by = By::topic(channels, *topic, kind);
                 if let Some(payload) = self.messages.large(message) {
                     encoding.encode_head(bytes, by, channel, payload);
                     *end = bytes.len() as u32;
@@ -208,7 +216,10 @@ impl Fanout {
             let is_logged = is_muted && mutes.covers(session, own.topic);
             let first = own.posts.partition_point(|post| post.number <= had);
             let behind = (first as u32..).zip(&own.posts[first..]);
-            let wanted = behind.filter(|(_, post)| !is_logged || !messages.is_logged(post.message));
+            let wanted = behind.filter(|(_, post)| {
+                let is_in_log = is_logged && messages.kind(post.message) == MessageKind::Logged;
+                !is_in_log && post.except != session
+            });
             posts.extend(wanted.map(|(place, post)| (post.number, *queue, place)));
         }
         if found.len() > 1 {

@@ -1,7 +1,9 @@
 //! The undelivered messages of one topic: posts, each with the place of its encoded forms.
 
-use crate::hub::channels::TopicId;
+use super::Fanout;
+use crate::hub::channels::{Channels, TopicId};
 use crate::hub::encoding::Encoding;
+use crate::hub::messages::MessageKind;
 
 /// The undelivered messages of one topic, and the progress of the walk over its subscribers.
 pub(super) struct Queue {
@@ -15,6 +17,9 @@ pub(super) struct Queue {
     pub(super) until: u32,
 }
 
+/// Stands for no session.
+const NOBODY: u32 = u32::MAX;
+
 /// A message on its way to the subscribers of one topic.
 #[derive(Clone, Copy)]
 pub(super) struct Post {
@@ -22,6 +27,8 @@ pub(super) struct Post {
     pub(super) message: u32,
     /// The turn in which the message was encoded.
     pub(super) turn: u32,
+    /// The session that does not get the message, or [`NOBODY`].
+    pub(super) except: u32,
     /// By kind of encoding. An empty range: not encoded.
     pub(super) encoded: [(u32, u32); Encoding::KINDS],
     /// The namespaces of the last two kinds.
@@ -40,5 +47,67 @@ impl Post {
             }
         }
         range
+    }
+}
+
+impl Fanout {
+    /// Queues a message for the subscribers of some topics. Returns the number of
+    /// receivers. A session counts once for each topic that it is subscribed to.
+    pub fn publish(
+        &mut self,
+        channels: &mut Channels,
+        topics: &[TopicId],
+        channel: &[u8],
+        payload: &[u8],
+        kind: MessageKind,
+    ) -> usize {
+        self.forget_orphans(channels);
+        if topics.is_empty() {
+            return 0;
+        }
+        let message = self.messages.push(channel, payload, topics.len(), kind);
+        if let Some(payload) = self.messages.large(message) {
+            self.in_flight.add(payload, topics);
+        }
+        let mut receivers = 0;
+        for topic in topics {
+            receivers += channels.subscribers(*topic).len();
+            self.latest += 1;
+            self.posts += 1;
+            let queue =
+                channels.queue(*topic).unwrap_or_else(|| self.start_queue(channels, *topic));
+            let (encoded, namespaces) = Default::default();
+            let (number, turn, except) = (self.latest, self.turn, NOBODY);
+            let post = Post { number, message, turn, except, encoded, namespaces };
+            let posts = &mut self.queues[queue as usize].posts;
+            let before = posts.capacity();
+            posts.push(post);
+            self.post_bytes += (posts.capacity() - before) * size_of::<Post>();
+        }
+        receivers
+    }
+
+    /// Leaves a session out of the latest post of some topics, because the message is its own.
+    pub fn leave_out(&mut self, session: u32, channels: &Channels, topics: &[TopicId]) {
+        for queue in topics.iter().filter_map(|topic| channels.queue(*topic)) {
+            if let Some(post) = self.queues[queue as usize].posts.last_mut() {
+                post.except = session;
+                self.excepted.insert(session);
+            }
+        }
+    }
+
+    /// Gives a topic a queue and appends it to the order of walks. Returns its number.
+    fn start_queue(&mut self, channels: &mut Channels, topic: TopicId) -> u32 {
+        let queue = self.spare.pop_back().unwrap_or_else(|| {
+            self.queues.push(Queue { topic, posts: Vec::new(), unvisited: 0, until: 0 });
+            self.queues.len() as u32 - 1
+        });
+        self.warm = self.warm.saturating_sub(1);
+        let own = &mut self.queues[queue as usize];
+        (own.topic, own.unvisited, own.until) = (topic, 0, 0);
+        channels.set_queue(topic, Some(queue));
+        self.order.push_back(queue);
+        queue
     }
 }

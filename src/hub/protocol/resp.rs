@@ -202,8 +202,8 @@ impl Resp {
     }
 
     /// Returns true if a walk continues in the next turn.
-    pub fn has_work(&self) -> bool {
-        self.walks.has_work() || self.transactions.has_holder()
+    pub fn has_work(&self, is_link_full: bool) -> bool {
+        self.walks.has_work() || self.transactions.has_holder() && !is_link_full
     }
 
     /// Returns true if publishes wait for an EXEC that has paused.

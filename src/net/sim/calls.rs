@@ -14,6 +14,7 @@ pub enum SystemCall {
     Read,
     Write,
     WatchWritable,
+    Connect,
     Shutdown,
     Shed,
     Unacknowledged,
@@ -27,8 +28,9 @@ pub enum SystemCall {
 
 impl SystemCall {
     /// Returns the errors with which this call can fail on Linux. Errors that only a bug of the
-    /// caller causes, such as EBADF, are left out. Sources: accept(2), recv(2), send(2),
-    /// epoll_ctl(2), shutdown(2), listen(2), bind(2), getsockopt(2), tcp(7), ip(7) and udp(7).
+    /// caller causes, such as EBADF, are left out. Sources: accept(2), connect(2), recv(2),
+    /// send(2), epoll_ctl(2), shutdown(2), listen(2), bind(2), getsockopt(2), tcp(7), ip(7) and
+    /// udp(7).
     pub fn errnos(self) -> &'static [i32] {
         use crate::sys::errno::*;
         match self {
@@ -59,6 +61,9 @@ impl SystemCall {
                 &[EAGAIN, EINTR, EPIPE, ECONNRESET, ETIMEDOUT, ENETUNREACH, ENOBUFS, ENOMEM]
             }
             SystemCall::WatchWritable => &[ENOMEM, ENOSPC],
+            SystemCall::Connect => {
+                &[EADDRNOTAVAIL, EACCES, EMFILE, ENFILE, ENETUNREACH, EHOSTUNREACH, ENOBUFS, ENOMEM]
+            }
             SystemCall::Shutdown => &[ENOTCONN],
             SystemCall::Shed => &[EMFILE, ENFILE, EINTR, ECONNABORTED],
             SystemCall::Unacknowledged | SystemCall::BufferBytes | SystemCall::AcceptQueue => {

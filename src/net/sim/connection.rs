@@ -230,7 +230,7 @@ impl SimConnection {
             (Segment::Room, Side::Open(_)) if self.wants_room && self.has_room() => {
                 self.wants_room = false
             }
-            (Segment::Room, _) => return false,
+            (Segment::Room | Segment::Answer(_), _) => return false,
             (Segment::Reset, _) if self.is_over() => return false,
             // tcp_reset gives EPIPE only in CLOSE_WAIT. With the loop's side shut, the state is
             // LAST_ACK.
@@ -246,6 +246,8 @@ pub(super) enum Segment {
     Data(Box<[u8]>),
     Fin,
     Reset,
+    /// The answer to a dial: true accepts it.
+    Answer(bool),
     /// Not a segment: the loop's kernel has memory for sending again.
     Room,
 }
@@ -257,6 +259,8 @@ impl Segment {
             Segment::Data(bytes) => ("arrives", bytes.len() as i64),
             Segment::Fin => ("arrives FIN", 0),
             Segment::Reset => ("arrives RST", 0),
+            Segment::Answer(true) => ("arrives SYN-ACK", 0),
+            Segment::Answer(false) => ("arrives refusal", 0),
             Segment::Room => ("room again", 0),
         }
     }

@@ -191,31 +191,20 @@ impl SimNet {
     /// Accepts the loop's oldest connection attempt to `address`. Returns `None` when there is
     /// none.
     pub fn accept_connect(&mut self, address: SocketAddr) -> Option<ClientId> {
-        let client = self.take_connect(address)?;
-        if let Side::Connecting(file) = self.connection(client).side {
-            self.connection_mut(client).side = Side::Open(file);
-            self.wake(file);
-        }
+        let client = self.connects_to(address)?;
+        self.answer_arrives(client, true);
         Some(client)
     }
 
     /// Refuses the loop's oldest connection attempt to `address` (ECONNREFUSED). Returns false when
     /// there is none.
     pub fn refuse_connect(&mut self, address: SocketAddr) -> bool {
-        let Some(client) = self.take_connect(address) else { return false };
-        if let Side::Connecting(file) = self.connection(client).side {
-            let connection = self.connection_mut(client);
-            connection.side = Side::Open(file);
-            connection.client_gone = true;
-            connection.refuse();
-            self.wake(file);
-        }
-        true
+        let client = self.connects_to(address);
+        client.and_then(|client| self.answer_arrives(client, false)).is_some()
     }
 
-    fn take_connect(&mut self, address: SocketAddr) -> Option<ClientId> {
-        let index = self.connecting.iter().position(|&(to, _)| to == address)?;
-        Some(self.connecting.remove(index).1)
+    fn connects_to(&self, address: SocketAddr) -> Option<ClientId> {
+        self.connecting.iter().find(|&&(to, _)| to == address).map(|&(_, client)| client)
     }
 }
 
@@ -249,10 +238,13 @@ impl SimNet {
             let (client, segment) = first.remove();
             let (what, amount) = segment.described();
             self.note(what, client.0, amount);
-            if self.connection_mut(client).arrive(segment) {
+            if let Segment::Answer(accepts) = segment {
+                self.dial_is_answered(client, accepts);
+            } else if self.connection_mut(client).arrive(segment) {
                 self.wake_client_file(client);
             }
         }
+        self.answer_look_ups();
     }
 
     pub(super) fn chance(&mut self, probability: f64) -> bool {

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::SimNet;
+use crate::net::Ready;
 
 /// The faults of a network. Those of type `f64` are probabilities from 0 to 1. The default has
 /// none.
@@ -114,6 +115,22 @@ impl Faults {
 }
 
 impl SimNet {
+    /// Makes the next poll report this event as well. The event may name a closed source.
+    pub fn inject(&mut self, event: Ready) {
+        self.injected.push(event);
+    }
+
+    /// Replaces the faults from now on. Existing clients keep their windows.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    /// Limits file numbers to values below `limit`, as RLIMIT_NOFILE does. Only the loop's files
+    /// count.
+    pub fn set_file_limit(&mut self, limit: usize) {
+        self.file_limit = limit;
+    }
+
     /// Sets the system's clock, as an operator or NTP does. The monotonic clock goes on.
     pub fn set_system_clock(&mut self, time: Duration) {
         self.system_clock = (time, self.now);

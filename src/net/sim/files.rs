@@ -159,6 +159,7 @@ impl SimNet {
                 read_on: false,
             });
         }
+        ready.extend(self.dialled.report());
         while ready.len() - start < EVENTS_PER_POLL
             && let Some((file, opened)) = self.wakes.pop_front()
         {

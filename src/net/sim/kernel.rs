@@ -179,6 +179,7 @@ impl SimNet {
                 Source::Listener(_) => "ready, listener",
                 Source::Socket(_) => "ready, socket",
                 Source::Signals => "ready, signals",
+                Source::Names => "ready, names",
             };
             self.note(what, event.token.to_usize() as u32, i64::from(event.read_on));
         }

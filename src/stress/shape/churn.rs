@@ -7,7 +7,7 @@ use crate::stress::dialer::Dialer;
 use crate::stress::meter::Reading;
 use crate::stress::pace::{Next, earliest};
 use crate::stress::plan::Plan;
-use crate::stress::world::{Dial, PeerFlags, World};
+use crate::stress::world::{PeerFlags, StressDial, World};
 
 /// The shape `churn`.
 pub struct Churn {
@@ -26,7 +26,13 @@ impl Churn {
         let first =
             plan.requests.map_or(plan.connections, |all| (all as usize).min(plan.connections));
         Churn {
-            dialer: Dialer::new(0, Dial::default(), first, plan.rate.or(plan.connect_rate), now),
+            dialer: Dialer::new(
+                0,
+                StressDial::default(),
+                first,
+                plan.rate.or(plan.connect_rate),
+                now,
+            ),
             until,
             left: plan.requests.map(|all| all - first as u64),
             drains_until: until + plan.timeout,

@@ -21,7 +21,7 @@ use crate::stress::record::{Delivery, Record};
 use crate::stress::resp::command;
 use crate::stress::target::Scheme;
 use crate::stress::wire::payload;
-use crate::stress::world::{Dial, PeerFlags, World};
+use crate::stress::world::{PeerFlags, StressDial, World};
 
 const SUBSCRIBER: u8 = 0;
 const PUBLISHER: u8 = 1;
@@ -64,16 +64,16 @@ impl FanoutShape {
         FanoutShape {
             subscribers: Dialer::once(
                 SUBSCRIBER,
-                Dial::default(),
+                StressDial::default(),
                 plan.connections,
                 plan.connect_rate,
                 now,
             ),
             publisher: Dialer::once(
                 PUBLISHER,
-                Dial {
+                StressDial {
                     http: plan.publish.as_ref().map(|target| target.address),
-                    ..Dial::default()
+                    ..StressDial::default()
                 },
                 1,
                 None,

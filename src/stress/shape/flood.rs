@@ -19,7 +19,7 @@ use crate::stress::socketio::SocketIoForm;
 use crate::stress::target::Scheme;
 use crate::stress::websocket::{ANNOUNCED, WebSocketForm};
 use crate::stress::wire::Wire;
-use crate::stress::world::{Dial, PeerFlags, World};
+use crate::stress::world::{PeerFlags, StressDial, World};
 
 /// The role of attackers, beside that of [`PROBE`].
 const ATTACKER: u8 = 0;
@@ -65,7 +65,7 @@ pub struct Flood {
     kind: ShapeName,
     plan: Plan,
     began: Time,
-    dial: Dial,
+    dial: StressDial,
     /// Dialer of the attackers during the flood.
     attackers: Option<Dialer>,
     probes: Probes,
@@ -99,13 +99,13 @@ impl Flood {
         Flood {
             kind,
             began: now,
-            dial: Dial {
+            dial: StressDial {
                 unread,
                 receive_buffer: if unread { TINY_BUFFER } else { 0 },
                 bare: kind == ShapeName::HalfRequest,
                 mute: matches!(kind, ShapeName::Silent | ShapeName::HalfUpgrade),
                 http: (kind == ShapeName::Sids).then_some(plan.target.address),
-                ..Dial::default()
+                ..StressDial::default()
             },
             attackers: None,
             probes: Probes::new(plan, now),

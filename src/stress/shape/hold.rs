@@ -12,7 +12,7 @@ use crate::stress::pace::{Next, earliest};
 use crate::stress::plan::Plan;
 use crate::stress::record::Record;
 use crate::stress::target::Scheme;
-use crate::stress::world::{Dial, PeerFlags, World};
+use crate::stress::world::{PeerFlags, StressDial, World};
 
 /// Time from the last answer until the server's memory is read. The server may free buffers
 /// meanwhile.
@@ -62,7 +62,7 @@ impl Hold {
         let is_unanswered = !asks && scheme == Scheme::Tcp;
         let rate = plan.connect_rate.or(is_unanswered.then_some(UNANSWERED_RATE));
         Hold {
-            dialer: Dialer::once(0, Dial::default(), plan.connections, rate, now),
+            dialer: Dialer::once(0, StressDial::default(), plan.connections, rate, now),
             asks,
             scheme,
             duration: plan.duration,

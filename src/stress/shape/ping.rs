@@ -17,7 +17,7 @@ use crate::stress::meter::Reading;
 use crate::stress::pace::{Arrivals, Next, Pace, earliest};
 use crate::stress::plan::Plan;
 use crate::stress::record::Record;
-use crate::stress::world::{Dial, World};
+use crate::stress::world::{StressDial, World};
 use crate::token::{Source, Token};
 
 /// Maximum number of requests sent in one turn at a rate, before the loop polls for answers again.
@@ -64,7 +64,7 @@ enum PingPhase {
 impl Ping {
     pub fn new(plan: &Plan, now: Time) -> Ping {
         Ping {
-            dialer: Dialer::new(0, Dial::default(), plan.connections, plan.connect_rate, now),
+            dialer: Dialer::new(0, StressDial::default(), plan.connections, plan.connect_rate, now),
             connections: plan.connections as u64,
             pipeline: plan.pipeline as u32,
             rate: plan.rate,

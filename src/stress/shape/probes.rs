@@ -11,7 +11,7 @@ use crate::stress::meter::Times;
 use crate::stress::pace::{Arrivals, Next, Pace};
 use crate::stress::plan::{PROBES_IN_FLIGHT_MAX, PROBES_PER_TURN, Plan};
 use crate::stress::record::{Probe, Record};
-use crate::stress::world::{Dial, PeerFlags, World};
+use crate::stress::world::{PeerFlags, StressDial, World};
 
 /// The role of honest connections.
 pub const PROBE: u8 = 1;
@@ -97,7 +97,7 @@ impl Probes {
 
     /// Dials for one honest client, from the next address.
     fn dial<N: Net>(&mut self, world: &mut World<N>, phase: usize, due: Time) {
-        let mut how = Dial::default();
+        let mut how = StressDial::default();
         if self.from_many_sources {
             self.number = (self.number + 1) % SOURCES;
             how.source = Some(IpAddr::V4(Ipv4Addr::from(0x7f02_0001 + self.number)));

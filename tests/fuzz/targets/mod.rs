@@ -11,6 +11,7 @@ pub mod hub;
 mod hub_model;
 pub mod inline;
 mod no_server;
+pub mod replies;
 pub mod resp;
 pub mod sniff;
 pub mod socketio;

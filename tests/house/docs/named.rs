@@ -18,7 +18,7 @@ pub struct Known {
 }
 
 /// Foreign programs, whose arguments are not checked.
-const OTHERS: [&str; 20] = [
+const OTHERS: [&str; 21] = [
     "redis-cli",
     "nc",
     "telnet",
@@ -39,6 +39,7 @@ const OTHERS: [&str; 20] = [
     "cd",
     "ss",
     "docker",
+    "apt-get",
 ];
 
 impl Known {
@@ -47,12 +48,12 @@ impl Known {
             let output = Command::new(program).args(words).output().unwrap();
             String::from_utf8(output.stdout).unwrap()
         };
-        let help = ["", "serve", "stress", "lab"].map(|name| {
+        let help = ["", "serve", "stress", "lab", "man", "completions"].map(|name| {
             let words = if name.is_empty() { vec!["--help"] } else { vec![name, "--help"] };
             (name, output(&words))
         });
         let mut files = Vec::new();
-        for folder in ["src", "tests", "benches", ".ci"] {
+        for folder in ["src", "tests", "benches", "packaging", ".ci"] {
             read_all(&root().join(folder), &mut files);
         }
         let functions = files
@@ -97,7 +98,7 @@ impl Known {
             return check(self.has_text(span), "nothing in the sources has this name");
         }
         let place = |folder: &&str| first.starts_with(*folder) && !first.contains(['*', '…', 'N']);
-        if ["src/", "docs/", "tests/", "benches/"].iter().any(place) {
+        if ["src/", "docs/", "tests/", "benches/", "packaging/"].iter().any(place) {
             return check(root().join(first).exists(), "there is no such file");
         }
         Ok(())
@@ -154,7 +155,8 @@ impl Known {
 
     fn check_slabd(&self, words: &[&str]) -> Result<(), String> {
         let first = words.first().copied().unwrap_or("");
-        let command = if ["serve", "stress", "lab"].contains(&first) { first } else { "" };
+        let known = self.help.iter().any(|(name, _)| *name == first);
+        let command = if known { first } else { "" };
         let help = self.help_of(command);
         for word in words {
             let is_flag = word.len() > 1 && word.starts_with('-');
@@ -303,7 +305,8 @@ fn value_of<'a>(words: &[&'a str], flag: &str) -> Option<&'a str> {
 
 /// Returns true if a word is the path of a script of this repository: a file without an extension.
 fn is_script(word: &str) -> bool {
-    let ours = ["tests/", "benches/", ".ci/"].iter().any(|folder| word.starts_with(folder));
+    let ours =
+        ["tests/", "benches/", "packaging/", ".ci/"].iter().any(|folder| word.starts_with(folder));
     ours && !word.contains('…')
         && root().join(word).is_file()
         && !word.rsplit('/').next().unwrap_or("").contains('.')

@@ -153,6 +153,7 @@ impl<F: FarSide> Player<F> {
                     Source::Listener(index) => format!("listener {index}"),
                     Source::Socket(index) => format!("socket {index}"),
                     Source::Signals => "signals".into(),
+                    Source::Names => "names".into(),
                 };
                 let letter = |is_set, letter| if is_set { letter } else { "" };
                 format!(

@@ -127,6 +127,7 @@ fn is_transient(call: SystemCall, errno: i32) -> bool {
         SystemCall::Listen | SystemCall::Bind | SystemCall::Configure | SystemCall::Receive => true,
         SystemCall::Send | SystemCall::Shed => true,
         SystemCall::WatchWritable | SystemCall::Shutdown | SystemCall::Unacknowledged => false,
+        SystemCall::Connect => false,
         SystemCall::BufferBytes | SystemCall::PeerAddress | SystemCall::AcceptQueue => false,
     }
 }

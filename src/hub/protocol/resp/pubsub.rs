@@ -6,9 +6,8 @@ use super::{Call, SlicedWork};
 use crate::codec::resp::{self, Command, Protocol};
 use crate::hub::channels::{Kind, Refused, TopicLimits};
 use crate::hub::encoding::CatchUpForm;
-use crate::hub::patterns::TooDear;
 use crate::hub::sessions::{RETAINED, SessionId};
-use crate::hub::verbs::{too_dear, too_long, too_many};
+use crate::hub::verbs::{too_long, too_many};
 use crate::hub::{Shared, glob};
 use crate::limits::{LIST_MAX, LIST_STEPS_MAX, Limits, SEARCHED_MAX};
 use crate::service::server::Server;
@@ -244,7 +243,7 @@ pub fn publish(shared: &mut Shared, words: Command<'_>, call: &mut Call<'_, '_>)
     }
     match shared.publish(word(words, 1), word(words, 2)) {
         Ok(receivers) => resp::integer(call.out(), receivers as i64),
-        Err(TooDear) => call.error(&format!("ERR {}", too_dear(word(words, 1)))),
+        Err(unpublished) => call.error(&format!("ERR {}", unpublished.text(word(words, 1)))),
     }
 }
 

@@ -309,7 +309,7 @@ impl SocketIo {
 
     /// Publishes the queued messages, while there is no backlog.
     pub fn publish_departures(&mut self, shared: &mut Shared) {
-        while !shared.fanout.is_backlogged()
+        while !shared.fanout.has_backlog()
             && let Some((channel, payload)) = self.departures.pop_front()
         {
             self.held -= channel.len() + payload.len();

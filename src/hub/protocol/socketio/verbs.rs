@@ -221,17 +221,14 @@ impl Client<'_> {
             return VerbResult::Refused(text);
         }
         if let Some((channel, payload)) = &actions.publish {
-            if actions.to_others {
-                shared.deliver_now(socket, self.out);
-            }
             let speaker = self.speaker;
+            shared.except = actions.to_others.then_some(socket);
             let published = match may_wait {
                 true => shared.publish_from(speaker, channel, payload, self.server),
                 false => shared.publish_now(speaker, channel, payload, self.server),
             };
+            shared.except = None;
             match published {
-                // As if the socket had subscribed only now: it misses the message.
-                VerbResult::Done(_) if actions.to_others => shared.fanout.subscribed(socket.index),
                 VerbResult::Done(_) => {}
                 VerbResult::Later => return VerbResult::Later,
                 VerbResult::Refused(text) => return VerbResult::Refused(text),

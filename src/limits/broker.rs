@@ -1,0 +1,106 @@
+//! The limits of the link to a broker: its times, its queue, and the replies that it reads.
+
+use std::time::Duration;
+
+use super::{COUNT_LINE_MAX, MAX_MESSAGE_MAX};
+
+/// Longest time to connect to a broker. A server that does not answer within it is as good as down,
+/// and another may be tried.
+pub const BROKER_CONNECT_TIME: Duration = Duration::from_secs(1);
+
+/// Longest time until the broker replies to a command, or sends anything else meanwhile. A command
+/// of another client may keep Redis busy for a second.
+pub const BROKER_REPLY_TIME: Duration = Duration::from_secs(4);
+
+/// Shortest wait before the link dials again. Many servers lose the same broker at the same moment.
+pub const BROKER_BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// Longest wait before the link dials again. So the link is up within two seconds of the broker.
+pub const BROKER_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Time from one probe to the next. The broker gets six small messages a minute from each server.
+pub const BROKER_PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// Time for which a name stays subscribed at the broker after its last subscriber has left. Clients
+/// that reload a page cost the broker nothing.
+pub const BROKER_LINGER: Duration = Duration::from_secs(5);
+
+/// Maximum number of names in one SUBSCRIBE or UNSUBSCRIBE to the broker. Other clients of the
+/// broker wait while it serves one command, for about a tenth of a millisecond.
+pub const BROKER_BATCH_NAMES: usize = 512;
+
+/// Size of the names, in bytes, from which such a command takes no further name.
+pub const BROKER_BATCH_BYTES: usize = 64 * 1024;
+
+/// While the link restores its subscriptions, it writes no further command once this many bytes
+/// wait to be sent.
+pub const BROKER_RESTORE_BYTES: usize = 2 * BROKER_BATCH_BYTES;
+
+/// Maximum size of the commands that wait to be sent to the broker, in bytes. Beyond it, publishes
+/// are dropped and counted.
+pub const BROKER_QUEUE_MAX: usize = 8 << 20;
+
+/// Memory that an empty queue of commands keeps, in bytes.
+pub const BROKER_SPARE_QUEUE: usize = 64 * 1024;
+
+/// Maximum number of events of the link that wait to be collected. Beyond it, refusals are only
+/// counted.
+pub const BROKER_EVENTS_MAX: usize = 64;
+
+/// Maximum number of brokers, or Sentinels of a broker, to fail over to.
+pub const BROKER_HOSTS_MAX: usize = 16;
+
+/// Longest name of a host (RFC 1035), in bytes.
+pub const HOST_NAME_MAX: usize = 253;
+
+/// Longest prefix of names at the broker, in bytes.
+pub const BROKER_PREFIX_MAX: usize = 128;
+
+/// Maximum number of patterns that say which channels are shared. Each publish is compared with
+/// them.
+pub const BROKER_PATTERNS_MAX: usize = 64;
+
+/// Highest number of a database that a URL may name. Redis has 16 by default.
+pub const BROKER_DATABASE_MAX: u32 = 65_535;
+
+/// Longest line of a reply, in bytes with its marker. Errors quote up to 128 bytes of a command.
+pub const REPLY_LINE_MAX: usize = 4096;
+
+/// Maximum depth of the aggregates of a reply. The answer to HELLO has four levels.
+pub const REPLY_DEPTH_MAX: usize = 8;
+
+/// Maximum number of items of a reply. Each takes 12 bytes.
+pub const REPLY_ITEMS_MAX: usize = 16 * 1024;
+
+/// Longest reply that a broker may announce, in bytes: the longest string of Redis, and its names.
+/// A longer one can only be an error.
+pub const REPLY_MAX: usize = MAX_MESSAGE_MAX + (1 << 20);
+
+const _: () = {
+    // A reply is addressed with 32 bits.
+    assert!(REPLY_MAX <= u32::MAX as usize);
+    assert!(COUNT_LINE_MAX <= REPLY_LINE_MAX);
+    assert!(BROKER_BACKOFF_MIN.as_millis() < BROKER_BACKOFF_MAX.as_millis());
+    assert!(BROKER_RESTORE_BYTES < BROKER_QUEUE_MAX);
+    // A probe must be back before the next one is due.
+    assert!(BROKER_REPLY_TIME.as_millis() < BROKER_PROBE_EVERY.as_millis());
+};
+
+/// Publishers wait while this many bytes or more wait to be sent to the broker. So a publisher
+/// takes the pace of the broker, and nothing is dropped.
+pub const BROKER_QUEUE_HIGH: usize = 1 << 20;
+
+const _: () = assert!(BROKER_QUEUE_HIGH < BROKER_QUEUE_MAX);
+
+/// Maximum number of bytes that one turn hands to a connection of the link.
+pub const BROKER_WRITE_MAX: usize = 256 * 1024;
+
+/// Replies of the broker that the link reads before the loop looks at its budgets again.
+pub const BROKER_READS_PER_CALL: usize = 64;
+
+/// Places in the table of topics that one turn looks at to tell their subscribers of a gap.
+pub const GAPS_PER_TURN: usize = 256;
+
+/// Publishes that leave out their sender and have not come back from the broker. Beyond it, a
+/// sender gets its own message.
+pub const OWN_MESSAGES_MAX: usize = 65_536;
