@@ -15,7 +15,7 @@ use crate::limits::{
 };
 use crate::secret::Secret;
 
-/// What a link is created with.
+/// The settings that a link is created with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerSettings {
     /// The brokers, to fail over to in turn. At least one.

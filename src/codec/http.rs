@@ -17,7 +17,7 @@ mod response;
 
 pub use body::BodyProgress;
 pub use head::{BodyFraming, RequestHead, parse, split_authority};
-pub use response::{Response, imf_fixdate, reason};
+pub use response::{Response, decimal, imf_fixdate, reason};
 
 /// The limits of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What the codecs and protocols that speak JSON share: texts, and a bound on depth.
+//! JSON for all codecs and protocols that speak it: texts, and a bound on depth.
 
 use std::borrow::Cow;
 

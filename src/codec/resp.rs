@@ -498,7 +498,9 @@ impl<'a> Command<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     /// A step in reading a stream: a command with its arguments, or an error.
@@ -989,6 +991,28 @@ mod tests {
         assert_eq!((parser.ranges.capacity(), parser.unquoted.capacity()), warm);
     }
 
+    /// Returns one of some streams after a number of changes: bytes of the alphabet in place of
+    /// others or between them, removed bytes, and a part that is repeated.
+    pub fn mutated(
+        random: &mut fastrand::Rng,
+        streams: &[&[u8]],
+        alphabet: &[u8],
+        changes: Range<usize>,
+    ) -> Vec<u8> {
+        let mut stream = streams[random.usize(..streams.len())].to_vec();
+        for _ in 0..random.usize(changes) {
+            let (at, byte) =
+                (random.usize(..stream.len()), alphabet[random.usize(..alphabet.len())]);
+            match random.u8(..4) {
+                0 => stream[at] = byte,
+                1 => stream.insert(at, byte),
+                2 if stream.len() > 1 => drop(stream.remove(at)),
+                _ => stream.extend_from_within(random.usize(..=at)..=at),
+            }
+        }
+        stream
+    }
+
     #[test]
     fn a_mutated_stream_gives_the_same_commands_in_pieces_of_any_size() {
         const ALPHABET: &[u8] = b"*$-0123456789\r\n\r\n\r\n \"'\\xabPING\0\xff";
@@ -1003,17 +1027,7 @@ mod tests {
         let (mut commands, mut errors) = (0, 0);
         for seed in 0..10_000 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let mut stream = seeds[random.usize(..seeds.len())].to_vec();
-            for _ in 0..random.usize(1..6) {
-                let (at, byte) =
-                    (random.usize(..stream.len()), ALPHABET[random.usize(..ALPHABET.len())]);
-                match random.u8(..4) {
-                    0 => stream[at] = byte,
-                    1 => stream.insert(at, byte),
-                    2 if stream.len() > 1 => drop(stream.remove(at)),
-                    _ => stream.extend_from_within(random.usize(..=at)..=at),
-                }
-            }
+            let stream = mutated(&mut random, &seeds, ALPHABET, 1..6);
             let whole = steps([&stream[..]], &limits);
             assert_eq!(
                 steps(stream.chunks(1), &limits),

@@ -54,7 +54,7 @@ pub enum SharedKind {
     Pattern,
 }
 
-/// What the owner of the link has to do or to know.
+/// News and tasks for the owner of the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// Connect within the timeout. The outcome goes to [`Link::handle_connected`] or
@@ -85,7 +85,7 @@ pub struct Arrival<'i> {
     pub payload: &'i [u8],
 }
 
-/// What became of a publish.
+/// The fate of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
     /// It goes to the broker, and comes back if its channel is wanted.

@@ -2,7 +2,7 @@
 
 use crate::clock::Time;
 
-/// What clients of Socket.IO have done.
+/// Counts of the work of clients of Socket.IO.
 #[derive(Default)]
 pub struct SocketIoCounters {
     pub events: u64,

@@ -37,7 +37,7 @@ struct Message {
     kind: MessageKind,
 }
 
-/// What a message is to its receivers.
+/// The kinds of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
     /// A publish.

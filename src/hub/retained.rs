@@ -229,7 +229,7 @@ impl Retained {
     }
 }
 
-/// What became of a message.
+/// The fate of a message.
 enum Stored {
     /// It is in the log under this number, and has displaced some values.
     Logged { number: u64, evicted: u64 },

@@ -1,4 +1,4 @@
-//! What the hub shares with other hubs over a broker.
+//! The channels and messages that the hub shares with other hubs over a broker.
 //!
 //! A channel or pattern is subscribed at the broker while it has subscribers here. A publish goes
 //! to the broker, and its message is delivered here when it comes back. So all hubs see one order.
@@ -95,6 +95,11 @@ impl Sharing {
         self.has_work || self.gap_from.is_some()
     }
 
+    /// Returns true while publishers wait for room on the link.
+    fn is_full(&self) -> bool {
+        self.link.is_up() && self.link.queued(LinkWire::First) >= BROKER_QUEUE_HIGH
+    }
+
     /// Returns whether the link is up, the names wanted, the bytes that wait to be sent, and the
     /// messages dropped here.
     pub fn gauges(&self) -> [u64; 4] {
@@ -178,7 +183,7 @@ impl Sharing {
             LinkEvent::HangUp { wire } => {
                 self.dials[wire as usize] = None;
                 if let Some(connection) = self.connections[wire as usize].take() {
-                    // What it has not sent must not arrive behind what the next connection sends.
+                    // Its unsent bytes must not arrive behind those of the next connection.
                     output.server.kill(connection, Reason::ServiceClosed);
                 }
             }
@@ -207,6 +212,7 @@ impl Sharing {
             }
             let bytes = self.link.output(wire, now);
             let length = bytes.len().min(BROKER_WRITE_MAX);
+            self.has_work |= length < bytes.len();
             if length > 0 {
                 let out = output.bytes_mut();
                 let start = out.len() as u32;
@@ -214,7 +220,6 @@ impl Sharing {
                 let end = out.len() as u32;
                 output.deliver_whole(connection, &(start..end));
                 self.link.consume_output(wire, length);
-                self.has_work |= !self.link.output(wire, now).is_empty();
             }
         }
     }
@@ -242,11 +247,11 @@ impl Shared {
         if !is_shared {
             return Ok(false);
         }
-        // What was subscribed before the publish is subscribed at the broker before it.
+        // A name that was subscribed before the publish is subscribed at the broker before it.
         sharing.follow(channels.take_changes(), self.now);
         let published = sharing.link.publish(channel, payload);
         sharing.has_work = true;
-        fanout.is_link_full = sharing.link.queued(LinkWire::First) >= BROKER_QUEUE_HIGH;
+        fanout.is_link_full = sharing.is_full();
         match published {
             Published::LinkDown => Ok(false),
             Published::QueueFull => Err(Unpublished::QueueFull),
@@ -369,8 +374,7 @@ impl Shared {
         while let Some(event) = sharing.link.poll_event() {
             sharing.act(event, output);
         }
-        fanout.is_link_full =
-            sharing.link.is_up() && sharing.link.queued(LinkWire::First) >= BROKER_QUEUE_HIGH;
+        fanout.is_link_full = sharing.is_full();
         self.tell_of_gap();
     }
 

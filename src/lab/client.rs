@@ -37,6 +37,14 @@ pub fn connect(source: Ipv4Addr, server: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Returns the request that opens a WebSocket.
+pub fn upgrade(path: &str, host: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
 /// Returns a UDP socket connected to this server. A connected socket gets an error when the
 /// server's port is closed.
 pub fn datagrams(server: SocketAddr) -> io::Result<UdpSocket> {

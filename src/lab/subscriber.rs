@@ -59,11 +59,7 @@ impl LabSubscriber {
     /// Subscribes over WebSocket.
     pub fn over_websocket(index: usize, hub: SocketAddr) -> Result<LabSubscriber> {
         let mut stream = client::connect(client::source(index), hub)?;
-        let request = format!(
-            "GET /ws/{CHANNEL} HTTP/1.1\r\nHost: {hub}\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
+        let request = client::upgrade(&format!("/ws/{CHANNEL}"), &hub.to_string());
         std::io::Write::write_all(&mut stream, request.as_bytes())?;
         let status = client::read_line(&mut stream)?;
         ensure!(status.starts_with("HTTP/1.1 101 "), "the hub answers an upgrade with {status:?}");

@@ -104,7 +104,8 @@ fn field(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn decimal(out: &mut Vec<u8>, mut number: usize) {
+/// Appends a number in decimal digits.
+pub fn decimal(out: &mut Vec<u8>, mut number: usize) {
     let mut digits = [0; COUNT_LINE_MAX];
     let mut at = digits.len();
     loop {

@@ -429,7 +429,7 @@ impl ReplyReader {
 /// Length of the format of a verbatim string with its colon, in bytes.
 const FORMAT_LENGTH: usize = 4;
 
-/// What a step of the reader found.
+/// The outcome of a step of the reader.
 enum ItemEnd {
     /// The end of an item, or the head of an aggregate.
     More,
@@ -452,6 +452,7 @@ fn is_big_number(line: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::resp::tests::mutated;
 
     /// A reply as a text, such as `[a :1]`, or why there is none.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -667,17 +668,7 @@ mod tests {
         let (mut replies, mut dropped, mut errors) = (0, 0, 0);
         for seed in 0..20_000 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let mut stream = seeds[random.usize(..seeds.len())].to_vec();
-            for _ in 0..random.usize(0..4) {
-                let (at, byte) =
-                    (random.usize(..stream.len()), ALPHABET[random.usize(..ALPHABET.len())]);
-                match random.u8(..4) {
-                    0 => stream[at] = byte,
-                    1 => stream.insert(at, byte),
-                    2 if stream.len() > 1 => drop(stream.remove(at)),
-                    _ => stream.extend_from_within(random.usize(..=at)..=at),
-                }
-            }
+            let stream = mutated(&mut random, &seeds, ALPHABET, 0..4);
             let whole = read([&stream[..]], limits);
             for size in [1, random.usize(2..9)] {
                 let pieces = read(stream.chunks(size), limits);

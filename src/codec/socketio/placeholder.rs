@@ -96,7 +96,8 @@ fn is_key(string: &str, expected: &str) -> bool {
     serde_json::from_str(string).is_ok_and(|JsonText(key)| key == expected)
 }
 
-/// What an object says about an attachment. As in JavaScript, the last of two equal keys counts.
+/// The reference of an object to an attachment. As in JavaScript, the last of two equal keys
+/// counts.
 #[derive(Default)]
 struct Marks<'a> {
     is_placeholder: bool,

@@ -1,4 +1,4 @@
-//! What the link waits for: the commands that have no reply yet, in the order of their replies.
+//! The commands that have no reply yet, in the order of their replies.
 
 use std::collections::VecDeque;
 

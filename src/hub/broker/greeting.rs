@@ -21,7 +21,7 @@ pub struct Greeting<'a> {
     pub protocol: Protocol,
 }
 
-/// What the reply to a command of the handshake means.
+/// The meaning of a reply to a command of the handshake.
 pub enum Greeted {
     /// Go on with the next command.
     Next,

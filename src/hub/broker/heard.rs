@@ -1,4 +1,4 @@
-//! What a reply of the broker means.
+//! The meaning of a reply of the broker.
 
 use super::{Arrival, SharedKind};
 use crate::codec::resp::reader::{ReplyKind, ReplyView};

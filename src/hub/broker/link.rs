@@ -41,7 +41,7 @@ enum LinkState {
     Up,
 }
 
-/// What has happened on the link since the start.
+/// Counts of events on the link since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
     /// Times that the link came up.

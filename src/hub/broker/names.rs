@@ -12,7 +12,7 @@ use super::SharedKind;
 use crate::clock::Tick;
 use crate::limits::{BROKER_BATCH_BYTES, BROKER_BATCH_NAMES, BROKER_LINGER};
 
-/// What the broker knows of a name on this connection.
+/// The broker's knowledge of a name on this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AtBroker {
     Absent,

@@ -68,7 +68,7 @@ impl OutputQueue {
     pub fn consume(&mut self, length: usize) {
         self.sent += length.min(self.len());
         let is_empty = self.sent == self.bytes.len();
-        // What is left moves at most once for each byte that was sent.
+        // The rest moves at most once for each byte that was sent.
         if is_empty || self.sent > self.bytes.len() / 2 {
             self.bytes.drain(..self.sent);
             self.before += self.sent as u64;

@@ -57,7 +57,7 @@ pub struct SocketIo {
     probes: HashMap<SessionId, UpgradeProbe>,
     /// How often the session of a client has stopped to be a socket.
     rejoins: HashMap<SessionId, u32>,
-    /// What routes need of the `auth` of a socket.
+    /// The parts of the `auth` of a socket that routes need.
     auths: HashMap<SessionId, Box<str>>,
     /// Requests that wait in the middle of their packets, with the bytes that are done.
     posts: HashMap<SessionId, polling::PostPlace>,
@@ -67,7 +67,7 @@ pub struct SocketIo {
     rates: EventRates,
     /// Bytes of what is kept of `auth`s, and of the departures.
     held: usize,
-    /// What is to be published for sockets that have ended, as channel and payload.
+    /// Messages to publish for sockets that have ended, as channel and payload.
     departures: VecDeque<(Vec<u8>, Vec<u8>)>,
     /// Answers to requests of clients that have ended.
     answers: VecDeque<polling::PollAnswer>,

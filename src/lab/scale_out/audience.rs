@@ -40,11 +40,11 @@ impl ClientKind {
             ],
             ClientKind::Events => vec![(get(&format!("/events?channel={CHANNEL}")), ":\n\n")],
             ClientKind::WebSocket => vec![
-                (upgrade("/ws"), "\r\n\r\n"),
+                (client::upgrade("/ws", "localhost").into(), "\r\n\r\n"),
                 (frame(&format!("{{\"subscribe\":\"{CHANNEL}\"}}")), "}"),
             ],
             ClientKind::SocketIo => vec![
-                (upgrade("/socket.io/?EIO=4&transport=websocket"), "}"),
+                (client::upgrade("/socket.io/?EIO=4&transport=websocket", "localhost").into(), "}"),
                 (frame("40"), "}"),
                 (frame(&format!("420[\"subscribe\",\"{CHANNEL}\"]")), "]}]"),
             ],
@@ -54,14 +54,6 @@ impl ClientKind {
 
 fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into()
-}
-
-fn upgrade(path: &str) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    .into()
 }
 
 fn frame(text: &str) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! What the replies of the broker do to the link, and what a failure does.
+//! The effects of replies and of failures on the link.
 
 use super::super::awaited::AwaitedReply;
 use super::super::connection::WirePhase;

@@ -22,7 +22,7 @@ pub struct Client<'a> {
     /// The session of the connection that the packets came by.
     pub speaker: SessionId,
     pub framing: Framing,
-    /// What goes to the client.
+    /// The output for the client.
     pub out: &'a mut Vec<u8>,
     pub now: Time,
     /// Set if the connection is now trusted.

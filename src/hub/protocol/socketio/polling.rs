@@ -1,11 +1,10 @@
 //! Clients that poll: their beginning and end, their timers, and the answers to polls that wait.
 
-use std::io::Write;
-
 use super::client::{Client, PacketProgress};
 use super::{NO_CLIENT, SocketIo, begin, is_over, ping, wakes};
 use crate::clock::Tick;
 use crate::codec::engineio::{self, BadPacket, EnginePacket, Framing, PacketType, SEPARATOR};
+use crate::codec::http;
 use crate::codec::websocket::{CloseCode, encode_close};
 use crate::connection::Reason;
 use crate::hub::Shared;
@@ -37,7 +36,7 @@ pub struct PostPlace {
     was_long: bool,
 }
 
-/// What a poll gets.
+/// The answer to a poll.
 pub enum PollOutcome {
     /// The body of the answer.
     Output(Vec<u8>),
@@ -361,13 +360,8 @@ impl SocketIo {
 
 /// Appends an answer. Its head ends with the name of the field Content-Length.
 fn write_answer(head: &[u8], body: &[u8], out: &mut Vec<u8>) {
-    let mut length = [0; COUNT_LINE_MAX];
-    let mut rest = &mut length[..];
-    // The longest number has twenty digits.
-    let _ = write!(rest, "{}", body.len());
-    let used = COUNT_LINE_MAX - rest.len();
     out.extend_from_slice(head);
-    out.extend_from_slice(&length[..used]);
+    http::decimal(out, body.len());
     out.extend_from_slice(b"\r\n\r\n");
     out.extend_from_slice(body);
 }
