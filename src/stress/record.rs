@@ -46,8 +46,8 @@ pub struct Record {
     pub trials: Vec<Trial>,
     /// Honest requests before, during and after a flood.
     pub probes: Vec<Probe>,
-    /// Time from the end of a flood until the server's resident set was at most a tenth above its
-    /// start. `None` without a flood, without growth, or if that was not seen.
+    /// Time from the end of a flood until the server's resident set was at most a tenth, or
+    /// 1 MiB, above its start. `None` without a flood, without growth, or if that was not seen.
     pub reclaim_s: Option<f64>,
     pub server: Option<ServerMemory>,
     pub generator: Generator,

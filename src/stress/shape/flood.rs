@@ -59,6 +59,9 @@ const READING: Duration = Duration::from_secs(1);
 
 /// Share above its start at which the server's resident set counts as reclaimed.
 const BACK: f64 = 0.1;
+/// The same in bytes if that is more. A small server touches as much of its program for the first
+/// time in a flood.
+const SMALL_GROWTH: u64 = 1 << 20;
 
 /// A flood of any kind.
 pub struct Flood {
@@ -291,12 +294,14 @@ impl Flood {
     fn reclaim(&self, record: &mut Record) {
         let (Some(ended), Some(server)) = (self.flood_ended, &record.server) else { return };
         let ended_s = ended.since(self.began).as_secs_f64();
-        let back = (server.rss_before as f64 * (1.0 + BACK)) as u64;
+        let tenth = (server.rss_before as f64 * BACK) as u64;
+        let back = server.rss_before + tenth.max(SMALL_GROWTH);
         let sampled =
             || record.samples.iter().filter_map(|sample| Some((sample.t_s, sample.server_rss?)));
         let peak = sampled().map(|(_, rss)| rss).max().unwrap_or(0).max(server.rss_at_peak);
         if peak <= back {
-            let note = "the server's memory rose by a tenth at most, so there was nothing to free";
+            let note = "the server's memory rose by a tenth or 1 MiB at most, so there was nothing \
+                        to free";
             return record.notes.push(note.into());
         }
         record.reclaim_s = sampled()
