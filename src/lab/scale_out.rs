@@ -33,6 +33,9 @@ const BUCKET: Duration = Duration::from_millis(100);
 const BACK_MAX: Duration = Duration::from_secs(2);
 /// Maximum ratio of the 99th percentile of PING beside a broker that hangs to that without.
 const PING_MAX: f64 = 2.0;
+/// Times that the broker hangs, and publishes that wait for it each time.
+const HANGS: usize = 3;
+const HANG_PUBLISHES: usize = 200;
 /// A PING that takes less does not count as slower. Other work on the machine takes that long.
 const PING_NOISE: Duration = Duration::from_millis(2);
 
@@ -59,8 +62,10 @@ struct OutageResult {
     /// the other server's.
     own: Vec<usize>,
     foreign: Vec<usize>,
-    /// Messages that the first server's audience did not get.
+    /// Messages that a client of the first server did not get, at most.
     lost: usize,
+    /// Messages that were on their way to the broker, or back, when it died.
+    on_the_way: usize,
     /// Time from the return of the broker until a message crossed it.
     back: Option<Duration>,
     /// Clients that were told of the gap, of those that can be.
@@ -74,6 +79,13 @@ struct OutageResult {
 struct PingResult {
     quiet: Duration,
     beside: Duration,
+}
+
+impl PingResult {
+    /// Returns how many times as long the waits beside the broker that hangs are.
+    fn ratio(self) -> f64 {
+        self.beside.max(PING_NOISE).div_duration_f64(self.quiet.max(PING_NOISE))
+    }
 }
 
 pub fn run(scale: &Scale) -> Result<Page> {
@@ -122,7 +134,6 @@ fn judge(crossings: &[CrossingResult], outage: &OutageResult, ping: PingResult) 
     let twice: usize = with.iter().map(|one| one.twice).sum();
     let orders = with.iter().filter(|one| one.one_order).count();
     let (told, tellable) = outage.told;
-    let beside = ping.beside.max(PING_NOISE).as_secs_f64();
     [
         verdict(
             "Without a broker, clients of two servers do not see each other.",
@@ -151,10 +162,13 @@ fn judge(crossings: &[CrossingResult], outage: &OutageResult, ping: PingResult) 
                 && orders == with.len(),
         ),
         verdict(
-            "A broker that dies costs no client its connection, and no message to the clients of \
-             the publisher's own server.",
-            format!("{} connections ended; {} messages lost", outage.closed, outage.lost),
-            outage.closed == 0 && outage.lost == 0 && !outage.own.is_empty(),
+            "A broker that dies costs no client its connection. The clients of the publisher's own \
+             server get all messages but those on their way at that moment.",
+            format!(
+                "{} connections ended; {} messages lost, {} were on their way",
+                outage.closed, outage.lost, outage.on_the_way
+            ),
+            outage.closed == 0 && outage.lost <= outage.on_the_way && !outage.own.is_empty(),
         ),
         verdict(
             "Messages cross again within two seconds of the broker's return, and clients are told \
@@ -169,8 +183,7 @@ fn judge(crossings: &[CrossingResult], outage: &OutageResult, ping: PingResult) 
             "A broker that hangs does not slow other clients: the 99th percentile of PING is at \
              most twice that without.",
             format!("{:?} beside it, {:?} without", ping.beside, ping.quiet),
-            ping.quiet > Duration::ZERO
-                && beside <= PING_MAX * ping.quiet.max(PING_NOISE).as_secs_f64(),
+            ping.quiet > Duration::ZERO && ping.ratio() <= PING_MAX,
         ),
     ]
 }
@@ -300,7 +313,7 @@ fn tally(
 
 /// Publishes at one server while the broker dies and returns.
 fn outage(broker: &mut BrokerProcess, part: Duration) -> Result<OutageResult> {
-    let servers = [start(Some(broker))?, start(Some(broker))?];
+    let mut servers = [start(Some(broker))?, start(Some(broker))?];
     let mut readers = Vec::new();
     for (index, server) in servers.iter().enumerate() {
         for kind in ClientKind::ALL {
@@ -337,15 +350,13 @@ fn outage(broker: &mut BrokerProcess, part: Duration) -> Result<OutageResult> {
         }
         counts.iter().map(|count| count / ClientKind::ALL.len()).collect::<Vec<usize>>()
     };
-    let own = client::wait_until(PATIENCE, "", || {
-        Ok(of_server(0).all(|reader| reader.of_sources(1).len() >= publisher.next))
-    });
-    let lost = match own {
-        Ok(()) => 0,
-        Err(_) => of_server(0)
-            .map(|reader| publisher.next.saturating_sub(reader.of_sources(1).len()))
-            .sum(),
-    };
+    let on_the_way = servers[0].info()?.number("broker/broker_lost")? as usize;
+    let missing =
+        |reader: &ChannelReader| publisher.next.saturating_sub(reader.of_sources(1).len());
+    let lost = || of_server(0).map(missing).max().unwrap_or(publisher.next);
+    // Losses are judged later, so this does not fail.
+    let _ = client::wait_until(PATIENCE, "", || Ok(lost() <= on_the_way));
+    let lost = lost();
     let returned = returned.context("the broker did not return")?;
     let crossed = of_server(1).flat_map(|reader| reader.of_sources(1)).map(|seen| seen.at);
     let back = crossed.filter(|at| *at >= returned).min().map(|at| at - returned);
@@ -353,6 +364,7 @@ fn outage(broker: &mut BrokerProcess, part: Duration) -> Result<OutageResult> {
         own: by_step(0),
         foreign: by_step(1),
         lost,
+        on_the_way,
         back,
         told: (readers.iter().filter(|reader| reader.was_told()).count(), readers.len()),
         closed: readers.iter().filter(|reader| reader.has_ended()).count(),
@@ -360,17 +372,25 @@ fn outage(broker: &mut BrokerProcess, part: Duration) -> Result<OutageResult> {
 }
 
 /// Asks PING while the broker works, and while it hangs and messages wait for it.
+///
+/// Both take turns, because other work on the machine comes and goes. Returns the times of middle
+/// ratio.
 fn hang(broker: &BrokerProcess, part: Duration) -> Result<PingResult> {
     let server = start(Some(broker))?;
     let _reader = ChannelReader::join(ClientKind::Resp, 0, server.address("hub")?)?;
     let mut publisher = client::connect(Ipv4Addr::LOCALHOST, server.address("hub")?)?;
-    let quiet = ping(&server, part)?;
-    broker.freeze()?;
-    let waiting = format!("PUBLISH {CHANNEL} {}\r\n", "x".repeat(1000)).repeat(500);
-    publisher.write_all(waiting.as_bytes())?;
-    let beside = ping(&server, part);
-    broker.thaw()?;
-    Ok(PingResult { quiet, beside: beside? })
+    let waiting = format!("PUBLISH {CHANNEL} {}\r\n", "x".repeat(1000)).repeat(HANG_PUBLISHES);
+    let mut rounds = Vec::new();
+    for _ in 0..HANGS {
+        let quiet = ping(&server, part / 2)?;
+        broker.freeze()?;
+        publisher.write_all(waiting.as_bytes())?;
+        let beside = ping(&server, part / 2);
+        broker.thaw()?;
+        rounds.push(PingResult { quiet, beside: beside? });
+    }
+    rounds.sort_by(|a, b| a.ratio().total_cmp(&b.ratio()));
+    Ok(rounds[HANGS / 2])
 }
 
 /// Returns the 99th percentile of the waits for PING.
@@ -449,6 +469,8 @@ mod tests {
             own: vec![1],
             back: Some(BACK_MAX),
             told: (8, 8),
+            lost: 1,
+            on_the_way: 1,
             ..OutageResult::default()
         };
         let ping = PingResult { quiet: PING_NOISE, beside: 2 * PING_NOISE };
@@ -463,7 +485,7 @@ mod tests {
         let slow = PingResult { beside: 2 * PING_NOISE + STEP, ..ping };
         assert_eq!(outcomes(&[leaking, lossy], &late, slow), [Fails; 5]);
         let unordered = CrossingResult { one_order: false, ..joined.clone() };
-        let untold = OutageResult { told: (7, 8), lost: 1, ..good };
+        let untold = OutageResult { told: (7, 8), lost: 2, ..good };
         let expected = [Holds, Fails, Fails, Fails, Fails];
         assert_eq!(outcomes(&[apart.clone(), unordered], &untold, PingResult::default()), expected);
         let doubled = CrossingResult { twice: 1, ..joined };
