@@ -21,6 +21,16 @@ impl Engine {
         available("redis-server", "redis-server").then(|| Engine::start("redis-server", more))
     }
 
+    /// Starts a Sentinel with a configuration file. Returns `None` if redis-server, which is one, is
+    /// not installed.
+    pub fn sentinel(file: &str) -> Option<Engine> {
+        available("redis-server", "redis-server").then(|| {
+            Engine::listen(|port| {
+                ["redis-server", file, "--sentinel", "--port", port].map(String::from).into()
+            })
+        })
+    }
+
     /// Starts the server of Valkey. Returns `None` if it is not installed.
     pub fn valkey() -> Option<Engine> {
         let python = installed("venv/bin/python")?;
@@ -35,16 +45,19 @@ impl Engine {
     }
 
     fn start(program: &str, more: &[&str]) -> Engine {
+        Engine::listen(|port| {
+            let own = [program, "--port", port, "--save", "", "--bind", "127.0.0.1"];
+            own.iter().chain(more).map(|word| word.to_string()).collect()
+        })
+    }
+
+    /// Runs the command for a port that is free.
+    fn listen(command: impl FnOnce(&str) -> Vec<String>) -> Engine {
         // Nobody else takes the port meanwhile: the kernel gives out ports in turn.
         let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = free.local_addr().expect("it has an address");
         drop(free);
-        let port = address.port().to_string();
-        let mut command: Vec<String> =
-            [program, "--port", &port, "--save", "", "--bind", "127.0.0.1"]
-                .map(String::from)
-                .into();
-        command.extend(more.iter().map(|word| word.to_string()));
+        let command = command(&address.port().to_string());
         let child = spawn(&command);
         let engine = Engine { address, child, command };
         engine.wait_until_it_listens();

@@ -2,6 +2,7 @@
 //! tests start all of them. A test whose broker is missing prints SKIPPED.
 
 mod engine;
+mod failover;
 mod faults;
 mod load;
 mod order;
