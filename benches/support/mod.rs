@@ -19,6 +19,8 @@ use anyhow::{Context, Result, bail};
 
 /// The core of the servers.
 const SERVER_CORE: &str = "0";
+/// Both, where servers and the client share them.
+const ALL_CORES: &str = "0,1";
 /// The core of this process, which is the client.
 const CLIENT_CORE: &str = "1";
 
@@ -121,6 +123,16 @@ pub fn prepare() -> Result<()> {
             "NOT PINNED: fewer than two cores, or no taskset. \
              Each process may open {files} files.\n"
         );
+    }
+    Ok(())
+}
+
+/// Lets this process run on every core, where it competes with the servers.
+pub fn use_all_cores() -> Result<()> {
+    if can_pin() {
+        let process = std::process::id().to_string();
+        let output = Command::new("taskset").args(["-cp", ALL_CORES, &process]).output()?;
+        anyhow::ensure!(output.status.success(), "taskset cannot use the cores {ALL_CORES}");
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{CLIENT_CORE, SERVER_CORE, can_pin};
+use super::{ALL_CORES, CLIENT_CORE, SERVER_CORE, can_pin};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -67,6 +67,14 @@ impl Server {
     /// Starts slabd with one service and its default deadlines.
     pub fn slabd_with_deadlines(service: &str, arguments: &[&str]) -> Result<Server> {
         Server::start_slabd(service, &[], arguments)
+    }
+
+    /// Starts a slabd that shares its port with others, and may run on any core.
+    pub fn slabd_on_all_cores(address: &str) -> Result<Server> {
+        let mut command = on_core(ALL_CORES, slabd_program());
+        command.args(["serve", "--reuse-port", "--listen", &format!("hub={address}")]);
+        command.env("RUST_LOG", "info");
+        Server::start_logging(format!("slabd at {address}"), command, "listening on")
     }
 
     fn start_slabd(service: &str, deadlines: &[&str], arguments: &[&str]) -> Result<Server> {
@@ -320,7 +328,8 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    fn read(process: u32) -> Result<Cpu> {
+    /// Returns the processor time that a process has used.
+    pub fn read(process: u32) -> Result<Cpu> {
         let mut cpu = Cpu::default();
         for task in fs::read_dir(format!("/proc/{process}/task"))? {
             let task = task?.path();
