@@ -276,7 +276,7 @@ impl Service for Hub {
         server: &mut dyn Server,
     ) -> Taken {
         if let Some(wire) = self.shared.wire(reply.connection) {
-            return self.shared.hear(wire, input, reply.now);
+            return self.shared.hear(wire, input, reply.now, server);
         }
         let session = reply
             .connection

@@ -124,7 +124,12 @@ impl Fanout {
 
     /// Returns true if the backlog is too large for MONITOR to add to it.
     pub fn is_overfull(&self) -> bool {
-        self.messages.held() >= MONITOR_BACKLOG_MAX || self.messages.len() >= 4 * BACKLOG_POSTS_MAX
+        self.holds(MONITOR_BACKLOG_MAX)
+    }
+
+    /// Returns true if so many bytes of messages are undelivered, or very many messages.
+    pub fn holds(&self, bytes: usize) -> bool {
+        self.messages.held() >= bytes || self.messages.len() >= 4 * BACKLOG_POSTS_MAX
     }
 
     /// Returns true if this turn's search budget is used up.

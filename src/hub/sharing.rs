@@ -24,9 +24,10 @@ use crate::broker_settings::BrokerSettings;
 use crate::clock::{Tick, Time};
 use crate::connection::Reason;
 use crate::limits::{
-    BROKER_QUEUE_HIGH, BROKER_READS_PER_CALL, BROKER_REPLY_TIME, BROKER_WRITE_MAX, GAPS_PER_TURN,
-    OWN_MESSAGES_MAX,
+    BROKER_BACKLOG_MAX, BROKER_QUEUE_HIGH, BROKER_READS_PER_CALL, BROKER_REPLY_TIME,
+    BROKER_WRITE_MAX, EXEMPT_SHARE, GAPS_PER_TURN, Limits, OWN_MESSAGES_MAX,
 };
+use crate::service::server::Server;
 use crate::service::{ConnectionId, Dial, Options, Output, Reply, Taken};
 
 /// The hub's end of the link to a broker.
@@ -225,6 +226,11 @@ impl Sharing {
     }
 }
 
+/// Returns how many bytes of messages from the broker may wait for their receivers.
+fn backlog_max(limits: &Limits) -> usize {
+    BROKER_BACKLOG_MAX.min(limits.memory_budget / EXEMPT_SHARE)
+}
+
 impl Shared {
     /// Shares this hub's channels over a broker from now on.
     pub(super) fn join_broker(&mut self, settings: &BrokerSettings, options: &Options) {
@@ -273,14 +279,20 @@ impl Shared {
     }
 
     /// Reads replies of the broker, and delivers the messages among them.
-    pub(super) fn hear(&mut self, wire: LinkWire, input: &[u8], now: Time) -> Taken {
+    pub(super) fn hear(
+        &mut self,
+        wire: LinkWire,
+        input: &[u8],
+        now: Time,
+        server: &dyn Server,
+    ) -> Taken {
         let mut used = 0;
         for _ in 0..BROKER_READS_PER_CALL {
             let Some(sharing) = &mut self.sharing else { break };
             sharing.has_work = true;
             let (length, arrival) = sharing.link.handle_input(wire, &input[used..], now.tick());
             if let Some(arrival) = arrival {
-                self.arrived(&arrival);
+                self.arrived(&arrival, server);
             }
             if length == 0 {
                 break;
@@ -291,7 +303,7 @@ impl Shared {
     }
 
     /// Delivers a message of the broker to the subscribers of its topic.
-    fn arrived(&mut self, arrival: &Arrival<'_>) {
+    fn arrived(&mut self, arrival: &Arrival<'_>, server: &dyn Server) {
         let Arrival { kind, topic, channel, payload } = *arrival;
         let Some(sharing) = &mut self.sharing else { return };
         if !sharing.shared.has(channel, &mut 0) {
@@ -301,7 +313,7 @@ impl Shared {
             SharedKind::Channel => sharing.take_own(channel, payload, self.now),
             SharedKind::Pattern => None,
         };
-        if self.fanout.is_overfull() {
+        if self.fanout.holds(backlog_max(server.limits())) {
             // The link is read whatever waits for receivers, so that the broker keeps it.
             sharing.dropped += 1;
             sharing.note_gap();
@@ -417,7 +429,8 @@ mod tests {
     use crate::hub::Hub;
     use crate::hub::encoding::Encoding;
     use crate::hub::tests::{connect, session, subscribe, turn};
-    use crate::limits::MONITOR_BACKLOG_MAX;
+    use crate::limits::MAX_MESSAGE;
+    use crate::service::server::NoServer;
 
     /// Returns a hub whose broker never answers, with one subscriber of a channel.
     fn hub() -> Hub {
@@ -436,8 +449,10 @@ mod tests {
         hub
     }
 
-    fn arrival<'i>(kind: SharedKind, topic: &'i [u8], payload: &'i [u8]) -> Arrival<'i> {
-        Arrival { kind, topic, channel: b"a", payload }
+    /// A message of the broker arrives on the channel.
+    fn arrive(hub: &mut Hub, kind: SharedKind, topic: &[u8], payload: &[u8]) {
+        let arrival = Arrival { kind, topic, channel: b"a", payload };
+        hub.shared.arrived(&arrival, &NoServer::default());
     }
 
     fn sharing(hub: &mut Hub) -> &mut Sharing {
@@ -449,23 +464,52 @@ mod tests {
         let mut hub = hub();
         connect(&mut hub, 1);
         subscribe(&mut hub, 1, Kind::Pattern, b"*");
-        hub.shared.arrived(&arrival(SharedKind::Channel, b"a", b"x"));
+        arrive(&mut hub, SharedKind::Channel, b"a", b"x");
         let delivered = turn(&mut hub, 100, 1 << 20);
         assert_eq!(delivered.iter().map(|one| one.0).collect::<Vec<_>>(), [0]);
-        hub.shared.arrived(&arrival(SharedKind::Pattern, b"*", b"y"));
+        arrive(&mut hub, SharedKind::Pattern, b"*", b"y");
         let delivered = turn(&mut hub, 100, 1 << 20);
         assert_eq!(delivered.iter().map(|one| one.0).collect::<Vec<_>>(), [1]);
     }
 
     #[test]
     fn messages_that_come_too_fast_are_dropped_and_told_as_a_gap() {
-        for (length, dropped) in [(MONITOR_BACKLOG_MAX - 2, 0), (MONITOR_BACKLOG_MAX - 1, 1)] {
+        for (length, dropped) in
+            [(BROKER_BACKLOG_MAX - 2, 0), (BROKER_BACKLOG_MAX - 1, 1), (BROKER_BACKLOG_MAX, 1)]
+        {
             let mut hub = hub();
             // The channel's name counts, too.
             assert_eq!(hub.shared.publish(b"a", &vec![b'x'; length]), Ok(1));
-            hub.shared.arrived(&arrival(SharedKind::Channel, b"a", b"y"));
+            arrive(&mut hub, SharedKind::Channel, b"a", b"y");
             let sharing = sharing(&mut hub);
             assert_eq!((sharing.dropped, sharing.gap_from.is_some()), (dropped, dropped > 0));
+        }
+    }
+
+    #[test]
+    fn the_backlog_of_the_broker_is_a_part_of_a_small_memory_budget() {
+        let limits = |memory_budget| Limits { memory_budget, ..Limits::default() };
+        let whole = EXEMPT_SHARE * BROKER_BACKLOG_MAX;
+        assert_eq!(backlog_max(&limits(whole - EXEMPT_SHARE)), BROKER_BACKLOG_MAX - 1);
+        assert_eq!(backlog_max(&limits(whole)), BROKER_BACKLOG_MAX);
+        assert_eq!(backlog_max(&limits(2 * whole)), BROKER_BACKLOG_MAX);
+    }
+
+    /// One read may bring both.
+    #[test]
+    fn two_long_messages_of_the_broker_arrive_in_one_turn() {
+        for length in [1 << 20, MAX_MESSAGE] {
+            let mut hub = hub();
+            for byte in [b'x', b'y'] {
+                arrive(&mut hub, SharedKind::Channel, b"a", &vec![byte; length]);
+            }
+            assert_eq!(sharing(&mut hub).dropped, 0);
+            let mut delivered = Vec::new();
+            for _ in 0..4 {
+                delivered.extend(turn(&mut hub, 100, 1 << 26).into_iter().flat_map(|one| one.1));
+            }
+            let count = |byte| delivered.iter().filter(|own| **own == byte).count();
+            assert_eq!((count(b'x'), count(b'y')), (length, length));
         }
     }
 
@@ -499,7 +543,7 @@ mod tests {
         let sender = session(&hub, 0);
         sharing(&mut hub).expect_own(b"a", b"own", sender, Tick(0));
         for payload in [b"one", b"own", b"two"] {
-            hub.shared.arrived(&arrival(SharedKind::Channel, b"a", payload));
+            arrive(&mut hub, SharedKind::Channel, b"a", payload);
         }
         let delivered = turn(&mut hub, 100, 1 << 20);
         let of = |connection: u32| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{COUNT_LINE_MAX, MAX_MESSAGE_MAX};
+use super::{COUNT_LINE_MAX, MAX_MESSAGE, MAX_MESSAGE_MAX};
 
 /// Longest time to connect to a broker. A server that does not answer within it is as good as down,
 /// and another may be tried.
@@ -104,3 +104,9 @@ pub const GAPS_PER_TURN: usize = 256;
 /// Publishes that leave out their sender and have not come back from the broker. Beyond it, a
 /// sender gets its own message.
 pub const OWN_MESSAGES_MAX: usize = 65_536;
+
+/// Size of the undelivered messages at which further ones from the broker are dropped, in bytes.
+/// The link is read whatever waits, and one read may bring several long messages.
+pub const BROKER_BACKLOG_MAX: usize = 64 << 20;
+
+const _: () = assert!(BROKER_BACKLOG_MAX >= 4 * MAX_MESSAGE);
