@@ -21,8 +21,8 @@ impl Engine {
         available("redis-server", "redis-server").then(|| Engine::start("redis-server", more))
     }
 
-    /// Starts a Sentinel with a configuration file. Returns `None` if redis-server, which is one, is
-    /// not installed.
+    /// Starts a Sentinel with a configuration file. Returns `None` if redis-server is not installed,
+    /// which can be one.
     pub fn sentinel(file: &str) -> Option<Engine> {
         available("redis-server", "redis-server").then(|| {
             Engine::listen(|port| {
