@@ -287,6 +287,10 @@ impl Config {
         within("number of listen addresses", self.listen.len(), 1, LISTENERS_MAX)?;
         check_for_twins(&self.listen)?;
         self.check_retained()?;
+        if self.routes.has_adapter() && self.broker.is_empty() {
+            let accepted = "--broker, such as redis://broker.example";
+            return Err(ConfigError(format!("socketio: adapter needs a broker; set {accepted}")));
+        }
         let Some(admin) = self.admin else { return Ok(()) };
         if !admin.ip().is_loopback() {
             let accepted = "a loopback address, such as 127.0.0.1:9998";
@@ -473,7 +477,7 @@ mod tests {
         assert_eq!(flags.routes(), config.routes);
         let error = resolve("backlog = 7\n[socketio]\n\nnamespace = 5").unwrap_err().to_string();
         let expected = "config file slabd.toml, line 4: socketio: there is no key 'namespace'; \
-                        accepted: namespaces, verbs, on, from";
+                        accepted: namespaces, verbs, adapter, on, from";
         assert_eq!(error, expected);
         assert!(resolve("[socketi]").unwrap_err().to_string().contains(", socketio"));
     }

@@ -5,8 +5,10 @@
 //! published message to the subscribers in [`channels`], in the [`encoding`] of each subscriber.
 
 mod access;
+mod audience;
 pub mod broker;
 pub mod channels;
+mod cluster;
 mod counters;
 mod encoding;
 mod fanout;
@@ -205,7 +207,7 @@ impl Shared {
         out: &mut Vec<u8>,
     ) -> Result<bool, Refused> {
         self.deliver_now(session, out);
-        self.feed.is_watched |= kind == Kind::Feed;
+        self.feed.is_watched |= kind == Kind::Feed && name.is_empty();
         let Shared { channels, sessions, fanout, .. } = self;
         let compiled = channels.other_patterns();
         let is_new = channels.subscribe(sessions, session.index, kind, name, limits)?;
@@ -276,7 +278,9 @@ impl Service for Hub {
         server: &mut dyn Server,
     ) -> Taken {
         if let Some(wire) = self.shared.wire(reply.connection) {
-            return self.shared.hear(wire, input, reply.now, server);
+            let io = &self.protocols.socketio;
+            let find = |sid: &[u8]| io.find_socket(sid);
+            return self.shared.hear(wire, input, reply.now, &find, server);
         }
         let session = reply
             .connection

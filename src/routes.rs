@@ -35,6 +35,8 @@ pub struct EventRoutes {
     /// The first is `/`, which exists always.
     namespaces: Vec<Namespace>,
     verbs: bool,
+    /// True if the server takes part in a cluster of Node servers.
+    has_adapter: bool,
     forwards: HashMap<Vec<u8>, Vec<Forward>>,
     retained: Vec<RetainRule>,
     /// True if the messages of a channel are volatile.
@@ -135,6 +137,7 @@ impl Default for EventRoutes {
         EventRoutes {
             namespaces: vec![Namespace { name: "/".into(), ..Namespace::default() }],
             verbs: true,
+            has_adapter: false,
             forwards: HashMap::new(),
             retained: Vec::new(),
             has_volatile: false,
@@ -171,6 +174,16 @@ impl EventRoutes {
     /// Returns the name of a namespace. A number that no namespace has counts as 0.
     pub fn namespace_name(&self, namespace: u8) -> &str {
         &self.of(namespace).name
+    }
+
+    /// Returns the names of all namespaces, in the order of their numbers.
+    pub fn namespace_names(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.iter().map(|namespace| namespace.name.as_str())
+    }
+
+    /// Returns whether the server takes part in a cluster of Node servers over the broker.
+    pub fn has_adapter(&self) -> bool {
+        self.has_adapter
     }
 
     /// Returns whether clients may use the built-in verbs.

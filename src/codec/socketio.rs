@@ -3,6 +3,7 @@
 //! A packet is `type[attachments-][namespace,][id][JSON]`. Its attachments are the binary messages
 //! that follow it; a placeholder in the JSON stands for each.
 
+pub mod adapter;
 mod placeholder;
 
 use std::borrow::Cow;

@@ -5,6 +5,8 @@
 
 mod event;
 
+pub use event::{EventForm, pack_event};
+
 use std::rc::Rc;
 
 use super::channels::{Channels, Kind, TopicId};
@@ -58,6 +60,10 @@ pub enum By<'a> {
     /// No message: the subscriber may have missed some, and the broker's link is up again. The
     /// channel is the name of the topic.
     Gap,
+    /// A room of a cluster of Socket.IO: the payload is an event for its sockets.
+    Event,
+    /// The same with attachments. Only sockets get it.
+    BinaryEvent,
 }
 
 impl<'a> By<'a> {
@@ -65,6 +71,8 @@ impl<'a> By<'a> {
     pub fn topic(channels: &'a Channels, topic: TopicId, kind: MessageKind) -> By<'a> {
         match topic.kind() {
             _ if kind == MessageKind::Gap => By::Gap,
+            Kind::Channel | Kind::Feed if kind == MessageKind::Event => By::Event,
+            Kind::Channel | Kind::Feed if kind == MessageKind::BinaryEvent => By::BinaryEvent,
             Kind::Channel => By::Channel,
             Kind::Shard => By::Shard,
             Kind::Pattern => By::Pattern(channels.name(topic)),
@@ -75,7 +83,7 @@ impl<'a> By<'a> {
     fn pattern(self) -> Option<&'a [u8]> {
         match self {
             By::Pattern(pattern) => Some(pattern),
-            By::Channel | By::Shard | By::Feed | By::Gap => None,
+            _ => None,
         }
     }
 }
@@ -120,13 +128,15 @@ impl Encoding {
         }
         let (protocol, length) = (self.resp(), payload.len());
         match by {
-            By::Channel => resp::push_before(out, protocol, &[b"message", channel], length),
+            By::Channel | By::Event => {
+                resp::push_before(out, protocol, &[b"message", channel], length);
+            }
             By::Shard => resp::push_before(out, protocol, &[b"smessage", channel], length),
             By::Pattern(pattern) => {
                 resp::push_before(out, protocol, &[b"pmessage", pattern, channel], length);
             }
             // A line of MONITOR is never large.
-            By::Feed | By::Gap => {}
+            By::Feed | By::Gap | By::BinaryEvent => {}
         }
     }
 
@@ -194,8 +204,16 @@ impl Encoding {
         payload: &[u8],
         routes: &EventRoutes,
     ) {
-        if by == By::Gap {
-            return self.encode_gap(out, channel, routes);
+        match (by, self.namespace()) {
+            (By::Gap, _) => return self.encode_gap(out, channel, routes),
+            (By::BinaryEvent, None) => return,
+            (By::Event | By::BinaryEvent, Some(namespace)) => {
+                let is_poll = matches!(self, Encoding::SocketIoPolling(_));
+                let framing = if is_poll { Framing::Poll } else { Framing::Frames };
+                let is_binary = by == By::BinaryEvent;
+                return event::packed(out, framing, namespace, payload, is_binary, routes);
+            }
+            _ => {}
         }
         match self {
             Encoding::Resp2 | Encoding::Resp3 => {
@@ -223,13 +241,13 @@ impl Encoding {
 
 fn encode_resp(out: &mut Vec<u8>, protocol: Protocol, by: By<'_>, channel: &[u8], payload: &[u8]) {
     match by {
-        By::Channel => resp::pushed(out, protocol, &[b"message", channel, payload]),
+        By::Channel | By::Event => resp::pushed(out, protocol, &[b"message", channel, payload]),
         By::Shard => resp::pushed(out, protocol, &[b"smessage", channel, payload]),
         By::Pattern(pattern) => {
             resp::pushed(out, protocol, &[b"pmessage", pattern, channel, payload]);
         }
         By::Feed => out.extend_from_slice(payload),
-        By::Gap => {}
+        By::Gap | By::BinaryEvent => {}
     }
 }
 

@@ -76,6 +76,10 @@ pub struct Fanout {
     pub mutes: Mutes,
     /// Sessions that an undelivered post leaves out.
     excepted: HashSet<u32>,
+    /// True if an undelivered event goes to some of the subscribers of its topic only.
+    is_picky: bool,
+    /// True if slow sockets miss an undelivered event.
+    has_volatile: bool,
     /// Search steps of commands in this turn.
     searched: usize,
     /// Search steps of deliveries in this turn.
@@ -180,7 +184,7 @@ impl Fanout {
             return;
         }
         self.searched += self.find_queues(channels, session);
-        self.find_posts(session);
+        self.find_posts(session, encoding.namespace(), channels);
         for (_, queue, place) in &self.batch.posts {
             let Queue { topic, posts, .. } = &self.queues[*queue as usize];
             let message = posts[*place as usize].message;
@@ -292,7 +296,7 @@ impl Fanout {
         {
             return true;
         }
-        let is_slow = self.routes.has_volatile()
+        let is_slow = (self.has_volatile || self.routes.has_volatile())
             && encoding.namespace().is_some()
             && match destination {
                 Destination::Connection(connection) => output.server.unsent(connection) > 0,
@@ -411,6 +415,7 @@ impl Fanout {
         if self.order.is_empty() {
             self.latest = 0;
             self.excepted.clear();
+            (self.is_picky, self.has_volatile) = (false, false);
             self.met.drain(..).for_each(|session| self.had[session as usize] = 0);
         }
     }

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
+use super::audience::EventAudience;
 use crate::limits::{LARGE_PAYLOAD, SPARE_MESSAGES_MAX};
 use crate::payload::Payload;
 
@@ -21,6 +22,8 @@ pub struct Messages {
     first: u32,
     /// Bytes of the large payloads.
     large: usize,
+    /// The audiences of messages that have one, in the order of their numbers.
+    audiences: VecDeque<(u32, Rc<EventAudience>)>,
 }
 
 struct Message {
@@ -46,6 +49,11 @@ pub enum MessageKind {
     Logged,
     /// A notice: the subscribers of the topic may have missed messages.
     Gap,
+    /// An event of a cluster of Socket.IO: the payload is the event and its arguments.
+    Event,
+    /// The same with attachments: the payload is as
+    /// [`pack_event`](super::encoding::pack_event) makes it.
+    BinaryEvent,
 }
 
 impl Messages {
@@ -84,6 +92,19 @@ impl Messages {
         self.entries[number.wrapping_sub(self.first) as usize].large.as_ref()
     }
 
+    /// Gives the last message an audience.
+    pub fn set_audience(&mut self, audience: &Rc<EventAudience>) {
+        let number = self.first.wrapping_add(self.entries.len() as u32 - 1);
+        self.audiences.push_back((number, Rc::clone(audience)));
+    }
+
+    /// Returns the audience of a message. `None`: all subscribers of its topics.
+    pub fn audience(&self, number: u32) -> Option<&EventAudience> {
+        let place = |of: u32| of.wrapping_sub(self.first);
+        let at = self.audiences.binary_search_by_key(&place(number), |(of, _)| place(*of)).ok()?;
+        Some(&self.audiences[at].1)
+    }
+
     pub fn kind(&self, number: u32) -> MessageKind {
         self.entries[number.wrapping_sub(self.first) as usize].kind
     }
@@ -95,6 +116,9 @@ impl Messages {
         while self.entries.front().is_some_and(|entry| entry.topics == 0) {
             let gone = self.entries.pop_front().and_then(|entry| entry.large);
             self.large -= gone.map_or(0, |large| large.len());
+            if self.audiences.front().is_some_and(|(number, _)| *number == self.first) {
+                self.audiences.pop_front();
+            }
             self.first = self.first.wrapping_add(1);
         }
         let Some(front) = self.entries.front() else { return self.clear() };
@@ -131,13 +155,17 @@ impl Messages {
 
     /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.large + self.bytes.capacity() + self.entries.capacity() * size_of::<Message>()
+        let audiences = self.audiences.capacity() * size_of::<(u32, Rc<EventAudience>)>()
+            + self.audiences.iter().map(|(_, audience)| audience.bytes()).sum::<usize>();
+        let entries = self.entries.capacity() * size_of::<Message>();
+        self.large + self.bytes.capacity() + entries + audiences
     }
 
     /// Returns unused capacity to the allocator.
     pub fn shrink(&mut self) {
         self.bytes.shrink_to_fit();
         self.entries.shrink_to_fit();
+        self.audiences.shrink_to_fit();
     }
 
     /// Panics unless the messages are contiguous and their counts of topics are right. `topics`

@@ -1,6 +1,7 @@
 //! The hub's own metrics, section by section. Nothing here walks all sessions.
 
 use super::broker::LinkCounters;
+use super::cluster::ClusterCounters;
 use super::sessions::PeerProtocol;
 use super::sharing::Sharing;
 use super::{Hub, Shared};
@@ -93,6 +94,27 @@ fn broker(shared: &Shared, metrics: &mut Metrics) {
         ("broker_received", Messages, own.received, "Messages from the broker."),
         ("broker_too_long", Messages, own.too_long, "Messages from the broker above the limit."),
         ("broker_overrun", Messages, dropped_here, "Messages that came faster than they left."),
+    ]);
+    let cluster = sharing.and_then(|sharing| sharing.cluster.as_ref());
+    cluster_events(metrics, cluster.map_or_else(Default::default, |cluster| cluster.counters));
+}
+
+fn cluster_events(metrics: &mut Metrics, own: ClusterCounters) {
+    metrics.counters([
+        ("cluster_events_received", Messages, own.received, "Events of Node servers that arrived."),
+        (
+            "cluster_events_refused",
+            Messages,
+            own.refused,
+            "Events of Node servers that broke a rule or limit.",
+        ),
+        ("cluster_events_sent", Messages, own.sent, "Events that went to Node servers."),
+        (
+            "cluster_events_unsent",
+            Messages,
+            own.unsent,
+            "Publishes that are no event for Node servers, or had no room in the queue.",
+        ),
     ]);
 }
 

@@ -17,6 +17,7 @@ use log::{info, warn};
 use super::Shared;
 use super::broker::{Arrival, Link, LinkEvent, LinkWire, Published, SharedChannels, SharedKind};
 use super::channels::{Kind, TopicChange};
+use super::cluster::{self, Cluster, FindSocket};
 use super::messages::MessageKind;
 use super::publishing::Unpublished;
 use super::sessions::SessionId;
@@ -34,6 +35,8 @@ use crate::service::{ConnectionId, Dial, Options, Output, Reply, Taken};
 pub struct Sharing {
     pub link: Link,
     shared: SharedChannels,
+    /// The part in a cluster of Socket.IO.
+    pub cluster: Option<Box<Cluster>>,
     /// Channels that stay subscribed: routes forward their messages, or they are kept.
     permanent: Vec<Vec<u8>>,
     connections: [Option<ConnectionId>; 2],
@@ -64,15 +67,23 @@ struct OwnMessage {
 
 impl Sharing {
     /// Creates the link. The permanent channels are wanted whether or not they have subscribers.
-    pub fn new(settings: BrokerSettings, permanent: Vec<Vec<u8>>, seed: u64) -> Sharing {
+    pub fn new(
+        settings: BrokerSettings,
+        permanent: Vec<Vec<u8>>,
+        cluster: Option<Cluster>,
+        seed: u64,
+    ) -> Sharing {
         let shared = SharedChannels::new(&settings.channels);
         let mut link = Link::new(settings, seed, Tick(0));
         let permanent: Vec<_> =
             permanent.into_iter().filter(|channel| shared.has(channel, &mut 0)).collect();
         permanent.iter().for_each(|channel| link.subscribe(SharedKind::Channel, channel));
+        let patterns = cluster.iter().flat_map(Cluster::patterns);
+        patterns.for_each(|pattern| link.subscribe(SharedKind::Pattern, pattern));
         Sharing {
             link,
             shared,
+            cluster: cluster.map(Box::new),
             permanent,
             connections: [None; 2],
             dials: [None; 2],
@@ -93,7 +104,8 @@ impl Sharing {
 
     /// Returns true if [`Shared::collect_sharing`] has something to do.
     pub fn has_work(&self) -> bool {
-        self.has_work || self.gap_from.is_some()
+        let is_addressed = self.cluster.as_ref().is_some_and(|cluster| cluster.has_addressed());
+        self.has_work || self.gap_from.is_some() || is_addressed
     }
 
     /// Returns true while publishers wait for room on the link.
@@ -111,13 +123,15 @@ impl Sharing {
 
     /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.link.bytes() + self.own.capacity() * size_of::<OwnMessage>()
+        let cluster = self.cluster.as_ref().map_or(0, |cluster| cluster.bytes());
+        cluster + self.link.bytes() + self.own.capacity() * size_of::<OwnMessage>()
     }
 
     /// Returns unused memory to the allocator.
     pub fn shrink(&mut self) {
         self.link.shrink();
         self.own.shrink_to_fit();
+        self.cluster.iter_mut().for_each(|cluster| cluster.shrink());
     }
 
     /// Subscribes at the broker what has got subscribers here, and the other way round.
@@ -127,6 +141,7 @@ impl Sharing {
                 Kind::Channel if !self.shared.has(&name, &mut 0) => continue,
                 Kind::Channel if self.permanent.iter().any(|own| **own == *name) => continue,
                 Kind::Channel => SharedKind::Channel,
+                Kind::Pattern if self.namespace(&name).is_some() => continue,
                 Kind::Pattern => SharedKind::Pattern,
                 Kind::Shard | Kind::Feed => continue,
             };
@@ -136,6 +151,16 @@ impl Sharing {
             }
             self.has_work = true;
         }
+    }
+
+    /// Returns true if a channel is shared.
+    pub fn shares(&self, channel: &[u8]) -> bool {
+        self.shared.has(channel, &mut 0)
+    }
+
+    /// Returns the namespace of the cluster that a pattern stands for.
+    fn namespace(&self, pattern: &[u8]) -> Option<u8> {
+        self.cluster.as_ref()?.namespace(pattern)
     }
 
     /// Notes that a message leaves out its sender when it comes back.
@@ -238,7 +263,9 @@ impl Shared {
         let kept = self.retained.channels().map(<[u8]>::to_vec);
         let seed = options.sid_key.unwrap_or_else(|| RandomState::new().hash_one(0));
         let permanent = forwarded.chain(kept).collect();
-        self.sharing = Some(Box::new(Sharing::new(settings.clone(), permanent, seed)));
+        let has_cluster = options.routes.has_adapter();
+        let cluster = has_cluster.then(|| Cluster::new(&options.routes, settings.max_message));
+        self.sharing = Some(Box::new(Sharing::new(settings.clone(), permanent, cluster, seed)));
         self.channels.note_changes();
     }
 
@@ -250,12 +277,17 @@ impl Shared {
         let mut steps = 0;
         let is_shared = sharing.shared.has(channel, &mut steps);
         fanout.note_searched(steps);
-        if !is_shared {
+        if !is_shared || sharing.cluster.is_some() && cluster::owns(channel) {
             return Ok(false);
         }
         // A name that was subscribed before the publish is subscribed at the broker before it.
         sharing.follow(channels.take_changes(), self.now);
         let published = sharing.link.publish(channel, payload);
+        if published == Published::Sent
+            && let Some(cluster) = &mut sharing.cluster
+        {
+            cluster.publish(&mut sharing.link, fanout.routes(), channel, payload);
+        }
         sharing.has_work = true;
         fanout.is_link_full = sharing.is_full();
         match published {
@@ -284,6 +316,7 @@ impl Shared {
         wire: LinkWire,
         input: &[u8],
         now: Time,
+        find: FindSocket<'_>,
         server: &dyn Server,
     ) -> Taken {
         let mut used = 0;
@@ -292,7 +325,7 @@ impl Shared {
             sharing.has_work = true;
             let (length, arrival) = sharing.link.handle_input(wire, &input[used..], now.tick());
             if let Some(arrival) = arrival {
-                self.arrived(&arrival, server);
+                self.arrived(&arrival, find, server);
             }
             if length == 0 {
                 break;
@@ -303,10 +336,12 @@ impl Shared {
     }
 
     /// Delivers a message of the broker to the subscribers of its topic.
-    fn arrived(&mut self, arrival: &Arrival<'_>, server: &dyn Server) {
+    fn arrived(&mut self, arrival: &Arrival<'_>, find: FindSocket<'_>, server: &dyn Server) {
         let Arrival { kind, topic, channel, payload } = *arrival;
         let Some(sharing) = &mut self.sharing else { return };
-        if !sharing.shared.has(channel, &mut 0) {
+        let namespace = if kind == SharedKind::Pattern { sharing.namespace(topic) } else { None };
+        let is_shared = sharing.shared.has(channel, &mut 0);
+        if !is_shared && namespace.is_none() {
             return;
         }
         let own = match kind {
@@ -317,6 +352,12 @@ impl Shared {
             // The link is read whatever waits for receivers, so that the broker keeps it.
             sharing.dropped += 1;
             sharing.note_gap();
+            return;
+        }
+        if let Some(namespace) = namespace {
+            self.hear_cluster(namespace, channel, payload, find, server);
+        }
+        if !is_shared {
             return;
         }
         self.topics.clear();
@@ -374,6 +415,7 @@ impl Shared {
 
     /// Does what is due on the link, and sends what it has to send.
     pub(super) fn collect_sharing(&mut self, output: &mut Output<'_>) {
+        self.collect_cluster();
         let Shared { sharing, channels, fanout, .. } = self;
         let Some(sharing) = sharing else { return };
         let now = output.now.tick();
@@ -452,7 +494,7 @@ mod tests {
     /// A message of the broker arrives on the channel.
     fn arrive(hub: &mut Hub, kind: SharedKind, topic: &[u8], payload: &[u8]) {
         let arrival = Arrival { kind, topic, channel: b"a", payload };
-        hub.shared.arrived(&arrival, &NoServer::default());
+        hub.shared.arrived(&arrival, &|_| None, &NoServer::default());
     }
 
     fn sharing(hub: &mut Hub) -> &mut Sharing {

@@ -21,8 +21,9 @@ pub enum Kind {
     Channel,
     Pattern,
     Shard,
-    /// The output of MONITOR: one topic with an empty name. Redis does not count it as a
-    /// subscription.
+    /// A topic of the hub's own, which Redis does not count as a subscription. The output of
+    /// MONITOR has an empty name. In a cluster of Socket.IO the others are the sockets of a
+    /// namespace, with its name, and a single socket, with its sid.
     Feed,
 }
 
@@ -41,7 +42,8 @@ pub struct TopicId(u32);
 impl TopicId {
     /// The kind is in the upper two bits, the slot in the table in the other thirty.
     pub(super) const INDEX_BITS: u32 = 30;
-    const NONE: TopicId = TopicId(u32::MAX);
+    /// No topic.
+    pub const NONE: TopicId = TopicId(u32::MAX);
 
     pub(super) fn new(kind: Kind, index: usize) -> TopicId {
         TopicId((kind as u32) << Self::INDEX_BITS | index as u32)

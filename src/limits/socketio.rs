@@ -41,3 +41,7 @@ pub const AUTH_KEPT_MAX: usize = 1024;
 
 /// Shortest time between pings, for their answers, and to connect.
 pub const SOCKETIO_TIME_MIN: Duration = Duration::from_millis(50);
+
+/// Maximum number of rooms that an event of a cluster names, and as many exceptions. Each of its
+/// receivers is compared with all of them.
+pub const CLUSTER_ROOMS_MAX: usize = 1024;

@@ -15,7 +15,7 @@ use crate::limits::{
 };
 use crate::units::Size;
 
-const KEYS: [&str; 4] = ["namespaces", "verbs", "on", "from"];
+const KEYS: [&str; 5] = ["namespaces", "verbs", "adapter", "on", "from"];
 
 const ON_KEYS: [&str; 13] = [
     "event",
@@ -73,6 +73,14 @@ pub fn read(section: &FileValue<'_>) -> Result<EventRoutes, RouteError> {
     let on = entry.list("on", "tables, each headed [[socketio.on]]")?;
     let from = entry.list("from", "tables, each headed [[socketio.from]]")?;
     routes.verbs = entry.flag("verbs")?.unwrap_or(on.is_empty() && from.is_empty());
+    routes.has_adapter = match entry.text("adapter")? {
+        None => false,
+        Some("redis") => true,
+        Some(other) => {
+            let why = format!("there is no '{other}'; accepted: redis");
+            return Err(entry.wrong("adapter", why));
+        }
+    };
     if on.len() + from.len() > ROUTES_MAX {
         let count = on.len() + from.len();
         let why = format!("there are {count} routes; accepted: up to {ROUTES_MAX}");

@@ -36,6 +36,82 @@ pub fn array(
     });
 }
 
+/// What a message becomes for the sockets of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventForm<'a> {
+    /// The event of this name, with the payload as its argument.
+    Named(&'a str),
+    /// The event that the payload itself is, as JSON.
+    Own(&'a str),
+    /// The event `message` with the channel and this text.
+    Text(&'a str),
+    /// The event `message` with the channel and the payload as an attachment.
+    Bytes,
+}
+
+impl<'a> EventForm<'a> {
+    /// Returns what a message becomes. A route names the event of all messages of a channel.
+    pub fn of(
+        namespace: u8,
+        channel: &[u8],
+        payload: &'a [u8],
+        routes: &'a EventRoutes,
+    ) -> EventForm<'a> {
+        match (routes.emits(namespace, channel), std::str::from_utf8(payload)) {
+            (Some(event), _) => EventForm::Named(event),
+            (None, Ok(text)) if json::is_event(payload) => EventForm::Own(text),
+            (None, Ok(text)) => EventForm::Text(text),
+            (None, Err(_)) => EventForm::Bytes,
+        }
+    }
+}
+
+/// Appends an event and its attachments as one payload, for [`packed`].
+pub fn pack_event(out: &mut Vec<u8>, data: &[u8], attachments: &[&[u8]]) {
+    let length = |out: &mut Vec<u8>, part: &[u8]| {
+        out.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    };
+    length(out, data);
+    out.extend_from_slice(data);
+    for attachment in attachments {
+        length(out, attachment);
+        out.extend_from_slice(attachment);
+    }
+}
+
+/// Takes a part off the front of a payload of [`pack_event`].
+fn part<'a>(packed: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = packed.split_first_chunk()?;
+    let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    *packed = rest;
+    Some(part)
+}
+
+/// Appends an event of a cluster. If it is binary, the payload is as [`pack_event`] makes it, else
+/// it is the event itself.
+pub fn packed(
+    out: &mut Vec<u8>,
+    framing: Framing,
+    namespace: u8,
+    payload: &[u8],
+    is_binary: bool,
+    routes: &EventRoutes,
+) {
+    let name = routes.namespace_name(namespace);
+    let mut rest = payload;
+    let data = if is_binary { part(&mut rest).unwrap_or_default() } else { payload };
+    let attachments: Vec<&[u8]> = match is_binary {
+        true => std::iter::from_fn(|| part(&mut rest)).collect(),
+        false => Vec::new(),
+    };
+    let kind = if is_binary { PacketKind::BinaryEvent } else { PacketKind::Event };
+    framing.text(out, |out| {
+        socketio::write_head(out, kind, attachments.len(), name, None);
+        out.extend_from_slice(data);
+    });
+    attachments.into_iter().for_each(|attachment| framing.binary(out, attachment));
+}
+
 /// Appends a message as an event. A route names the event; without one it is
 /// `message(channel, data)`, or the event that the payload itself is.
 pub fn message(
@@ -47,9 +123,9 @@ pub fn message(
     routes: &EventRoutes,
 ) {
     let name = routes.namespace_name(namespace);
-    let emits = routes.emits(namespace, channel);
+    let form = EventForm::of(namespace, channel, payload, routes);
     let text = std::str::from_utf8(payload).ok();
-    if emits.is_none() && text.is_some() && json::is_event(payload) {
+    if let EventForm::Own(_) = form {
         return framing.text(out, |out| {
             socketio::write_head(out, PacketKind::Event, 0, name, None);
             out.extend_from_slice(payload);
@@ -59,16 +135,16 @@ pub fn message(
     framing.text(out, |out| {
         socketio::write_head(out, kind, usize::from(text.is_none()), name, None);
         out.push(b'[');
-        match emits {
-            Some(event) => json::string(out, event),
-            None => {
+        match form {
+            EventForm::Named(event) => json::string(out, event),
+            _ => {
                 out.extend_from_slice(b"\"message\",");
                 json::string(out, &String::from_utf8_lossy(channel));
             }
         }
         out.push(b',');
         match text {
-            Some(text) if emits.is_some() => json::any_value(out, text),
+            Some(text) if matches!(form, EventForm::Named(_)) => json::any_value(out, text),
             Some(text) => json::value(out, text),
             None => out.extend_from_slice(socketio::PLACEHOLDER),
         }

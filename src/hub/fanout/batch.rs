@@ -63,7 +63,7 @@ impl Fanout {
         {
             return;
         }
-        self.find_posts(session);
+        self.find_posts(session, encoding.namespace(), channels);
         if is_slow {
             self.leave_out_volatile(encoding, channels);
         }
@@ -102,7 +102,7 @@ impl Fanout {
     /// Returns true if a session may get fewer messages than others of its topics.
     fn is_apart(&self, session: u32) -> bool {
         let is_excepted = !self.excepted.is_empty() && self.excepted.contains(&session);
-        is_excepted || self.mutes.has(session)
+        is_excepted || self.is_picky || self.mutes.has(session)
     }
 
     /// Cuts a batch at `BATCH_MAX` bytes and at large messages, which go alone; the rest goes in
@@ -179,10 +179,17 @@ impl Fanout {
     /// Leaves out the messages that a slow socket misses.
     fn leave_out_volatile(&mut self, encoding: Encoding, channels: &Channels) {
         let Some(namespace) = encoding.namespace() else { return };
-        let Fanout { batch, queues, routes, .. } = self;
-        batch.posts.retain(|(_, queue, _)| {
-            let channel = channels.name(queues[*queue as usize].topic);
-            routes.from(namespace, channel).is_none_or(|from| !from.volatile)
+        let Fanout { batch, queues, messages, routes, .. } = self;
+        batch.posts.retain(|(_, queue, place)| {
+            let Queue { topic, posts, .. } = &queues[*queue as usize];
+            let message = posts[*place as usize].message;
+            match messages.audience(message) {
+                Some(audience) => !audience.volatile,
+                None => {
+                    let from = routes.from(namespace, channels.name(*topic));
+                    from.is_none_or(|from| !from.volatile)
+                }
+            }
         });
     }
 
@@ -206,11 +213,12 @@ impl Fanout {
 
     /// Finds the posts of these queues above a session's watermark, in the order of their
     /// publishes. A session that catches up gets kept messages from the log.
-    pub(super) fn find_posts(&mut self, session: u32) {
+    pub(super) fn find_posts(&mut self, session: u32, namespace: Option<u8>, channels: &Channels) {
         let had = self.had(session);
         let is_muted = self.mutes.has(session);
         let Fanout { batch: Batch { found, posts, .. }, queues, messages, mutes, .. } = self;
         posts.clear();
+        let mut compared = 0;
         for queue in found.iter() {
             let own = &queues[*queue as usize];
             let is_logged = is_muted && mutes.covers(session, own.topic);
@@ -218,12 +226,19 @@ impl Fanout {
             let behind = (first as u32..).zip(&own.posts[first..]);
             let wanted = behind.filter(|(_, post)| {
                 let is_in_log = is_logged && messages.kind(post.message) == MessageKind::Logged;
-                !is_in_log && post.except != session
+                !is_in_log
+                    && post.except != session
+                    && (!post.is_select()
+                        || messages.audience(post.message).is_none_or(|audience| {
+                            compared += audience.steps();
+                            audience.has(channels, session, namespace, own.topic)
+                        }))
             });
             posts.extend(wanted.map(|(place, post)| (post.number, *queue, place)));
         }
         if found.len() > 1 {
             posts.sort_unstable();
         }
+        self.looked_through += compared;
     }
 }

@@ -48,7 +48,8 @@ impl Fanout {
             return false;
         }
         self.looked_through += self.find_queues(channels, session.index);
-        self.find_posts(session.index);
+        // Clients of Socket.IO have no such choice.
+        self.find_posts(session.index, None, channels);
         *self.missed.sessions.entry(session).or_default() += self.batch.posts.len() as u64;
         self.missed.due.get_or_insert(output.now.tick().plus(Tick::count(MISSED_INTERVAL)));
         self.has_had_all(session.index);

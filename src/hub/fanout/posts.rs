@@ -1,6 +1,9 @@
 //! The undelivered messages of one topic: posts, each with the place of its encoded forms.
 
+use std::rc::Rc;
+
 use super::Fanout;
+use crate::hub::audience::EventAudience;
 use crate::hub::channels::{Channels, TopicId};
 use crate::hub::encoding::Encoding;
 use crate::hub::messages::MessageKind;
@@ -20,6 +23,9 @@ pub(super) struct Queue {
 /// Stands for no session.
 const NOBODY: u32 = u32::MAX;
 
+/// Stands for all sessions that are not in the audience of the message.
+const OTHERS: u32 = u32::MAX - 1;
+
 /// A message on its way to the subscribers of one topic.
 #[derive(Clone, Copy)]
 pub(super) struct Post {
@@ -27,7 +33,7 @@ pub(super) struct Post {
     pub(super) message: u32,
     /// The turn in which the message was encoded.
     pub(super) turn: u32,
-    /// The session that does not get the message, or [`NOBODY`].
+    /// The session that does not get the message, [`NOBODY`] or [`OTHERS`].
     pub(super) except: u32,
     /// By kind of encoding. An empty range: not encoded.
     pub(super) encoded: [(u32, u32); Encoding::KINDS],
@@ -36,6 +42,11 @@ pub(super) struct Post {
 }
 
 impl Post {
+    /// Returns true if the message has an audience.
+    pub(super) fn is_select(&self) -> bool {
+        self.except == OTHERS
+    }
+
     /// Returns the place of the range of an encoding. It is empty if the message is not encoded.
     pub(super) fn range(&mut self, encoding: Encoding) -> &mut (u32, u32) {
         let kind = encoding.kind();
@@ -95,6 +106,27 @@ impl Fanout {
                 self.excepted.insert(session);
             }
         }
+    }
+
+    /// Queues an event of a cluster for its audience among the subscribers of some topics. There is
+    /// at least one topic.
+    pub fn publish_event(
+        &mut self,
+        channels: &mut Channels,
+        topics: &[TopicId],
+        (channel, payload): (&[u8], &[u8]),
+        kind: MessageKind,
+        audience: &Rc<EventAudience>,
+    ) {
+        self.publish(channels, topics, channel, payload, kind);
+        self.is_picky |= audience.is_picky();
+        self.has_volatile |= audience.volatile;
+        for queue in topics.iter().filter_map(|topic| channels.queue(*topic)) {
+            if let Some(post) = self.queues[queue as usize].posts.last_mut() {
+                post.except = OTHERS;
+            }
+        }
+        self.messages.set_audience(audience);
     }
 
     /// Gives a topic a queue and appends it to the order of walks. Returns its number.

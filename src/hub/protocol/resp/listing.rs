@@ -181,10 +181,12 @@ pub fn describe(shared: &Shared, server: &dyn Server, session: SessionId, line: 
     let name = String::from_utf8_lossy(shared.labels.name(session.index).unwrap_or_default());
     let library =
         |attribute| String::from_utf8_lossy(shared.labels.library(session.index, attribute));
+    let feed = shared.channels.topic(Kind::Feed, b"");
+    let monitors = feed.is_some_and(|feed| shared.channels.is_member(session.index, feed));
     let counts = shared.channels.counts(session.index);
     let mut flags = String::new();
     for (on, letter) in [
-        (counts[Kind::Feed as usize] > 0, 'O'),
+        (monitors, 'O'),
         (shared.channels.is_subscribed(session.index), 'P'),
         (facts.is_closing, 'c'),
         (facts.is_blocked, 'b'),

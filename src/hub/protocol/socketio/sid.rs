@@ -22,7 +22,11 @@ enum SidKey {
 #[derive(Hash)]
 enum SidUse {
     Client,
-    Socket { half: u8, times: u32 },
+    Socket {
+        times: u32,
+    },
+    /// Hides the session of a socket, whose check is this.
+    Cover(u64),
 }
 
 impl Sids {
@@ -47,8 +51,20 @@ impl Sids {
     /// Returns the public sid of a socket, which is the session's `times`th one. It says nothing
     /// about the sid of its client.
     pub fn socket(&self, session: SessionId, times: u32) -> [u8; 20] {
-        let hash = |half: u8| self.hash(session, SidUse::Socket { half, times });
-        write_sid(hash(0), hash(1) >> (64 - CHECK_BITS))
+        let id = u64::from(session.index) << 32 | u64::from(session.serial);
+        let check = self.check(session, SidUse::Socket { times });
+        write_sid(id ^ self.cover(check), check)
+    }
+
+    /// Returns the session that a sid of a socket would name. The caller compares the sids.
+    pub fn find_socket(&self, sid: &[u8]) -> Option<SessionId> {
+        let (id, check) = read_sid(sid)?;
+        let id = id ^ self.cover(check);
+        Some(SessionId { index: (id >> 32) as u32, serial: id as u32 })
+    }
+
+    fn cover(&self, check: u64) -> u64 {
+        self.hash(SessionId::NONE, SidUse::Cover(check))
     }
 
     fn check(&self, session: SessionId, usage: SidUse) -> u64 {
@@ -83,5 +99,7 @@ mod tests {
         assert_eq!(sids.find(&sid[..19]), None);
         assert_eq!(Sids::new(None).find(&sid), None, "the key is another one");
         assert_eq!(sids.find(&sids.socket(session, 0)), None, "a public sid is no secret one");
+        assert_eq!(sids.find_socket(&sids.socket(session, 3)), Some(session));
+        assert_ne!(sids.find_socket(&sid), Some(session), "a secret sid is no public one");
     }
 }

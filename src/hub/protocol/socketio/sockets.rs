@@ -175,10 +175,11 @@ impl Client<'_> {
         let start = self.out.len();
         let name = routes.namespace_name(namespace);
         self.framing.text(self.out, |out| socketio::write_connect(out, name, sid));
-        for channel in routes.channels(namespace) {
+        let all = self.shared.has_cluster().then_some((Kind::Feed, name));
+        let channels = routes.channels(namespace).map(|channel| (Kind::Channel, channel));
+        for (kind, channel) in all.into_iter().chain(channels) {
             let channel = channel.as_bytes();
-            let subscribed =
-                self.shared.subscribe_to(socket, Kind::Channel, channel, self.server, self.out);
+            let subscribed = self.shared.subscribe_to(socket, kind, channel, self.server, self.out);
             if let Err(text) = subscribed {
                 self.out.truncate(start);
                 return Err(text);
@@ -258,6 +259,12 @@ impl SocketIo {
         let all = is_socket.then_some(client).into_iter();
         let all = all.chain(further.into_iter().flatten().copied());
         all.filter_map(|socket| Some((socket, shared.sessions.get(socket).encoding.namespace()?)))
+    }
+
+    /// Finds the socket of a public sid, whether or not it has ended.
+    pub fn find_socket(&self, sid: &[u8]) -> Option<SessionId> {
+        let socket = self.sids.find_socket(sid)?;
+        (self.socket_sid(socket) == sid).then_some(socket)
     }
 
     /// Returns the public sid of a socket.
