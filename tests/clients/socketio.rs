@@ -2,7 +2,7 @@
 
 use crate::browser::{CHROMIUM, browser};
 use crate::support::program;
-use crate::support::programs::{bounded, installed, ours, succeeded};
+use crate::support::programs::{available, bounded, installed, ours, succeeded};
 use crate::{hub, node};
 
 /// Observations that the comparison must have at least.
@@ -25,6 +25,39 @@ fn the_official_client_sees_no_difference_to_its_own_server() {
     println!("{summary}");
 }
 
+/// Observations that the comparison of clusters must have at least.
+const CLUSTER_OBSERVATIONS_MIN: usize = 40;
+
+/// `cluster.mjs` tells what is not observed, because the hub differs by intent.
+fn compare_clusters(client: &str) {
+    let (Some(modules), Some(_)) = (installed("node_modules"), installed(ADAPTER)) else {
+        return;
+    };
+    if !available("redis-server", "redis-server") {
+        return;
+    }
+    let mut observe = bounded("node");
+    observe.arg(ours("socketio/cluster.mjs")).arg(program()).arg(client);
+    let output = observe.env("NODE_PATH", modules).output().expect("timeout (coreutils) runs");
+    let text = succeeded("cluster.mjs", &output);
+    let summary = text.lines().last().unwrap_or_default();
+    let observations = summary.split(' ').next().and_then(|number| number.parse().ok());
+    assert!(summary.ends_with("all equal"), "{text}");
+    assert!(observations >= Some(CLUSTER_OBSERVATIONS_MIN), "{summary}");
+    println!("{client}: {summary}");
+}
+
+#[test]
+fn a_cluster_of_a_node_server_and_the_hub_is_as_one_of_two_node_servers() {
+    ["ioredis", "redis"].into_iter().for_each(compare_clusters);
+}
+
+#[test]
+fn two_node_servers_meet_over_the_hub_as_over_redis() {
+    compare_clusters("as-broker");
+}
+
+const ADAPTER: &str = "node_modules/@socket.io/redis-adapter";
 const OFFICIAL: &str = "node_modules/socket.io-client";
 
 #[test]

@@ -3,15 +3,19 @@
 //
 //     node node_server.mjs '{"port":0,"pingInterval":300,"password":"secret"}'
 //
+// With {"redis":{"port":6379,"client":"ioredis"}} it is part of a cluster. For observations of
+// clusters, POST /run runs the function in the body with the server.
+//
 // Prints "ready PORT", and closes all clients at SIGTERM.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 
 // An import would ignore NODE_PATH.
-const { Server } = createRequire(import.meta.url)("socket.io");
+const require = createRequire(import.meta.url);
+const { Server } = require("socket.io");
 
 const options = JSON.parse(process.argv[2] ?? "{}");
-const { port = 0, password, origin, ...engine } = options;
+const { port = 0, password, origin, redis, ...engine } = options;
 const reserved = ["connect", "connect_error", "disconnect", "disconnecting", "newListener",
   "removeListener"];
 const depthMax = 64;
@@ -51,6 +55,14 @@ const io = new Server(http, {
     done(null, [undefined, `http://${host}`, origin].includes(from));
   },
 });
+if (redis) {
+  const { createAdapter } = require("@socket.io/redis-adapter");
+  const clients = [1, 2].map(() => redis.client === "ioredis"
+    ? new (require("ioredis").Redis)(redis.port)
+    : require("redis").createClient({ url: `redis://127.0.0.1:${redis.port}` }));
+  if (redis.client !== "ioredis") await Promise.all(clients.map((client) => client.connect()));
+  io.adapter(createAdapter(...clients));
+}
 const namespaces = ["/", "/chat", "/alone"].map((name) => io.of(name));
 
 // Gives a payload to the subscribers of a channel, and returns their number.
@@ -177,6 +189,13 @@ http.on("request", (request, response) => {
     const parts = [];
     request.on("data", (part) => parts.push(part)).on("end", () => {
       response.end(JSON.stringify({ receivers: publish(name, Buffer.concat(parts)) }));
+    });
+  } else if (verb === "run" && request.method === "POST") {
+    const parts = [];
+    request.on("data", (part) => parts.push(part)).on("end", async () => {
+      const [source, ...values] = JSON.parse(Buffer.concat(parts));
+      const run = (0, eval)(`(${source})`);
+      response.end(JSON.stringify((await run(io, ...values)) ?? null));
     });
   } else if (verb === "kill") {
     connections.find((connection) => connection.remotePort === Number(name))?.destroy();

@@ -28,19 +28,21 @@ const variants = {
 const commands = {
   node: ([options], port) => [process.execPath, here("node_server.mjs"),
     JSON.stringify({ port, origin: ORIGIN, maxHttpBufferSize: MESSAGE_MAX, ...options })],
-  slabd: ([, more], port, program) => [program, "serve", "--config", here("routes.toml"),
-    "--listen", `hub=127.0.0.1:${port}`, "--allow-origin", ORIGIN, ...more],
+  slabd: ([, more, config = here("routes.toml")], port, program) => [program, "serve",
+    "--config", config, "--listen", `hub=127.0.0.1:${port}`, "--allow-origin", ORIGIN, ...more],
 };
 
 export class Server {
-  // `kind` is "node" or "slabd". `program` is the path of slabd.
+  // `kind` is "node" or "slabd". `program` is the path of slabd. `variant` is a name, or the
+  // options that a name stands for.
   constructor(kind, variant, program) {
     Object.assign(this, { kind, variant, program, port: 0 });
   }
 
   async start() {
     this.found = 0;
-    const command = commands[this.kind](variants[this.variant], this.port, this.program);
+    const variant = variants[this.variant] ?? this.variant;
+    const command = commands[this.kind](variant, this.port, this.program);
     // The kernel ends it when this process ends, however that happens.
     this.child = spawn("setpriv", ["--pdeathsig", "KILL", ...command],
       { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, RUST_LOG: "info" } });
