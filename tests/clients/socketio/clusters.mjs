@@ -43,7 +43,7 @@ export class Cluster {
   // `second` is the kind of the second server: "node" or "slabd". `client` is the package by which
   // the Node servers speak to Redis. `broker` is "redis", or "slabd": a slabd takes its part.
   constructor(second, client, program, broker = "redis") {
-    Object.assign(this, { second, client, program, broker, fence: 0 });
+    Object.assign(this, { second, client, program, broker, fence: 0, lasting: new Map() });
   }
 
   async start() {
@@ -94,6 +94,7 @@ export class Cluster {
   }
 
   async stop() {
+    for (const socket of [...this.lasting.values()].flat()) socket.disconnect();
     this.publisher?.disconnect();
     await Promise.all([this.a?.stop(), this.b?.stop()]);
     this.redis?.removeAllListeners("exit");
@@ -127,9 +128,20 @@ export class Round {
       socket.log = [];
       socket.onAny((...event) => socket.log.push(event));
       await once(socket, "connect");
-      for (const room of [FENCE, ...rooms]) await socket.emitWithAck("subscribe", room);
+      await Promise.all([FENCE, ...rooms].map((room) => socket.emitWithAck("subscribe", room)));
       return socket;
     }));
+  }
+
+  // Returns clients that stay connected for further observations. Their logs are empty.
+  async lasting(...places) {
+    const key = JSON.stringify(places);
+    const sockets = this.cluster.lasting.get(key) ?? (await this.sockets(...places));
+    this.cluster.lasting.set(key, sockets);
+    this.opened.push(...sockets.filter((socket) => !this.opened.includes(socket)));
+    await this.settle();
+    for (const socket of sockets) socket.log.length = 0;
+    return sockets;
   }
 
   // Waits until the clients have got everything that either server or the emitter has sent.
@@ -155,6 +167,7 @@ export class Round {
   }
 
   async close() {
-    for (const socket of this.opened) socket.disconnect();
+    const lasting = [...this.cluster.lasting.values()].flat();
+    for (const socket of this.opened) if (!lasting.includes(socket)) socket.disconnect();
   }
 }
