@@ -21,8 +21,8 @@ impl Engine {
         available("redis-server", "redis-server").then(|| Engine::start("redis-server", more))
     }
 
-    /// Starts a Sentinel with a configuration file. Returns `None` if redis-server is not installed,
-    /// which can be one.
+    /// Starts a Sentinel with a configuration file. Returns `None` if redis-server, which can be
+    /// one, is not installed.
     pub fn sentinel(file: &str) -> Option<Engine> {
         available("redis-server", "redis-server").then(|| {
             Engine::listen(|port| {
