@@ -287,7 +287,7 @@ impl Config {
         within("number of listen addresses", self.listen.len(), 1, LISTENERS_MAX)?;
         check_for_twins(&self.listen)?;
         self.check_retained()?;
-        if self.routes.has_adapter() && self.broker.is_empty() {
+        if self.routes.adapter().is_some() && self.broker.is_empty() {
             let accepted = "--broker, such as redis://broker.example";
             return Err(ConfigError(format!("socketio: adapter needs a broker; set {accepted}")));
         }
@@ -480,6 +480,22 @@ mod tests {
                         accepted: namespaces, verbs, adapter, on, from";
         assert_eq!(error, expected);
         assert!(resolve("[socketi]").unwrap_err().to_string().contains(", socketio"));
+    }
+
+    #[test]
+    fn an_adapter_of_socketio_needs_a_broker() {
+        for adapter in ["redis", "python-socketio"] {
+            let section = format!("[socketio]\nadapter = \"{adapter}\"\n");
+            let error = resolve(&section).unwrap_err().to_string();
+            let expected = "socketio: adapter needs a broker; set --broker, such as \
+                            redis://broker.example";
+            assert_eq!(error, expected);
+            let config = resolve(&format!("broker = [\"redis://broker.example\"]\n{section}"));
+            assert!(config.unwrap().routes.adapter().is_some());
+        }
+        let error = resolve("[socketio]\nadapter = \"mongo\"").unwrap_err().to_string();
+        let expected = "there is no 'mongo'; accepted: redis, python-socketio";
+        assert!(error.ends_with(expected), "{error}");
     }
 
     #[test]

@@ -29,14 +29,22 @@ use crate::retain_rule::RetainRule;
 use requirement::ArgumentRules;
 use run::{Forward, ForwardedMessage};
 
+/// The format in which other servers of Socket.IO share events over the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterAdapter {
+    /// Node servers with `@socket.io/redis-adapter`.
+    Redis,
+    /// Servers of python-socketio with a `RedisManager`.
+    Python,
+}
+
 /// The routes of all namespaces.
 #[derive(Debug)]
 pub struct EventRoutes {
     /// The first is `/`, which exists always.
     namespaces: Vec<Namespace>,
     verbs: bool,
-    /// True if the server takes part in a cluster of Node servers.
-    has_adapter: bool,
+    adapter: Option<ClusterAdapter>,
     forwards: HashMap<Vec<u8>, Vec<Forward>>,
     retained: Vec<RetainRule>,
     /// True if the messages of a channel are volatile.
@@ -137,7 +145,7 @@ impl Default for EventRoutes {
         EventRoutes {
             namespaces: vec![Namespace { name: "/".into(), ..Namespace::default() }],
             verbs: true,
-            has_adapter: false,
+            adapter: None,
             forwards: HashMap::new(),
             retained: Vec::new(),
             has_volatile: false,
@@ -181,9 +189,9 @@ impl EventRoutes {
         self.namespaces.iter().map(|namespace| namespace.name.as_str())
     }
 
-    /// Returns whether the server takes part in a cluster of Node servers over the broker.
-    pub fn has_adapter(&self) -> bool {
-        self.has_adapter
+    /// Returns how the server takes part in a cluster of other servers over the broker.
+    pub fn adapter(&self) -> Option<ClusterAdapter> {
+        self.adapter
     }
 
     /// Returns whether clients may use the built-in verbs.

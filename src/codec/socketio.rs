@@ -5,6 +5,7 @@
 
 pub mod adapter;
 mod placeholder;
+pub mod python;
 
 use std::borrow::Cow;
 use std::fmt;

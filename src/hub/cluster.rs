@@ -1,42 +1,44 @@
-//! A cluster with Node servers of Socket.IO, over the channels of `@socket.io/redis-adapter`.
+//! A cluster with other servers of Socket.IO: Node's, over the channels of
+//! `@socket.io/redis-adapter`, or python-socketio's, over the channel of its `RedisManager`.
 //!
-//! An event that a Node server sends to rooms goes to the sockets here that are in the channels of
+//! An event that another server sends to rooms goes to the sockets here that are in the channels of
 //! these names, and to other subscribers of the channels. A publish here goes to the sockets of the
-//! Node servers as the event that it is for the sockets here. Other hubs get the publish itself, so
-//! all hubs have the same name in the cluster, and drop events of this name.
+//! other servers as the event that it is for the sockets here. Other hubs get the publish itself.
+//! So all hubs have the same name in the cluster, and drop events of this name.
+
+mod outgoing;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::Shared;
 use super::audience::{EventAudience, RoomMembers};
-use super::broker::{Link, Published};
+use super::broker::{Link, Published, SharedKind};
 use super::channels::{Kind, TopicId, TopicLimits};
 use super::encoding::{EventForm, pack_event};
-use super::json;
 use super::messages::MessageKind;
 use super::sessions::SessionId;
 use crate::codec::socketio::adapter::{self, ClusterAddress, ClusterEvent};
-use crate::routes::EventRoutes;
+use crate::codec::socketio::python;
+use crate::routes::{ClusterAdapter, EventRoutes};
 use crate::service::server::Server;
 
-/// The name of all hubs in the cluster. Those of Node servers have six random characters.
+/// The name of all hubs in the cluster. Other servers have names of random characters.
 const OWN_NAME: &str = "slabd";
 
-/// How the names of the adapter's channels begin: those of its events, requests and answers.
-const ADAPTER_CHANNELS: [&[u8]; 3] = [b"socket.io#", b"socket.io-request#", b"socket.io-response#"];
+/// How the names of the channels of `@socket.io/redis-adapter` begin: those of its events, requests
+/// and answers.
+const NODE_CHANNELS: [&[u8]; 3] = [b"socket.io#", b"socket.io-request#", b"socket.io-response#"];
+
+/// The channel of a `RedisManager`.
+const PYTHON_CHANNEL: &[u8] = b"socketio";
 
 /// Finds the socket of a sid.
 pub type FindSocket<'a> = &'a dyn Fn(&[u8]) -> Option<SessionId>;
 
-/// Returns true if a channel is one of the adapter. A publish here stays off it at the broker, so
-/// that clients of the hub cannot act as servers of the cluster.
-pub fn owns(channel: &[u8]) -> bool {
-    ADAPTER_CHANNELS.iter().any(|begin| channel.starts_with(begin))
-}
-
 /// The hub's part in a cluster.
 pub struct Cluster {
+    adapter: ClusterAdapter,
     /// By the number of the namespace.
     namespaces: Vec<ClusterNamespace>,
     /// Sockets with a topic of their own, and its name. It goes once nothing is posted to it.
@@ -50,7 +52,7 @@ pub struct Cluster {
 
 /// A namespace in the cluster.
 struct ClusterNamespace {
-    /// The beginning of the names of its channels at the broker.
+    /// The beginning of the names of its channels for Node servers.
     begin: Box<[u8]>,
     /// The pattern of these names.
     pattern: Box<[u8]>,
@@ -69,7 +71,7 @@ pub struct ClusterCounters {
 
 impl Cluster {
     /// `event_max`: the longest event that is accepted from others, in bytes of JSON.
-    pub fn new(routes: &EventRoutes, event_max: usize) -> Cluster {
+    pub fn new(adapter: ClusterAdapter, routes: &EventRoutes, event_max: usize) -> Cluster {
         let namespaces = routes.namespace_names().map(|name| {
             let begin = format!("socket.io#{name}#").into_bytes();
             let escape = |byte: &u8| b"*?[]\\^-".contains(byte).then_some(b'\\');
@@ -78,6 +80,7 @@ impl Cluster {
             ClusterNamespace { begin: begin.into(), pattern }
         });
         Cluster {
+            adapter,
             namespaces: namespaces.collect(),
             addressed: VecDeque::new(),
             scratch: (Vec::new(), Vec::new()),
@@ -86,14 +89,36 @@ impl Cluster {
         }
     }
 
-    /// Returns the patterns that are subscribed at the broker, for each namespace.
-    pub fn patterns(&self) -> impl Iterator<Item = &[u8]> {
-        self.namespaces.iter().map(|namespace| &*namespace.pattern)
+    /// Returns the names that are subscribed at the broker.
+    pub fn names(&self) -> Vec<(SharedKind, &[u8])> {
+        match self.adapter {
+            ClusterAdapter::Redis => {
+                let patterns = self.namespaces.iter().map(|namespace| &*namespace.pattern);
+                patterns.map(|pattern| (SharedKind::Pattern, pattern)).collect()
+            }
+            ClusterAdapter::Python => vec![(SharedKind::Channel, PYTHON_CHANNEL)],
+        }
     }
 
-    /// Returns the namespace that a pattern stands for.
-    pub fn namespace(&self, pattern: &[u8]) -> Option<u8> {
-        self.patterns().position(|own| own == pattern).map(|at| at as u8)
+    /// Returns which of these names this is. With Node servers it is the number of the namespace.
+    pub fn source(&self, kind: SharedKind, name: &[u8]) -> Option<u8> {
+        let source = match (self.adapter, kind) {
+            (ClusterAdapter::Redis, SharedKind::Pattern) => {
+                self.namespaces.iter().position(|own| *own.pattern == *name)
+            }
+            (ClusterAdapter::Python, SharedKind::Channel) => (name == PYTHON_CHANNEL).then_some(0),
+            _ => None,
+        };
+        source.map(|number| number as u8)
+    }
+
+    /// Returns true if a channel is one of the cluster's own. A publish here stays off it at the
+    /// broker, so that clients of the hub cannot act as servers of the cluster.
+    pub fn owns(&self, channel: &[u8]) -> bool {
+        match self.adapter {
+            ClusterAdapter::Redis => NODE_CHANNELS.iter().any(|begin| channel.starts_with(begin)),
+            ClusterAdapter::Python => channel == PYTHON_CHANNEL,
+        }
     }
 
     /// Returns true if a socket has a topic of its own.
@@ -114,7 +139,7 @@ impl Cluster {
         self.scratch = (Vec::new(), Vec::new());
     }
 
-    /// Sends a publish to the Node servers, once for each namespace, and once for each room that
+    /// Sends a publish to the other servers, once for each namespace, and once for each room that
     /// routes forward it to.
     pub fn publish(
         &mut self,
@@ -159,45 +184,27 @@ impl Cluster {
         let (name, message) = &mut self.scratch;
         name.clear();
         message.clear();
-        name.extend_from_slice(&self.namespaces[namespace].begin);
-        if let Some(room) = room {
-            name.extend_from_slice(room.as_bytes());
-            name.push(b'#');
-        }
-        let mut is_event = true;
-        adapter::write(message, &to, |out| is_event = write_data(out, form, channel, payload));
+        let is_event = match self.adapter {
+            ClusterAdapter::Redis => {
+                name.extend_from_slice(&self.namespaces[namespace].begin);
+                if let Some(room) = room {
+                    name.extend_from_slice(room.as_bytes());
+                    name.push(b'#');
+                }
+                outgoing::write_node(message, &to, form, channel, payload)
+            }
+            ClusterAdapter::Python => {
+                name.extend_from_slice(PYTHON_CHANNEL);
+                outgoing::write_python(message, &to, form, channel, payload);
+                true
+            }
+        };
         if is_event && link.publish(name, message) == Published::Sent {
             self.counters.sent += 1;
         } else {
             self.counters.unsent += 1;
         }
     }
-}
-
-/// Appends an event and its arguments. Returns false if its JSON is no text.
-fn write_data(out: &mut Vec<u8>, form: EventForm<'_>, channel: &[u8], payload: &[u8]) -> bool {
-    match form {
-        EventForm::Own(data) => return adapter::value(out, data),
-        EventForm::Named(event) => {
-            adapter::array(out, 2);
-            adapter::text(out, event);
-        }
-        EventForm::Text(_) | EventForm::Bytes => {
-            adapter::array(out, 3);
-            adapter::text(out, "message");
-            adapter::text(out, &String::from_utf8_lossy(channel));
-        }
-    }
-    let Ok(text) = std::str::from_utf8(payload) else {
-        adapter::bytes(out, payload);
-        return true;
-    };
-    let mut value = Vec::new();
-    match form {
-        EventForm::Named(_) => json::any_value(&mut value, text),
-        _ => json::value(&mut value, text),
-    }
-    std::str::from_utf8(&value).is_ok_and(|value| adapter::value(out, value))
 }
 
 impl Shared {
@@ -210,31 +217,46 @@ impl Shared {
         self.sharing.as_mut()?.cluster.as_deref_mut()
     }
 
-    /// Takes a message that came for the pattern of a namespace.
+    /// Takes a message that came for one of the names of the cluster.
     pub(super) fn hear_cluster(
         &mut self,
-        namespace: u8,
+        source: u8,
         channel: &[u8],
         message: &[u8],
         find: FindSocket<'_>,
         server: &dyn Server,
     ) {
-        if adapter::sender(message) == Some(OWN_NAME.as_bytes()) {
-            return;
-        }
         let Some(cluster) = self.cluster_mut() else { return };
-        cluster.counters.received += 1;
-        let begin = &cluster.namespaces[usize::from(namespace)].begin;
-        let room = channel.strip_prefix(&**begin).unwrap_or_default();
         let most = cluster.event_max;
-        // The channel names the room of an event that is for one room.
-        if let Some(room) = room.strip_suffix(b"#")
-            && !self.has_room(room, find)
-        {
-            return;
-        }
-        match adapter::read(message, most) {
-            Ok(event) => self.deliver_event(namespace, &event, find, server),
+        let read = match cluster.adapter {
+            ClusterAdapter::Redis => {
+                if adapter::sender(message) == Some(OWN_NAME.as_bytes()) {
+                    return;
+                }
+                cluster.counters.received += 1;
+                let begin = &cluster.namespaces[usize::from(source)].begin;
+                let room = channel.strip_prefix(&**begin).unwrap_or_default();
+                // The channel names the room of an event that is for one room.
+                if let Some(room) = room.strip_suffix(b"#")
+                    && !self.has_room(room, find)
+                {
+                    return;
+                }
+                adapter::read(message, most).map(|event| (source, event))
+            }
+            ClusterAdapter::Python => match python::read(message, OWN_NAME, most).transpose() {
+                None => return,
+                Some(read) => {
+                    cluster.counters.received += 1;
+                    let Ok(event) = read else { return self.refuse_event() };
+                    let number = self.fanout.routes().namespace(&event.namespace);
+                    let Some(number) = number else { return };
+                    Ok((number, event))
+                }
+            },
+        };
+        match read {
+            Ok((namespace, event)) => self.deliver_event(namespace, &event, find, server),
             Err(_) => self.refuse_event(),
         }
     }
@@ -406,9 +428,9 @@ mod tests {
     /// The sid of session 4.
     const SID: &[u8] = b"sid-of-the-socket-04";
 
-    fn hub() -> Hub {
-        let text = "[socketio]\nadapter = \"redis\"\nnamespaces = [\"/chat\"]\n";
-        let table = toml::de::DeTable::parse(text).unwrap();
+    fn hub(adapter: &str) -> Hub {
+        let text = format!("[socketio]\nadapter = \"{adapter}\"\nnamespaces = [\"/chat\"]\n");
+        let table = toml::de::DeTable::parse(&text).unwrap();
         let routes = EventRoutes::read(table.get_ref().get("socketio").unwrap()).unwrap();
         let broker = crate::broker_settings::BrokerSettings {
             urls: vec!["redis://broker.example".parse().unwrap()],
@@ -437,9 +459,7 @@ mod tests {
         hub
     }
 
-    /// Returns how often each session gets an event of these rooms and exceptions. `sender` is who
-    /// sends it to the first namespace.
-    fn receivers(hub: &mut Hub, sender: &str, rooms: &[&str], except: &[&str]) -> [usize; 6] {
+    fn node_message(sender: &str, rooms: &[&str], except: &[&str]) -> Vec<u8> {
         let mut message = Vec::new();
         let list = |out: &mut Vec<u8>, names: &[&str]| {
             adapter::array(out, names.len() as u32);
@@ -453,9 +473,33 @@ mod tests {
         list(&mut message, rooms);
         adapter::text(&mut message, "except");
         list(&mut message, except);
+        message
+    }
+
+    fn python_message(sender: &str, rooms: &[&str], except: &[&str]) -> Vec<u8> {
+        let text = format!(
+            r#"{{"method":"emit","event":"e","data":[1],"namespace":"/","room":{},
+                "skip_sid":{except:?},"host_id":"{sender}"}}"#,
+            if rooms.is_empty() { "null".into() } else { format!("{rooms:?}") },
+        );
+        text.into_bytes()
+    }
+
+    /// Returns how often each session gets an event of these rooms and exceptions. `sender` sends
+    /// it to the first namespace.
+    fn receivers(
+        (adapter, channel): (ClusterAdapter, &[u8]),
+        hub: &mut Hub,
+        sender: &str,
+        rooms: &[&str],
+        except: &[&str],
+    ) -> [usize; 6] {
+        let message = match adapter {
+            ClusterAdapter::Redis => node_message(sender, rooms, except),
+            ClusterAdapter::Python => python_message(sender, rooms, except),
+        };
         let socket = session(hub, 4);
         let find = |sid: &[u8]| (sid == SID).then_some(socket);
-        let channel = b"socket.io#/#";
         hub.shared.hear_cluster(0, channel, &message, &find, &NoServer::default());
         let mut counts = [0; 6];
         for (connection, bytes) in turn(hub, 100, 100_000) {
@@ -469,18 +513,27 @@ mod tests {
     /// The link is down, so it counts the publishes that were meant for the broker.
     #[test]
     fn a_publish_to_the_channels_of_the_adapter_stays_off_the_broker() {
-        let mut hub = hub();
-        for (channel, meant) in [
-            ("socket.io#/#", 0),
-            ("socket.io#/#r#", 0),
-            ("socket.io-request#/#", 0),
-            ("socket.io-response#/#uid123#", 0),
-            ("socket.io", 1),
-            ("r", 2),
+        for (adapter, channels) in [
+            (
+                "redis",
+                [
+                    ("socket.io#/#", 0),
+                    ("socket.io#/#r#", 0),
+                    ("socket.io-request#/#", 0),
+                    ("socket.io-response#/#uid123#", 0),
+                    ("socket.io", 1),
+                    ("socketio", 2),
+                ]
+                .as_slice(),
+            ),
+            ("python-socketio", [("socketio", 0), ("socket.io#/#", 1)].as_slice()),
         ] {
-            assert!(hub.shared.publish(channel.as_bytes(), b"x").is_ok());
-            let link = &hub.shared.sharing.as_ref().unwrap().link;
-            assert_eq!(link.counters().local, meant, "{channel}");
+            let mut hub = hub(adapter);
+            for (channel, meant) in channels {
+                assert!(hub.shared.publish(channel.as_bytes(), b"x").is_ok());
+                let link = &hub.shared.sharing.as_ref().unwrap().link;
+                assert_eq!(link.counters().local, *meant, "{channel}");
+            }
         }
     }
 
@@ -499,12 +552,17 @@ mod tests {
             (&[], &[sid], [1, 1, 1, 0, 0, 0]),
             (&["nobody"], &[], [0; 6]),
         ] {
-            let mut hub = hub();
-            assert_eq!(receivers(&mut hub, "node01", rooms, except), expected, "{rooms:?}");
-            assert_eq!(receivers(&mut hub, OWN_NAME, rooms, except), [0; 6], "its own");
-            turn(&mut hub, 100, 100_000);
-            let left = hub.shared.channels.topic(Kind::Feed, SID);
-            assert!(left.is_none(), "the topic of the socket goes");
+            for (name, of) in [
+                ("redis", (ClusterAdapter::Redis, &b"socket.io#/#"[..])),
+                ("python-socketio", (ClusterAdapter::Python, PYTHON_CHANNEL)),
+            ] {
+                let mut hub = hub(name);
+                assert_eq!(receivers(of, &mut hub, "node01", rooms, except), expected, "{rooms:?}");
+                assert_eq!(receivers(of, &mut hub, OWN_NAME, rooms, except), [0; 6], "its own");
+                turn(&mut hub, 100, 100_000);
+                let left = hub.shared.channels.topic(Kind::Feed, SID);
+                assert!(left.is_none(), "the topic of the socket goes");
+            }
         }
     }
 }

@@ -101,19 +101,19 @@ fn broker(shared: &Shared, metrics: &mut Metrics) {
 
 fn cluster_events(metrics: &mut Metrics, own: ClusterCounters) {
     metrics.counters([
-        ("cluster_events_received", Messages, own.received, "Events of Node servers that arrived."),
+        ("cluster_events_received", Messages, own.received, "Events of other Socket.IO servers."),
         (
             "cluster_events_refused",
             Messages,
             own.refused,
-            "Events of Node servers that broke a rule or limit.",
+            "Events of these that broke a rule or limit.",
         ),
-        ("cluster_events_sent", Messages, own.sent, "Events that went to Node servers."),
+        ("cluster_events_sent", Messages, own.sent, "Events that went to these servers."),
         (
             "cluster_events_unsent",
             Messages,
             own.unsent,
-            "Publishes that are no event for Node servers, or had no room in the queue.",
+            "Publishes that are no event for these servers, or had no room in the queue.",
         ),
     ]);
 }

@@ -17,7 +17,7 @@ use log::{info, warn};
 use super::Shared;
 use super::broker::{Arrival, Link, LinkEvent, LinkWire, Published, SharedChannels, SharedKind};
 use super::channels::{Kind, TopicChange};
-use super::cluster::{self, Cluster, FindSocket};
+use super::cluster::{Cluster, FindSocket};
 use super::messages::MessageKind;
 use super::publishing::Unpublished;
 use super::sessions::SessionId;
@@ -78,8 +78,8 @@ impl Sharing {
         let permanent: Vec<_> =
             permanent.into_iter().filter(|channel| shared.has(channel, &mut 0)).collect();
         permanent.iter().for_each(|channel| link.subscribe(SharedKind::Channel, channel));
-        let patterns = cluster.iter().flat_map(Cluster::patterns);
-        patterns.for_each(|pattern| link.subscribe(SharedKind::Pattern, pattern));
+        let names = cluster.iter().flat_map(Cluster::names);
+        names.for_each(|(kind, name)| link.subscribe(kind, name));
         Sharing {
             link,
             shared,
@@ -141,10 +141,12 @@ impl Sharing {
                 Kind::Channel if !self.shared.has(&name, &mut 0) => continue,
                 Kind::Channel if self.permanent.iter().any(|own| **own == *name) => continue,
                 Kind::Channel => SharedKind::Channel,
-                Kind::Pattern if self.namespace(&name).is_some() => continue,
                 Kind::Pattern => SharedKind::Pattern,
                 Kind::Shard | Kind::Feed => continue,
             };
+            if self.cluster_source(kind, &name).is_some() {
+                continue;
+            }
             match has_subscribers {
                 true => self.link.subscribe(kind, &name),
                 false => self.link.unsubscribe(kind, &name, now),
@@ -158,9 +160,9 @@ impl Sharing {
         self.shared.has(channel, &mut 0)
     }
 
-    /// Returns the namespace of the cluster that a pattern stands for.
-    fn namespace(&self, pattern: &[u8]) -> Option<u8> {
-        self.cluster.as_ref()?.namespace(pattern)
+    /// Returns which of the cluster's names at the broker this is.
+    fn cluster_source(&self, kind: SharedKind, name: &[u8]) -> Option<u8> {
+        self.cluster.as_ref()?.source(kind, name)
     }
 
     /// Notes that a message leaves out its sender when it comes back.
@@ -263,8 +265,9 @@ impl Shared {
         let kept = self.retained.channels().map(<[u8]>::to_vec);
         let seed = options.sid_key.unwrap_or_else(|| RandomState::new().hash_one(0));
         let permanent = forwarded.chain(kept).collect();
-        let has_cluster = options.routes.has_adapter();
-        let cluster = has_cluster.then(|| Cluster::new(&options.routes, settings.max_message));
+        let cluster = options.routes.adapter();
+        let cluster =
+            cluster.map(|adapter| Cluster::new(adapter, &options.routes, settings.max_message));
         self.sharing = Some(Box::new(Sharing::new(settings.clone(), permanent, cluster, seed)));
         self.channels.note_changes();
     }
@@ -277,7 +280,7 @@ impl Shared {
         let mut steps = 0;
         let is_shared = sharing.shared.has(channel, &mut steps);
         fanout.note_searched(steps);
-        if !is_shared || sharing.cluster.is_some() && cluster::owns(channel) {
+        if !is_shared || sharing.cluster.as_ref().is_some_and(|cluster| cluster.owns(channel)) {
             return Ok(false);
         }
         // A name that was subscribed before the publish is subscribed at the broker before it.
@@ -339,9 +342,9 @@ impl Shared {
     fn arrived(&mut self, arrival: &Arrival<'_>, find: FindSocket<'_>, server: &dyn Server) {
         let Arrival { kind, topic, channel, payload } = *arrival;
         let Some(sharing) = &mut self.sharing else { return };
-        let namespace = if kind == SharedKind::Pattern { sharing.namespace(topic) } else { None };
+        let source = sharing.cluster_source(kind, topic);
         let is_shared = sharing.shared.has(channel, &mut 0);
-        if !is_shared && namespace.is_none() {
+        if !is_shared && source.is_none() {
             return;
         }
         let own = match kind {
@@ -354,8 +357,8 @@ impl Shared {
             sharing.note_gap();
             return;
         }
-        if let Some(namespace) = namespace {
-            self.hear_cluster(namespace, channel, payload, find, server);
+        if let Some(source) = source {
+            self.hear_cluster(source, channel, payload, find, server);
         }
         if !is_shared {
             return;

@@ -8,7 +8,7 @@ use super::requirement::ArgumentRules;
 use super::rooms::{self, ReadFrom, RouteChannel};
 use super::table::{FileTable, FileValue, RouteError, check_event, namespace_of, title};
 use super::template::{ChannelTemplate, JsonTemplate, Placeholder};
-use super::{EventRate, EventRoutes, Namespace, OnRoute, source, template};
+use super::{ClusterAdapter, EventRate, EventRoutes, Namespace, OnRoute, source, template};
 use crate::limits::{
     EVENT_SIZE, EVENT_SIZE_MAX, EVENTS_PER_SECOND, NAMESPACE_NAME_MAX, NAMESPACES_MAX,
     RATE_COUNT_MAX, ROUTES_MAX,
@@ -73,11 +73,12 @@ pub fn read(section: &FileValue<'_>) -> Result<EventRoutes, RouteError> {
     let on = entry.list("on", "tables, each headed [[socketio.on]]")?;
     let from = entry.list("from", "tables, each headed [[socketio.from]]")?;
     routes.verbs = entry.flag("verbs")?.unwrap_or(on.is_empty() && from.is_empty());
-    routes.has_adapter = match entry.text("adapter")? {
-        None => false,
-        Some("redis") => true,
+    routes.adapter = match entry.text("adapter")? {
+        None => None,
+        Some("redis") => Some(ClusterAdapter::Redis),
+        Some("python-socketio") => Some(ClusterAdapter::Python),
         Some(other) => {
-            let why = format!("there is no '{other}'; accepted: redis");
+            let why = format!("there is no '{other}'; accepted: redis, python-socketio");
             return Err(entry.wrong("adapter", why));
         }
     };

@@ -18,15 +18,23 @@ fn the_official_client_sees_no_difference_to_its_own_server() {
     observe.arg(ours("socketio/observe.mjs")).arg(program()).env("NODE_PATH", modules);
     let output = observe.output().expect("timeout (coreutils) runs");
     let text = succeeded("observe.mjs", &output);
-    let summary = text.lines().last().unwrap_or_default();
-    let observations = summary.split(' ').next().and_then(|number| number.parse().ok());
-    assert!(summary.ends_with("all equal"), "{text}");
-    assert!(observations >= Some(OBSERVATIONS_MIN), "{summary}");
-    println!("{summary}");
+    println!("{}", all_equal(&text, OBSERVATIONS_MIN));
 }
 
 /// Observations that the comparison of clusters must have at least.
 const CLUSTER_OBSERVATIONS_MIN: usize = 40;
+
+/// The same for the cluster of Python.
+const PYTHON_OBSERVATIONS_MIN: usize = 30;
+
+/// Returns the summary of a comparison that found no difference in at least so many observations.
+fn all_equal(text: &str, least: usize) -> &str {
+    let summary = text.lines().last().unwrap_or_default();
+    let observations = summary.split(' ').next().and_then(|number| number.parse().ok());
+    assert!(summary.ends_with("all equal"), "{text}");
+    assert!(observations >= Some(least), "{summary}");
+    summary
+}
 
 /// `cluster.mjs` tells what is not observed, because the hub differs by intent.
 fn compare_clusters(client: &str) {
@@ -40,16 +48,25 @@ fn compare_clusters(client: &str) {
     observe.arg(ours("socketio/cluster.mjs")).arg(program()).arg(client);
     let output = observe.env("NODE_PATH", modules).output().expect("timeout (coreutils) runs");
     let text = succeeded("cluster.mjs", &output);
-    let summary = text.lines().last().unwrap_or_default();
-    let observations = summary.split(' ').next().and_then(|number| number.parse().ok());
-    assert!(summary.ends_with("all equal"), "{text}");
-    assert!(observations >= Some(CLUSTER_OBSERVATIONS_MIN), "{summary}");
-    println!("{client}: {summary}");
+    println!("{client}: {}", all_equal(&text, CLUSTER_OBSERVATIONS_MIN));
 }
 
 #[test]
 fn a_cluster_of_a_node_server_and_the_hub_is_as_one_of_two_node_servers() {
     ["ioredis", "redis"].into_iter().for_each(compare_clusters);
+}
+
+#[test]
+fn a_cluster_of_a_python_server_and_the_hub_is_as_one_of_two_python_servers() {
+    let Some(python) = installed("venv/bin/python") else { return };
+    if !available("redis-server", "redis-server") {
+        return;
+    }
+    let mut observe = bounded(&python);
+    observe.arg(ours("socketio/python_cluster.py")).arg(program());
+    let output = observe.output().expect("timeout (coreutils) runs");
+    let text = succeeded("python_cluster.py", &output);
+    println!("python-socketio: {}", all_equal(&text, PYTHON_OBSERVATIONS_MIN));
 }
 
 #[test]

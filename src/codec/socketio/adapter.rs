@@ -29,7 +29,7 @@ pub struct ClusterEvent<'a> {
     pub namespace: Cow<'a, str>,
     /// JSON: an array of the event's name and its arguments. Placeholders stand for attachments.
     pub data: Vec<u8>,
-    pub attachments: Vec<&'a [u8]>,
+    pub attachments: Vec<Cow<'a, [u8]>>,
     /// The sockets in any of these rooms get it, or all if there are none. No room is there twice.
     pub rooms: Vec<Cow<'a, str>>,
     /// The sockets in any of these rooms do not get it.
@@ -331,7 +331,7 @@ impl<'a> Input<'a> {
 /// JSON in the making.
 struct Json<'a> {
     out: Vec<u8>,
-    attachments: Vec<&'a [u8]>,
+    attachments: Vec<Cow<'a, [u8]>>,
     most: usize,
 }
 
@@ -352,7 +352,7 @@ impl<'a> Json<'a> {
             return Err(BadClusterEvent::Count);
         }
         self.display(format_args!("{{\"_placeholder\":true,\"num\":{}}}", self.attachments.len()));
-        self.attachments.push(bytes);
+        self.attachments.push(bytes.into());
         Ok(())
     }
 

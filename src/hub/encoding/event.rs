@@ -1,5 +1,7 @@
 //! A message of the hub as an event of Socket.IO.
 
+use std::borrow::Cow;
+
 use crate::codec::engineio::Framing;
 use crate::codec::socketio::{self, PacketKind};
 use crate::hub::json;
@@ -67,7 +69,7 @@ impl<'a> EventForm<'a> {
 }
 
 /// Appends an event and its attachments as one payload, for [`packed`].
-pub fn pack_event(out: &mut Vec<u8>, data: &[u8], attachments: &[&[u8]]) {
+pub fn pack_event(out: &mut Vec<u8>, data: &[u8], attachments: &[Cow<'_, [u8]>]) {
     let length = |out: &mut Vec<u8>, part: &[u8]| {
         out.extend_from_slice(&(part.len() as u32).to_le_bytes());
     };
