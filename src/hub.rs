@@ -28,6 +28,7 @@ mod publishing;
 mod retained;
 mod sections;
 mod sessions;
+mod shared_values;
 mod shares;
 mod sharing;
 mod subscriptions;
@@ -362,7 +363,7 @@ impl Service for Hub {
             access.guesses.wakes_at(),
             fanout.wakes_at(),
             polls.wakes_at(),
-            self.shared.sharing.as_ref().and_then(|sharing| sharing.link.poll_timeout()),
+            self.shared.sharing.as_ref().and_then(|sharing| sharing.wakes_at(*now)),
             self.protocols.socketio.wakes_at(),
         ];
         next.into_iter()

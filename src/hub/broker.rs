@@ -24,14 +24,18 @@ mod fault;
 mod greeting;
 mod heard;
 mod link;
+#[cfg(test)]
+pub mod model;
 mod names;
+pub mod notices;
 mod queue;
+pub mod scripts;
 mod shared;
 
 use std::time::Duration;
 
 pub use fault::{GreetingStep, LinkFault};
-pub use link::{Link, LinkCounters};
+pub use link::{KeptMessage, Link, LinkCounters};
 pub use shared::SharedChannels;
 
 /// A connection of the link.
@@ -85,6 +89,31 @@ pub struct Arrival<'i> {
     pub payload: &'i [u8],
 }
 
+/// A reply of the broker that concerns the owner of the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromBroker<'i> {
+    Message(Arrival<'i>),
+    Answer(CallAnswer<'i>),
+}
+
+/// The reply to a script of the owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallAnswer<'i> {
+    /// The owner's number of the call.
+    pub number: u32,
+    pub reply: CallReply<'i>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallReply<'i> {
+    /// The texts and numbers of the reply, in their order. `None` is a null.
+    Items(Vec<Option<&'i [u8]>>),
+    /// The reply was too long to be kept.
+    TooLong,
+    /// The broker refused the script, with this code.
+    Refused(Box<str>),
+}
+
 /// The fate of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
@@ -100,222 +129,16 @@ pub enum Published {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use super::model::{ModelBroker, ModelConnection};
     use super::*;
     use crate::broker_settings::{BrokerPrefix, BrokerSettings, BrokerUrl};
     use crate::clock::Tick;
-    use crate::codec::resp::{self, CommandLimits, Parser, Protocol};
-    use crate::hub::glob;
+    use crate::codec::resp;
     use crate::limits::{
         BROKER_BACKOFF_MAX, BROKER_BACKOFF_MIN, BROKER_BATCH_BYTES, BROKER_BATCH_NAMES,
         BROKER_CONNECT_TIME, BROKER_EVENTS_MAX, BROKER_LINGER, BROKER_PROBE_EVERY,
         BROKER_QUEUE_MAX, BROKER_REPLY_TIME,
     };
-
-    /// A broker that runs commands as Redis does, and can be told to misbehave.
-    struct ModelBroker {
-        /// True if it knows HELLO and RESP3.
-        is_new: bool,
-        password: Option<Vec<u8>>,
-        /// Names that the ACL denies.
-        denied: BTreeSet<Vec<u8>>,
-        /// The error to every PUBLISH of a client, except probes.
-        publish_error: Option<&'static str>,
-        /// The master that it names as a Sentinel.
-        master: Option<(&'static str, &'static str)>,
-        role: &'static str,
-        accepts: bool,
-        /// True if it neither reads nor writes.
-        is_stopped: bool,
-        /// True if it takes publishes and delivers none.
-        is_deaf: bool,
-        connections: Vec<ModelConnection>,
-        /// The commands that it ran, without their arguments, and the number of words.
-        ran: Vec<(String, usize)>,
-    }
-
-    #[derive(Default)]
-    struct ModelConnection {
-        is_open: bool,
-        input: Vec<u8>,
-        output: Vec<u8>,
-        is_new: bool,
-        is_known: bool,
-        channels: BTreeSet<Vec<u8>>,
-        patterns: BTreeSet<Vec<u8>>,
-    }
-
-    impl ModelConnection {
-        fn protocol(&self) -> Protocol {
-            if self.is_new { Protocol::Resp3 } else { Protocol::Resp2 }
-        }
-    }
-
-    impl ModelBroker {
-        fn new(is_new: bool) -> ModelBroker {
-            ModelBroker {
-                is_new,
-                password: None,
-                denied: BTreeSet::new(),
-                publish_error: None,
-                master: None,
-                role: "master",
-                accepts: true,
-                is_stopped: false,
-                is_deaf: false,
-                connections: Vec::new(),
-                ran: Vec::new(),
-            }
-        }
-
-        fn connect(&mut self) -> usize {
-            let is_known = self.password.is_none();
-            let one = ModelConnection { is_open: true, is_known, ..ModelConnection::default() };
-            self.connections.push(one);
-            self.connections.len() - 1
-        }
-
-        /// Ends every connection. What they had to send is lost.
-        fn kill(&mut self) {
-            self.connections.iter_mut().for_each(|one| *one = ModelConnection::default());
-        }
-
-        fn receive(&mut self, index: usize, bytes: &[u8]) {
-            if !self.connections[index].is_open {
-                return;
-            }
-            self.connections[index].input.extend_from_slice(bytes);
-            let mut parser = Parser::default();
-            loop {
-                let input = std::mem::take(&mut self.connections[index].input);
-                let limits = CommandLimits::up_to(64 << 20);
-                let found = parser.parse_multibulk(&input, &limits).unwrap();
-                let Some((command, length)) = found else {
-                    self.connections[index].input = input;
-                    return;
-                };
-                let words: Vec<Vec<u8>> = command.iter().map(<[u8]>::to_vec).collect();
-                self.connections[index].input = input[length..].to_vec();
-                self.run(index, &words);
-            }
-        }
-
-        fn run(&mut self, index: usize, words: &[Vec<u8>]) {
-            let name = String::from_utf8(words[0].clone()).unwrap();
-            self.ran.push((name.clone(), words.len()));
-            let is_known = self.connections[index].is_known;
-            let out = &mut self.connections[index].output;
-            match &*name {
-                "HELLO" if !self.is_new => {
-                    let quoted = words[1..].join(&b"' '"[..]);
-                    let text = [b"ERR unknown command 'HELLO', with args: '", &quoted[..]].concat();
-                    resp::error(out, &text);
-                }
-                "HELLO" | "AUTH" => {
-                    let given = match words.iter().position(|word| word == b"AUTH") {
-                        Some(0) => words.last(),
-                        Some(at) => words.get(at + 2),
-                        None => None,
-                    };
-                    let fits = self.password.as_ref() == given;
-                    let connection = &mut self.connections[index];
-                    if given.is_some() && !fits {
-                        resp::error(&mut connection.output, b"WRONGPASS invalid password");
-                        return;
-                    }
-                    if given.is_none() && !is_known {
-                        resp::error(&mut connection.output, b"NOAUTH HELLO without a password");
-                        return;
-                    }
-                    connection.is_known = true;
-                    if name == "AUTH" {
-                        resp::simple(&mut connection.output, "OK");
-                        return;
-                    }
-                    connection.is_new = true;
-                    resp::map(&mut connection.output, 2, Protocol::Resp3);
-                    resp::bulk(&mut connection.output, b"proto");
-                    resp::integer(&mut connection.output, 3);
-                    resp::bulk(&mut connection.output, b"modules");
-                    resp::array(&mut connection.output, 0);
-                }
-                _ if !is_known => resp::error(out, b"NOAUTH Authentication required."),
-                "SELECT" | "CLIENT" => resp::simple(out, "OK"),
-                "ROLE" => {
-                    resp::array(out, 3);
-                    resp::bulk(out, self.role.as_bytes());
-                    resp::integer(out, 1);
-                    resp::array(out, 0);
-                }
-                "SENTINEL" => match self.master {
-                    Some((host, port)) => {
-                        resp::array(out, 2);
-                        resp::bulk(out, host.as_bytes());
-                        resp::bulk(out, port.as_bytes());
-                    }
-                    None => resp::null(out, Protocol::Resp2),
-                },
-                "PUBLISH" => self.publish(Some(index), &words[1], &words[2]),
-                "SUBSCRIBE" | "PSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE" => {
-                    self.change(index, &name, &words[1..]);
-                }
-                other => panic!("the model has no {other}"),
-            }
-        }
-
-        fn change(&mut self, index: usize, command: &str, names: &[Vec<u8>]) {
-            let connection = &mut self.connections[index];
-            if names.iter().any(|name| self.denied.contains(name)) {
-                resp::error(&mut connection.output, b"NOPERM No permissions to access a channel");
-                return;
-            }
-            let protocol = connection.protocol();
-            for name in names {
-                let all = match command.contains("PSUB") || command.contains("PUNSUB") {
-                    true => &mut connection.patterns,
-                    false => &mut connection.channels,
-                };
-                match command.contains("UNSUB") {
-                    true => all.remove(name),
-                    false => all.insert(name.clone()),
-                };
-                let count = connection.channels.len() + connection.patterns.len();
-                resp::push(&mut connection.output, 3, protocol);
-                resp::bulk(&mut connection.output, command.to_lowercase().as_bytes());
-                resp::bulk(&mut connection.output, name);
-                resp::integer(&mut connection.output, count as i64);
-            }
-        }
-
-        /// Publishes for a client of the link, or for another client.
-        fn publish(&mut self, from: Option<usize>, channel: &[u8], payload: &[u8]) {
-            let is_probe = channel.windows(6).any(|part| part == b"probe:");
-            if let (Some(error), Some(from), false) = (self.publish_error, from, is_probe) {
-                resp::error(&mut self.connections[from].output, error.as_bytes());
-                return;
-            }
-            let mut receivers = 0;
-            for connection in self.connections.iter_mut().filter(|one| one.is_open) {
-                if self.is_deaf {
-                    continue;
-                }
-                let protocol = connection.protocol();
-                if connection.channels.contains(channel) {
-                    receivers += 1;
-                    resp::pushed(&mut connection.output, protocol, &[b"message", channel, payload]);
-                }
-                for pattern in &connection.patterns {
-                    if glob::matches(pattern, channel, &mut 0) {
-                        receivers += 1;
-                        let words = [&b"pmessage"[..], pattern, channel, payload];
-                        resp::pushed(&mut connection.output, protocol, &words);
-                    }
-                }
-            }
-            if let Some(from) = from {
-                resp::integer(&mut self.connections[from].output, receivers);
-            }
-        }
-    }
 
     /// A message as it arrived: kind, topic, channel, payload.
     type Got = (SharedKind, Vec<u8>, Vec<u8>, Vec<u8>);
@@ -467,9 +290,10 @@ mod tests {
             held.extend_from_slice(bytes);
             let mut used = 0;
             loop {
-                let (taken, arrival) = self.link.handle_input(wire, &held[used..], self.now);
+                let (taken, heard) = self.link.handle_input(wire, &held[used..], self.now);
                 used += taken;
-                if let Some(Arrival { kind, topic, channel, payload }) = arrival {
+                if let Some(FromBroker::Message(arrival)) = heard {
+                    let Arrival { kind, topic, channel, payload } = arrival;
                     self.got.push((kind, topic.to_vec(), channel.to_vec(), payload.to_vec()));
                 }
                 if taken == 0 || used == held.len() {

@@ -29,6 +29,9 @@ impl Hub {
         shared.check_leaving();
         shared.check_agents();
         shared.retained.check_invariants();
+        if let Some(sharing) = &shared.sharing {
+            sharing.values.check_invariants(&shared.retained);
+        }
         for session in protocols.http.sessions().chain(protocols.websocket.sessions()) {
             assert!(shared.is_live(session.index), "{session:?} has ended and still has a message");
         }

@@ -80,6 +80,11 @@ impl Shared {
         Ok(receivers)
     }
 
+    /// Returns the number of subscribers of the topics of the current publish.
+    fn receivers(&self) -> usize {
+        self.topics.iter().map(|topic| self.channels.subscribers(*topic).len()).sum()
+    }
+
     /// Publishes to the topics that [`Self::find_topics`] has found, and keeps the message if its
     /// channel has a rule. Returns the number of receivers.
     pub(super) fn post(&mut self, channel: &[u8], payload: &[u8]) -> usize {

@@ -21,7 +21,7 @@ use crate::limits::{
     EVICTED_AT_ONCE, EVICTED_PER_LOOK, RETAINED_MEMORY, RETAINED_VALUE_MAX, SWEEPS_PER_TURN,
 };
 use crate::retain_rule::RetainRule;
-use key::key_of;
+use key::{MessageKey, key_of};
 use log::Log;
 
 pub use log::ReadStamp;
@@ -52,6 +52,8 @@ struct RetainedChannel {
     log: Log,
     /// Number of sessions that catch up.
     readers: usize,
+    /// True if removals are kept, too, because they have yet to go to the broker.
+    is_apart: bool,
 }
 
 impl Retained {
@@ -74,7 +76,7 @@ impl Retained {
             retained.by_channel.insert(rule.channel.as_bytes().into(), number);
             let log = Log::new(rule.max);
             retained.held += log.bytes();
-            retained.logs.push(RetainedChannel { rule, log, readers: 0 });
+            retained.logs.push(RetainedChannel { rule, log, readers: 0, is_apart: false });
         }
         retained
     }
@@ -146,6 +148,59 @@ impl Retained {
         if own.readers == 0 && own.log.has_graves() {
             self.to_sweep.push(id);
         }
+    }
+
+    /// Notes that changes of a log must be found later, removals included.
+    pub fn part(&mut self, id: LogId) {
+        self.logs[usize::from(id)].is_apart = true;
+        self.join(id);
+    }
+
+    /// Notes that the changes since [`Self::part`] have been found.
+    pub fn reunite(&mut self, id: LogId) {
+        self.logs[usize::from(id)].is_apart = false;
+        self.leave(id);
+    }
+
+    /// Returns the key of a message, and whether the message leaves it without a value. Returns
+    /// `None` for a message that changes no value.
+    pub fn change<'p>(&self, id: LogId, payload: &'p [u8]) -> Option<MessageKey<'p>> {
+        self.logs[usize::from(id)].change(payload)
+    }
+
+    /// Returns the value of a key.
+    pub fn value(&self, id: LogId, key: &[u8]) -> Option<&[u8]> {
+        self.logs[usize::from(id)].log.value(key)
+    }
+
+    /// Evicts the value of a key.
+    pub fn evict(&mut self, id: LogId, key: &[u8]) {
+        let log = &mut self.logs[usize::from(id)].log;
+        let before = log.bytes();
+        self.evicted += u64::from(log.remove(key));
+        self.held = self.held + log.bytes() - before;
+    }
+
+    /// Returns a message that removes a key.
+    pub fn removal(&self, id: LogId, key: &[u8]) -> Vec<u8> {
+        let Some(field) = &self.logs[usize::from(id)].rule.key else { return Vec::new() };
+        let field = serde_json::to_vec(field).unwrap_or_default();
+        [&b"{"[..], &field, b":", key, b",\"deleted\":true}"].concat()
+    }
+
+    /// Returns true between [`Self::part`] and [`Self::reunite`].
+    pub fn is_apart(&self, id: LogId) -> bool {
+        self.logs[usize::from(id)].is_apart
+    }
+
+    /// Returns the maximum number of values of a log.
+    pub fn most(&self, id: LogId) -> usize {
+        self.logs[usize::from(id)].rule.max
+    }
+
+    /// Returns the number of values of a log.
+    pub fn values_of(&self, id: LogId) -> usize {
+        self.logs[usize::from(id)].log.values()
     }
 
     /// Removes graves that no session needs any more, within the budget of a turn.
@@ -240,23 +295,35 @@ enum Stored {
 }
 
 impl RetainedChannel {
-    /// Keeps a message, or removes what it says. A message that is too long still ends the value
-    /// before it, because that is no longer the last one.
+    /// Returns the key of a message, and whether the message leaves it without a value. A message
+    /// that is too long still ends the value before it, because that is no longer the last one.
+    fn change<'p>(&self, payload: &'p [u8]) -> Option<MessageKey<'p>> {
+        let is_too_long = payload.len() > RETAINED_VALUE_MAX;
+        match &self.rule.key {
+            None => {
+                let removes = payload.is_empty() || is_too_long;
+                Some(MessageKey { text: Cow::Borrowed(&[]), removes })
+            }
+            Some(field) => {
+                let mut key = key_of(payload, field)?;
+                key.removes |= is_too_long;
+                Some(key)
+            }
+        }
+    }
+
+    /// Keeps a message, or removes what it says.
     fn store(&mut self, payload: &[u8]) -> Stored {
-        let (key, removes) = match &self.rule.key {
-            None => (Cow::Borrowed(&[][..]), payload.is_empty()),
-            Some(field) => match key_of(payload, field) {
-                Some(key) => (key.text, key.removes),
-                None => return Stored::Refused,
-            },
+        let Some(MessageKey { text: key, removes }) = self.change(payload) else {
+            return Stored::Refused;
         };
         let is_too_long = payload.len() > RETAINED_VALUE_MAX;
         // A session that catches up may have read the value already.
-        let needs_grave = removes && self.readers > 0;
-        if needs_grave && !self.log.has(&key) {
+        let needs_grave = removes && !is_too_long && self.readers > 0;
+        if needs_grave && !self.is_apart && !self.log.has(&key) {
             return Stored::Removed;
         }
-        if is_too_long || removes && !needs_grave {
+        if removes && !needs_grave {
             self.log.remove(&key);
             return if is_too_long { Stored::Refused } else { Stored::Removed };
         }

@@ -3,6 +3,7 @@
 use super::broker::LinkCounters;
 use super::cluster::ClusterCounters;
 use super::sessions::PeerProtocol;
+use super::shared_values::ValueCounters;
 use super::sharing::Sharing;
 use super::{Hub, Shared};
 use crate::metrics::MetricKind::Gauge;
@@ -94,6 +95,15 @@ fn broker(shared: &Shared, metrics: &mut Metrics) {
         ("broker_received", Messages, own.received, "Messages from the broker."),
         ("broker_too_long", Messages, own.too_long, "Messages from the broker above the limit."),
         ("broker_overrun", Messages, dropped_here, "Messages that came faster than they left."),
+    ]);
+    let own = sharing.map_or_else(ValueCounters::default, |sharing| sharing.values.counters);
+    let adopted = "Retained values of other publishers that were written to the broker.";
+    let read_back = "Retained values changed to those of the broker after an outage.";
+    metrics.counters([
+        ("broker_values_written", Messages, own.written, "Retained values sent to the broker."),
+        ("broker_values_adopted", Messages, own.adopted, adopted),
+        ("broker_values_read_back", Messages, own.read_back, read_back),
+        ("broker_values_restored", Messages, own.restored, "Values that the broker had lost."),
     ]);
     let cluster = sharing.and_then(|sharing| sharing.cluster.as_ref());
     cluster_events(metrics, cluster.map_or_else(Default::default, |cluster| cluster.counters));

@@ -15,12 +15,17 @@ use std::net::SocketAddr;
 use log::{info, warn};
 
 use super::Shared;
-use super::broker::{Arrival, Link, LinkEvent, LinkWire, Published, SharedChannels, SharedKind};
+use super::broker::notices::NOTICES;
+use super::broker::{
+    Arrival, FromBroker, Link, LinkEvent, LinkWire, Published, SharedChannels, SharedKind,
+};
 use super::channels::{Kind, TopicChange};
 use super::cluster::{Cluster, FindSocket};
 use super::messages::MessageKind;
 use super::publishing::Unpublished;
+use super::retained::Retained;
 use super::sessions::SessionId;
+use super::shared_values::SharedValues;
 use crate::broker_settings::BrokerSettings;
 use crate::clock::{Tick, Time};
 use crate::connection::Reason;
@@ -34,6 +39,8 @@ use crate::service::{ConnectionId, Dial, Options, Output, Reply, Taken};
 /// The hub's end of the link to a broker.
 pub struct Sharing {
     pub link: Link,
+    /// The retained values at the broker.
+    pub values: SharedValues,
     shared: SharedChannels,
     /// The part in a cluster of Socket.IO.
     pub cluster: Option<Box<Cluster>>,
@@ -71,6 +78,7 @@ impl Sharing {
         settings: BrokerSettings,
         permanent: Vec<Vec<u8>>,
         cluster: Option<Cluster>,
+        retained: &mut Retained,
         seed: u64,
     ) -> Sharing {
         let shared = SharedChannels::new(&settings.channels);
@@ -80,8 +88,11 @@ impl Sharing {
         permanent.iter().for_each(|channel| link.subscribe(SharedKind::Channel, channel));
         let names = cluster.iter().flat_map(Cluster::names);
         names.for_each(|(kind, name)| link.subscribe(kind, name));
+        let is_shared = |channel: &[u8]| shared.has(channel, &mut 0);
+        let values = SharedValues::new(retained, is_shared, &mut link, seed);
         Sharing {
             link,
+            values,
             shared,
             cluster: cluster.map(Box::new),
             permanent,
@@ -105,7 +116,14 @@ impl Sharing {
     /// Returns true if [`Shared::collect_sharing`] has something to do.
     pub fn has_work(&self) -> bool {
         let is_addressed = self.cluster.as_ref().is_some_and(|cluster| cluster.has_addressed());
-        self.has_work || self.gap_from.is_some() || is_addressed
+        let is_due = self.gap_from.is_some() || is_addressed || self.values.has_work();
+        self.has_work || is_due
+    }
+
+    /// Returns when [`Shared::collect_sharing`] must be called at the latest.
+    pub fn wakes_at(&self, now: Tick) -> Option<Tick> {
+        let times = self.link.poll_timeout().into_iter().chain(self.values.wakes_at(now));
+        times.min_by_key(|due| due.distance_from(now))
     }
 
     /// Returns true while publishers wait for room on the link.
@@ -124,7 +142,8 @@ impl Sharing {
     /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         let cluster = self.cluster.as_ref().map_or(0, |cluster| cluster.bytes());
-        cluster + self.link.bytes() + self.own.capacity() * size_of::<OwnMessage>()
+        let own = self.own.capacity() * size_of::<OwnMessage>();
+        cluster + self.link.bytes() + self.values.bytes() + own
     }
 
     /// Returns unused memory to the allocator.
@@ -268,14 +287,15 @@ impl Shared {
         let cluster = options.routes.adapter();
         let cluster =
             cluster.map(|adapter| Cluster::new(adapter, &options.routes, settings.max_message));
-        self.sharing = Some(Box::new(Sharing::new(settings.clone(), permanent, cluster, seed)));
+        let sharing = Sharing::new(settings.clone(), permanent, cluster, &mut self.retained, seed);
+        self.sharing = Some(Box::new(sharing));
         self.channels.note_changes();
     }
 
     /// Publishes a message at the broker if its channel is shared. It goes to its receivers when it
     /// comes back. Returns false if it is to be delivered here at once.
     pub(super) fn share(&mut self, channel: &[u8], payload: &[u8]) -> Result<bool, Unpublished> {
-        let Shared { sharing, channels, fanout, .. } = self;
+        let Shared { sharing, channels, fanout, retained, .. } = self;
         let Some(sharing) = sharing else { return Ok(false) };
         let mut steps = 0;
         let is_shared = sharing.shared.has(channel, &mut steps);
@@ -285,7 +305,8 @@ impl Shared {
         }
         // A name that was subscribed before the publish is subscribed at the broker before it.
         sharing.follow(channels.take_changes(), self.now);
-        let published = sharing.link.publish(channel, payload);
+        let Sharing { values, link, .. } = &mut **sharing;
+        let published = values.publish(link, retained, channel, payload);
         if published == Published::Sent
             && let Some(cluster) = &mut sharing.cluster
         {
@@ -326,9 +347,11 @@ impl Shared {
         for _ in 0..BROKER_READS_PER_CALL {
             let Some(sharing) = &mut self.sharing else { break };
             sharing.has_work = true;
-            let (length, arrival) = sharing.link.handle_input(wire, &input[used..], now.tick());
-            if let Some(arrival) = arrival {
-                self.arrived(&arrival, find, server);
+            let (length, heard) = sharing.link.handle_input(wire, &input[used..], now.tick());
+            match heard {
+                Some(FromBroker::Message(arrival)) => self.arrived(&arrival, find, server),
+                Some(FromBroker::Answer(answer)) => self.take_reply(answer),
+                None => {}
             }
             if length == 0 {
                 break;
@@ -341,10 +364,17 @@ impl Shared {
     /// Delivers a message of the broker to the subscribers of its topic.
     fn arrived(&mut self, arrival: &Arrival<'_>, find: FindSocket<'_>, server: &dyn Server) {
         let Arrival { kind, topic, channel, payload } = *arrival;
+        if let Some(channel) = channel.strip_prefix(NOTICES) {
+            return self.take_notice(channel, payload);
+        }
+        let is_missed = match kind {
+            SharedKind::Channel => self.take_value(channel, payload),
+            SharedKind::Pattern => !self.is_silent(channel),
+        };
         let Some(sharing) = &mut self.sharing else { return };
         let source = sharing.cluster_source(kind, topic);
         let is_shared = sharing.shared.has(channel, &mut 0);
-        if !is_shared && source.is_none() {
+        if !is_missed || !is_shared && source.is_none() {
             return;
         }
         let own = match kind {
@@ -355,6 +385,9 @@ impl Shared {
             // The link is read whatever waits for receivers, so that the broker keeps it.
             sharing.dropped += 1;
             sharing.note_gap();
+            if kind == SharedKind::Channel {
+                self.retained.store(channel, payload);
+            }
             return;
         }
         if let Some(source) = source {
@@ -419,7 +452,7 @@ impl Shared {
     /// Does what is due on the link, and sends what it has to send.
     pub(super) fn collect_sharing(&mut self, output: &mut Output<'_>) {
         self.collect_cluster();
-        let Shared { sharing, channels, fanout, .. } = self;
+        let Shared { sharing, channels, .. } = self;
         let Some(sharing) = sharing else { return };
         let now = output.now.tick();
         sharing.has_work = false;
@@ -427,6 +460,9 @@ impl Shared {
         if sharing.link.poll_timeout().is_some_and(|due| due.distance_from(now) <= 0) {
             sharing.link.handle_timeout(now);
         }
+        self.keep_values();
+        let Shared { sharing, fanout, .. } = self;
+        let Some(sharing) = sharing else { return };
         sharing.send(output);
         while let Some(event) = sharing.link.poll_event() {
             sharing.act(event, output);
@@ -459,11 +495,6 @@ impl Shared {
             true => Some(end),
             false => std::mem::take(&mut sharing.is_gap_repeated).then_some(0),
         };
-    }
-
-    /// Returns the number of subscribers of the topics of the current publish.
-    pub(super) fn receivers(&self) -> usize {
-        self.topics.iter().map(|topic| self.channels.subscribers(*topic).len()).sum()
     }
 }
 

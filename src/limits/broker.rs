@@ -110,3 +110,50 @@ pub const OWN_MESSAGES_MAX: usize = 65_536;
 pub const BROKER_BACKLOG_MAX: usize = 64 << 20;
 
 const _: () = assert!(BROKER_BACKLOG_MAX >= 4 * MAX_MESSAGE);
+
+/// Longest time until the value of a message that somebody else has published is written to the
+/// broker. All servers do so, and each message of the key meanwhile saves a script.
+pub const ADOPT_WITHIN: Duration = Duration::from_millis(160);
+
+/// Maximum number of such values that wait, for all channels together, some 5 MB. Those beyond it
+/// stay on the servers.
+pub const FOREIGN_KEYS_MAX: usize = 16 * 1024;
+
+/// The part of it that a channel has at least.
+pub const FOREIGN_KEYS_MIN: usize = 64;
+
+/// Keys heard while values are read back that are remembered, for all channels together, some 5 MB.
+/// When more are heard, reading begins anew.
+pub const HEARD_KEYS_MAX: usize = 256 * 1024;
+
+/// The part of it that a channel has at least.
+pub const HEARD_KEYS_MIN: usize = 1024;
+
+/// Maximum number of values in one script. Other clients of the broker wait while it runs, for some
+/// 0.3 ms.
+pub const VALUES_BATCH_KEYS: usize = 256;
+
+/// Size of the values, in bytes, from which such a script takes no further one.
+pub const VALUES_BATCH_BYTES: usize = 128 * 1024;
+
+/// Number of values that one script looks at when they are read back.
+pub const VALUES_READ_COUNT: usize = 512;
+
+/// Maximum size of the values that it returns, in bytes. Larger ones are read one by one.
+pub const VALUES_READ_BYTES: usize = 256 * 1024;
+
+/// Changes from the time without a link that one turn publishes.
+pub const PUSHES_PER_TURN: usize = 64;
+
+/// Such publishes without a reply. The others wait.
+pub const PUSHES_UNANSWERED: u32 = 1024;
+
+/// Shortest time after which values are read once more when the link is up; the longest is twice
+/// that. Messages from before the link was up are at the broker by then.
+pub const REREAD_AFTER: Duration = Duration::from_secs(1);
+
+const _: () = {
+    assert!(2 * ADOPT_WITHIN.as_millis() < REREAD_AFTER.as_millis());
+    // Fields and values are items of a reply.
+    assert!(2 * VALUES_READ_COUNT < REPLY_ITEMS_MAX);
+};

@@ -9,6 +9,7 @@ mod order;
 mod protocols;
 #[path = "../support/mod.rs"]
 mod support;
+mod values;
 
 use std::net::SocketAddr;
 

@@ -7,7 +7,11 @@
 mod against_redis;
 mod autobahn;
 mod browser;
+#[path = "../broker/engine.rs"]
+#[allow(dead_code, reason = "the tests of brokers use the rest")]
+mod engine;
 mod replay;
+mod shared_demo;
 mod socketio;
 #[path = "../support/mod.rs"]
 mod support;

@@ -17,6 +17,10 @@ pub enum AwaitedReply {
     Probe,
     /// This many publishes in a row.
     Publishes(u32),
+    /// A script that keeps a message and publishes it. The owner gets an error under this number.
+    KeptPublish(u32),
+    /// A script of the owner, who gets the reply under this number.
+    Call(u32),
 }
 
 /// The commands of a connection without their replies.
@@ -59,6 +63,17 @@ impl AwaitedReplies {
         }
     }
 
+    /// Adds a publish that is kept.
+    pub fn push_kept_publish(&mut self, number: u32) {
+        self.publishes += 1;
+        self.queue.push_back(AwaitedReply::KeptPublish(number));
+    }
+
+    /// Returns true if the next reply is that to a script of the owner.
+    pub fn is_call_next(&self) -> bool {
+        matches!(self.queue.front(), Some(AwaitedReply::Call(_)))
+    }
+
     pub fn front_mut(&mut self) -> Option<&mut AwaitedReply> {
         self.queue.front_mut()
     }
@@ -73,8 +88,10 @@ impl AwaitedReplies {
             }
         }
         let awaited = self.queue.pop_front();
-        if let Some(AwaitedReply::Names(batch)) = &awaited {
-            self.names -= batch.places.len();
+        match &awaited {
+            Some(AwaitedReply::Names(batch)) => self.names -= batch.places.len(),
+            Some(AwaitedReply::KeptPublish(_)) => self.publishes -= 1,
+            _ => {}
         }
         awaited
     }

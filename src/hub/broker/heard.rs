@@ -33,6 +33,8 @@ pub enum Replied<'i> {
     /// An aggregate, and its first two items if they are texts.
     Items(Option<&'i [u8]>, Option<&'i [u8]>),
     Map,
+    /// A reply that was too long to be kept.
+    TooLong,
     Other,
 }
 

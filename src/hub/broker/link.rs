@@ -1,18 +1,21 @@
 //! The link itself: its states, and what each event does to them.
 
 mod answers;
+mod calls;
 mod restoring;
 
 use std::collections::VecDeque;
+
+pub use calls::KeptMessage;
 
 use super::awaited::AwaitedReply;
 use super::backoff::Backoff;
 use super::connection::{LinkConnection, WirePhase};
 use super::fault::{GreetingStep, LinkFault};
 use super::greeting::Greeting;
-use super::heard::{HeardReply, heard};
+use super::heard::{HeardReply, Replied, heard};
 use super::names::WantedNames;
-use super::{Arrival, LinkEvent, LinkWire, Published, SharedKind};
+use super::{FromBroker, LinkEvent, LinkWire, Published, SharedKind};
 use crate::broker_settings::{BrokerHost, BrokerSettings, BrokerUrl};
 use crate::clock::Tick;
 use crate::codec::resp::reader::{ReplyKind, ReplyLimits, ReplyStep};
@@ -179,17 +182,34 @@ impl Link {
 
     /// Publishes a message. The names that were wanted before are subscribed before.
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Published {
+        let name = self.settings.prefix.0.len() + channel.len();
+        let length = PUBLISH_LENGTH + bulk_length(name) + bulk_length(payload.len());
+        let admitted = self.admit(length);
+        if admitted != Published::Sent {
+            return admitted;
+        }
+        let prefix = self.settings.prefix.0.as_bytes();
+        let connection = &mut self.connections[0];
+        connection.output.begin(3);
+        connection.output.word(&[b"PUBLISH"]);
+        connection.output.word(&[prefix, channel]);
+        connection.output.word(&[payload]);
+        connection.awaited.push_publish();
+        self.counters.published += 1;
+        Published::Sent
+    }
+
+    /// Returns whether a publish of this length goes to the broker. If so, the names that were
+    /// wanted before are subscribed before.
+    fn admit(&mut self, length: usize) -> Published {
         if self.state != LinkState::Up {
             self.counters.local += 1;
             self.gap = true;
             return Published::LinkDown;
         }
         self.write_names();
-        let prefix = self.settings.prefix.0.as_bytes();
-        let connection = &mut self.connections[0];
-        let waiting = connection.output.len();
-        let length =
-            PUBLISH_LENGTH + bulk_length(prefix.len() + channel.len()) + bulk_length(payload.len());
+        let output = &mut self.connections[0].output;
+        let waiting = output.len();
         // A message that is larger than the whole queue goes alone.
         let fits = waiting == 0 || waiting + length <= BROKER_QUEUE_MAX;
         if !fits || self.names.has_changes() {
@@ -198,14 +218,8 @@ impl Link {
         }
         let (written, confirmed) = self.subscriptions;
         if self.protocol == Protocol::Resp2 && confirmed < written {
-            connection.output.hold(written);
+            output.hold(written);
         }
-        connection.output.begin(3);
-        connection.output.word(&[b"PUBLISH"]);
-        connection.output.word(&[prefix, channel]);
-        connection.output.word(&[payload]);
-        connection.awaited.push_publish();
-        self.counters.published += 1;
         Published::Sent
     }
 
@@ -307,15 +321,15 @@ impl Link {
         }
     }
 
-    /// Reads one reply at the front of the input. Returns the number of bytes used, and the message
-    /// if it was one. The owner calls it again with the rest until it uses none. Those bytes it
+    /// Reads one reply at the front of the input. Returns the number of bytes used, and what it
+    /// brings to the owner. The owner calls it again with the rest until it uses none. Those bytes it
     /// passes again, with more behind them.
     pub fn handle_input<'i>(
         &mut self,
         wire: LinkWire,
         input: &'i [u8],
         now: Tick,
-    ) -> (usize, Option<Arrival<'i>>) {
+    ) -> (usize, Option<FromBroker<'i>>) {
         self.now = now;
         let listens = wire == self.listening();
         let arrays_are_pushes = self.protocol == Protocol::Resp2 && listens;
@@ -323,14 +337,26 @@ impl Link {
         if !connection.is_open() {
             return (input.len(), None);
         }
+        let is_call_next = connection.awaited.is_call_next();
+        let mut items = Vec::new();
         let (heard, used) = match connection.reader.read(input) {
             Ok(ReplyStep::Incomplete(useless)) => return (useless, None),
-            Ok(ReplyStep::Whole(reply, used)) => (heard(&reply, arrays_are_pushes), used),
+            Ok(ReplyStep::Whole(reply, used)) => {
+                let heard = heard(&reply, arrays_are_pushes);
+                if is_call_next && matches!(heard, Some(HeardReply::Replied(_))) {
+                    items = calls::items(&reply);
+                }
+                (heard, used)
+            }
             Ok(ReplyStep::Dropped(kind, used)) => {
                 let is_message =
                     kind == ReplyKind::Push || kind == ReplyKind::Array && arrays_are_pushes;
                 self.counters.too_long += u64::from(is_message);
-                (is_message.then_some(HeardReply::Other), used)
+                let heard = match is_message {
+                    true => HeardReply::Other,
+                    false => HeardReply::Replied(Replied::TooLong),
+                };
+                (Some(heard), used)
             }
             Err(error) => {
                 self.fail(LinkFault::Malformed(error));
@@ -342,19 +368,21 @@ impl Link {
                 Err(LinkFault::Unexpected)
             }
             None => Err(LinkFault::Unexpected),
-            Some(HeardReply::Message(arrival)) => Ok(self.take_message(arrival)),
+            Some(HeardReply::Message(arrival)) => {
+                Ok(self.take_message(arrival).map(FromBroker::Message))
+            }
             Some(HeardReply::Confirmed { kind, subscribes, name }) => {
                 self.take_confirmation(kind, subscribes, name).map(|()| None)
             }
-            Some(HeardReply::Replied(answer)) => self.take_answer(wire, answer).map(|()| None),
+            Some(HeardReply::Replied(answer)) => self.take_answer(wire, answer, items),
             Some(HeardReply::Other) => Ok(None),
         };
         match taken {
-            Ok(arrival) => {
+            Ok(taken) => {
                 if self.connections[wire as usize].is_open() {
                     self.connections[wire as usize].note_answer(now);
                 }
-                (used, arrival)
+                (used, taken)
             }
             Err(fault) => {
                 self.fail(fault);

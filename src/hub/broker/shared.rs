@@ -1,5 +1,6 @@
 //! Which channels are shared with other hubs over the broker.
 
+use super::notices::NOTICES;
 use crate::broker_settings::SharedPattern;
 use crate::hub::glob;
 
@@ -17,8 +18,12 @@ impl SharedChannels {
         SharedChannels { patterns: patterns.to_vec(), all }
     }
 
-    /// Returns whether a channel is shared. Adds the steps that the search took.
+    /// Returns whether a channel is shared. Adds the steps that the search took. Those of notices
+    /// are not: clients of the hub cannot publish there.
     pub fn has(&self, channel: &[u8], steps: &mut usize) -> bool {
+        if channel.starts_with(NOTICES) {
+            return false;
+        }
         let mut patterns = self.patterns.iter();
         self.all || patterns.any(|one| glob::matches(one.0.as_bytes(), channel, steps))
     }
@@ -38,5 +43,6 @@ mod tests {
         assert!(shared(&["*"], b"news") && shared(&["*"], b""));
         assert!(shared(&["a", "news.*"], b"news.eu") && shared(&["a", "news.*"], b"a"));
         assert!(!shared(&["a", "news.*"], b"ab") && !shared(&[], b"a"));
+        assert!(!shared(&["*"], b"slabd:kept:news") && shared(&["*"], b"slabd:kept"));
     }
 }

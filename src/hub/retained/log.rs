@@ -136,8 +136,14 @@ impl Log {
 
     /// Returns true if the log has a value for the key.
     pub fn has(&self, key: &[u8]) -> bool {
+        self.value(key).is_some()
+    }
+
+    /// Returns the value of a key.
+    pub fn value(&self, key: &[u8]) -> Option<&[u8]> {
         let place = self.find(self.index.hash(key), key);
-        place.and_then(|place| self.record(place)).is_some_and(|record| !record.is_grave)
+        let record = place.and_then(|place| self.record(place)).filter(|record| !record.is_grave);
+        record.map(|record| record.payload)
     }
 
     /// Removes the record that has not changed for longest. Returns its number, or `None` if there

@@ -6,7 +6,8 @@ use super::super::fault::LinkFault;
 use super::super::greeting::{Greeted, greeted, shown_code};
 use super::super::heard::Replied;
 use super::super::names::NameBatch;
-use super::super::{Arrival, LinkEvent, LinkWire, SharedKind};
+use super::super::notices::NOTICES;
+use super::super::{Arrival, CallAnswer, CallReply, FromBroker, LinkEvent, LinkWire, SharedKind};
 use super::{Link, LinkState};
 use crate::broker_settings::BrokerHost;
 use crate::codec::resp::Protocol;
@@ -25,8 +26,9 @@ impl Link {
         }
         let topic = self.without_prefix(arrival.kind, arrival.topic)?;
         let channel = self.without_prefix(SharedKind::Channel, arrival.channel)?;
-        // The probes of all servers match the pattern of a star.
-        if channel.starts_with(b"slabd:probe:") {
+        // The probes and notices of all servers match the pattern of a star.
+        let is_notice = arrival.kind == SharedKind::Pattern && channel.starts_with(NOTICES);
+        if channel.starts_with(b"slabd:probe:") || is_notice {
             return None;
         }
         self.counters.received += 1;
@@ -90,12 +92,14 @@ impl Link {
         }
     }
 
-    /// Takes the reply to a command.
-    pub(super) fn take_answer(
+    /// Takes the reply to a command. Returns the one to a script of the owner, whose items these
+    /// are.
+    pub(super) fn take_answer<'i>(
         &mut self,
         wire: LinkWire,
-        answer: Replied<'_>,
-    ) -> Result<(), LinkFault> {
+        answer: Replied<'i>,
+        items: Vec<Option<&'i [u8]>>,
+    ) -> Result<Option<FromBroker<'i>>, LinkFault> {
         let awaited = self.connections[wire as usize].awaited.pop();
         match (awaited.ok_or(LinkFault::Unexpected)?, answer) {
             (AwaitedReply::Greeting(step), answer) => match greeted(step, answer)? {
@@ -109,14 +113,41 @@ impl Link {
                 }
                 Greeted::Master(host) => self.dial_master(host),
             },
-            (AwaitedReply::Publishes(_) | AwaitedReply::Probe, Replied::Integer) => {}
+            (
+                AwaitedReply::Publishes(_) | AwaitedReply::KeptPublish(_) | AwaitedReply::Probe,
+                Replied::Integer,
+            ) => {}
             (AwaitedReply::Publishes(_), Replied::Error { code, .. })
                 if !WRONG_BROKER.contains(&code) =>
             {
                 self.counters.refused += 1;
             }
-            (AwaitedReply::Publishes(_) | AwaitedReply::Probe, Replied::Error { code, .. }) => {
+            (AwaitedReply::KeptPublish(number), Replied::Error { code, .. })
+                if !WRONG_BROKER.contains(&code) =>
+            {
+                self.counters.refused += 1;
+                let reply = CallReply::Refused(shown_code(code));
+                return Ok(Some(FromBroker::Answer(CallAnswer { number, reply })));
+            }
+            (
+                AwaitedReply::Publishes(_)
+                | AwaitedReply::KeptPublish(_)
+                | AwaitedReply::Call(_)
+                | AwaitedReply::Probe,
+                Replied::Error { code, .. },
+            ) if WRONG_BROKER.contains(&code) => {
                 return Err(LinkFault::WrongBroker(shown_code(code)));
+            }
+            (AwaitedReply::Probe, Replied::Error { code, .. }) => {
+                return Err(LinkFault::WrongBroker(shown_code(code)));
+            }
+            (AwaitedReply::Call(number), answer) => {
+                let reply = match answer {
+                    Replied::Error { code, .. } => CallReply::Refused(shown_code(code)),
+                    Replied::TooLong => CallReply::TooLong,
+                    _ => CallReply::Items(items),
+                };
+                return Ok(Some(FromBroker::Answer(CallAnswer { number, reply })));
             }
             (AwaitedReply::ProbeChannel, Replied::Error { code, .. }) => {
                 return Err(LinkFault::ProbeRefused(shown_code(code)));
@@ -129,7 +160,7 @@ impl Link {
             }
             _ => return Err(LinkFault::Unexpected),
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Takes the refusal of the names of a command that are not confirmed.
