@@ -11,8 +11,6 @@
 mod answers;
 mod foreign;
 mod steps;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
@@ -447,3 +445,6 @@ impl Shared {
         values.has_work = true;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -295,8 +295,11 @@ impl Step<'_> {
     }
 }
 
+/// A key, and `+` with its message.
+type KeyedValue = (Vec<u8>, Vec<u8>);
+
 /// Returns some values behind a number, each key with `+` and its message, and the last number.
-fn batch(id: LogId, from: u64, end: u64, retained: &Retained) -> (Vec<(Vec<u8>, Vec<u8>)>, u64) {
+fn batch(id: LogId, from: u64, end: u64, retained: &Retained) -> (Vec<KeyedValue>, u64) {
     let (mut values, mut size, mut at) = (Vec::new(), 0, from);
     // Behind a segment of graves alone, the search goes on.
     while values.is_empty() && at < end {
