@@ -525,6 +525,19 @@ mod tests {
         assert_eq!(world.broker.ran, [("SUBSCRIBE".into(), 2), ("SUBSCRIBE".into(), 2)]);
     }
 
+    /// Messages of other servers are missing since the subscriber came.
+    #[test]
+    fn a_link_that_is_first_up_after_a_failure_tells_of_a_gap() {
+        let mut world = World::new(ModelBroker::new(true), settings(&["redis://a"]));
+        world.subscribe(b"a");
+        world.broker.accepts = false;
+        world.settle();
+        world.broker.accepts = true;
+        world.pass(Duration::from_secs(1));
+        let failed = LinkEvent::Failed(LinkFault::NotConnected("connection refused".into()));
+        assert_eq!(world.events, [failed, LinkEvent::Up, LinkEvent::Gap]);
+    }
+
     #[test]
     fn a_publish_that_is_refused_is_counted_and_one_at_the_wrong_broker_resets_the_link() {
         for is_new in BOTH {
@@ -541,8 +554,10 @@ mod tests {
             ] {
                 world.broker.publish_error = Some(error);
                 world.events.clear();
+                let refused = world.link.counters().refused;
                 world.link.publish(b"a", b"");
                 world.settle();
+                assert_eq!(world.link.counters().refused, refused + 1);
                 let fault = LinkFault::WrongBroker(code.into());
                 assert_eq!(world.events, [LinkEvent::Down(fault)]);
                 world.pass(Duration::from_secs(1));
@@ -967,6 +982,17 @@ mod tests {
             world.link.handle_closed(wire, world.now);
             assert_eq!(world.link.counters().lost, 3);
         }
+    }
+
+    #[test]
+    fn a_publish_whose_reply_makes_no_sense_is_counted_as_lost() {
+        let mut world = World::up(true);
+        world.broker.is_stopped = true;
+        (0..3).for_each(|_| assert_eq!(world.link.publish(b"a", b""), Published::Sent));
+        world.feed(LinkWire::First, b"+OK\r\n");
+        world.take_events();
+        assert_eq!(world.events, [LinkEvent::Down(LinkFault::Unexpected)]);
+        assert_eq!(world.link.counters().lost, 3);
     }
 
     #[test]

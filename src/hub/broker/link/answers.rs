@@ -117,28 +117,30 @@ impl Link {
                 AwaitedReply::Publishes(_) | AwaitedReply::KeptPublish(_) | AwaitedReply::Probe,
                 Replied::Integer,
             ) => {}
-            (AwaitedReply::Publishes(_), Replied::Error { code, .. })
-                if !WRONG_BROKER.contains(&code) =>
-            {
+            (AwaitedReply::Publishes(_), Replied::Error { code, .. }) => {
                 self.counters.refused += 1;
+                if WRONG_BROKER.contains(&code) {
+                    return Err(LinkFault::WrongBroker(shown_code(code)));
+                }
             }
-            (AwaitedReply::KeptPublish(number), Replied::Error { code, .. })
-                if !WRONG_BROKER.contains(&code) =>
-            {
+            (AwaitedReply::KeptPublish(number), Replied::Error { code, .. }) => {
                 self.counters.refused += 1;
+                if WRONG_BROKER.contains(&code) {
+                    return Err(LinkFault::WrongBroker(shown_code(code)));
+                }
                 let reply = CallReply::Refused(shown_code(code));
                 return Ok(Some(FromBroker::Answer(CallAnswer { number, reply })));
             }
-            (
-                AwaitedReply::Publishes(_)
-                | AwaitedReply::KeptPublish(_)
-                | AwaitedReply::Call(_)
-                | AwaitedReply::Probe,
-                Replied::Error { code, .. },
-            ) if WRONG_BROKER.contains(&code) => {
-                return Err(LinkFault::WrongBroker(shown_code(code)));
+            (AwaitedReply::Publishes(_) | AwaitedReply::KeptPublish(_), _) => {
+                self.counters.lost += 1;
+                return Err(LinkFault::Unexpected);
             }
             (AwaitedReply::Probe, Replied::Error { code, .. }) => {
+                return Err(LinkFault::WrongBroker(shown_code(code)));
+            }
+            (AwaitedReply::Call(_), Replied::Error { code, .. })
+                if WRONG_BROKER.contains(&code) =>
+            {
                 return Err(LinkFault::WrongBroker(shown_code(code)));
             }
             (AwaitedReply::Call(number), answer) => {
@@ -200,6 +202,7 @@ impl Link {
             connection.close();
         }
         self.counters.failures += 1;
+        self.gap = true;
         self.names.disconnect();
         self.subscriptions = (0, 0);
         self.probe_back_by = None;

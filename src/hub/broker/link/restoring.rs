@@ -86,7 +86,7 @@ impl Link {
         self.backoff.reset();
         self.counters.ups += 1;
         self.events.push_back(LinkEvent::Up);
-        if std::mem::replace(&mut self.gap, true) {
+        if std::mem::take(&mut self.gap) {
             self.events.push_back(LinkEvent::Gap);
         }
     }
