@@ -13,6 +13,7 @@ mod honest;
 mod hostile;
 mod hub_client;
 mod line_client;
+pub mod nodes;
 mod plan;
 mod replies;
 mod simulation;
@@ -158,12 +159,14 @@ pub struct Failure {
     pub what: String,
     /// The plan and the latest events.
     pub trace: String,
+    /// How to replay it.
+    pub replay: String,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { seed, what, trace } = self;
-        write!(f, "{trace}seed {seed}: {what}\n{}", replay_line(*seed))
+        let Failure { seed, what, trace, replay } = self;
+        write!(f, "{trace}seed {seed}: {what}\n{replay}")
     }
 }
 
@@ -195,16 +198,24 @@ pub fn run(seed: u64, watcher: Option<fn(&TraceEntry)>) -> Result<Played, Failur
     if let Some(watcher) = watcher {
         simulation.watch(watcher);
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| simulation.play()));
-    let what = match outcome {
-        Ok(Ok(tally)) => return Ok(Played { tally, hash: simulation.trace().hash() }),
-        Ok(Err(violation)) => violation.to_string(),
-        Err(panic) => match panic.downcast::<String>() {
+    match outcome_of(|| simulation.play()) {
+        Ok(tally) => Ok(Played { tally, hash: simulation.trace().hash() }),
+        Err(what) => {
+            let trace = format!("{}\n{}", simulation.in_words(), simulation.trace());
+            Err(Failure { seed, what, trace, replay: replay_line(seed) })
+        }
+    }
+}
+
+/// Plays. Returns the text of a violation, or of a panic if panics unwind.
+fn outcome_of<T>(play: impl FnOnce() -> Result<T, Violation>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(play)) {
+        Ok(outcome) => outcome.map_err(|violation| violation.to_string()),
+        Err(panic) => Err(match panic.downcast::<String>() {
             Ok(text) => *text,
             Err(panic) => (*panic.downcast::<&str>().unwrap_or_default()).into(),
-        },
-    };
-    Err(Failure { seed, what, trace: format!("{}\n{}", simulation.in_words(), simulation.trace()) })
+        }),
+    }
 }
 
 /// Plays seeds on several threads until one fails. Each thread calls `done` with the totals so far
@@ -214,7 +225,17 @@ pub fn sweep(
     threads: usize,
     done: &(impl Fn(Tally) + Sync),
 ) -> Result<Tally, Failure> {
-    let (next, outcome) = (AtomicU64::new(seeds.start), Mutex::new(Ok(Tally::default())));
+    sweep_with(seeds, threads, &|seed| run(seed, None).map(|played| played.tally), done)
+}
+
+/// Sweeps over seeds that `play` plays.
+fn sweep_with<T: AddAssign + Copy + Default + Send>(
+    seeds: Range<u64>,
+    threads: usize,
+    play: &(impl Fn(u64) -> Result<T, Failure> + Sync),
+    done: &(impl Fn(T) + Sync),
+) -> Result<T, Failure> {
+    let (next, outcome) = (AtomicU64::new(seeds.start), Mutex::new(Ok(T::default())));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -223,11 +244,11 @@ pub fn sweep(
                     if seed >= seeds.end {
                         return;
                     }
-                    let played = run(seed, None);
+                    let played = play(seed);
                     let Ok(mut outcome) = outcome.lock() else { return };
                     match (&mut *outcome, played) {
                         (Ok(total), Ok(played)) => {
-                            *total += played.tally;
+                            *total += played;
                             done(*total);
                         }
                         (Ok(_), Err(failure)) => *outcome = Err(failure),

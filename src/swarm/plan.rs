@@ -94,7 +94,7 @@ fn rate(random: &mut fastrand::Rng, most: f64) -> f64 {
     if random.bool() { 0.0 } else { random.f64() * most }
 }
 
-fn faults(random: &mut fastrand::Rng, is_fair: bool) -> Faults {
+pub(super) fn faults(random: &mut fastrand::Rng, is_fair: bool) -> Faults {
     Faults {
         segment_max: random.bool().then(|| random.usize(1..64)),
         delay_max: if random.bool() {
@@ -147,7 +147,7 @@ fn budgets(random: &mut fastrand::Rng) -> Limits {
 }
 
 /// Returns ample limits: every client is accepted, with enough time and memory.
-fn fair_limits(random: &mut fastrand::Rng) -> Limits {
+pub(super) fn fair_limits(random: &mut fastrand::Rng) -> Limits {
     Limits {
         max_silent_per_source: 4096,
         max_connections_per_source: 4096,

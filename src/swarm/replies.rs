@@ -7,6 +7,7 @@ pub enum Value {
     Simple(String),
     Error(String),
     Integer(i64),
+    /// A bulk string, or a verbatim one without its format.
     Bulk(Vec<u8>),
     Null,
     Array(Vec<Value>),
@@ -56,6 +57,10 @@ fn value(bytes: &[u8], at: &mut usize, depth: usize) -> Result<Value, Stop> {
         b'_' if line.is_empty() => Ok(Value::Null),
         b'$' | b'*' if number()? == -1 => Ok(Value::Null),
         b'$' => bulk(bytes, at, number()?),
+        b'=' => match bulk(bytes, at, number()?)? {
+            Value::Bulk(text) if text.starts_with(b"txt:") => Ok(Value::Bulk(text[4..].to_vec())),
+            _ => Err(Stop::Wrong),
+        },
         b'*' => Ok(Value::Array(values(bytes, at, number()?, depth)?)),
         b'>' => Ok(Value::Push(values(bytes, at, number()?, depth)?)),
         b'%' => Ok(Value::Map(values(bytes, at, 2 * number()?, depth)?)),
@@ -123,7 +128,9 @@ mod tests {
         );
         assert!(matches!(parse(b"%1\r\n+a\r\n_\r\n"), Front::Whole(Value::Map(_), 11)));
         assert!(matches!(parse(b"$-1\r\n"), Front::Whole(Value::Null, 5)));
-        for wrong in [&b"x\r\n"[..], b"$x\r\n", b"$1\r\nabc", b":\r\n", b"*-2\r\n"] {
+        assert!(matches!(parse(b"=5\r\ntxt:a\r\n"), Front::Whole(text, 11) if text == bulk(b"a")));
+        for wrong in [&b"x\r\n"[..], b"=1\r\na\r\n", b"$x\r\n", b"$1\r\nabc", b":\r\n", b"*-2\r\n"]
+        {
             assert!(matches!(parse(wrong), Front::Wrong), "{}", wrong.escape_ascii());
         }
     }

@@ -26,6 +26,7 @@ mod hub_closing;
 mod hub_server;
 mod hub_sizes;
 mod metrics;
+mod nodes;
 mod output;
 mod packets_differential;
 mod passwords;

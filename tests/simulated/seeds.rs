@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use slabd::swarm::{plan_of, run, sweep};
 
-fn number(variable: &str) -> Option<u64> {
+pub fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
         .ok()
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text:?} is not a number")))
