@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::super::board::Moment;
 use super::super::{Violation, ensure};
 use super::names::{is_denied, is_pattern, is_shared, reaches, text};
-use super::shadow::{Instant, LinkRecord, Shadow, SharedPublish, SubscriptionRecord};
+use super::shadow::{LinkRecord, Shadow, SharedPublish, SubscriptionRecord};
 
 /// The figures of a node, by name.
 pub type Figures = BTreeMap<String, u64>;
@@ -65,8 +66,8 @@ fn judge_order(shadow: &Shadow, own: &SubscriptionRecord) -> Result<(), Violatio
         parts[link].push(place);
         last = link;
     }
-    let confirmed = own.confirmed.unwrap_or(Instant::MAX);
-    let leaving = own.leaving.unwrap_or(Instant::MAX);
+    let confirmed = own.confirmed.unwrap_or(Moment::MAX);
+    let leaving = own.leaving.unwrap_or(Moment::MAX);
     for (link, part) in links.iter().zip(&parts) {
         let Some(stream) = link.streams.get(&own.name) else { continue };
         let got = part.first().copied().unwrap_or(0)..part.last().map_or(0, |last| last + 1);
@@ -88,7 +89,7 @@ fn is_local(shadow: &Shadow, message: u32) -> bool {
 }
 
 /// Returns when the broker took a message.
-fn taken_at(shadow: &Shadow, message: u32) -> Instant {
+fn taken_at(shadow: &Shadow, message: u32) -> Moment {
     shadow.publishes[message as usize].at_broker.map_or(0, |(at, _)| at)
 }
 
@@ -113,8 +114,8 @@ fn judge_locals(shadow: &Shadow, own: &SubscriptionRecord) -> Result<(), Violati
     ensure(all.get(start..end) == Some(&got[..]), || {
         format!("the messages of the node are {got:?} instead of {:?}", all.get(start..))
     })?;
-    let confirmed = own.confirmed.unwrap_or(Instant::MAX);
-    let leaving = own.leaving.unwrap_or(Instant::MAX);
+    let confirmed = own.confirmed.unwrap_or(Moment::MAX);
+    let leaving = own.leaving.unwrap_or(Moment::MAX);
     for message in all[..start].iter().chain(&all[end..]) {
         let publish = &shadow.publishes[*message as usize];
         let is_new = publish.sent > confirmed;
@@ -144,8 +145,8 @@ fn judge_gaps(shadow: &Shadow, own: &SubscriptionRecord) -> Result<(), Violation
     ensure(own.gaps.len() <= most, || {
         format!("{} gaps are told after {most} outages", own.gaps.len())
     })?;
-    let told = |since: Instant| own.gaps.last().is_some_and(|at| *at > since);
-    let confirmed = own.confirmed.unwrap_or(Instant::MAX);
+    let told = |since: Moment| own.gaps.last().is_some_and(|at| *at > since);
+    let confirmed = own.confirmed.unwrap_or(Moment::MAX);
     if own.leaving.is_some() {
         return Ok(());
     }
@@ -177,14 +178,14 @@ fn judge_gaps(shadow: &Shadow, own: &SubscriptionRecord) -> Result<(), Violation
 fn subscribed_since(
     links: &[&LinkRecord],
     own: &SubscriptionRecord,
-    confirmed: Instant,
-) -> Option<Instant> {
+    confirmed: Moment,
+) -> Option<Moment> {
     let spans = links.iter().flat_map(|link| {
         let spans = link.spans.get(&own.name).into_iter().flatten();
         spans.map(|(start, end)| (*start, *end, link.closed))
     });
     // An UNSUBSCRIBE may have been on its way when the client came.
-    let lasts = |(_, end, closed): &(Instant, Option<Instant>, Option<Instant>)| {
+    let lasts = |(_, end, closed): &(Moment, Option<Moment>, Option<Moment>)| {
         end.is_none_or(|end| end > confirmed && *closed == Some(end))
     };
     let mut starts = spans.filter(lasts).map(|(start, ..)| start.max(confirmed));
@@ -270,7 +271,7 @@ fn judge_figures(shadow: &Shadow, life: usize, figures: &Figures) -> Result<(), 
         *count += 1;
     }
     let links = || shadow.links.iter().filter(|link| link.life == life);
-    let read: u64 = links().map(|link| link.read_by(Instant::MAX) as u64).sum();
+    let read: u64 = links().map(|link| link.read_by(Moment::MAX) as u64).sum();
     let sent: u64 = links().map(|link| link.sent.len() as u64 + link.useless).sum();
     let proved = links().filter(|link| link.proved.is_some()).count() as u64;
     let published = crossed + refused + nowhere;

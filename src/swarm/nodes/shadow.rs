@@ -6,12 +6,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::super::board::Moment;
 use super::super::{Violation, ensure};
 use super::names::{NameIndex, is_shared, reaches, text};
 use super::plan::NodesPlan;
-
-/// A logical time, counted up by each action and observation.
-pub type Instant = u64;
 
 /// The number of a message.
 pub type MessageNumber = u32;
@@ -24,12 +22,12 @@ pub struct SharedPublish {
     pub by: Option<usize>,
     /// The client that sent it.
     pub client: u32,
-    pub sent: Instant,
-    pub answered: Option<Instant>,
+    pub sent: Moment,
+    pub answered: Option<Moment>,
     /// The number of receivers in the answer. `None` with an answer: the queue was full.
     pub receivers: Option<i64>,
     /// When the broker took it, and by which link.
-    pub at_broker: Option<(Instant, Option<usize>)>,
+    pub at_broker: Option<(Moment, Option<usize>)>,
     /// True if the broker refused it.
     pub is_refused: bool,
     /// True if it was delivered on its node alone.
@@ -41,12 +39,12 @@ pub struct SharedPublish {
 pub struct LinkRecord {
     /// The life of the node.
     pub life: usize,
-    pub opened: Instant,
-    pub closed: Option<Instant>,
+    pub opened: Moment,
+    pub closed: Option<Moment>,
     /// When the first probe went back. The link comes up by it.
-    pub proved: Option<Instant>,
+    pub proved: Option<Moment>,
     /// The times for which each name was subscribed.
-    pub spans: BTreeMap<NameIndex, Vec<(Instant, Option<Instant>)>>,
+    pub spans: BTreeMap<NameIndex, Vec<(Moment, Option<Moment>)>>,
     /// The messages sent on it, each with the name that it was sent for.
     pub sent: Vec<(NameIndex, MessageNumber)>,
     /// The same by name.
@@ -56,7 +54,7 @@ pub struct LinkRecord {
     /// Messages on channels that are not shared, which nobody gets.
     pub useless: u64,
     /// Proofs of how many of `sent` the node has read: when, and how many.
-    pub read: Vec<(Instant, usize)>,
+    pub read: Vec<(Moment, usize)>,
 }
 
 impl LinkRecord {
@@ -66,13 +64,13 @@ impl LinkRecord {
     }
 
     /// Returns how many of the messages sent the node had certainly read by a moment.
-    pub fn read_by(&self, moment: Instant) -> usize {
+    pub fn read_by(&self, moment: Moment) -> usize {
         let index = self.read.partition_point(|(at, _)| *at <= moment);
         self.read[..index].last().map_or(0, |(_, count)| *count)
     }
 
     /// Returns true if a node had certainly read a message by a moment.
-    pub fn has_read(&self, name: NameIndex, message: MessageNumber, moment: Instant) -> bool {
+    pub fn has_read(&self, name: NameIndex, message: MessageNumber, moment: Moment) -> bool {
         let place = self.places.get(&(name, message));
         place.is_some_and(|(place, _)| *place < self.read_by(moment))
     }
@@ -85,7 +83,7 @@ pub struct LifeRecord {
     pub locals: Vec<MessageNumber>,
     /// True if its first link may have come up late.
     pub begins_late: bool,
-    pub ended: Option<Instant>,
+    pub ended: Option<Moment>,
 }
 
 /// One subscription of a client.
@@ -96,21 +94,21 @@ pub struct SubscriptionRecord {
     /// True if the client's protocol has a form for a gap.
     pub tells_gaps: bool,
     pub is_witness: bool,
-    pub asked: Instant,
-    pub confirmed: Option<Instant>,
+    pub asked: Moment,
+    pub confirmed: Option<Moment>,
     /// When the client asked for the end, or left.
-    pub leaving: Option<Instant>,
-    pub left: Option<Instant>,
+    pub leaving: Option<Moment>,
+    pub left: Option<Moment>,
     /// True if messages under way to the client may be lost.
     pub is_cut: bool,
     pub received: Vec<MessageNumber>,
-    pub gaps: Vec<Instant>,
+    pub gaps: Vec<Moment>,
 }
 
 /// The shadow of one run.
 pub struct Shadow {
     pub plan: NodesPlan,
-    now: Instant,
+    now: Moment,
     pub publishes: Vec<SharedPublish>,
     /// The messages that the broker took, in their order.
     pub log: Vec<MessageNumber>,
@@ -136,7 +134,7 @@ impl Shadow {
     }
 
     /// Counts up the logical time and returns it.
-    pub fn tick(&mut self) -> Instant {
+    pub fn tick(&mut self) -> Moment {
         self.now += 1;
         self.now
     }
