@@ -20,6 +20,7 @@ mod invariants;
 mod json;
 mod labels;
 mod leaving;
+mod link_log;
 mod messages;
 mod patterns;
 mod polls;

@@ -119,8 +119,8 @@ pub enum CallReply<'i> {
 pub enum Published {
     /// It goes to the broker, and comes back if its channel is wanted.
     Sent,
-    /// The link is down: deliver it here. It will not come back.
-    LinkDown,
+    /// The link is down, or the broker refuses the channel: deliver it here. It will not come back.
+    StaysHere,
     /// Too much waits to be sent to the broker. The publish is dropped, and counted.
     QueueFull,
 }
@@ -413,7 +413,7 @@ mod tests {
     #[test]
     fn the_link_is_down_until_the_first_probe_is_back_and_tells_of_a_gap_later() {
         let mut world = World::new(ModelBroker::new(true), settings(&["redis://a"]));
-        assert_eq!(world.link.publish(b"a", b""), Published::LinkDown);
+        assert_eq!(world.link.publish(b"a", b""), Published::StaysHere);
         world.settle();
         assert_eq!(world.events, [LinkEvent::Up, LinkEvent::Gap], "a local publish is a gap");
         // A first success is none.
@@ -424,7 +424,7 @@ mod tests {
         world.events.clear();
         world.broker.kill();
         world.settle();
-        assert_eq!(world.link.publish(b"a", b""), Published::LinkDown);
+        assert_eq!(world.link.publish(b"a", b""), Published::StaysHere);
         world.pass(Duration::from_secs(1));
         let down = LinkEvent::Down(LinkFault::Closed);
         assert_eq!(world.events, [down, LinkEvent::Up, LinkEvent::Gap]);
@@ -490,6 +490,9 @@ mod tests {
             }
             world.settle();
             assert_eq!(world.payloads(), ["a", "b", "c", "p:x"]);
+            // The messages of such a channel would not come back.
+            assert_eq!(world.link.publish(b"no", b""), Published::StaysHere);
+            assert_eq!(world.link.publish(b"a", b"2"), Published::Sent);
             // A name that comes later is refused as well, and the link stays up.
             world.broker.denied.insert(b"later".to_vec());
             world.subscribe(b"later");
@@ -503,7 +506,7 @@ mod tests {
             world.broker.denied.clear();
             world.broker.kill();
             world.pass(Duration::from_secs(1));
-            world.broker.publish(None, b"no", b"yes");
+            assert_eq!(world.link.publish(b"no", b"yes"), Published::Sent);
             world.settle();
             assert_eq!(world.payloads().last().unwrap(), "yes");
         }
@@ -536,6 +539,23 @@ mod tests {
         world.pass(Duration::from_secs(1));
         let failed = LinkEvent::Failed(LinkFault::NotConnected("connection refused".into()));
         assert_eq!(world.events, [failed, LinkEvent::Up, LinkEvent::Gap]);
+    }
+
+    #[test]
+    fn a_broker_that_leads_back_to_the_server_loses_the_link() {
+        let mut world = World::up(true);
+        let [probe] = world.link.probe_channel();
+        assert!(world.link.is_own_probe(&probe));
+        assert!(world.link.is_own_probe(&[b"prefix", &probe[..]].concat()));
+        assert!(!world.link.is_own_probe(b"slabd:probe:0"));
+        world.link.handle_circle(world.now);
+        world.take_events();
+        assert_eq!(world.events, [LinkEvent::Down(LinkFault::Circle)]);
+        // It is told once.
+        world.link.handle_circle(world.now);
+        world.take_events();
+        assert_eq!(world.events.len(), 1);
+        world.link.check_invariants();
     }
 
     #[test]

@@ -255,7 +255,7 @@ impl SharedValues {
             Published::Sent if own.apart_from.is_some() && own.heard.len() < heard_max => {
                 own.heard.insert(hash);
             }
-            Published::LinkDown => {
+            Published::StaysHere => {
                 own.heard.remove(&hash);
             }
             _ => {}

@@ -12,8 +12,6 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 
-use log::{info, warn};
-
 use super::Shared;
 use super::broker::notices::NOTICES;
 use super::broker::{
@@ -21,6 +19,7 @@ use super::broker::{
 };
 use super::channels::{Kind, TopicChange};
 use super::cluster::{Cluster, FindSocket};
+use super::link_log::LinkLog;
 use super::messages::MessageKind;
 use super::publishing::Unpublished;
 use super::retained::Retained;
@@ -59,6 +58,7 @@ pub struct Sharing {
     is_gap_repeated: bool,
     /// True if the link has an event or output that no input announces.
     has_work: bool,
+    log: LinkLog,
     /// Messages from the broker that were dropped because too many wait for their receivers.
     dropped: u64,
 }
@@ -104,6 +104,7 @@ impl Sharing {
             gap_from: None,
             is_gap_repeated: false,
             has_work: true,
+            log: LinkLog::default(),
             dropped: 0,
         }
     }
@@ -156,6 +157,10 @@ impl Sharing {
     /// Subscribes at the broker what has got subscribers here, and the other way round.
     fn follow(&mut self, changes: Vec<TopicChange>, now: Tick) {
         for TopicChange { kind, name, has_subscribers } in changes {
+            if kind == Kind::Channel && has_subscribers && self.link.is_own_probe(&name) {
+                self.link.handle_circle(now);
+                continue;
+            }
             let kind = match kind {
                 Kind::Channel if !self.shared.has(&name, &mut 0) => continue,
                 Kind::Channel if self.permanent.iter().any(|own| **own == *name) => continue,
@@ -234,18 +239,16 @@ impl Sharing {
                     output.server.kill(connection, Reason::ServiceClosed);
                 }
             }
-            LinkEvent::Up => info!("the link to the broker is up"),
+            LinkEvent::Up => self.log.up(&self.link.host()),
             LinkEvent::Gap => self.note_gap(),
             LinkEvent::Down(fault) => {
                 self.own.clear();
-                warn!("the link to the broker is down: {fault}; messages stay here");
+                self.log.down(&self.link.host(), &fault);
             }
-            LinkEvent::Failed(fault) => warn!("the broker cannot be reached: {fault}"),
-            LinkEvent::Refused { kind, name, code } => warn!(
-                "the broker refuses the {} {}: {code}",
-                if kind == SharedKind::Pattern { "pattern" } else { "channel" },
-                name.escape_ascii()
-            ),
+            LinkEvent::Failed(fault) => {
+                self.log.failed(&self.link.host(), &fault, output.now.tick());
+            }
+            LinkEvent::Refused { kind, name, code } => self.log.refused(kind, &name, &code),
         }
     }
 
@@ -315,7 +318,7 @@ impl Shared {
         sharing.has_work = true;
         fanout.is_link_full = sharing.is_full();
         match published {
-            Published::LinkDown => Ok(false),
+            Published::StaysHere => Ok(false),
             Published::QueueFull => Err(Unpublished::QueueFull),
             Published::Sent => {
                 if let Some(sender) = self.except

@@ -157,3 +157,7 @@ const _: () = {
     // Fields and values are items of a reply.
     assert!(2 * VALUES_READ_COUNT < REPLY_ITEMS_MAX);
 };
+
+/// Time after which the log tells again of a host that still fails. A broker that is away for a day
+/// writes some 1,400 lines.
+pub const LINK_FAILURE_LOG: Duration = Duration::from_secs(60);

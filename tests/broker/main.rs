@@ -1,6 +1,7 @@
 //! Several slabd processes as one hub, over a broker: redis-server, Valkey, or another slabd. The
 //! tests start all of them. A test whose broker is missing prints SKIPPED.
 
+mod circle;
 mod engine;
 mod failover;
 mod faults;

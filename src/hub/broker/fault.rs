@@ -18,6 +18,8 @@ pub enum LinkFault {
     NoReply,
     /// A probe did not come back in time.
     Deaf,
+    /// The channel of the probe was subscribed here: the broker is a client of this server.
+    Circle,
     /// The broker sent what is no reply.
     Malformed(ReplyError),
     /// The broker sent a reply that does not belong to a command.
@@ -71,6 +73,7 @@ impl fmt::Display for LinkFault {
             LinkFault::Closed => f.write_str("it closed the connection"),
             LinkFault::NoReply => f.write_str("it did not reply in time"),
             LinkFault::Deaf => f.write_str("a probe did not come back in time"),
+            LinkFault::Circle => f.write_str("it leads back to this server"),
             LinkFault::Malformed(error) => write!(f, "it sent no valid reply: {}", error.words()),
             LinkFault::Unexpected => f.write_str("it sent an unexpected reply"),
             LinkFault::Refused(step, code) => {

@@ -147,6 +147,31 @@ impl Link {
         &self.counters
     }
 
+    /// Returns the host that was dialled last, for the log.
+    pub fn host(&self) -> String {
+        self.host.as_ref().map_or_else(String::new, BrokerHost::to_string)
+    }
+
+    /// Returns true if a name is that of the probe, maybe behind the prefixes of other servers.
+    pub fn is_own_probe(&self, name: &[u8]) -> bool {
+        name.ends_with(&self.probe_channel)
+    }
+
+    /// Handles the news that the broker is a client of this server, maybe through other servers.
+    /// Messages would go round without end.
+    pub fn handle_circle(&mut self, now: Tick) {
+        self.now = now;
+        if !matches!(self.state, LinkState::Resting(_)) {
+            self.fail(LinkFault::Circle);
+        }
+    }
+
+    /// Returns true if the broker refuses messages of a channel to this server. They would not come
+    /// back.
+    fn refuses(&self, channel: &[u8]) -> bool {
+        self.counters.refused_names > 0 && self.names.is_refused(SharedKind::Channel, channel)
+    }
+
     /// Returns the number of names that are subscribed at the broker, or are to be.
     pub fn names(&self) -> usize {
         self.names.len()
@@ -184,7 +209,7 @@ impl Link {
     pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Published {
         let name = self.settings.prefix.0.len() + channel.len();
         let length = PUBLISH_LENGTH + bulk_length(name) + bulk_length(payload.len());
-        let admitted = self.admit(length);
+        let admitted = self.admit(channel, length);
         if admitted != Published::Sent {
             return admitted;
         }
@@ -201,11 +226,12 @@ impl Link {
 
     /// Returns whether a publish of this length goes to the broker. If so, the names that were
     /// wanted before are subscribed before.
-    fn admit(&mut self, length: usize) -> Published {
-        if self.state != LinkState::Up {
+    fn admit(&mut self, channel: &[u8], length: usize) -> Published {
+        let is_up = self.state == LinkState::Up;
+        if !is_up || self.refuses(channel) {
             self.counters.local += 1;
-            self.gap = true;
-            return Published::LinkDown;
+            self.gap |= !is_up;
+            return Published::StaysHere;
         }
         self.write_names();
         let output = &mut self.connections[0].output;

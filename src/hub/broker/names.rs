@@ -125,6 +125,18 @@ impl WantedNames {
         self.names.get(place as usize).map(|name| &name.name)
     }
 
+    /// Returns true if the broker has refused a name on this connection.
+    pub fn is_refused(&self, kind: SharedKind, name: &[u8]) -> bool {
+        let places = match kind {
+            SharedKind::Channel => &self.channels,
+            SharedKind::Pattern => &self.patterns,
+        };
+        let own = places.get(name).and_then(|place| self.names.get(*place as usize));
+        own.is_some_and(|own| {
+            own.connection == self.connection && own.at_broker == AtBroker::Refused
+        })
+    }
+
     /// Wants a name from now on.
     pub fn want(&mut self, kind: SharedKind, name: &[u8]) {
         let place = match self.places(kind).get(name) {

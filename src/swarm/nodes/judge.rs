@@ -135,7 +135,10 @@ fn judge_gaps(shadow: &Shadow, own: &SubscriptionRecord) -> Result<(), Violation
     let proved: Vec<&&LinkRecord> = links.iter().filter(|link| link.proved.is_some()).collect();
     // The first time, there may be nothing to tell of.
     let stayed = shadow.publishes.iter().filter(|publish| {
-        publish.by == Some(own.life) && publish.is_local && is_shared(publish.channel, &shadow.plan)
+        publish.by == Some(own.life)
+            && publish.is_local
+            && is_shared(publish.channel, &shadow.plan)
+            && !is_denied(publish.channel, &shadow.plan)
     });
     let skipped = usize::from(stayed.count() == 0 && !shadow.lives[own.life].begins_late);
     // The last link that has ended before may come up late at the node.
@@ -206,6 +209,7 @@ fn judge_paths(shadow: &Shadow) -> Result<(), Violation> {
         for (publish, number) in shadow.publishes.iter().zip(0..) {
             let is_meant = publish.by == Some(link.life)
                 && is_shared(publish.channel, &shadow.plan)
+                && !is_denied(publish.channel, &shadow.plan)
                 && publish.sent > first
                 && publish.answered.is_some_and(|at| at < last)
                 && publish.receivers.is_some();

@@ -34,7 +34,7 @@ impl Link {
         let max = max.to_string();
         let notice = token.map_or_else(Vec::new, |token| [b" ", token].concat());
         let arguments = [payload, field, max.as_bytes(), &notice];
-        let admitted = self.admit(self.eval_length(scripts::WRITE, channel, &arguments));
+        let admitted = self.admit(channel, self.eval_length(scripts::WRITE, channel, &arguments));
         if admitted == Published::Sent {
             self.eval(scripts::WRITE, channel, &arguments);
             let awaited = &mut self.connections[LinkWire::First as usize].awaited;
