@@ -364,7 +364,7 @@ impl Shared {
         }
         match noticed {
             None => {
-                let is_due = own.foreign.note(&key.text, own.seen);
+                let is_due = own.foreign.note(&key.text, own.seen, false);
                 values.adopt_soon(*now, is_due);
                 true
             }
@@ -372,7 +372,7 @@ impl Shared {
                 own.foreign.forget(&key.text);
                 if key.removes && matches!(own.phase, ValuePhase::Restoring { .. }) {
                     // The value may just be on its way back to the broker.
-                    own.foreign.note(&key.text, own.seen);
+                    own.foreign.note(&key.text, own.seen, true);
                     values.adopt_soon(*now, false);
                 }
                 let value = retained.value(id, &key.text);

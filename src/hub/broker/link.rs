@@ -348,8 +348,8 @@ impl Link {
     }
 
     /// Reads one reply at the front of the input. Returns the number of bytes used, and what it
-    /// brings to the owner. The owner calls it again with the rest until it uses none. Those bytes it
-    /// passes again, with more behind them.
+    /// brings to the owner. The owner calls it again with the rest until it uses none. Those bytes
+    /// it passes again, with more behind them.
     pub fn handle_input<'i>(
         &mut self,
         wire: LinkWire,

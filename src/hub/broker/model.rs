@@ -1,5 +1,6 @@
 //! A broker for tests: it runs commands and scripts as Redis does, and can be told to misbehave.
 
+#[cfg(test)]
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::notices::value_of;

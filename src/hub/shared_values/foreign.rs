@@ -28,7 +28,8 @@ struct ForeignKey {
     /// The number of the last write before the message.
     seen: u64,
     is_sent: bool,
-    /// True if the link was down since then, so that later writes may have been missed.
+    /// True if not all servers may know the message: it is from before an outage, or the value
+    /// that it removes has come back from another server. They are told to read the values.
     is_old: bool,
 }
 
@@ -49,8 +50,8 @@ impl ForeignKeys {
 
     /// Notes the key of a message. Beyond the bound, it stays out of the hash. Returns true if the
     /// keys are worth a script.
-    pub fn note(&mut self, key: &[u8], seen: u64) -> bool {
-        let entry = ForeignKey { seen, is_sent: false, is_old: false };
+    pub fn note(&mut self, key: &[u8], seen: u64, is_old: bool) -> bool {
+        let entry = ForeignKey { seen, is_sent: false, is_old };
         if let Some(own) = self.keys.get_mut(key) {
             *own = entry;
         } else if self.keys.len() < self.max {
@@ -67,8 +68,7 @@ impl ForeignKeys {
         }
     }
 
-    /// Notes that the keys on their way have arrived. Returns true if some are from before an
-    /// outage, so that not all servers may have heard their messages.
+    /// Notes that the keys on their way have arrived. Returns true if others are to read them.
     pub fn arrived(&mut self) -> bool {
         self.sent = 0;
         let mut is_old = false;
@@ -180,12 +180,12 @@ mod tests {
             let mut foreign = ForeignKeys::new(channels);
             let most = (FOREIGN_KEYS_MAX / channels).max(FOREIGN_KEYS_MIN);
             for number in 0..most + 2 {
-                foreign.note(number.to_string().as_bytes(), 7);
+                foreign.note(number.to_string().as_bytes(), 7, false);
                 assert_eq!(foreign.keys.len(), most.min(number + 1));
             }
             foreign.check_invariants();
             foreign.forget(b"0");
-            foreign.note(b"another", 7);
+            foreign.note(b"another", 7, false);
             assert!(foreign.contains(b"another"));
             foreign.check_invariants();
             foreign.clear();

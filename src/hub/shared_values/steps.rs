@@ -29,7 +29,7 @@ pub enum ValuePhase {
     /// The broker gets back the values that it has lost: those up to `end`, behind the cursor.
     Restoring { cursor: u64, end: u64 },
     /// The values of the broker are read. Those with a number above `floor` come as messages.
-    Reading(Reading),
+    Reading(ValueReading),
     /// Values up to `end`, behind the cursor, are removed if the broker has them no more.
     Sweeping { cursor: u64, end: u64 },
     /// The hub and the broker have the same values.
@@ -37,7 +37,7 @@ pub enum ValuePhase {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ValueReading {
     pub floor: u64,
     /// The last number of the log when reading began.
     pub end: u64,
@@ -53,7 +53,7 @@ pub struct Reading {
 impl ValuePhase {
     pub fn bytes(&self) -> usize {
         match self {
-            ValuePhase::Reading(Reading { large, .. }) => {
+            ValuePhase::Reading(ValueReading { large, .. }) => {
                 large.capacity() * size_of::<Box<[u8]>>() + large.len() * RETAINED_KEY_MAX
             }
             _ => 0,
@@ -67,7 +67,7 @@ impl ValueChannel {
     pub(super) fn read(&mut self, last: u64) {
         self.heard.clear();
         self.rereads_at = None;
-        self.enter(ValuePhase::Reading(Reading {
+        self.enter(ValuePhase::Reading(ValueReading {
             floor: self.seen,
             end: last,
             cursor: Some(b"0".to_vec()),
@@ -136,7 +136,7 @@ impl SharedValues {
         let own = channels.get_mut(usize::from(id)).and_then(|own| own.as_deref_mut());
         let Some(own) = own.filter(|own| !own.waits) else { return false };
         let number = call_number(id, CallKind::Step, own.epoch);
-        let mut step = Step { own, id, number, token, hasher, random, link, retained, now };
+        let mut step = ValueStep { own, id, number, token, hasher, random, link, retained, now };
         match step.own.phase {
             ValuePhase::Apart | ValuePhase::Plain => false,
             ValuePhase::Opening => step.open(),
@@ -157,7 +157,7 @@ impl SharedValues {
 }
 
 /// The parts that a step needs.
-struct Step<'a> {
+struct ValueStep<'a> {
     own: &'a mut ValueChannel,
     id: LogId,
     /// The number of its script.
@@ -171,7 +171,7 @@ struct Step<'a> {
 }
 
 /// A step returns true if another one can follow at once.
-impl Step<'_> {
+impl ValueStep<'_> {
     /// Runs the script of the phase, and waits for its reply. Returns false if the link has no
     /// room.
     fn call(&mut self, script: &[u8], words: &[&[u8]]) -> bool {
@@ -190,7 +190,7 @@ impl Step<'_> {
 
     /// Publishes some more changes from the time without a link.
     fn push(&mut self, from: u64, unanswered: u32) -> bool {
-        let Step { own, id, token, hasher, link, retained, .. } = self;
+        let ValueStep { own, id, token, hasher, link, retained, .. } = self;
         let number = call_number(*id, CallKind::Push, own.epoch);
         let (most, channel) = (retained.most(*id), retained.channel(*id));
         let (mut left, mut unanswered) = (PUSHES_PER_TURN, unanswered);

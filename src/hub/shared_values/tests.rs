@@ -1,5 +1,6 @@
 //! Several hubs, a model of a broker, and faults: in the end all have the same values.
 
+#[cfg(test)]
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ struct Node {
     hub: Hub,
     /// Connection → the broker's number of it, and what the hub has not used yet.
     wires: BTreeMap<u32, (usize, Vec<u8>)>,
-    /// Client 0 is subscribed to the channel, client 1 to a pattern, and client 2 may be a newcomer.
+    /// Client 0 is subscribed to the channel, client 1 to a pattern. Client 2 may be a newcomer.
     got: [Vec<u8>; 3],
     seed: u64,
 }
