@@ -26,7 +26,8 @@ impl Engine {
     pub fn sentinel(file: &str) -> Option<Engine> {
         available("redis-server", "redis-server").then(|| {
             Engine::listen(|port| {
-                ["redis-server", file, "--sentinel", "--port", port].map(String::from).into()
+                let own = ["redis-server", file, "--sentinel", "--port", port];
+                own.iter().chain(&["--bind", "127.0.0.1"]).map(|word| word.to_string()).collect()
             })
         })
     }
@@ -46,8 +47,12 @@ impl Engine {
 
     fn start(program: &str, more: &[&str]) -> Engine {
         Engine::listen(|port| {
+            // A replica writes what it gets into a file.
+            let (folder, file) = (env!("CARGO_TARGET_TMPDIR"), format!("broker-{port}.rdb"));
+            let _ = std::fs::remove_file(Path::new(folder).join(&file));
+            let place = ["--dir", folder, "--dbfilename", &file];
             let own = [program, "--port", port, "--save", "", "--bind", "127.0.0.1"];
-            own.iter().chain(more).map(|word| word.to_string()).collect()
+            own.iter().chain(&place).chain(more).map(|word| word.to_string()).collect()
         })
     }
 

@@ -21,7 +21,8 @@ impl Redis {
     fn start() -> Redis {
         let socket = std::env::temp_dir().join(format!("redis-{}.sock", std::process::id()));
         let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(&socket);
+        command.args(["--port", "0", "--save", "", "--dbfilename", "none.rdb", "--unixsocket"]);
+        command.arg(&socket);
         let child = command.stdout(Stdio::null()).spawn().expect("redis-server starts");
         Redis { child, socket }
     }
