@@ -8,20 +8,23 @@
 
 mod outgoing;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::Shared;
 use super::audience::{EventAudience, RoomMembers};
-use super::broker::{Link, Published, SharedKind};
+use super::broker::{Link, LinkWire, Published, SharedKind};
 use super::channels::{Kind, TopicId, TopicLimits};
-use super::encoding::{EventForm, pack_event};
+use super::encoding::pack_event;
 use super::messages::MessageKind;
 use super::sessions::SessionId;
 use crate::codec::socketio::adapter::{self, ClusterAddress, ClusterEvent};
 use crate::codec::socketio::python;
+use crate::limits::{BROKER_QUEUE_MAX, MATCH_STEP, PUBLISH_STEPS_MAX};
 use crate::routes::{ClusterAdapter, EventRoutes};
 use crate::service::server::Server;
+use outgoing::OutgoingEvent;
 
 /// The name of all hubs in the cluster. Other servers have names of random characters.
 const OWN_NAME: &str = "slabd";
@@ -41,7 +44,8 @@ pub struct Cluster {
     adapter: ClusterAdapter,
     /// By the number of the namespace.
     namespaces: Vec<ClusterNamespace>,
-    /// Sockets with a topic of their own, and its name. It goes once nothing is posted to it.
+    /// Sockets that have a topic of their own, with its name. The topic is removed once it has no
+    /// posts.
     addressed: VecDeque<(SessionId, Box<[u8]>)>,
     /// Scratch: the name of a channel, and a message.
     scratch: (Vec<u8>, Vec<u8>),
@@ -58,7 +62,7 @@ struct ClusterNamespace {
     pattern: Box<[u8]>,
 }
 
-/// What the hub has had from the cluster, and sent to it.
+/// Counts of events received from and sent to the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClusterCounters {
     pub received: u64,
@@ -140,41 +144,55 @@ impl Cluster {
     }
 
     /// Sends a publish to the other servers, once for each namespace, and once for each room that
-    /// routes forward it to.
+    /// routes forward it to. Returns the search steps that this counts as.
     pub fn publish(
         &mut self,
         link: &mut Link,
         routes: &EventRoutes,
         channel: &[u8],
         payload: &[u8],
-    ) {
-        for namespace in 0..self.namespaces.len() {
-            self.send(link, routes, namespace, channel, payload);
-        }
-        if routes.has_forwards() {
+    ) -> usize {
+        let mut steps = self.send_all(link, routes, channel, payload);
+        if routes.has_forwards() && has_room(link, payload) {
             for (room, message) in routes.forward(channel, payload) {
-                for namespace in 0..self.namespaces.len() {
-                    self.send(link, routes, namespace, &room, &message);
-                }
+                steps += self.send_all(link, routes, &room, &message);
             }
         }
+        steps
     }
 
+    /// Sends a publish to a room in each namespace. Returns the search steps that this counts as.
+    fn send_all(
+        &mut self,
+        link: &mut Link,
+        routes: &EventRoutes,
+        channel: &[u8],
+        payload: &[u8],
+    ) -> usize {
+        let mut event = OutgoingEvent::new(self.adapter, channel, payload);
+        for namespace in 0..self.namespaces.len() {
+            match has_room(link, payload) && self.send(link, routes, namespace, &mut event) {
+                true => self.counters.sent += 1,
+                false => self.counters.unsent += 1,
+            }
+        }
+        event.steps()
+    }
+
+    /// Sends an event to the servers of a namespace. Returns false if it does not go there.
     fn send(
         &mut self,
         link: &mut Link,
         routes: &EventRoutes,
         namespace: usize,
-        channel: &[u8],
-        payload: &[u8],
-    ) {
+        event: &mut OutgoingEvent<'_>,
+    ) -> bool {
         // The name of a room is text.
-        let Ok(room) = std::str::from_utf8(channel) else { return self.counters.unsent += 1 };
+        let Ok(room) = std::str::from_utf8(event.channel) else { return false };
         let number = namespace as u8;
-        let form = EventForm::of(number, channel, payload, routes);
+        let from = routes.from(number, event.channel);
         // All sockets of a namespace get the event that a route names.
-        let room = (!matches!(form, EventForm::Named(_))).then_some(room);
-        let from = routes.from(number, channel);
+        let room = from.is_none().then_some(room);
         let to = ClusterAddress {
             sender: OWN_NAME,
             namespace: routes.namespace_name(number),
@@ -184,27 +202,25 @@ impl Cluster {
         let (name, message) = &mut self.scratch;
         name.clear();
         message.clear();
-        let is_event = match self.adapter {
+        match self.adapter {
             ClusterAdapter::Redis => {
                 name.extend_from_slice(&self.namespaces[namespace].begin);
                 if let Some(room) = room {
                     name.extend_from_slice(room.as_bytes());
                     name.push(b'#');
                 }
-                outgoing::write_node(message, &to, form, channel, payload)
             }
-            ClusterAdapter::Python => {
-                name.extend_from_slice(PYTHON_CHANNEL);
-                outgoing::write_python(message, &to, form, channel, payload);
-                true
-            }
-        };
-        if is_event && link.publish(name, message) == Published::Sent {
-            self.counters.sent += 1;
-        } else {
-            self.counters.unsent += 1;
+            ClusterAdapter::Python => name.extend_from_slice(PYTHON_CHANNEL),
         }
+        let named = from.map(|from| &*from.emit);
+        event.write(message, &to, named) && link.publish(name, message) == Published::Sent
     }
+}
+
+/// Returns true if an event of this payload may have room in the queue of the link. An event has
+/// about as many bytes as its payload, and transcoding takes time.
+fn has_room(link: &Link, payload: &[u8]) -> bool {
+    link.queued(LinkWire::First) + payload.len() <= BROKER_QUEUE_MAX
 }
 
 impl Shared {
@@ -297,60 +313,90 @@ impl Shared {
         };
         let mut audience = EventAudience { namespace, is_binary, ..EventAudience::default() };
         audience.volatile = event.volatile;
-        for room in &event.except {
-            audience.except.extend(self.members(room));
-            let socket = self.socket(namespace, room, find);
-            // Nothing is posted to its topic, so any stands for it.
-            let topic = TopicId::NONE;
-            audience.except.extend(socket.map(|one| RoomMembers { topic, only: Some(one.index) }));
-        }
-        if event.rooms.is_empty() {
-            self.topics.clear();
-            self.topics.extend(self.channels.topic(Kind::Feed, name.as_bytes()));
-            return self.post_event(b"", payload, kind, &Rc::new(audience));
-        }
         // A channel whose messages are events for all sockets is no room.
-        let is_room = |room: &str| routes.from(namespace, room.as_bytes()).is_none();
-        let rooms = || event.rooms.iter().filter(|room| is_room(room));
-        for room in rooms() {
-            audience.to.extend(self.members(room));
-            let socket = self.socket(namespace, room, find);
-            audience.to.extend(socket.and_then(|one| self.address(one, room.as_bytes(), server)));
+        let is_room = |room: &&Cow<'_, str>| routes.from(namespace, room.as_bytes()).is_none();
+        for room in event.except.iter().filter(is_room) {
+            audience.except.extend(match find(room.as_bytes()) {
+                // Nothing is posted to its topic, so any stands for it.
+                Some(_) => self
+                    .socket(namespace, room, find)
+                    .map(|one| RoomMembers { topic: TopicId::NONE, only: Some(one.index) }),
+                None => self.members(room),
+            });
         }
-        let (audience, mut next) = (Rc::new(audience), 0);
+        self.topics.clear();
+        if event.rooms.is_empty() {
+            self.topics.extend(self.channels.topic(Kind::Feed, name.as_bytes()));
+            self.post_event((b"", payload), kind, &Rc::new(audience), true);
+            return;
+        }
+        let rooms = || event.rooms.iter().filter(is_room);
         for room in rooms() {
-            let room = room.as_bytes();
-            let is_shared = self.sharing.as_ref().is_some_and(|sharing| sharing.shares(room));
-            // Patterns get the event as well, but have no part in which of the sockets do.
-            if is_shared && self.find_topics(room).is_ok() {
-                self.post_event(room, payload, kind, &audience);
-            }
-            while let Some(members) = audience.to.get(next)
-                && self.channels.name(members.topic) == room
-            {
-                next += 1;
-                if members.only.is_some() {
-                    self.topics.clear();
-                    self.topics.push(members.topic);
-                    self.post_event(b"", payload, kind, &audience);
-                }
-            }
+            // The sid of a socket here is a room of this socket alone. Others may know it.
+            audience.to.extend(match find(room.as_bytes()) {
+                Some(_) => self
+                    .socket(namespace, room, find)
+                    .and_then(|one| self.address(one, room.as_bytes(), server)),
+                None => self.members(room),
+            });
+        }
+        self.topics.extend(audience.to.iter().map(|members| members.topic));
+        let audience = Rc::new(audience);
+        let is_posted = self.post_event((b"", payload), kind, &audience, true);
+        if !is_binary && self.channels.pattern_count() > 0 {
+            let rooms = rooms().filter(|room| find(room.as_bytes()).is_none());
+            let rooms = rooms.map(|room| room.as_bytes());
+            self.post_to_patterns(rooms, (payload, kind), &audience, is_posted, server);
         }
     }
 
-    /// Posts an event to the topics that were found.
+    /// Posts an event to the patterns that match its rooms. They have no part in which of the
+    /// sockets get it. `is_posted`: the event is the last message already.
+    fn post_to_patterns<'a>(
+        &mut self,
+        rooms: impl Iterator<Item = &'a [u8]>,
+        (payload, kind): (&[u8], MessageKind),
+        audience: &Rc<EventAudience>,
+        mut is_posted: bool,
+        server: &dyn Server,
+    ) {
+        let mut steps_left = PUBLISH_STEPS_MAX;
+        for room in rooms {
+            if !self.sharing.as_ref().is_some_and(|sharing| sharing.shares(room)) {
+                continue;
+            }
+            self.topics.clear();
+            let found = self.channels.match_patterns(room, &mut self.topics, steps_left);
+            let steps = found.as_ref().map_or(0, |steps| *steps);
+            steps_left -= steps.min(steps_left);
+            self.fanout.note_searched(MATCH_STEP * steps);
+            // The rooms of one event may hold and cost as much as one message.
+            if found.is_err() || !self.topics.is_empty() && self.is_overrun(server) {
+                return self.drop_arrival();
+            }
+            is_posted |= self.post_event((room, payload), kind, audience, !is_posted);
+        }
+    }
+
+    /// Posts an event to the topics that were found. Returns true if there are any. An event that
+    /// is not new is the last message.
     fn post_event(
         &mut self,
-        channel: &[u8],
-        payload: &[u8],
+        (channel, payload): (&[u8], &[u8]),
         kind: MessageKind,
         audience: &Rc<EventAudience>,
-    ) {
+        is_new: bool,
+    ) -> bool {
         let Shared { fanout, channels, topics, .. } = self;
-        if !topics.is_empty() {
-            fanout.published += 1;
-            fanout.publish_event(channels, topics, (channel, payload), kind, audience);
+        if topics.is_empty() {
+            return false;
         }
+        fanout.published += 1;
+        match is_new {
+            true => fanout.publish_event(channels, topics, (channel, payload), kind, audience),
+            false => fanout.repeat_event(channels, topics, channel),
+        }
+        true
     }
 
     /// Returns the socket of a namespace that a room stands for, as its sid.
@@ -412,6 +458,7 @@ mod tests {
     use crate::hub::Hub;
     use crate::hub::encoding::Encoding;
     use crate::hub::tests::{connect, session, subscribe, turn};
+    use crate::limits::{BROKER_BACKLOG_MAX, CLUSTER_ROOMS_MAX};
     use crate::service::Options;
     use crate::service::server::NoServer;
 
@@ -429,7 +476,10 @@ mod tests {
     const SID: &[u8] = b"sid-of-the-socket-04";
 
     fn hub(adapter: &str) -> Hub {
-        let text = format!("[socketio]\nadapter = \"{adapter}\"\nnamespaces = [\"/chat\"]\n");
+        let text = format!(
+            "[socketio]\nadapter = \"{adapter}\"\nnamespaces = [\"/chat\"]\n\
+             [[socketio.from]]\nchannel = \"all\"\nemit = \"e\"\n"
+        );
         let table = toml::de::DeTable::parse(&text).unwrap();
         let routes = EventRoutes::read(table.get_ref().get("socketio").unwrap()).unwrap();
         let broker = crate::broker_settings::BrokerSettings {
@@ -437,7 +487,7 @@ mod tests {
             prefix: Default::default(),
             channels: vec![Default::default()],
             password: None,
-            max_message: 1000,
+            max_message: 1 << 20,
         };
         let options =
             Options { routes: Rc::new(routes), broker: Some(broker), ..Options::default() };
@@ -460,6 +510,10 @@ mod tests {
     }
 
     fn node_message(sender: &str, rooms: &[&str], except: &[&str]) -> Vec<u8> {
+        node_event(sender, r#"["e",1]"#, rooms, except)
+    }
+
+    fn node_event(sender: &str, data: &str, rooms: &[&str], except: &[&str]) -> Vec<u8> {
         let mut message = Vec::new();
         let list = |out: &mut Vec<u8>, names: &[&str]| {
             adapter::array(out, names.len() as u32);
@@ -467,7 +521,8 @@ mod tests {
         };
         adapter::array(&mut message, 3);
         adapter::text(&mut message, sender);
-        assert!(adapter::value(&mut message, r#"{"type":2,"data":["e",1],"nsp":"/"}"#));
+        let packet = format!(r#"{{"type":2,"data":{data},"nsp":"/"}}"#);
+        assert!(adapter::value(&mut message, &packet));
         message.extend_from_slice(&[0x82]);
         adapter::text(&mut message, "rooms");
         list(&mut message, rooms);
@@ -508,6 +563,119 @@ mod tests {
                 bytes.windows(event.len()).filter(|some| some == event).count();
         }
         counts
+    }
+
+    /// A message of a Node server arrives by way of the broker.
+    fn arrive(hub: &mut Hub, message: &[u8]) {
+        let socket = session(hub, 4);
+        let find = |sid: &[u8]| (sid == SID).then_some(socket);
+        hub.shared.hear_cluster(0, b"socket.io#/#", message, &find, &NoServer::default());
+    }
+
+    /// Subscribes session 5 to many rooms, and returns their names.
+    fn many_rooms(hub: &mut Hub, count: usize) -> Vec<String> {
+        let rooms: Vec<String> = (0..count).map(|number| format!("room{number:04}")).collect();
+        rooms.iter().for_each(|room| subscribe(hub, 5, Kind::Channel, room.as_bytes()));
+        turn(hub, 100, 1 << 20);
+        rooms
+    }
+
+    fn texts(rooms: &[String]) -> Vec<&str> {
+        rooms.iter().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn an_event_for_many_rooms_is_stored_once() {
+        let mut hub = hub("redis");
+        let rooms = many_rooms(&mut hub, 100);
+        let length = crate::limits::LARGE_PAYLOAD;
+        let data = format!(r#"["e","{}"]"#, "x".repeat(length));
+        for patterns in [0, 1] {
+            if patterns == 1 {
+                subscribe(&mut hub, 5, Kind::Pattern, b"room*");
+                turn(&mut hub, 100, 1 << 20);
+            }
+            arrive(&mut hub, &node_event("node01", &data, &texts(&rooms), &[]));
+            let held = hub.shared.fanout.backlog();
+            assert!(held < 2 * length, "{held} bytes are held");
+            let mut got = Vec::new();
+            while hub.shared.fanout.has_output() {
+                got.extend(turn(&mut hub, 100, 1 << 26).into_iter().flat_map(|(_, bytes)| bytes));
+            }
+            let text = String::from_utf8(got).unwrap();
+            for room in &rooms {
+                let by = |head: &str| text.matches(&format!("{head}$8\r\n{room}\r\n$")).count();
+                assert_eq!(by("$7\r\nmessage\r\n"), 1, "{room}");
+                assert_eq!(by("$8\r\npmessage\r\n$5\r\nroom*\r\n"), patterns, "{room}");
+            }
+            assert_eq!(hub.shared.fanout.backlog(), 0);
+        }
+    }
+
+    #[test]
+    fn what_an_event_holds_for_its_rooms_is_bounded() {
+        let mut hub = hub("redis");
+        let rooms = many_rooms(&mut hub, CLUSTER_ROOMS_MAX);
+        let event = |data: &str, except: &[&str]| node_event("node01", data, &[], except);
+        arrive(&mut hub, &event("[\"e\"]", &texts(&rooms)));
+        let held = hub.shared.fanout.backlog();
+        assert!(held > CLUSTER_ROOMS_MAX * size_of::<RoomMembers>(), "exceptions count: {held}");
+        turn(&mut hub, 100, 1 << 20);
+        // The posts to the rooms count, too.
+        arrive(&mut hub, &node_event("node01", "[\"e\"]", &texts(&rooms), &[]));
+        assert!(hub.shared.fanout.holds(CLUSTER_ROOMS_MAX * 80));
+        while hub.shared.fanout.has_output() {
+            turn(&mut hub, 100, 1 << 26);
+        }
+        // Patterns get a copy of a small event for each of its rooms.
+        subscribe(&mut hub, 5, Kind::Pattern, b"room*");
+        turn(&mut hub, 100, 1 << 20);
+        let data = format!(r#"["e","{}"]"#, "x".repeat(60 << 10));
+        for is_dropped in [false, true] {
+            arrive(&mut hub, &node_event("node01", &data, &texts(&rooms), &[]));
+            let dropped = hub.shared.sharing.as_ref().unwrap().gauges()[3];
+            assert_eq!(dropped, u64::from(is_dropped));
+            assert!(hub.shared.fanout.backlog() < BROKER_BACKLOG_MAX + (1 << 20));
+        }
+    }
+
+    #[test]
+    fn an_event_for_a_socket_reaches_no_channel_or_pattern_of_its_sid() {
+        let sid = std::str::from_utf8(SID).unwrap();
+        let mut hub = hub("redis");
+        subscribe(&mut hub, 0, Kind::Channel, SID);
+        subscribe(&mut hub, 5, Kind::Channel, SID);
+        subscribe(&mut hub, 5, Kind::Pattern, b"*");
+        turn(&mut hub, 100, 1 << 20);
+        let of = (ClusterAdapter::Redis, &b"socket.io#/#"[..]);
+        assert_eq!(receivers(of, &mut hub, "node01", &[sid], &[]), [0, 0, 0, 0, 1, 0]);
+        assert_eq!(receivers(of, &mut hub, "node01", &[], &[sid]), [1, 1, 1, 0, 0, 0]);
+        assert_eq!(receivers(of, &mut hub, "node01", &["r", sid], &[]), [1, 1, 0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_queued_is_not_transcoded() {
+        for (length, is_transcoded) in
+            [(BROKER_QUEUE_MAX - 1, true), (BROKER_QUEUE_MAX, true), (BROKER_QUEUE_MAX + 1, false)]
+        {
+            let mut hub = hub("redis");
+            let routes = hub.shared.fanout.routes().clone();
+            let sharing = hub.shared.sharing.as_mut().unwrap();
+            let cluster = sharing.cluster.as_mut().unwrap();
+            let steps = cluster.publish(&mut sharing.link, &routes, b"r", &vec![b'x'; length]);
+            // There are two namespaces, and the link is down.
+            assert_eq!(steps, if is_transcoded { length } else { 0 });
+            assert_eq!((cluster.counters.unsent, cluster.counters.sent), (2, 0));
+        }
+    }
+
+    #[test]
+    fn the_channel_of_a_from_is_no_room_that_excludes() {
+        let mut hub = hub("redis");
+        let of = (ClusterAdapter::Redis, &b"socket.io#/#"[..]);
+        subscribe(&mut hub, 0, Kind::Channel, b"all");
+        turn(&mut hub, 100, 1 << 20);
+        assert_eq!(receivers(of, &mut hub, "node01", &[], &["all"]), [1, 1, 1, 0, 1, 0]);
     }
 
     /// The link is down, so it counts the publishes that were meant for the broker.

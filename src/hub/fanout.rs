@@ -76,8 +76,6 @@ pub struct Fanout {
     pub mutes: Mutes,
     /// Sessions that an undelivered post leaves out.
     excepted: HashSet<u32>,
-    /// True if an undelivered event goes to some of the subscribers of its topic only.
-    is_picky: bool,
     /// True if slow sockets miss an undelivered event.
     has_volatile: bool,
     /// Search steps of commands in this turn.
@@ -131,9 +129,11 @@ impl Fanout {
         self.holds(MONITOR_BACKLOG_MAX)
     }
 
-    /// Returns true if so many bytes of messages are undelivered, or very many messages.
+    /// Returns true if so many bytes of messages are undelivered, or very many messages. The posts
+    /// of a message beyond its first one count, because an event of a cluster has many.
     pub fn holds(&self, bytes: usize) -> bool {
-        self.messages.held() >= bytes || self.messages.len() >= 4 * BACKLOG_POSTS_MAX
+        let further = self.posts.saturating_sub(self.messages.len()) * size_of::<Post>();
+        self.messages.held() + further >= bytes || self.messages.len() >= 4 * BACKLOG_POSTS_MAX
     }
 
     /// Returns true if this turn's search budget is used up.
@@ -189,7 +189,7 @@ impl Fanout {
             let Queue { topic, posts, .. } = &self.queues[*queue as usize];
             let message = posts[*place as usize].message;
             let by = By::topic(channels, *topic, self.messages.kind(message));
-            let (channel, payload) = self.messages.get(message);
+            let (channel, payload) = self.messages.get_for(message, channels, *topic);
             encoding.encode(out, by, channel, payload, &self.routes);
         }
         self.delivered += self.batch.posts.len() as u64;
@@ -415,7 +415,7 @@ impl Fanout {
         if self.order.is_empty() {
             self.latest = 0;
             self.excepted.clear();
-            (self.is_picky, self.has_volatile) = (false, false);
+            self.has_volatile = false;
             self.met.drain(..).for_each(|session| self.had[session as usize] = 0);
         }
     }

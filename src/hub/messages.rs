@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use super::audience::EventAudience;
+use super::channels::{Channels, Kind, TopicId};
 use crate::limits::{LARGE_PAYLOAD, SPARE_MESSAGES_MAX};
 use crate::payload::Payload;
 
@@ -20,10 +21,14 @@ pub struct Messages {
     entries: VecDeque<Message>,
     /// The number of `entries[0]`.
     first: u32,
-    /// Bytes of the large payloads.
+    /// Bytes of the large payloads. One that messages in a row share counts once.
     large: usize,
     /// The audiences of messages that have one, in the order of their numbers.
     audiences: VecDeque<(u32, Rc<EventAudience>)>,
+    /// Memory of the audiences, in bytes. One that messages in a row share counts once.
+    audience_bytes: usize,
+    /// Number of entries of `audiences` that are picky.
+    picky: usize,
 }
 
 struct Message {
@@ -75,6 +80,30 @@ impl Messages {
         let (channel, payload) = (channel.len() as u32, payload.len() as u32);
         let topics = topics as u32;
         self.entries.push_back(Message { at, channel, payload, large, topics, kind });
+        self.last()
+    }
+
+    /// Stores the last message once more, with another channel. Both share a large payload and the
+    /// audience. Returns the new message's number.
+    pub fn repeat(&mut self, channel: &[u8], topics: usize) -> u32 {
+        let Message { at, channel: before, payload, ref large, kind, .. } =
+            self.entries[self.entries.len() - 1];
+        let large = large.clone();
+        let from = (at - self.start) as usize + before as usize;
+        let at = self.start + self.bytes.len() as u64;
+        self.bytes.extend_from_slice(channel);
+        self.bytes.extend_from_within(from..from + payload as usize);
+        let (channel, topics) = (channel.len() as u32, topics as u32);
+        let audience = self.audience_of(self.last()).cloned();
+        self.entries.push_back(Message { at, channel, payload, large, topics, kind });
+        if let Some(audience) = audience {
+            self.set_audience(&audience);
+        }
+        self.last()
+    }
+
+    /// Returns the number of the last message.
+    fn last(&self) -> u32 {
         self.first.wrapping_add(self.entries.len() as u32 - 1)
     }
 
@@ -87,6 +116,22 @@ impl Messages {
         (channel, entry.large.as_ref().map_or(payload, |large| large.bytes()))
     }
 
+    /// Returns the channel and the payload of a message for the subscribers of a topic. An event of
+    /// a cluster is stored once for all its rooms, and each room is the channel of its own.
+    pub fn get_for<'a>(
+        &'a self,
+        number: u32,
+        channels: &'a Channels,
+        topic: TopicId,
+    ) -> (&'a [u8], &'a [u8]) {
+        let (channel, payload) = self.get(number);
+        let is_event = matches!(self.kind(number), MessageKind::Event | MessageKind::BinaryEvent);
+        match is_event && topic.kind() == Kind::Channel {
+            true => (channels.name(topic), payload),
+            false => (channel, payload),
+        }
+    }
+
     /// Returns the payload of a message if it is large.
     pub fn large(&self, number: u32) -> Option<&Rc<Payload>> {
         self.entries[number.wrapping_sub(self.first) as usize].large.as_ref()
@@ -94,15 +139,27 @@ impl Messages {
 
     /// Gives the last message an audience.
     pub fn set_audience(&mut self, audience: &Rc<EventAudience>) {
-        let number = self.first.wrapping_add(self.entries.len() as u32 - 1);
-        self.audiences.push_back((number, Rc::clone(audience)));
+        if !self.audiences.back().is_some_and(|(_, last)| Rc::ptr_eq(last, audience)) {
+            self.audience_bytes += audience.bytes();
+        }
+        self.picky += usize::from(audience.is_picky());
+        self.audiences.push_back((self.last(), Rc::clone(audience)));
     }
 
     /// Returns the audience of a message. `None`: all subscribers of its topics.
     pub fn audience(&self, number: u32) -> Option<&EventAudience> {
+        self.audience_of(number).map(|audience| &**audience)
+    }
+
+    fn audience_of(&self, number: u32) -> Option<&Rc<EventAudience>> {
         let place = |of: u32| of.wrapping_sub(self.first);
         let at = self.audiences.binary_search_by_key(&place(number), |(of, _)| place(*of)).ok()?;
         Some(&self.audiences[at].1)
+    }
+
+    /// Returns true if sessions with the same encoding may get different messages.
+    pub fn has_picky(&self) -> bool {
+        self.picky > 0
     }
 
     pub fn kind(&self, number: u32) -> MessageKind {
@@ -115,9 +172,14 @@ impl Messages {
         self.entries[number.wrapping_sub(self.first) as usize].topics -= 1;
         while self.entries.front().is_some_and(|entry| entry.topics == 0) {
             let gone = self.entries.pop_front().and_then(|entry| entry.large);
-            self.large -= gone.map_or(0, |large| large.len());
+            let next = self.entries.front().and_then(|entry| entry.large.as_ref());
+            if let Some(gone) = gone
+                && !next.is_some_and(|next| Rc::ptr_eq(next, &gone))
+            {
+                self.large -= gone.len();
+            }
             if self.audiences.front().is_some_and(|(number, _)| *number == self.first) {
-                self.audiences.pop_front();
+                self.release_audience();
             }
             self.first = self.first.wrapping_add(1);
         }
@@ -127,6 +189,14 @@ impl Messages {
         if free >= self.bytes.len() / 2 {
             self.bytes.drain(..free);
             self.start += free as u64;
+        }
+    }
+
+    fn release_audience(&mut self) {
+        let Some((_, gone)) = self.audiences.pop_front() else { return };
+        self.picky -= usize::from(gone.is_picky());
+        if !self.audiences.front().is_some_and(|(_, next)| Rc::ptr_eq(next, &gone)) {
+            self.audience_bytes -= gone.bytes();
         }
     }
 
@@ -147,18 +217,19 @@ impl Messages {
         self.entries.is_empty()
     }
 
-    /// Returns the bytes of the stored messages. Delivered ones behind an undelivered one count.
+    /// Returns the bytes of the stored messages and their audiences. Delivered ones behind an
+    /// undelivered one count.
     pub fn held(&self) -> usize {
         let front = self.entries.front();
-        self.large + front.map_or(0, |front| self.bytes.len() - (front.at - self.start) as usize)
+        let small = front.map_or(0, |front| self.bytes.len() - (front.at - self.start) as usize);
+        self.large + self.audience_bytes + small
     }
 
     /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        let audiences = self.audiences.capacity() * size_of::<(u32, Rc<EventAudience>)>()
-            + self.audiences.iter().map(|(_, audience)| audience.bytes()).sum::<usize>();
+        let audiences = self.audiences.capacity() * size_of::<(u32, Rc<EventAudience>)>();
         let entries = self.entries.capacity() * size_of::<Message>();
-        self.large + self.bytes.capacity() + entries + audiences
+        self.large + self.audience_bytes + self.bytes.capacity() + entries + audiences
     }
 
     /// Returns unused capacity to the allocator.
@@ -186,8 +257,17 @@ impl Messages {
             at += u64::from(entry.channel) + u64::from(entry.payload);
             undelivered += usize::from(expected > 0);
         }
-        let large = self.entries.iter().filter_map(|entry| entry.large.as_ref());
-        assert_eq!(self.large, large.map(|large| large.len()).sum::<usize>(), "large payloads");
+        let mut large: Vec<_> =
+            self.entries.iter().filter_map(|entry| entry.large.as_ref()).collect();
+        large.dedup_by(|one, other| Rc::ptr_eq(one, other));
+        let bytes = large.iter().map(|large| large.len()).sum::<usize>();
+        assert_eq!(self.large, bytes, "large payloads");
+        let mut audiences: Vec<_> = self.audiences.iter().map(|(_, audience)| audience).collect();
+        let picky = audiences.iter().filter(|audience| audience.is_picky()).count();
+        assert_eq!(self.picky, picky, "picky audiences");
+        audiences.dedup_by(|one, other| Rc::ptr_eq(one, other));
+        let bytes = audiences.iter().map(|audience| audience.bytes()).sum::<usize>();
+        assert_eq!(self.audience_bytes, bytes, "the memory of the audiences");
         assert_eq!(at, end, "the last message does not end with the buffer");
         assert_eq!(undelivered, topics.len(), "an undelivered message is not stored");
         assert!(
@@ -204,6 +284,7 @@ impl Messages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::audience::RoomMembers;
 
     #[test]
     fn a_message_is_kept_until_its_last_topic_releases_it_and_its_memory_is_reused() {
@@ -251,6 +332,38 @@ mod tests {
             messages.check_invariants(&HashMap::from([(number, 2)]));
             (0..2).for_each(|_| messages.release(number));
             assert_eq!((messages.held(), messages.large), (0, 0));
+        }
+    }
+
+    #[test]
+    fn messages_that_share_a_payload_and_an_audience_hold_them_once() {
+        for length in [10, LARGE_PAYLOAD] {
+            let mut messages = Messages::default();
+            let members = RoomMembers { topic: TopicId::NONE, only: None };
+            let audience =
+                Rc::new(EventAudience { except: vec![members; 1000], ..EventAudience::default() });
+            assert!(audience.bytes() > 10_000);
+            for round in 1..3 {
+                let payload = vec![b'x'; length];
+                let first = messages.push(b"", &payload, 1, MessageKind::Event);
+                messages.set_audience(&audience);
+                let (second, third) = (messages.repeat(b"r", 1), messages.repeat(b"long", 2));
+                let copies = if length < LARGE_PAYLOAD { 3 } else { 1 };
+                assert_eq!(messages.held(), audience.bytes() + 5 + copies * length, "{round}");
+                assert!(messages.bytes() < 2 * audience.bytes() + 8 * length);
+                let known = HashMap::from([(first, 1), (second, 1), (third, 2)]);
+                messages.check_invariants(&known);
+                messages.release(first);
+                assert_eq!(messages.get(second), (&b"r"[..], &payload[..]));
+                messages.release(third);
+                messages.release(second);
+                messages.check_invariants(&HashMap::from([(third, 1)]));
+                assert!(messages.has_picky());
+                assert_eq!(messages.get(third), (&b"long"[..], &payload[..]));
+                assert_eq!(messages.audience(third).unwrap().except.len(), 1000);
+                messages.release(third);
+                assert_eq!((messages.held(), messages.has_picky()), (0, false));
+            }
         }
     }
 

@@ -7,6 +7,8 @@
 //! The broker sends a message once for the channel and once for each pattern that is subscribed.
 //! Each of these goes to the subscribers of that one topic, so nobody gets it twice.
 
+mod gaps;
+
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -30,7 +32,7 @@ use crate::clock::{Tick, Time};
 use crate::connection::Reason;
 use crate::limits::{
     BROKER_BACKLOG_MAX, BROKER_QUEUE_HIGH, BROKER_READS_PER_CALL, BROKER_REPLY_TIME,
-    BROKER_WRITE_MAX, EXEMPT_SHARE, GAPS_PER_TURN, Limits, OWN_MESSAGES_MAX,
+    BROKER_WRITE_MAX, EXEMPT_SHARE, Limits, OWN_MESSAGES_MAX,
 };
 use crate::service::server::Server;
 use crate::service::{ConnectionId, Dial, Options, Output, Reply, Taken};
@@ -313,7 +315,8 @@ impl Shared {
         if published == Published::Sent
             && let Some(cluster) = &mut sharing.cluster
         {
-            cluster.publish(&mut sharing.link, fanout.routes(), channel, payload);
+            let steps = cluster.publish(&mut sharing.link, fanout.routes(), channel, payload);
+            fanout.note_searched(steps);
         }
         sharing.has_work = true;
         fanout.is_link_full = sharing.is_full();
@@ -381,13 +384,12 @@ impl Shared {
             return;
         }
         let own = match kind {
-            SharedKind::Channel => sharing.take_own(channel, payload, self.now),
-            SharedKind::Pattern => None,
+            SharedKind::Channel if source.is_none() => sharing.take_own(channel, payload, self.now),
+            _ => None,
         };
-        if self.fanout.holds(backlog_max(server.limits())) {
+        if self.is_overrun(server) {
             // The link is read whatever waits for receivers, so that the broker keeps it.
-            sharing.dropped += 1;
-            sharing.note_gap();
+            self.drop_arrival();
             if kind == SharedKind::Channel {
                 self.retained.store(channel, payload);
             }
@@ -400,9 +402,17 @@ impl Shared {
             return;
         }
         self.topics.clear();
+        let topic_kind = match kind {
+            SharedKind::Channel => Kind::Channel,
+            SharedKind::Pattern => Kind::Pattern,
+        };
+        self.topics.extend(self.channels.topic(topic_kind, topic));
+        // The names of the cluster are subscribed whether or not they have subscribers here.
+        if source.is_some() && self.topics.is_empty() {
+            return;
+        }
         match kind {
             SharedKind::Pattern => {
-                self.topics.extend(self.channels.topic(Kind::Pattern, topic));
                 let Shared { fanout, channels, topics, .. } = self;
                 fanout.published += 1;
                 fanout.publish(channels, topics, channel, payload, MessageKind::Plain);
@@ -410,7 +420,6 @@ impl Shared {
             SharedKind::Channel => {
                 // Another session may have got the number since then.
                 self.except = own.filter(|sender| self.sessions.at(sender.index) == *sender);
-                self.topics.extend(self.channels.topic(Kind::Channel, channel));
                 self.post(channel, payload);
                 self.except = None;
                 if self.fanout.routes().has_forwards() {
@@ -473,32 +482,6 @@ impl Shared {
         fanout.is_link_full = sharing.is_full();
         self.tell_of_gap();
     }
-
-    /// Tells the subscribers of some more topics that messages may be missing.
-    fn tell_of_gap(&mut self) {
-        let Shared { sharing: Some(sharing), channels, fanout, .. } = self else { return };
-        let Some(from) = sharing.gap_from else { return };
-        if fanout.has_backlog() {
-            return;
-        }
-        let end = (from + GAPS_PER_TURN).min(channels.places());
-        for place in from..end {
-            let Some(topic) = channels.topic_at(place) else { continue };
-            let name = channels.name(topic).to_vec();
-            let is_shared = match topic.kind() {
-                Kind::Channel => sharing.shared.has(&name, &mut 0),
-                Kind::Pattern => true,
-                Kind::Shard | Kind::Feed => false,
-            };
-            if is_shared {
-                fanout.publish(channels, &[topic], &name, b"", MessageKind::Gap);
-            }
-        }
-        sharing.gap_from = match end < channels.places() {
-            true => Some(end),
-            false => std::mem::take(&mut sharing.is_gap_repeated).then_some(0),
-        };
-    }
 }
 
 #[cfg(test)]
@@ -508,7 +491,7 @@ mod tests {
     use crate::hub::Hub;
     use crate::hub::encoding::Encoding;
     use crate::hub::tests::{connect, session, subscribe, turn};
-    use crate::limits::MAX_MESSAGE;
+    use crate::limits::{GAPS_PER_TURN, MAX_MESSAGE};
     use crate::service::server::NoServer;
 
     /// Returns a hub whose broker never answers, with one subscriber of a channel.

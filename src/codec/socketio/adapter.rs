@@ -14,6 +14,7 @@ use std::io::Write;
 use rmp::Marker;
 
 use super::is_reserved;
+use super::placeholder::check_placeholders;
 use crate::calendar::civil;
 use crate::codec::json;
 use crate::limits::{ATTACHMENTS_MAX, CLUSTER_ROOMS_MAX, JSON_DEPTH_MAX};
@@ -37,20 +38,20 @@ pub struct ClusterEvent<'a> {
     pub volatile: bool,
 }
 
-/// The reason why a message is no event for clients.
+/// Why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadClusterEvent {
-    /// It is not of the form above, or has something that JSON has not.
+    /// It is not of the form above, or holds a value that JSON cannot express.
     Form,
     /// Its JSON has more than `JSON_DEPTH_MAX` levels, or more bytes than are accepted.
     Size,
     /// It has more than [`ATTACHMENTS_MAX`] attachments or [`CLUSTER_ROOMS_MAX`] rooms.
     Count,
-    /// Its name is none that a server may send.
+    /// A server may not send an event of this name.
     Name,
 }
 
-/// Returns who sent a message: a text that each server chooses for itself.
+/// Returns the sender's name. Each server chooses its own.
 pub fn sender(message: &[u8]) -> Option<&[u8]> {
     let mut input = Input(message);
     match (input.item().ok()?, input.item().ok()?) {
@@ -105,6 +106,12 @@ pub fn read(message: &[u8], most: usize) -> Result<ClusterEvent<'_>, BadClusterE
     })?;
     if !has_type || !input.0.is_empty() || !event.data.starts_with(b"[") {
         return Err(BadClusterEvent::Form);
+    }
+    if !event.attachments.is_empty() {
+        // A client ends its connection at a placeholder without an attachment.
+        let json = std::str::from_utf8(&event.data).map_err(|_| BadClusterEvent::Form)?;
+        let checked = check_placeholders(json, event.attachments.len());
+        checked.map_err(|_| BadClusterEvent::Form)?;
     }
     let mut input = serde_json::Deserializer::from_slice(&event.data[1..]).into_iter();
     match input.next() {
@@ -451,6 +458,14 @@ mod tests {
         (0..rooms).for_each(|room| text(&mut list, &room.to_string()));
         out.splice(at..at + 1, list);
         out
+    }
+
+    #[test]
+    fn a_placeholder_without_an_attachment_is_refused() {
+        let event =
+            |number: &[u8]| [b"\x93\xa1e\xc4\x01x\x82\xac_placeholder\xc3\xa3num", number].concat();
+        assert!(read(&with(&event(b"\x00"), 0), 1000).is_ok());
+        assert_eq!(read(&with(&event(b"\x01"), 0), 1000), Err(BadClusterEvent::Form));
     }
 
     #[test]

@@ -83,8 +83,8 @@ pub fn read<'a>(
         namespace: message.namespace.map_or("/".into(), |name| name.0),
         data: json,
         attachments,
-        rooms: rooms(message.room)?,
-        except: rooms(message.skip_sid)?,
+        rooms: rooms(message.room, true)?,
+        except: rooms(message.skip_sid, false)?,
         volatile: false,
     }))
 }
@@ -92,7 +92,7 @@ pub fn read<'a>(
 /// The JSON of an event's arguments, and the attachments.
 type BinaryParts<'a> = (&'a str, Vec<Cow<'a, [u8]>>);
 
-/// Takes the data of an event with attachments apart.
+/// Splits the data of a binary event into its JSON and its attachments.
 fn binary(data: &RawValue) -> Result<BinaryParts<'_>, BadClusterEvent> {
     let parts = list(data, ATTACHMENTS_MAX + 1)?;
     let (arguments, attachments) = parts.split_first().ok_or(BadClusterEvent::Form)?;
@@ -105,12 +105,19 @@ fn binary(data: &RawValue) -> Result<BinaryParts<'_>, BadClusterEvent> {
 }
 
 /// Returns the rooms that are null, one name, or a list of names. No room is there twice.
-fn rooms(value: Option<&RawValue>) -> Result<Vec<Cow<'_, str>>, BadClusterEvent> {
+/// `null_is_all`: null is the room of all sockets, which stands as no room.
+fn rooms(
+    value: Option<&RawValue>,
+    null_is_all: bool,
+) -> Result<Vec<Cow<'_, str>>, BadClusterEvent> {
     let Some(value) = value else { return Ok(Vec::new()) };
     let names = match value.get().starts_with('[') {
         true => list(value, CLUSTER_ROOMS_MAX)?,
         false => vec![value],
     };
+    if null_is_all && names.iter().any(|name| name.get() == "null") {
+        return Ok(Vec::new());
+    }
     let names = names.into_iter().filter(|name| name.get() != "null").map(|name| {
         let is_number = name.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
         match serde_json::from_str(name.get()) {
@@ -165,41 +172,32 @@ impl<'de> Visitor<'de> for AtMost {
     }
 }
 
-/// The arguments of an event that is written.
-pub enum PythonArguments<'a> {
-    /// Their JSON, without the brackets of the array.
-    Json(&'a [u8]),
-    /// The JSON of those before an attachment, and the attachment.
-    Attached(&'a [u8], &'a [u8]),
+/// Appends the data of an event with an attachment, without the brackets of the array. `before` is
+/// the JSON of the arguments before the attachment.
+pub fn attach(out: &mut Vec<u8>, before: &[u8], attachment: &[u8]) {
+    out.push(b'[');
+    if !before.is_empty() {
+        out.extend_from_slice(before);
+        out.push(b',');
+    }
+    out.extend_from_slice(PLACEHOLDER);
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "],\"{}\"", STANDARD.encode(attachment));
 }
 
-/// Appends a message with an event. `event` is the JSON of its name.
+/// Appends a message with an event. `event` is the JSON of its name. `data` is the JSON of its
+/// arguments without the brackets of the array, or with an attachment what [`attach`] makes.
 pub fn write(
     out: &mut Vec<u8>,
     to: &ClusterAddress<'_>,
     event: &[u8],
-    arguments: &PythonArguments<'_>,
+    data: &[u8],
+    is_binary: bool,
 ) {
     out.extend_from_slice(b"{\"method\":\"emit\",\"event\":");
     out.extend_from_slice(event);
     out.extend_from_slice(b",\"data\":[");
-    let is_binary = match *arguments {
-        PythonArguments::Json(json) => {
-            out.extend_from_slice(json);
-            false
-        }
-        PythonArguments::Attached(before, attachment) => {
-            out.push(b'[');
-            if !before.is_empty() {
-                out.extend_from_slice(before);
-                out.push(b',');
-            }
-            out.extend_from_slice(PLACEHOLDER);
-            // Writing to a Vec cannot fail.
-            let _ = write!(out, "],\"{}\"", STANDARD.encode(attachment));
-            true
-        }
-    };
+    out.extend_from_slice(data);
     let _ = write!(out, "],\"binary\":{is_binary},\"namespace\":");
     json::string(out, to.namespace);
     out.extend_from_slice(b",\"room\":");
@@ -286,6 +284,24 @@ mod tests {
     }
 
     #[test]
+    fn a_null_among_the_rooms_is_the_room_of_all_sockets() {
+        let with = |room: &str, skip: &str| {
+            let text = PLAIN.replace(r#""room": null"#, &format!(r#""room": {room}"#));
+            text.replace(r#""skip_sid": null"#, &format!(r#""skip_sid": {skip}"#))
+        };
+        for (room, skip, rooms, except) in [
+            (r#"["a", null]"#, "null", &[][..], &[][..]),
+            (r#"["a"]"#, r#"["b", null]"#, &["a"], &["b"]),
+            ("[null]", "[null]", &[], &[]),
+        ] {
+            let text = with(room, skip);
+            let event = event(&text);
+            assert_eq!(event.rooms, rooms, "{room} {skip}");
+            assert_eq!(event.except, except, "{room} {skip}");
+        }
+    }
+
+    #[test]
     fn each_bound_holds_at_the_limit_and_beyond() {
         let count = |list: String| {
             let message = BINARY.replace(r#"["r", "s", "r"]"#, &list);
@@ -321,14 +337,16 @@ mod tests {
         let room = Some("r");
         let to = ClusterAddress { sender: "slabd", namespace: "/n", room, volatile: false };
         let mut out = Vec::new();
-        write(&mut out, &to, b"\"e\"", &PythonArguments::Json(b"1,{\"a\":null}"));
+        write(&mut out, &to, b"\"e\"", b"1,{\"a\":null}", false);
         let event = read(&out, "other", 1000).unwrap().unwrap();
         assert_eq!(event.data, br#"["e",1,{"a":null}]"#);
         assert_eq!((&*event.namespace, &event.rooms[..]), ("/n", &[Cow::from("r")][..]));
         assert_eq!(read(&out, "slabd", 1000), Ok(None));
         for (before, data) in [(&b""[..], "[\"e\",P]"), (b"1", "[\"e\",1,P]")] {
             let mut out = Vec::new();
-            write(&mut out, &to, b"\"e\"", &PythonArguments::Attached(before, b"\xff"));
+            let mut attached = Vec::new();
+            attach(&mut attached, before, b"\xff");
+            write(&mut out, &to, b"\"e\"", &attached, true);
             let event = read(&out, "other", 1000).unwrap().unwrap();
             let placeholder = std::str::from_utf8(PLACEHOLDER).unwrap();
             assert_eq!(event.data, data.replace('P', placeholder).as_bytes());

@@ -38,7 +38,7 @@ pub fn array(
     });
 }
 
-/// What a message becomes for the sockets of a namespace.
+/// The form that a message takes for the sockets of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventForm<'a> {
     /// The event of this name, with the payload as its argument.
@@ -59,11 +59,18 @@ impl<'a> EventForm<'a> {
         payload: &'a [u8],
         routes: &'a EventRoutes,
     ) -> EventForm<'a> {
-        match (routes.emits(namespace, channel), std::str::from_utf8(payload)) {
-            (Some(event), _) => EventForm::Named(event),
-            (None, Ok(text)) if json::is_event(payload) => EventForm::Own(text),
-            (None, Ok(text)) => EventForm::Text(text),
-            (None, Err(_)) => EventForm::Bytes,
+        match routes.emits(namespace, channel) {
+            Some(event) => EventForm::Named(event),
+            None => EventForm::unnamed(payload),
+        }
+    }
+
+    /// Returns what a message becomes if no route names the event.
+    pub fn unnamed(payload: &'a [u8]) -> EventForm<'a> {
+        match std::str::from_utf8(payload) {
+            Ok(text) if json::is_event(payload) => EventForm::Own(text),
+            Ok(text) => EventForm::Text(text),
+            Err(_) => EventForm::Bytes,
         }
     }
 }

@@ -67,7 +67,7 @@ impl Fanout {
         if is_slow {
             self.leave_out_volatile(encoding, channels);
         }
-        self.cut_batch();
+        self.cut_batch(channels);
         self.encode(encoding, channels, output);
         let batch = &mut self.batch;
         mem::swap(&mut batch.queues, &mut batch.found);
@@ -102,19 +102,20 @@ impl Fanout {
     /// Returns true if a session may get fewer messages than others of its topics.
     fn is_apart(&self, session: u32) -> bool {
         let is_excepted = !self.excepted.is_empty() && self.excepted.contains(&session);
-        is_excepted || self.is_picky || self.mutes.has(session)
+        is_excepted || self.messages.has_picky() || self.mutes.has(session)
     }
 
     /// Cuts a batch at `BATCH_MAX` bytes and at large messages, which go alone; the rest goes in
     /// the next turn. Overlapping patterns can multiply a backlog beyond the amount that a reader
     /// takes at once.
-    fn cut_batch(&mut self) {
+    fn cut_batch(&mut self, channels: &Channels) {
         let (queues, messages, latest) = (&self.queues, &self.messages, self.latest);
         let Batch { posts, last, goes_on, .. } = &mut self.batch;
         let mut bytes = 0;
         let most = posts.iter().position(|(_, queue, place)| {
-            let message = queues[*queue as usize].posts[*place as usize].message;
-            let (channel, payload) = messages.get(message);
+            let Queue { topic, posts, .. } = &queues[*queue as usize];
+            let message = posts[*place as usize].message;
+            let (channel, payload) = messages.get_for(message, channels, *topic);
             bytes += channel.len() + payload.len();
             bytes > BATCH_MAX || messages.large(message).is_some()
         });
@@ -145,7 +146,7 @@ impl Fanout {
             let kind = self.messages.kind(message);
             let is_large = self.messages.large(message).is_some();
             if is_large && !encoding.keeps_payload() {
-                let (channel, payload) = self.messages.get(post.message);
+                let (channel, payload) = self.messages.get_for(post.message, channels, *topic);
                 let (by, at) = (By::topic(channels, *topic, kind), (*queue, post.number));
                 let encode =
                     |out: &mut Vec<u8>| encoding.encode(out, by, channel, payload, &self.routes);
@@ -158,7 +159,7 @@ impl Fanout {
             if start == end {
                 let bytes = output.bytes_mut();
                 *start = bytes.len() as u32;
-                let (channel, payload) = self.messages.get(message);
+                let (channel, payload) = self.messages.get_for(message, channels, *topic);
                 let by = By::topic(channels, *topic, kind);
                 if let Some(payload) = self.messages.large(message) {
                     encoding.encode_head(bytes, by, channel, payload);

@@ -48,7 +48,7 @@ impl Fanout {
             return false;
         }
         self.looked_through += self.find_queues(channels, session.index);
-        // Clients of Socket.IO have no such choice.
+        // Sockets cannot choose to miss messages.
         self.find_posts(session.index, None, channels);
         *self.missed.sessions.entry(session).or_default() += self.batch.posts.len() as u64;
         self.missed.due.get_or_insert(output.now.tick().plus(Tick::count(MISSED_INTERVAL)));

@@ -77,6 +77,17 @@ impl Fanout {
             return 0;
         }
         let message = self.messages.push(channel, payload, topics.len(), kind);
+        self.post(channels, topics, message, NOBODY)
+    }
+
+    /// Queues a stored message. Returns the number of receivers.
+    fn post(
+        &mut self,
+        channels: &mut Channels,
+        topics: &[TopicId],
+        message: u32,
+        except: u32,
+    ) -> usize {
         if let Some(payload) = self.messages.large(message) {
             self.in_flight.add(payload, topics);
         }
@@ -88,7 +99,7 @@ impl Fanout {
             let queue =
                 channels.queue(*topic).unwrap_or_else(|| self.start_queue(channels, *topic));
             let (encoded, namespaces) = Default::default();
-            let (number, turn, except) = (self.latest, self.turn, NOBODY);
+            let (number, turn) = (self.latest, self.turn);
             let post = Post { number, message, turn, except, encoded, namespaces };
             let posts = &mut self.queues[queue as usize].posts;
             let before = posts.capacity();
@@ -118,15 +129,18 @@ impl Fanout {
         kind: MessageKind,
         audience: &Rc<EventAudience>,
     ) {
-        self.publish(channels, topics, channel, payload, kind);
-        self.is_picky |= audience.is_picky();
-        self.has_volatile |= audience.volatile;
-        for queue in topics.iter().filter_map(|topic| channels.queue(*topic)) {
-            if let Some(post) = self.queues[queue as usize].posts.last_mut() {
-                post.except = OTHERS;
-            }
-        }
+        self.forget_orphans(channels);
+        let message = self.messages.push(channel, payload, topics.len(), kind);
         self.messages.set_audience(audience);
+        self.has_volatile |= audience.volatile;
+        self.post(channels, topics, message, OTHERS);
+    }
+
+    /// Queues the last message, an event, for the patterns that match another channel. There is at
+    /// least one pattern.
+    pub fn repeat_event(&mut self, channels: &mut Channels, patterns: &[TopicId], channel: &[u8]) {
+        let message = self.messages.repeat(channel, patterns.len());
+        self.post(channels, patterns, message, OTHERS);
     }
 
     /// Gives a topic a queue and appends it to the order of walks. Returns its number.

@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 /// The type of an event, whether or not it has attachments.
 pub const EVENT_TYPE: u64 = 2;
 
-/// Where an event goes that is written for the other servers.
+/// The destination of an event for the other servers.
 pub struct ClusterAddress<'a> {
     /// The server that sends it.
     pub sender: &'a str,
