@@ -110,8 +110,8 @@ pub enum CallReply<'i> {
     Items(Vec<Option<&'i [u8]>>),
     /// The reply was too long to be kept.
     TooLong,
-    /// The broker refused the script, with this code.
-    Refused(Box<str>),
+    /// The broker refused the script, with this code. If that is final, it will never run one.
+    Refused { code: Box<str>, is_final: bool },
 }
 
 /// The fate of a publish.

@@ -151,13 +151,13 @@ impl Retained {
     }
 
     /// Notes that changes of a log must be found later, removals included.
-    pub fn part(&mut self, id: LogId) {
+    pub fn begin_apart(&mut self, id: LogId) {
         self.logs[usize::from(id)].is_apart = true;
         self.join(id);
     }
 
-    /// Notes that the changes since [`Self::part`] have been found.
-    pub fn reunite(&mut self, id: LogId) {
+    /// Notes that the changes since [`Self::begin_apart`] have been found.
+    pub fn end_apart(&mut self, id: LogId) {
         self.logs[usize::from(id)].is_apart = false;
         self.leave(id);
     }
@@ -188,7 +188,7 @@ impl Retained {
         [&b"{"[..], &field, b":", key, b",\"deleted\":true}"].concat()
     }
 
-    /// Returns true between [`Self::part`] and [`Self::reunite`].
+    /// Returns true between [`Self::begin_apart`] and [`Self::end_apart`].
     pub fn is_apart(&self, id: LogId) -> bool {
         self.logs[usize::from(id)].is_apart
     }
@@ -196,6 +196,15 @@ impl Retained {
     /// Returns the maximum number of values of a log.
     pub fn most(&self, id: LogId) -> usize {
         self.logs[usize::from(id)].rule.max
+    }
+
+    /// Returns true if a further key pushes out another value of the log, or soon will.
+    pub fn is_full(&self, id: LogId) -> bool {
+        let own = &self.logs[usize::from(id)];
+        let most = self.logs.iter().map(|own| own.log.bytes()).max();
+        // Memory is freed by whole segments, so it is mostly a little below the bound.
+        let is_at_bound = self.held > self.memory_max - self.memory_max / 64;
+        own.log.values() >= own.rule.max || is_at_bound && most == Some(own.log.bytes())
     }
 
     /// Returns the number of values of a log.

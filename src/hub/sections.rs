@@ -98,10 +98,12 @@ fn broker(shared: &Shared, metrics: &mut Metrics) {
     ]);
     let own = sharing.map_or_else(ValueCounters::default, |sharing| sharing.values.counters);
     let adopted = "Retained values of other publishers that were written to the broker.";
+    let unadopted = "Such values that had no room on the way to the broker.";
     let read_back = "Retained values changed to those of the broker after an outage.";
     metrics.counters([
         ("broker_values_written", Messages, own.written, "Retained values sent to the broker."),
         ("broker_values_adopted", Messages, own.adopted, adopted),
+        ("broker_values_unadopted", Messages, own.unadopted, unadopted),
         ("broker_values_read_back", Messages, own.read_back, read_back),
         ("broker_values_restored", Messages, own.restored, "Values that the broker had lost."),
     ]);

@@ -16,10 +16,8 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use log::warn;
-
 use super::Shared;
-use super::broker::notices::{NOTICES, Notice};
+use super::broker::notices::{Life, NOTICES, Notice};
 use super::broker::{KeptMessage, Link, Published, SharedKind};
 use super::retained::{LogId, Retained};
 use crate::clock::Tick;
@@ -57,31 +55,42 @@ pub struct ValueCounters {
     pub written: u64,
     /// Values of messages of others that were written to the broker.
     pub adopted: u64,
+    /// Values of messages of others that had no room on the way to the broker.
+    pub unadopted: u64,
     /// Values that were changed here because the broker had others.
     pub read_back: u64,
     /// Values that the broker had lost, and got back from here.
     pub restored: u64,
 }
 
-/// The values of one channel.
+/// The state of a channel's synchronization.
 struct ValueChannel {
     phase: ValuePhase,
-    /// The number of the phase, so that late replies are known.
+    /// The number of the phase, so that late replies are recognized.
     epoch: u16,
     /// True while a step has no reply.
-    waits: bool,
-    /// The life of the hash; 0: not known.
-    life: u64,
+    awaits_reply: bool,
+    /// When the hash is opened, if not at once.
+    opens_at: Option<Tick>,
+    /// The life of the hash as far as it is known.
+    life: Life,
     /// True if the broker has lost values that may be here.
     has_lost: bool,
     /// The number of the last write that was noticed.
     seen: u64,
+    /// The values here are no older than those of this number.
+    copied: u64,
     /// Set between a notice and its message. True: this server has delivered it already.
     noticed: Option<bool>,
     /// Changes behind this number of the log have yet to go to the broker.
     apart_from: Option<u64>,
     /// The keys, as hashes, of the messages since the link went down, or since reading began.
     heard: HashSet<u64>,
+    /// The keys, as hashes, of publishes since the link came up. They come back, or are lost with
+    /// the link.
+    on_way: HashSet<u64>,
+    /// True if a change was not pushed because of them.
+    has_hidden: bool,
     foreign: ForeignKeys,
     /// When the values are read once more.
     rereads_at: Option<Tick>,
@@ -101,10 +110,37 @@ impl ValueChannel {
         self.apart_from.is_some() || reads
     }
 
+    /// Notes that changes from now on go to the broker later.
+    fn go_apart(&mut self, id: LogId, retained: &mut Retained) {
+        if self.apart_from.is_none() {
+            self.apart_from = Some(retained.last(id));
+            self.heard = HashSet::new();
+            retained.begin_apart(id);
+        }
+    }
+
+    /// Notes that the changes from here are at the broker, or will not go there.
+    fn end_apart(&mut self, id: LogId, retained: &mut Retained) {
+        self.on_way = HashSet::new();
+        if self.apart_from.take().is_some() {
+            retained.end_apart(id);
+        }
+    }
+
     fn enter(&mut self, phase: ValuePhase) {
+        self.note_copied();
         self.phase = phase;
         self.epoch = self.epoch.wrapping_add(1);
-        self.waits = false;
+        self.awaits_reply = false;
+        self.has_hidden = false;
+        self.opens_at = None;
+    }
+
+    /// Notes how new the values here are, before that may change.
+    fn note_copied(&mut self) {
+        if self.phase == ValuePhase::InStep && self.rereads_at.is_none() {
+            self.copied = self.seen;
+        }
     }
 }
 
@@ -126,19 +162,23 @@ impl SharedValues {
             if is_shared {
                 let name = [NOTICES, retained.channel(id)].concat();
                 link.subscribe(SharedKind::Channel, &name);
-                retained.part(id);
+                retained.begin_apart(id);
             }
             channels.push(is_shared.then(|| {
                 Box::new(ValueChannel {
                     phase: ValuePhase::Apart,
                     epoch: 0,
-                    waits: false,
-                    life: 0,
+                    awaits_reply: false,
+                    opens_at: None,
+                    life: Life::default(),
                     has_lost: false,
                     seen: 0,
+                    copied: 0,
                     noticed: None,
                     apart_from: Some(0),
                     heard: HashSet::new(),
+                    on_way: HashSet::new(),
+                    has_hidden: false,
                     foreign: ForeignKeys::new(shared),
                     rereads_at: None,
                     rereads: false,
@@ -193,10 +233,12 @@ impl SharedValues {
         if !self.is_linked || self.is_blocked {
             return None;
         }
-        let channels = self.channels.iter().flatten();
-        let settled = channels.filter(|own| own.phase == ValuePhase::InStep);
-        let rereads = settled.filter_map(|own| own.rereads_at);
-        rereads.chain(self.adopts_at).min_by_key(|due| due.distance_from(now))
+        let times = self.channels.iter().flatten().filter_map(|own| match own.phase {
+            ValuePhase::InStep => own.rereads_at,
+            ValuePhase::Opening => own.opens_at,
+            _ => None,
+        });
+        times.chain(self.adopts_at).min_by_key(|due| due.distance_from(now))
     }
 
     /// Follows the link up or down.
@@ -210,17 +252,12 @@ impl SharedValues {
         for (own, id) in self.channels.iter_mut().zip(0..) {
             let Some(own) = own else { continue };
             own.noticed = None;
+            own.on_way = HashSet::new();
+            own.enter(if is_up { ValuePhase::Opening } else { ValuePhase::Apart });
             own.rereads_at = None;
-            if is_up {
-                own.enter(ValuePhase::Opening);
-                continue;
-            }
-            own.foreign.retry();
-            own.enter(ValuePhase::Apart);
-            if own.apart_from.is_none() {
-                own.apart_from = Some(retained.last(id));
-                own.heard = HashSet::new();
-                retained.part(id);
+            if !is_up {
+                own.foreign.retry(true);
+                own.go_apart(id, retained);
             }
         }
     }
@@ -252,11 +289,12 @@ impl SharedValues {
         let is_open = own.is_open();
         match published {
             // It comes back, so an older change is not pushed any more.
-            Published::Sent if own.apart_from.is_some() && own.heard.len() < heard_max => {
-                own.heard.insert(hash);
+            Published::Sent if own.apart_from.is_some() && own.on_way.len() < heard_max => {
+                own.on_way.insert(hash);
             }
             Published::StaysHere => {
                 own.heard.remove(&hash);
+                own.on_way.remove(&hash);
             }
             _ => {}
         }
@@ -264,33 +302,11 @@ impl SharedValues {
         published
     }
 
-    /// Goes on without values at the broker, until the link is up anew.
-    fn give_up(&mut self, id: LogId, why: &str, retained: &mut Retained) {
-        let Some(own) = self.channel_mut(id) else { return };
-        if matches!(own.phase, ValuePhase::Apart | ValuePhase::Plain) {
-            return;
-        }
-        own.enter(ValuePhase::Plain);
-        own.heard = HashSet::new();
-        own.foreign.clear();
-        own.rereads_at = None;
-        if own.apart_from.take().is_some() {
-            retained.reunite(id);
-        }
-        if !std::mem::replace(&mut self.has_warned, true) {
-            warn!(
-                "retained values stay on each server: the broker does not run the script for {} \
-                 ({why})",
-                retained.channel(id).escape_ascii()
-            );
-        }
-    }
-
     /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         let each = |own: &ValueChannel| {
             size_of::<ValueChannel>()
-                + own.heard.capacity() * size_of::<u64>() * 2
+                + (own.heard.capacity() + own.on_way.capacity()) * size_of::<u64>() * 2
                 + own.foreign.bytes()
                 + own.phase.bytes()
         };
@@ -304,6 +320,8 @@ impl SharedValues {
             let Some(own) = own else { continue };
             assert_eq!(own.apart_from.is_some(), retained.is_apart(id), "{:?}", own.phase);
             assert!(own.heard.len() <= self.heard_max, "too many keys are remembered");
+            assert!(own.on_way.len() <= self.heard_max, "too many keys are remembered");
+            assert!(own.on_way.is_empty() || own.apart_from.is_some(), "{:?}", own.phase);
             assert_eq!(self.is_linked, own.phase != ValuePhase::Apart, "{:?}", own.phase);
             let is_apart = match own.phase {
                 ValuePhase::Pushing { sent, .. } => sent.is_some(),
@@ -364,16 +382,15 @@ impl Shared {
         }
         match noticed {
             None => {
-                let is_due = own.foreign.note(&key.text, own.seen, false);
-                values.adopt_soon(*now, is_due);
+                values.note_foreign(id, &key.text, false, *now);
                 true
             }
             Some(is_own) => {
-                own.foreign.forget(&key.text);
-                if key.removes && matches!(own.phase, ValuePhase::Restoring { .. }) {
-                    // The value may just be on its way back to the broker.
-                    own.foreign.note(&key.text, own.seen, true);
-                    values.adopt_soon(*now, false);
+                let was_sent = own.foreign.forget(&key.text);
+                let restores = matches!(own.phase, ValuePhase::Restoring { .. });
+                if key.removes && (was_sent || restores) {
+                    // The value may just be on its way to the broker.
+                    values.note_foreign(id, &key.text, true, *now);
                 }
                 let value = retained.value(id, &key.text);
                 let is_same = if key.removes { value.is_none() } else { value == Some(payload) };
@@ -404,6 +421,7 @@ impl Shared {
         match notice {
             Notice::Written { number, token } => {
                 own.noticed = Some(token.is_some_and(is_own));
+                own.note_copied();
                 if own.is_open() && number <= own.seen {
                     // The broker has lost all values while the link was up.
                     own.enter(ValuePhase::Opening);
@@ -413,12 +431,15 @@ impl Shared {
                 own.seen = own.seen.max(number);
             }
             Notice::Evicted(field) if own.is_open() => {
-                own.foreign.forget(field);
+                let was_sent = own.foreign.forget(field);
                 retained.evict(id, field);
+                if was_sent {
+                    values.note_foreign(id, field, true, *now);
+                }
             }
             Notice::Opened { token, life, number } if is_own(token) => {
                 if own.phase == ValuePhase::Opening {
-                    own.has_lost |= own.life != 0 && own.life != life;
+                    own.has_lost |= own.life != Life::default() && own.life != life;
                     (own.life, own.seen, own.rereads) = (life, number, true);
                     own.foreign.opened(number);
                     own.enter(ValuePhase::Pushing { sent: own.apart_from, unanswered: 0 });
@@ -428,6 +449,7 @@ impl Shared {
                 }
             }
             Notice::Opened { life, number, .. } if own.is_open() => {
+                own.note_copied();
                 own.seen = number;
                 if own.life != life {
                     own.life = life;
@@ -440,7 +462,15 @@ impl Shared {
             Notice::Restored(token) if own.is_open() && !is_own(token) => {
                 own.rereads_at = Some(now.plus(1 + wait));
             }
-            Notice::Evicted(_) | Notice::Opened { .. } | Notice::Restored(_) => {}
+            Notice::Reached(token) if is_own(token) && own.awaits_reply => {
+                if let ValuePhase::Pushing { sent: Some(_), .. } = own.phase {
+                    own.enter(ValuePhase::Pushing { sent: own.apart_from, unanswered: 0 });
+                }
+            }
+            Notice::Evicted(_)
+            | Notice::Reached(_)
+            | Notice::Opened { .. }
+            | Notice::Restored(_) => {}
         }
         values.has_work = true;
     }

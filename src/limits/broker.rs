@@ -136,7 +136,12 @@ pub const VALUES_BATCH_KEYS: usize = 256;
 /// Size of the values, in bytes, from which such a script takes no further one.
 pub const VALUES_BATCH_BYTES: usize = 128 * 1024;
 
-/// Number of values that one script looks at when they are read back.
+/// Number of values that the first script looks at when they are read back. The broker copies all
+/// of them, with up to 1 MiB each, and other clients wait meanwhile.
+pub const VALUES_READ_FIRST: usize = 16;
+
+/// Maximum number of values that a later one looks at. It is twice that of the script before it if
+/// all those values had room in the reply, and half of it otherwise.
 pub const VALUES_READ_COUNT: usize = 512;
 
 /// Maximum size of the values that it returns, in bytes. Larger ones are read one by one.
@@ -147,6 +152,14 @@ pub const PUSHES_PER_TURN: usize = 64;
 
 /// Such publishes without a reply. The others wait.
 pub const PUSHES_UNANSWERED: u32 = 1024;
+
+/// Numbers of writes are below this one: the scripts print larger ones with an exponent. At 1,000
+/// writes a second, they last for 3,000 years.
+pub const WRITE_NUMBERS: u64 = 100_000_000_000_000;
+
+/// Time after which a hub opens the values of a channel anew, if the broker has refused a script
+/// for now: it has no memory left, runs a long script, or cannot write to its disk.
+pub const REOPEN_AFTER: Duration = Duration::from_secs(10);
 
 /// Shortest time after which values are read once more when the link is up; the longest is twice
 /// that. Messages from before the link was up are at the broker by then.

@@ -168,7 +168,7 @@ impl Link {
 
     /// Returns true if the broker refuses messages of a channel to this server. They would not come
     /// back.
-    fn refuses(&self, channel: &[u8]) -> bool {
+    pub fn refuses(&self, channel: &[u8]) -> bool {
         self.counters.refused_names > 0 && self.names.is_refused(SharedKind::Channel, channel)
     }
 

@@ -33,6 +33,8 @@ pub struct ModelBroker {
     /// The error to every script.
     pub script_error: Option<&'static str>,
     pub hashes: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// The number of fields that each script to read values looked at.
+    pub looks: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -69,6 +71,7 @@ impl ModelBroker {
             runs_scripts: true,
             script_error: None,
             hashes: BTreeMap::new(),
+            looks: Vec::new(),
         }
     }
 
@@ -257,14 +260,15 @@ impl ModelBroker {
                     let (field, least, sign) = (&one[0], number(&one[1]), one[2][0]);
                     let hash = self.hashes.entry(key.to_vec()).or_default();
                     let known = hash.get(field).map(|text| value_of(text).unwrap().0 as i64);
-                    if known.is_some_and(|known| known > least) {
+                    let known = known.map_or(-1, |known| known) + i64::from(sign == b'*');
+                    if known > least {
                         continue;
                     }
                     count += 1;
                     if sign == b'-' {
                         hash.remove(field);
                     } else {
-                        hash.insert(field.clone(), value(least.max(0), &one[2][1..]));
+                        hash.insert(field.clone(), value(least, &one[2][1..]));
                         self.trim(key, notices, field, number(&rest[0]));
                     }
                 }
@@ -273,10 +277,15 @@ impl ModelBroker {
             scripts::OPEN => {
                 let hash = self.hashes.entry(key.to_vec()).or_default();
                 let before = hash.get(&b"seq"[..]).map_or(0, |text| number(text));
-                let own = number(&rest[2]);
-                let life = hash.get(&b"life"[..]).cloned();
-                let life = life.filter(|life| *life != rest[1] || before >= own);
-                let life = life.unwrap_or_else(|| rest[3].clone());
+                let is_possible = before < 100_000_000_000_000;
+                let (before, own) = (if is_possible { before } else { 0 }, number(&rest[2]));
+                let life = hash.get(&b"life"[..]).filter(|_| is_possible);
+                let new = |from: i64| [&rest[3], &b":"[..], from.to_string().as_bytes()].concat();
+                let life = match life {
+                    None => new(0),
+                    Some(life) if *life == rest[1] && before < own => new(before + 1),
+                    Some(life) => life.clone(),
+                };
                 let last = before.max(own).to_string().into_bytes();
                 hash.insert(b"seq".to_vec(), last.clone());
                 hash.insert(b"life".to_vec(), life.clone());
@@ -305,6 +314,7 @@ impl ModelBroker {
                 let number =
                     |text: &[u8]| -> u64 { String::from_utf8_lossy(text).parse().unwrap() };
                 let (cursor, count, most) = (number(&rest[1]), number(&rest[2]), number(&rest[3]));
+                self.looks.push(count as usize);
                 // As in Redis, the order is that of hashes, and fields come and go meanwhile.
                 let mut fields: Vec<_> = hash.iter().map(|(field, v)| (place(field), v)).collect();
                 fields.sort();

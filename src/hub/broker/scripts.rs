@@ -43,15 +43,18 @@ return call('PUBLISH',ARGV[2],ARGV[3])"
 
 /// Writes values of messages that were published otherwise: the maximum number of fields, then for
 /// each value its field, a number, and `+` with the message or `-` to remove it. It is written if
-/// the field is absent, or if its number is not greater. Returns the number of those values.
+/// the field is absent, or if its number is not greater. With `*` and the message, the number must
+/// be smaller, so the first of several servers wins. Returns the number of those values.
 pub const ADOPT: &[u8] = concat!(
     trim!(),
     "local max,count=tonumber(ARGV[3]),0
 for i=4,#ARGV,3 do
 local f,n=ARGV[i],tonumber(ARGV[i+1])
 local v=call('HGET',K,f)
-if not v or (tonumber(string.match(v,'^%d+ ')) or 0)<=n then
-local new=math.max(n,0)..' '..string.sub(ARGV[i+2],2)
+local own=v and (tonumber(string.match(v,'^%d+ ')) or 0) or -1
+if string.sub(ARGV[i+2],1,1)=='*' then own=own+1 end
+if own<=n then
+local new=ARGV[i+1]..' '..string.sub(ARGV[i+2],2)
 count=count+1
 if ARGV[i+2]=='-' then call('HDEL',K,f)
 elseif v~=new then call('HSET',K,f,new) trim(f,max) end
@@ -62,11 +65,15 @@ return count"
 .as_bytes();
 
 /// Begins after a connect: a token, the life and the number that the server knows, and a new life.
-/// The broker has lost values if it has no life, or this one with a smaller number.
+/// The broker has lost all values if it has no life or no possible number. It has gone back to
+/// older ones if it has this life with a smaller number. Then the new life has the number behind
+/// that one, because the numbers go on from the greater of both.
 pub const OPEN: &[u8] = b"local K,call=KEYS[1],redis.call
-local n,own=tonumber(call('HGET',K,'seq') or 0),tonumber(ARGV[5])
+local n,own=tonumber(call('HGET',K,'seq') or 0) or 0,tonumber(ARGV[5])
 local life=call('HGET',K,'life')
-if not life or life==ARGV[4] and n<own then life=ARGV[6] end
+if n>=1e14 then n,life=0,false end
+if not life then life=ARGV[6]..':0'
+elseif life==ARGV[4] and n<own then life=ARGV[6]..':'..n+1 end
 n=math.max(n,own)
 call('HSET',K,'seq',n,'life',life)
 call('PUBLISH',ARGV[1],'='..ARGV[3]..' '..life..' '..n)

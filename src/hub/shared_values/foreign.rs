@@ -23,6 +23,16 @@ pub struct ForeignKeys {
     sent: usize,
 }
 
+/// The fate of a key of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    Later,
+    /// The keys are worth a script.
+    Due,
+    /// There are too many: its value stays out of the hash.
+    NoRoom,
+}
+
 #[derive(Clone, Copy)]
 struct ForeignKey {
     /// The number of the last write before the message.
@@ -48,24 +58,27 @@ impl ForeignKeys {
         self.keys.contains_key(key)
     }
 
-    /// Notes the key of a message. Beyond the bound, it stays out of the hash. Returns true if the
-    /// keys are worth a script.
-    pub fn note(&mut self, key: &[u8], seen: u64, is_old: bool) -> bool {
+    /// Notes the key of a message.
+    pub fn note(&mut self, key: &[u8], seen: u64, is_old: bool) -> Noted {
         let entry = ForeignKey { seen, is_sent: false, is_old };
         if let Some(own) = self.keys.get_mut(key) {
             *own = entry;
         } else if self.keys.len() < self.max {
             self.held += key.len();
             self.keys.insert(key.into(), entry);
+        } else {
+            return Noted::NoRoom;
         }
-        self.keys.len() >= VALUES_BATCH_KEYS
+        let is_due = self.keys.len() >= VALUES_BATCH_KEYS.min(self.max / 2);
+        if is_due { Noted::Due } else { Noted::Later }
     }
 
-    /// Forgets a key, because the hash has a later value.
-    pub fn forget(&mut self, key: &[u8]) {
-        if !self.keys.is_empty() && self.keys.remove(key).is_some() {
-            self.held -= key.len();
-        }
+    /// Forgets a key, because the hash has a later value. Returns true if its value is on the way
+    /// there.
+    pub fn forget(&mut self, key: &[u8]) -> bool {
+        let gone = if self.keys.is_empty() { None } else { self.keys.remove(key) };
+        self.held -= if gone.is_some() { key.len() } else { 0 };
+        gone.is_some_and(|own| own.is_sent)
     }
 
     /// Notes that the keys on their way have arrived. Returns true if others are to read them.
@@ -83,11 +96,11 @@ impl ForeignKeys {
         is_old
     }
 
-    /// Notes that the link is down: the keys on their way may not have arrived.
-    pub fn retry(&mut self) {
+    /// Notes that the keys on their way may not have arrived, maybe because the link is down.
+    pub fn retry(&mut self, is_down: bool) {
         self.sent = 0;
         for own in self.keys.values_mut() {
-            (own.is_sent, own.is_old) = (false, true);
+            (own.is_sent, own.is_old) = (false, own.is_old || is_down);
         }
     }
 
@@ -113,6 +126,14 @@ impl ForeignKeys {
 }
 
 impl SharedValues {
+    /// Notes the key of a value that the broker is to get.
+    pub(super) fn note_foreign(&mut self, id: LogId, key: &[u8], is_old: bool, now: Tick) {
+        let Some(own) = self.channel_mut(id) else { return };
+        let noted = own.foreign.note(key, own.seen, is_old);
+        self.counters.unadopted += u64::from(noted == Noted::NoRoom);
+        self.adopt_soon(now, noted != Noted::Later);
+    }
+
     /// Sets the time at which keys are written. It differs between servers.
     pub(super) fn adopt_soon(&mut self, now: Tick, is_due: bool) {
         let within = Tick::count(ADOPT_WITHIN);
@@ -180,7 +201,10 @@ mod tests {
             let mut foreign = ForeignKeys::new(channels);
             let most = (FOREIGN_KEYS_MAX / channels).max(FOREIGN_KEYS_MIN);
             for number in 0..most + 2 {
-                foreign.note(number.to_string().as_bytes(), 7, false);
+                let noted = foreign.note(number.to_string().as_bytes(), 7, false);
+                let is_due = number + 1 >= 256.min(most / 2);
+                let expected = if is_due { Noted::Due } else { Noted::Later };
+                assert_eq!(noted, if number < most { expected } else { Noted::NoRoom });
                 assert_eq!(foreign.keys.len(), most.min(number + 1));
             }
             foreign.check_invariants();

@@ -7,12 +7,11 @@ use std::hash::BuildHasher;
 use super::{CallKind, SharedValues, ValueChannel, call_number};
 use crate::clock::Tick;
 use crate::hub::Shared;
-use crate::hub::broker::notices::life_text;
 use crate::hub::broker::{KeptMessage, Link, LinkWire, Published, scripts};
 use crate::hub::retained::{LogId, Retained};
 use crate::limits::{
     BROKER_QUEUE_HIGH, PUSHES_PER_TURN, PUSHES_UNANSWERED, REREAD_AFTER, RETAINED_KEY_MAX,
-    VALUES_BATCH_BYTES, VALUES_BATCH_KEYS, VALUES_READ_BYTES, VALUES_READ_COUNT,
+    VALUES_BATCH_BYTES, VALUES_BATCH_KEYS, VALUES_READ_BYTES, VALUES_READ_FIRST,
 };
 
 /// How far the values of a channel are.
@@ -43,6 +42,8 @@ pub struct ValueReading {
     pub end: u64,
     /// The cursor of HSCAN; `None`: all fields have been looked at.
     pub cursor: Option<Vec<u8>>,
+    /// Number of fields that the next script looks at.
+    pub looks_at: usize,
     /// Fields whose values come one by one, and whether the last of them is under way.
     pub large: Vec<Box<[u8]>>,
     pub is_fetching: bool,
@@ -66,15 +67,16 @@ impl ValueChannel {
     /// among the keys of others.
     pub(super) fn read(&mut self, last: u64) {
         self.heard.clear();
-        self.rereads_at = None;
         self.enter(ValuePhase::Reading(ValueReading {
             floor: self.seen,
             end: last,
             cursor: Some(b"0".to_vec()),
+            looks_at: VALUES_READ_FIRST,
             large: Vec::new(),
             is_fetching: false,
             count: 0,
         }));
+        self.rereads_at = None;
     }
 
     /// Reads from the beginning, because too many keys were heard meanwhile.
@@ -123,6 +125,9 @@ impl Shared {
         values.has_work = false;
         for id in values.ids() {
             values.has_work |= values.step(id, link, retained, *now);
+            if is_full(link) {
+                break;
+            }
         }
         values.is_blocked = is_full(link);
         values.has_work |= values.is_blocked;
@@ -132,9 +137,13 @@ impl Shared {
 impl SharedValues {
     /// Does the next step of a channel. Returns true if another one can follow at once.
     fn step(&mut self, id: LogId, link: &mut Link, retained: &mut Retained, now: Tick) -> bool {
+        if link.refuses(retained.channel(id)) {
+            self.give_up(id, "its user may not subscribe to the channel", retained);
+            return false;
+        }
         let SharedValues { channels, token, hasher, random, .. } = self;
         let own = channels.get_mut(usize::from(id)).and_then(|own| own.as_deref_mut());
-        let Some(own) = own.filter(|own| !own.waits) else { return false };
+        let Some(own) = own.filter(|own| !own.awaits_reply) else { return false };
         let number = call_number(id, CallKind::Step, own.epoch);
         let mut step = ValueStep { own, id, number, token, hasher, random, link, retained, now };
         match step.own.phase {
@@ -176,13 +185,18 @@ impl ValueStep<'_> {
     /// room.
     fn call(&mut self, script: &[u8], words: &[&[u8]]) -> bool {
         let channel = self.retained.channel(self.id);
-        self.own.waits = self.link.call(self.number, script, channel, words);
-        self.own.waits
+        self.own.awaits_reply = self.link.call(self.number, script, channel, words);
+        self.own.awaits_reply
     }
 
     fn open(&mut self) -> bool {
-        let (life, seen) = (life_text(self.own.life), self.own.seen.to_string());
-        let new_life = life_text(self.random.u64(1..));
+        let is_later = |at: Tick| at.distance_from(self.now) > 0;
+        if self.own.opens_at.is_some_and(is_later) {
+            return false;
+        }
+        self.own.opens_at = None;
+        let (life, seen) = (self.own.life.text(), self.own.seen.to_string());
+        let new_life = format!("{:016x}", self.random.u64(1..));
         let words = [self.token, life.as_bytes(), seen.as_bytes(), new_life.as_bytes()];
         self.call(scripts::OPEN, &words);
         false
@@ -195,11 +209,15 @@ impl ValueStep<'_> {
         let (most, channel) = (retained.most(*id), retained.channel(*id));
         let (mut left, mut unanswered) = (PUSHES_PER_TURN, unanswered);
         let (to, _) = retained.read(*id, from, |record| {
-            if left == 0 || unanswered >= PUSHES_UNANSWERED {
+            let is_full = link.queued(LinkWire::First) >= BROKER_QUEUE_HIGH;
+            if left == 0 || unanswered >= PUSHES_UNANSWERED || is_full {
                 return false;
             }
             left -= 1;
-            if own.heard.contains(&hasher.hash_one(record.key)) {
+            let hash = hasher.hash_one(record.key);
+            let is_heard = own.heard.contains(&hash);
+            if is_heard || own.on_way.contains(&hash) {
+                own.has_hidden |= !is_heard;
                 return true;
             }
             let max = if record.is_grave { 0 } else { most };
@@ -211,6 +229,15 @@ impl ValueStep<'_> {
         });
         let is_done = to >= retained.last(*id) && unanswered == 0;
         own.phase = ValuePhase::Pushing { sent: (!is_done).then_some(to), unanswered };
+        if is_done && self.own.has_hidden {
+            // Only publishes that come back before this notice are newer than what is pushed.
+            self.own.phase = ValuePhase::Pushing { sent: Some(to), unanswered: 0 };
+            let notice = [b"*", self.token].concat();
+            if self.call(scripts::NOTIFY, &[&notice]) {
+                self.own.on_way.clear();
+            }
+            return false;
+        }
         if is_done {
             return self.pushed();
         }
@@ -219,9 +246,7 @@ impl ValueStep<'_> {
 
     /// Goes on after the changes from here are at the broker.
     fn pushed(&mut self) -> bool {
-        if self.own.apart_from.take().is_some() {
-            self.retained.reunite(self.id);
-        }
+        self.own.end_apart(self.id, self.retained);
         let end = self.retained.last(self.id);
         match self.own.has_lost {
             true => self.own.enter(ValuePhase::Restoring { cursor: 0, end }),
@@ -243,9 +268,13 @@ impl ValueStep<'_> {
             return true;
         }
         let max = self.retained.most(self.id).to_string().into_bytes();
+        // Of the values from before this life, those that are newer than here stay.
+        let number = self.own.life.from.min(self.own.copied + 1).to_string().into_bytes();
+        let values = values.iter().map(|(key, value)| (key, [b"*", &value[1..]].concat()));
+        let values: Vec<_> = values.collect();
         let mut words: Vec<&[u8]> = vec![&max];
         for (key, value) in &values {
-            words.extend([key, &b"-1"[..], value]);
+            words.extend([&key[..], &number, value]);
         }
         if self.call(scripts::ADOPT, &words) {
             self.own.phase = ValuePhase::Restoring { cursor: to, end };
@@ -265,7 +294,7 @@ impl ValueStep<'_> {
             }
         } else if let Some(cursor) = reading.cursor.clone() {
             let bytes = VALUES_READ_BYTES.min(self.link.max_message()).to_string();
-            let (life, count) = (life_text(self.own.life), VALUES_READ_COUNT.to_string());
+            let (life, count) = (self.own.life.text(), reading.looks_at.to_string());
             let words = [life.as_bytes(), &cursor, count.as_bytes(), bytes.as_bytes()];
             self.call(scripts::READ, &words);
         } else if reading.count != self.retained.values_of(self.id) {
@@ -285,7 +314,7 @@ impl ValueStep<'_> {
             self.own.settle(self.now, self.random);
             return false;
         }
-        let life = life_text(self.own.life);
+        let life = self.own.life.text();
         let keys = values.iter().map(|(key, _)| &**key);
         let words: Vec<&[u8]> = [life.as_bytes()].into_iter().chain(keys).collect();
         if self.call(scripts::ABSENT, &words) {

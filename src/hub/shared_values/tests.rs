@@ -12,6 +12,7 @@ use crate::hub::broker::model::{ModelBroker, ModelConnection};
 use crate::hub::channels::Kind;
 use crate::hub::retained::tests::keyed;
 use crate::hub::tests::{connect, exchange, subscribe};
+use crate::limits::RETAINED_MEMORY;
 use crate::outbox::Outbox;
 use crate::retain_rule::RetainRule;
 use crate::service::server::NoServer;
@@ -39,6 +40,8 @@ struct World {
     /// True if a link may break between a message and its copy for a pattern. The client of the
     /// pattern is only told of a gap then.
     breaks: bool,
+    /// `--retained-memory` of all hubs, in bytes.
+    memory: usize,
     /// Bytes move in pieces of random sizes up to this.
     piece: usize,
 }
@@ -55,6 +58,7 @@ impl World {
             last_wire: 1000,
             rule,
             breaks: false,
+            memory: RETAINED_MEMORY,
             piece: usize::MAX,
         };
         for number in 0..nodes {
@@ -92,13 +96,14 @@ impl World {
 
     /// Runs one turn of a hub, and moves bytes between it and the broker.
     fn turn(&mut self, at: usize) {
-        let World { nodes, broker, now, random, last_wire, piece, .. } = self;
+        let World { nodes, broker, now, random, last_wire, memory, piece, .. } = self;
         let node = &mut nodes[at];
         let mut length = |all: usize| match *piece {
             usize::MAX => all,
             piece => random.usize(1..=all.min(piece)),
         };
         let (mut outbox, mut server) = (Outbox::default(), NoServer::default());
+        server.limits.retained_memory = *memory;
         node.hub.collect(&mut Output::new(*now, &mut server, &mut outbox, 10_000, 64 << 20));
         node.hub.check_invariants();
         for (connection, _) in &server.killed {
@@ -195,6 +200,21 @@ impl World {
 
     fn foreign(&mut self, payload: &[u8]) {
         self.broker.publish(None, b"a", payload);
+    }
+
+    /// Ends all links, until the broker accepts again.
+    fn outage(&mut self) {
+        self.broker.accepts = false;
+        self.broker.kill();
+        self.settle();
+    }
+
+    fn is_linked(&self, at: usize) -> bool {
+        self.nodes[at].hub.shared.sharing.as_ref().unwrap().values.is_linked
+    }
+
+    fn published(&self, at: usize) -> u64 {
+        self.nodes[at].hub.shared.sharing.as_ref().unwrap().link.counters().published
     }
 
     fn counters(&self, at: usize) -> ValueCounters {
@@ -426,6 +446,186 @@ fn a_broker_without_scripts_passes_messages_as_before() {
     world.publish(0, &put(2, 2));
     world.settle();
     assert_eq!(world.values(1).len(), 1);
+    // The hubs try again, and undo nothing.
+    for error in ["OOM command not allowed", "BUSY a script runs"] {
+        world.broker.script_error = Some(error);
+        world.publish(1, &put(3, 0));
+        world.pass(25 * SECOND);
+        world.publish(1, &put(3, error.len() as u32));
+        world.pass(SECOND);
+        world.broker.script_error = None;
+        world.pass(15 * SECOND);
+        world.agree("after a refusal");
+        assert_eq!(world.values(1).len(), 2);
+        assert_eq!(world.values(1)[&b"3"[..]], put(3, error.len() as u32));
+        let written = world.counters(0).written;
+        world.publish(0, &put(2, 4));
+        world.settle();
+        assert_eq!(world.counters(0).written, written + 1);
+    }
+}
+
+#[test]
+fn changes_of_a_channel_that_the_broker_refuses_stay_here() {
+    for is_new in BOTH {
+        let mut world = two(is_new);
+        world.outage();
+        world.publish(0, &put(1, 1));
+        world.broker.denied.insert(b"a".to_vec());
+        world.broker.accepts = true;
+        world.pass(5 * SECOND);
+        assert!(world.is_linked(0));
+        world.publish(0, &put(2, 2));
+        world.settle();
+        assert_eq!((world.values(0).len(), world.values(1).len()), (2, 0));
+        // The next connection may be allowed to.
+        world.broker.denied.clear();
+        world.broker.kill();
+        world.pass(5 * SECOND);
+        world.publish(0, &put(3, 3));
+        world.pass(SECOND);
+        assert_eq!(world.broker.values(HASH)[&b"3"[..]], put(3, 3));
+    }
+}
+
+#[test]
+fn a_broker_that_goes_back_to_older_values_gets_the_newer_ones() {
+    for is_new in BOTH {
+        let mut world = two(is_new);
+        (0..30).for_each(|key| world.publish(0, &put(key, 0)));
+        world.settle();
+        let older = world.broker.hashes.clone();
+        for number in 1..40 {
+            world.publish(1, &put(number % 8, number));
+        }
+        world.publish(0, &put(50, 50));
+        world.settle();
+        let newer = world.values(0);
+        world.outage();
+        world.broker.hashes = older;
+        world.broker.accepts = true;
+        world.pass(5 * SECOND);
+        assert_eq!(shown(&world.values(0)), shown(&newer));
+        world.agree("after a return to older values");
+        // A server that comes later does not undo what has changed since.
+        world.publish(0, &put(1, 100));
+        world.settle();
+        world.broker.kill();
+        world.pass(5 * SECOND);
+        world.agree("after another outage");
+        assert_eq!(world.values(1)[&b"1"[..]], put(1, 100));
+    }
+}
+
+#[test]
+fn a_script_looks_at_few_values_if_they_are_large() {
+    let mut world = two(true);
+    (0..600).for_each(|key| world.publish(0, &put(key, 0)));
+    world.settle();
+    world.broker.looks.clear();
+    world.restart(1);
+    world.pass(5 * SECOND);
+    assert_eq!(world.broker.looks[..6], [16, 32, 64, 128, 256, 512]);
+    assert!(world.broker.looks.iter().all(|looks| *looks <= 512));
+    let mut world = two(true);
+    for key in 0..60 {
+        let payload = format!(r#"{{"k":{key},"x":"{}"}}"#, "x".repeat(100_000));
+        world.publish(0, payload.as_bytes());
+        world.settle();
+    }
+    world.broker.looks.clear();
+    world.restart(1);
+    world.pass(5 * SECOND);
+    assert_eq!(world.values(1).len(), 60);
+    assert_eq!(world.broker.looks[..3], [16, 8, 4]);
+    assert!(world.broker.looks.iter().all(|looks| *looks <= 16));
+}
+
+#[test]
+fn values_that_a_hub_has_no_room_for_are_not_read_again() {
+    let mut world = two(true);
+    world.memory = 8 << 20;
+    for key in 0..600 {
+        let payload = format!(r#"{{"k":{key},"x":"{}"}}"#, "x".repeat(20_000));
+        world.publish(0, payload.as_bytes());
+        world.settle();
+    }
+    let kept = world.values(1).len();
+    assert!((300..420).contains(&kept), "{kept} values");
+    world.broker.kill();
+    world.pass(5 * SECOND);
+    let again = world.counters(1).read_back;
+    assert!(again < 20, "{again} values are read again");
+    assert!(world.values(1).len() > kept - 20);
+}
+
+#[test]
+fn a_removal_ends_a_value_of_others_on_its_way_to_the_broker() {
+    for evicts in BOTH {
+        let mut world = two(true);
+        world.foreign(&put(1, 1));
+        world.settle();
+        // Hub 0 writes the value to the broker, but the removal of hub 1 is there first.
+        let shared = &mut world.nodes[0].hub.shared;
+        shared.now = (world.now + Duration::from_millis(200)).tick();
+        shared.keep_values();
+        if evicts {
+            (0..2).for_each(|at| world.nodes[at].hub.shared.take_notice(b"a", b"-1"));
+        } else {
+            world.publish(1, &removed(1));
+            world.turn(1);
+        }
+        world.turn(0);
+        assert_eq!(world.broker.values(HASH).len(), 1, "the value came later");
+        world.pass(5 * SECOND);
+        assert!(world.broker.values(HASH).is_empty() && world.values(0).is_empty());
+    }
+}
+
+#[test]
+fn a_publish_that_is_lost_does_not_hide_an_older_change() {
+    for is_lost in BOTH {
+        let mut world = two(true);
+        let published = world.published(0);
+        world.outage();
+        world.publish(0, &put(1, 1));
+        world.settle();
+        world.broker.accepts = true;
+        while !world.is_linked(0) {
+            world.now = world.now + Duration::from_millis(16);
+            world.turn(0);
+        }
+        world.publish(0, &put(1, 2));
+        if is_lost {
+            world.broker.kill();
+        }
+        world.pass(5 * SECOND);
+        world.agree("after a lost publish");
+        let last = if is_lost { 1 } else { 2 };
+        assert_eq!(world.values(1)[&b"1"[..]], put(1, last));
+        assert_eq!(world.published(0), published + 1, "a push is no publish");
+    }
+}
+
+#[test]
+fn a_false_number_does_not_stay_in_the_hash() {
+    for is_new in BOTH {
+        let mut world = two(is_new);
+        world.publish(0, &put(1, 1));
+        world.settle();
+        world.broker.publish(None, b"slabd:kept:a", b"18446744073709551615");
+        world.broker.kill();
+        world.pass(5 * SECOND);
+        assert_eq!(world.broker.hashes[HASH][&b"seq"[..]], b"1");
+        let hash = world.broker.hashes.get_mut(HASH).unwrap();
+        hash.insert(b"seq".to_vec(), b"100000000000000".to_vec());
+        world.broker.kill();
+        world.pass(5 * SECOND);
+        world.publish(1, &put(2, 2));
+        world.pass(SECOND);
+        world.agree("after a false number");
+        assert_eq!(world.broker.hashes[HASH][&b"seq"[..]], b"2");
+    }
 }
 
 #[test]
@@ -568,7 +768,7 @@ fn random_runs_end_with_the_same_values_everywhere() {
         }
         values += world.values(0).len();
     }
-    let ValueCounters { written, adopted, read_back, restored } = all;
+    let ValueCounters { written, adopted, read_back, restored, .. } = all;
     println!("{written} written, {adopted} adopted, {read_back} read back, {restored} restored");
     assert!(written > 5000 && adopted > 500 && read_back > 1000 && restored > 100 && values > 500);
 }

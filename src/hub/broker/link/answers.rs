@@ -17,6 +17,21 @@ use crate::limits::BROKER_EVENTS_MAX;
 const WRONG_BROKER: [&[u8]; 7] =
     [b"READONLY", b"MOVED", b"ASK", b"NOAUTH", b"LOADING", b"MASTERDOWN", b"CLUSTERDOWN"];
 
+/// Texts in errors to a script that the broker will never run. Older brokers put the error of a
+/// command of the script behind a code of their own.
+const NEVER: [&[u8]; 4] = [
+    b"unknown command",
+    b"Unknown Redis command",
+    b"NOPERM",
+    b"The user executing the script can't",
+];
+
+/// Returns the reply to a script that the broker has refused.
+fn refused<'i>(code: &[u8], text: &[u8]) -> CallReply<'i> {
+    let says = |words: &&[u8]| text.windows(words.len()).any(|part| part == *words);
+    CallReply::Refused { code: shown_code(code), is_final: NEVER.iter().any(says) }
+}
+
 impl Link {
     /// Takes a message of a subscription. Returns it without the prefix, unless it is a probe.
     pub(super) fn take_message<'i>(&mut self, arrival: Arrival<'i>) -> Option<Arrival<'i>> {
@@ -123,12 +138,12 @@ impl Link {
                     return Err(LinkFault::WrongBroker(shown_code(code)));
                 }
             }
-            (AwaitedReply::KeptPublish(number), Replied::Error { code, .. }) => {
+            (AwaitedReply::KeptPublish(number), Replied::Error { code, text }) => {
                 self.counters.refused += 1;
                 if WRONG_BROKER.contains(&code) {
                     return Err(LinkFault::WrongBroker(shown_code(code)));
                 }
-                let reply = CallReply::Refused(shown_code(code));
+                let reply = refused(code, text);
                 return Ok(Some(FromBroker::Answer(CallAnswer { number, reply })));
             }
             (AwaitedReply::Publishes(_) | AwaitedReply::KeptPublish(_), _) => {
@@ -145,7 +160,7 @@ impl Link {
             }
             (AwaitedReply::Call(number), answer) => {
                 let reply = match answer {
-                    Replied::Error { code, .. } => CallReply::Refused(shown_code(code)),
+                    Replied::Error { code, text } => refused(code, text),
                     Replied::TooLong => CallReply::TooLong,
                     _ => CallReply::Items(items),
                 };

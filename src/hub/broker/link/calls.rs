@@ -42,7 +42,8 @@ impl Link {
                 None => awaited.push_kept_publish(number),
                 Some(_) => awaited.push(AwaitedReply::Call(number)),
             }
-            self.counters.published += 1;
+            // A change from an outage is counted already, as local, and is pushed again if it fails.
+            self.counters.published += u64::from(token.is_none());
         }
         admitted
     }
