@@ -138,10 +138,12 @@ impl Shared {
             }
             (ValuePhase::Reading(_) | ValuePhase::Sweeping { .. }, CallKind::Step) => {
                 own.awaits_reply = false;
-                match items.split_first() {
-                    Some((Some(b"1"), rest)) => self.take_read_or_absent(id, rest),
+                let is_same_life = items.first().copied().flatten() == Some(b"1");
+                if is_same_life {
+                    self.take_read_or_absent(id, items.get(1..).unwrap_or_default());
+                } else {
                     // The broker has lost all values.
-                    _ => own.enter(ValuePhase::Opening),
+                    own.enter(ValuePhase::Opening);
                 }
             }
             // The notice says that the hash is open.
