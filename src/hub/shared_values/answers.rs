@@ -239,8 +239,8 @@ impl Shared {
         own.is_some_and(|own| own.heard.contains(&hash) || own.foreign.contains(key))
     }
 
-    /// Delivers a change of others that this server has missed. The topics are those of its channel,
-    /// once found.
+    /// Delivers a change of others that this server has missed. The topics of its channel are
+    /// found once.
     fn deliver_missed(&mut self, id: LogId, payload: &[u8], topics: &mut Option<Vec<TopicId>>) {
         let channel = self.retained.channel(id).to_vec();
         match topics {

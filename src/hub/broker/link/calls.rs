@@ -42,7 +42,7 @@ impl Link {
                 None => awaited.push_kept_publish(number),
                 Some(_) => awaited.push(AwaitedReply::Call(number)),
             }
-            // A change from an outage is counted already, as local, and is pushed again if it fails.
+            // A change from an outage is counted already, and is pushed again if it fails.
             self.counters.published += u64::from(token.is_none());
         }
         admitted
