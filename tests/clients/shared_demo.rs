@@ -23,8 +23,9 @@ fn demo(listen: &str, broker: &str) -> Server {
     linked(&["demo", "checkboxes", "--listen", listen, "--broker", broker])
 }
 
-/// Runs a script with these words and ports, Chromium, and a folder for screenshots. Returns the lines that
-/// it prints. It waits until `act` has done what a line says, unless the line begins with "saw".
+/// Runs a script with these words and ports, Chromium, and a folder for screenshots. Returns the
+/// lines that it prints. It waits until `act` has done what a line says, unless the line begins
+/// with "saw".
 fn drive(script: &[&str], ports: &[u16], mut act: impl FnMut(&str)) -> Vec<String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo");
     std::fs::create_dir_all(&folder).expect("the folder of test files is writable");
@@ -142,9 +143,9 @@ fn compare_with_node(way: &str) {
     assert_eq!(said.len(), 12);
 }
 
-/// A page of slabd and one of a Node server in one cluster get the changes of each other, also after
-/// the broker and either server have ended and started anew. Newcomers get from each server what
-/// its own clients have changed.
+/// A page of slabd and one of a Node server in one cluster get the changes of each other, also
+/// after the broker and either server have ended and started anew. Newcomers get from each server
+/// what its own clients have changed. Screenshots are in cargo's folder for test files, `demo`.
 #[test]
 fn the_checkboxes_of_a_node_server_and_the_hub_are_in_step_by_the_adapter() {
     compare_with_node("adapter");

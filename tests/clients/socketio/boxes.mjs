@@ -103,7 +103,7 @@ const main = async () => {
     console.log(`saw ${when}: both pages show ${expected}`);
     if (way === "channel") await written(first + 2, false);
   };
-  // What a new page gets from a server is in its state, so no later change can add it.
+  // Returns what a new page shows when the server has told it the state.
   const newcomer = async (name, port) => {
     const page = await open(browser, name, port);
     await until(() => `${name} gets no state`, () => page.evaluate(() => window.states > 0));
@@ -115,8 +115,8 @@ const main = async () => {
   await inStep("at first", 0);
 
   await ask("end the broker");
-  await ask("start the broker");
   cli.end();
+  await ask("start the broker");
   cli = await listener();
   await linked();
   await inStep("after the broker", 10);
@@ -131,8 +131,8 @@ const main = async () => {
   }
   const news = [await newcomer("slabd's", slabd), await newcomer("Node's", node)];
   console.log(`saw newcomers: slabd's shows ${news[0]}; Node's shows ${news[1]}`);
-  const ofOne = (at) => expected.filter((index) => way === "channel" || index % 10 === at);
-  assert.deepEqual(news, [ofOne(0), ofOne(1)]);
+  const told = (at) => expected.filter((index) => way === "channel" || index % 10 === at);
+  assert.deepEqual(news, [told(0), told(1)]);
   await ofSlabd.screenshot({ path: path.join(folder, `node-boxes-${way}.png`) });
   for (const page of both) assert.deepEqual(page.complaints, []);
   cli.end();
