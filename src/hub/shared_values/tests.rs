@@ -383,10 +383,10 @@ fn a_hash_that_vanishes_while_it_is_read_is_restored() {
         let mut begun = [false; 2];
         while begun != [true; 2] {
             world.now = world.now + Duration::from_millis(16);
-            for at in 0..2 {
+            for (at, begun) in begun.iter_mut().enumerate() {
                 for _ in 0..20 {
-                    begun[at] |= is_reading(&world, at);
-                    if !begun[at] {
+                    *begun |= is_reading(&world, at);
+                    if !*begun {
                         world.turn(at);
                     }
                 }
