@@ -257,6 +257,15 @@ impl Settings {
         if !config.broker.is_empty() {
             let file = config.broker_password_file.as_deref();
             config.broker_password = password::BROKER.resolve(None, file, &mut config.warnings)?;
+        } else {
+            for (name, is_set) in [
+                ("broker-prefix", !config.broker_prefix.0.is_empty()),
+                ("broker-password-file", config.broker_password_file.is_some()),
+            ] {
+                if is_set {
+                    config.warnings.push(format!("--{name} has no effect without --broker"));
+                }
+            }
         }
         if let (None, Some(open)) =
             (&config.requirepass, config.listen.iter().find(|listen| listen.is_open_hub()))
@@ -480,6 +489,16 @@ mod tests {
                         accepted: namespaces, verbs, adapter, on, from";
         assert_eq!(error, expected);
         assert!(resolve("[socketi]").unwrap_err().to_string().contains(", socketio"));
+    }
+
+    #[test]
+    fn settings_of_a_broker_that_is_not_there_cause_a_warning() {
+        let settings = "broker-prefix = \"chat:\"\nbroker-password-file = \"/none\"\n";
+        let expected = ["--broker-prefix", "--broker-password-file"]
+            .map(|name| format!("{name} has no effect without --broker"));
+        assert_eq!(resolve(settings).unwrap().warnings, expected);
+        let with = "broker = [\"redis://broker.example\"]\nbroker-prefix = \"chat:\"\n";
+        assert!(resolve(with).unwrap().warnings.is_empty());
     }
 
     #[test]
