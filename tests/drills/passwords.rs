@@ -10,7 +10,7 @@ use crate::support::hub_answers::guarded;
 use crate::support::{Client, all_files};
 
 const RATE: u64 = 1000;
-const LASTS: Duration = Duration::from_secs(10);
+const LASTS: Duration = Duration::from_secs(5);
 /// Time within which a right password must be accepted, connecting included.
 const AT_ONCE: Duration = Duration::from_millis(50);
 /// The address of the guesser and of the honest clients.

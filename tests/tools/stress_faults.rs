@@ -96,7 +96,7 @@ fn fanout_counts_lost_and_reordered_messages() {
         let subscribers: std::sync::Arc<std::sync::Mutex<Vec<TcpStream>>> = Default::default();
         let address = serve(move |_, mut stream| {
             let mut got = [0; 4096];
-            let mut held = Vec::new();
+            let mut held = String::new();
             let mut count = 0;
             while let Ok(length @ 1..) = stream.read(&mut got) {
                 if got.starts_with(b"*2\r\n$9\r\nSUBSCRIBE") {
@@ -104,22 +104,25 @@ fn fanout_counts_lost_and_reordered_messages() {
                     subscribers.lock().unwrap().push(stream.try_clone().unwrap());
                     continue;
                 }
-                count += 1;
-                let mut message = b"*3\r\n$7\r\nmessage\r\n".to_vec();
-                message.extend_from_slice(&got[b"*3\r\n$7\r\nPUBLISH\r\n".len()..length]);
-                match (fault, count) {
-                    ("drop", 3) => message.clear(),
-                    ("swap", 3) => held = std::mem::take(&mut message),
-                    ("swap", 4) => message.extend(std::mem::take(&mut held)),
-                    _ => {}
+                // Beside a busy generator, several come at once.
+                let commands = String::from_utf8_lossy(&got[..length]).into_owned();
+                for publish in commands.split("*3\r\n$7\r\nPUBLISH\r\n").skip(1) {
+                    count += 1;
+                    let mut message = format!("*3\r\n$7\r\nmessage\r\n{publish}");
+                    match (fault, count) {
+                        ("drop", 3) => message.clear(),
+                        ("swap", 3) => held = std::mem::take(&mut message),
+                        ("swap", 4) => message.push_str(&std::mem::take(&mut held)),
+                        _ => {}
+                    }
+                    for subscriber in subscribers.lock().unwrap().iter_mut() {
+                        subscriber.write_all(message.as_bytes()).unwrap();
+                    }
+                    stream.write_all(b":2\r\n").unwrap();
                 }
-                for subscriber in subscribers.lock().unwrap().iter_mut() {
-                    subscriber.write_all(&message).unwrap();
-                }
-                stream.write_all(b":2\r\n").unwrap();
             }
         });
-        // The rate is low, so the server reads one message at a time.
+        // The rate is low, so the server reads no part of a command.
         let words = format!(
             "fanout resp://{address} -c 2 --messages 6 --rate 20 --timeout 1s --assert lost=0"
         );
