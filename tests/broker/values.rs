@@ -246,6 +246,11 @@ fn a_newcomer_on_any_server_misses_no_change_and_sees_none_twice() {
     }
     let last = message(9999, 9999);
     publish(addresses[0], &last);
+    // The last message comes over the broker.
+    let deadline = Instant::now() + PATIENCE;
+    while !values(addresses[1]).contains_key("9999") {
+        assert!(Instant::now() < deadline, "the last message does not arrive");
+    }
     let expected = values(addresses[1]);
     wait_until_equal(&engine, &[&nodes[0], &nodes[1]], &expected);
     for (number, mut client) in newcomers.into_iter().enumerate() {
