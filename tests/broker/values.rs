@@ -244,13 +244,23 @@ fn a_newcomer_on_any_server_misses_no_change_and_sees_none_twice() {
             newcomers.push(client);
         }
     }
+    // Messages of different publishers overtake each other on their ways to the broker.
+    for (publisher, number) in publishers.iter_mut().zip(0..) {
+        publisher.send(command(&message(9000 + number, 0)));
+        assert!(publisher.read_line().starts_with(':'));
+    }
+    let wait_for = |keys: &[&str]| {
+        let deadline = Instant::now() + PATIENCE;
+        for address in &addresses[..2] {
+            while !keys.iter().all(|key| values(*address).contains_key(*key)) {
+                assert!(Instant::now() < deadline, "{keys:?} do not arrive");
+            }
+        }
+    };
+    wait_for(&["9000", "9001", "9002"]);
     let last = message(9999, 9999);
     publish(addresses[0], &last);
-    // The last message comes over the broker.
-    let deadline = Instant::now() + PATIENCE;
-    while !values(addresses[1]).contains_key("9999") {
-        assert!(Instant::now() < deadline, "the last message does not arrive");
-    }
+    wait_for(&["9999"]);
     let expected = values(addresses[1]);
     wait_until_equal(&engine, &[&nodes[0], &nodes[1]], &expected);
     for (number, mut client) in newcomers.into_iter().enumerate() {
