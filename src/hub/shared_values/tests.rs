@@ -672,7 +672,9 @@ fn clients_of_a_hub_cannot_publish_notices() {
     world.settle();
     for notice in ["-1", "=x 1 9", "99", "+x"] {
         let notice = notice.as_bytes();
-        world.nodes[0].hub.shared.publish(b"slabd:kept:a", notice).unwrap();
+        let shared = &mut world.nodes[0].hub.shared;
+        assert_eq!(shared.share(b"slabd:kept:a", notice), Ok(false), "it stays here");
+        shared.publish(b"slabd:kept:a", notice).unwrap();
     }
     world.pass(SECOND);
     world.agree("after false notices");
