@@ -85,17 +85,6 @@ pub fn value_of(value: &[u8]) -> Option<(u64, &[u8])> {
 mod tests {
     use super::*;
 
-    /// Scripts print larger numbers with an exponent.
-    #[test]
-    fn a_number_of_a_write_is_below_its_bound() {
-        let number = WRITE_NUMBERS - 1;
-        let written = Notice::Written { number, token: None };
-        assert_eq!(Notice::of(number.to_string().as_bytes()), Some(written));
-        for number in [WRITE_NUMBERS, WRITE_NUMBERS + 1, u64::MAX] {
-            assert_eq!(Notice::of(number.to_string().as_bytes()), None);
-        }
-    }
-
     #[test]
     fn a_notice_reads_back_and_nonsense_is_none() {
         let life = Life { name: 0x1f, from: 5 };
