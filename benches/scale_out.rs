@@ -38,9 +38,10 @@ use support::{Options, Table, median, range};
 const MESSAGES: usize = 3000;
 /// Time between two publishes in `hang`.
 const PUBLISH_EVERY: Duration = Duration::from_millis(1);
-/// Connections of the client of `processes`, and the PINGs of each that are in flight.
-const CONNECTIONS: usize = 32;
-const PIPELINE: usize = 512;
+/// Connections of the client of `processes`, and the PINGs of each that are in flight. The client
+/// serves them in turn, so both processes must have nearly as many, as they have of many.
+const CONNECTIONS: usize = 128;
+const PIPELINE: usize = 1024;
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 const PONG: &[u8] = b"+PONG\r\n";
 
