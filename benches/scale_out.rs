@@ -237,7 +237,7 @@ fn hang(rounds: u64, length: Duration) -> Result<()> {
     reader.join().map_err(|_| anyhow!("the subscriber's thread failed"))
 }
 
-/// What a client and the servers did in a second.
+/// The work of a client and the servers in a second.
 struct Pinged {
     pings: f64,
     /// Processor time of the client and of all servers, in seconds.

@@ -9,10 +9,7 @@ use std::time::Instant;
 
 use slabd::swarm::nodes::{plan_of, run, sweep};
 
-use crate::seeds::number;
-
-/// Seeds beyond the first thousand that once failed.
-const KEPT: [u64; 0] = [];
+use crate::seeds::{number, sweep_size};
 
 #[test]
 fn nodes_are_in_step_under_the_faults_of_a_broker() {
@@ -23,9 +20,7 @@ fn nodes_are_in_step_under_the_faults_of_a_broker() {
         println!("seed {seed} passes: {played:?}");
         return;
     }
-    let seeds = number("SLABD_SEEDS").unwrap_or(1000);
-    assert!(seeds > 0, "SLABD_SEEDS must be at least 1");
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let (seeds, threads) = sweep_size();
     let start = Instant::now();
     let tally = sweep(0..seeds, threads).unwrap_or_else(|failure| panic!("{failure}"));
     println!("{tally:#?}\nin {:.1} s on {threads} threads", start.elapsed().as_secs_f64());
@@ -42,9 +37,6 @@ fn nodes_are_in_step_under_the_faults_of_a_broker() {
     let is_full = floors.iter().all(|(count, each)| *count >= each * seeds);
     let strikes = tally.faults.iter().min().is_some_and(|count| *count >= seeds / 10);
     assert!(seeds < 1000 || is_full && strikes && tally.replaced >= seeds / 5, "{tally:#?}");
-    for seed in KEPT {
-        run(seed, None).unwrap_or_else(|failure| panic!("{failure}"));
-    }
 }
 
 /// Anything that the seed does not decide would change the hash.

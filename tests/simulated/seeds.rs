@@ -14,6 +14,13 @@ pub fn number(variable: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text:?} is not a number")))
 }
 
+/// Returns the number of seeds of a sweep, and the threads that play them.
+pub fn sweep_size() -> (u64, usize) {
+    let seeds = number("SLABD_SEEDS").unwrap_or(1000);
+    assert!(seeds > 0, "SLABD_SEEDS must be at least 1");
+    (seeds, std::thread::available_parallelism().map_or(1, |count| count.get()))
+}
+
 /// Seeds beyond the first thousand that once failed. The first found a wrong deadline of idle
 /// subscribers, the next two a wrong bound of overdue deadlines. In the last, files were scarce
 /// even in the calm at the end.
@@ -28,9 +35,7 @@ fn seeds_under_a_harsh_network() {
         println!("seed {seed} passes: {played:?}");
         return;
     }
-    let seeds = number("SLABD_SEEDS").unwrap_or(1000);
-    assert!(seeds > 0, "SLABD_SEEDS must be at least 1");
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let (seeds, threads) = sweep_size();
     let start = Instant::now();
     let tally = sweep(0..seeds, threads, &|_| ()).unwrap_or_else(|failure| panic!("{failure}"));
     println!("{tally:#?}\nin {:.1} s on {threads} threads", start.elapsed().as_secs_f64());

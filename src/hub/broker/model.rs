@@ -82,7 +82,7 @@ impl ModelBroker {
         self.connections.len() - 1
     }
 
-    /// Ends every connection. What they had to send is lost.
+    /// Ends every connection. Their unsent bytes are lost.
     pub fn kill(&mut self) {
         self.connections.iter_mut().for_each(|one| *one = ModelConnection::default());
     }

@@ -113,7 +113,7 @@ impl Shared {
             values.has_work = false;
             return;
         }
-        // What is read back is delivered, so it takes the pace of the receivers. They and the link
+        // Values that are read back are delivered, at the pace of the receivers. These and the link
         // wake the loop when there is room again.
         let is_full = |link: &Link| link.queued(LinkWire::First) >= BROKER_QUEUE_HIGH;
         values.is_blocked = fanout.has_backlog() || is_full(link);

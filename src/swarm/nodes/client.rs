@@ -8,7 +8,7 @@ use super::names::{self, CHANNELS, NAMES, NameIndex};
 use super::shadow::{MessageNumber, Shadow, SubscriptionRecord};
 use crate::net::sim::{ClientId, End, SimNet};
 
-/// What a client speaks, and what it does.
+/// The protocol of a client, and its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientForm {
     /// It subscribes by RESP2.

@@ -74,7 +74,7 @@ fn judge_order(shadow: &Shadow, own: &SubscriptionRecord) -> Result<(), Violatio
         for (place, message) in stream.iter().enumerate().filter(|(place, _)| !got.contains(place))
         {
             let is_new = taken_at(shadow, *message) > confirmed;
-            // What is under way to a client that leaves may be lost.
+            // A message on its way to a client that leaves may be lost.
             let is_due = !own.is_cut && is_new && link.has_read(own.name, *message, leaving);
             ensure(!is_due, || {
                 format!("message {message}, number {place} of the link, is missing")

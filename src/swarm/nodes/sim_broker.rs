@@ -1,7 +1,7 @@
 //! The simulated broker: a Redis of publishes and subscriptions, with one order for all publishes.
 //!
 //! It reads commands with a parser of its own. Once per step, [`SimBroker::read`] takes the bytes
-//! of the links, and [`SimBroker::write`] sends the replies. What it does wrong by intent is in
+//! of the links, and [`SimBroker::write`] sends the replies. Its faults by intent are in
 //! [`broker_faults`](super::broker_faults).
 
 use std::collections::BTreeSet;
